@@ -1,0 +1,42 @@
+"""The vocabulary: Problem, Method, Result, and the one loop `solve`."""
+
+from thalweg.core.callbacks import Callback, Checkpoint, Progress, TensorBoard
+from thalweg.core.errors import (
+    CheckpointMismatch,
+    InvalidParameter,
+    InvalidProblem,
+    MissingExtra,
+    NotFinite,
+    ThalwegError,
+    UnknownName,
+    UnreadableFile,
+)
+from thalweg.core.method import Method, State
+from thalweg.core.problem import Problem
+from thalweg.core.result import History, Result
+from thalweg.core.solve import Run, solve
+from thalweg.core.stop import Status, Stop
+
+__all__ = [
+    "Callback",
+    "Checkpoint",
+    "CheckpointMismatch",
+    "History",
+    "InvalidParameter",
+    "InvalidProblem",
+    "Method",
+    "MissingExtra",
+    "NotFinite",
+    "Problem",
+    "Progress",
+    "Result",
+    "Run",
+    "State",
+    "Status",
+    "Stop",
+    "TensorBoard",
+    "ThalwegError",
+    "UnknownName",
+    "UnreadableFile",
+    "solve",
+]

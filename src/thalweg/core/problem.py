@@ -1,0 +1,32 @@
+"""What is given: a problem knows how to judge any answer, and not how it is solved."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+from thalweg.core.errors import InvalidProblem
+from thalweg.core.fingerprint import fingerprint
+
+
+class Problem(ABC):
+    """Base of all problems: data, functions and sets, and the judge of an answer.
+
+    ``objective`` names the non-negative metric that measures progress (``"residual"``, say). Where it is
+    set, `solve` keeps the answer with the smallest value, ends as DIVERGED when it blows up, and
+    ``Stop(patience=)`` watches it. Without one the last answer is the answer.
+    """
+
+    objective: ClassVar[str | None] = None
+
+    @abstractmethod
+    def metrics(self, x: Any) -> dict[str, float]:
+        """Judge the answer ``x``; every comparison uses these numbers."""
+
+    def recommended(self) -> Any:
+        """The method `solve` uses when none is given."""
+        raise InvalidProblem(f"{type(self).__name__} recommends no method of its own. Pass one to solve().")
+
+    def fingerprint(self) -> str:
+        """SHA-256 of everything that makes this problem what it is; checkpoints are tied to it."""
+        return fingerprint(self)

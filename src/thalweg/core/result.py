@@ -1,0 +1,103 @@
+"""The answer, why it stopped, what it cost, and its history."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from thalweg.core.stop import Status
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+X = TypeVar("X")
+
+
+@dataclass
+class History:
+    """The metrics of every step, with the step's number and the seconds since the start.
+
+    >>> history = History()
+    >>> history.record(1, 0.1, {"residual": 0.5}); history.record(2, 0.2, {"residual": 0.25})
+    >>> history["residual"]
+    array([0.5 , 0.25])
+    """
+
+    steps: list[int] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+    metrics: list[dict[str, float]] = field(default_factory=list)
+
+    def record(self, step: int, seconds: float, metrics: dict[str, float]) -> None:
+        """Append one step; ``metrics`` is kept, not copied."""
+        self.steps.append(step)
+        self.seconds.append(seconds)
+        self.metrics.append(metrics)
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def __getitem__(self, name: str) -> NDArray[np.float64]:
+        """The metric ``name`` as a vector, NaN where a step did not report it."""
+        return np.array([row.get(name, np.nan) for row in self.metrics], dtype=np.float64)
+
+    @property
+    def names(self) -> list[str]:
+        """Metrics reported by any step, in order of appearance."""
+        return list(dict.fromkeys(name for row in self.metrics for name in row))
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a step: ``step``, ``seconds`` and a column for each metric."""
+        import pandas as pd
+
+        columns: dict[str, Any] = {"step": self.steps, "seconds": self.seconds}
+        return pd.DataFrame(columns | {name: self[name] for name in self.names})
+
+    def tree(self) -> dict[str, Any]:
+        """The history as plain arrays, for a checkpoint."""
+        columns = {name: self[name] for name in self.names}
+        return {"steps": np.array(self.steps), "seconds": np.array(self.seconds), "metrics": columns}
+
+    @classmethod
+    def from_tree(cls, tree: dict[str, Any]) -> History:
+        """Inverse of `tree`."""
+        columns = {name: values.tolist() for name, values in tree["metrics"].items()}
+        rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+        rows = [{k: v for k, v in row.items() if v == v} for row in rows] or [{} for _ in tree["steps"]]
+        return cls(tree["steps"].tolist(), tree["seconds"].tolist(), rows)
+
+
+@dataclass(frozen=True)
+class Result(Generic[X]):
+    """What `solve` returns.
+
+    Args:
+        x: the answer; when the run did not converge and the problem has an objective, the best one seen.
+        status: why the run ended.
+        metrics: the problem's own judgement of ``x``.
+        steps: iterations done, earlier parts of a resumed run included.
+        seconds: wall-clock time, likewise.
+        calls: evaluations of the problem, where the method counts them.
+        history: metrics of every step.
+        message: a line on why it ended.
+    """
+
+    x: X
+    status: Status
+    metrics: dict[str, float]
+    steps: int
+    seconds: float
+    calls: int
+    history: History
+    message: str
+
+    @property
+    def converged(self) -> bool:
+        """Whether the stopping rule's accuracy was reached."""
+        return self.status is Status.CONVERGED
+
+    def __repr__(self) -> str:
+        numbers = ", ".join(f"{name}={value:.3g}" for name, value in self.metrics.items())
+        return f"Result({self.status.value} after {self.steps} steps, {self.seconds:.3g} s: {numbers})"

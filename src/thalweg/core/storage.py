@@ -1,0 +1,158 @@
+"""Files that hold plain data, never code, and appear whole or not at all."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from thalweg.core.errors import InvalidProblem, UnreadableFile
+
+_BIT_GENERATORS = ("PCG64", "PCG64DXSM", "MT19937", "Philox", "SFC64")
+
+
+@contextmanager
+def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
+    """Open ``path`` for writing bytes; it takes the new content only when the block ends without an error."""
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, target)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write ``text`` to ``path`` atomically, as UTF-8."""
+    with atomic_write(path) as file:
+        file.write(text.encode())
+
+
+def save_tree(path: str | Path, tree: Any) -> None:
+    """Save nested containers of numbers, strings, arrays, tensors and generators to one file.
+
+    The file is a zip of ``.npy`` members and one JSON text; `load_tree` gives the same bits back.
+    """
+    arrays: list[np.ndarray[Any, Any]] = []
+    text = json.dumps(_encode(tree, arrays))
+    with atomic_write(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        archive.writestr("tree.json", text)
+        for i, array in enumerate(arrays):
+            with archive.open(f"{i}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, array, allow_pickle=False)
+
+
+def load_tree(path: str | Path) -> Any:
+    """Load what `save_tree` wrote; a file that is absent or damaged raises `UnreadableFile`."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            encoded = json.loads(archive.read("tree.json"))
+            names = [name for name in archive.namelist() if name.endswith(".npy")]
+            arrays = {
+                name: np.lib.format.read_array(io.BytesIO(archive.read(name)), allow_pickle=False)
+                for name in names
+            }
+    except FileNotFoundError:
+        raise UnreadableFile(f"No file {path}.") from None
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise UnreadableFile(f"{path} is not a file saved by thalweg, or is damaged: {error}.") from error
+    return _decode(encoded, arrays)
+
+
+def _encode(value: Any, arrays: list[np.ndarray[Any, Any]]) -> Any:
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, list):
+        return [_encode(item, arrays) for item in value]
+    if isinstance(value, tuple):
+        return {"tuple": [_encode(item, arrays) for item in value]}
+    if isinstance(value, dict):
+        return {"dict": [[_encode(k, arrays), _encode(v, arrays)] for k, v in value.items()]}
+    if isinstance(value, np.generic):
+        return {"scalar": _store(np.asarray(value), arrays)}
+    if isinstance(value, np.ndarray):
+        return {"array": _store(value, arrays)}
+    if isinstance(value, np.random.Generator):
+        return {"generator": _encode(value.bit_generator.state, arrays)}
+    if type(value).__module__.partition(".")[0] == "torch":
+        return _encode_torch(value, arrays)
+    raise InvalidProblem(
+        f"A {type(value).__name__} cannot be saved. A state holds arrays, tensors, numbers and generators; "
+        "give other objects a state_dict()."
+    )
+
+
+def _encode_torch(value: Any, arrays: list[np.ndarray[Any, Any]]) -> Any:
+    import torch
+
+    if isinstance(value, torch.Generator):
+        return {"torch_generator": [str(value.device), _store(value.get_state().numpy(), arrays)]}
+    if not isinstance(value, torch.Tensor):
+        raise InvalidProblem(f"A {type(value).__name__} cannot be saved.")
+    flat = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+    dtype = str(value.dtype).removeprefix("torch.")
+    return {"tensor": [dtype, list(value.shape), str(value.device), _store(flat, arrays)]}
+
+
+def _store(array: np.ndarray[Any, Any], arrays: list[np.ndarray[Any, Any]]) -> int:
+    if array.dtype.hasobject:
+        raise InvalidProblem("An array of Python objects cannot be saved; use numbers or strings.")
+    arrays.append(array)
+    return len(arrays) - 1
+
+
+def _decode(value: Any, arrays: dict[str, np.ndarray[Any, Any]]) -> Any:
+    if isinstance(value, list):
+        return [_decode(item, arrays) for item in value]
+    if not isinstance(value, dict):
+        return value
+    ((kind, content),) = value.items()
+    if kind == "tuple":
+        return tuple(_decode(item, arrays) for item in content)
+    if kind == "dict":
+        return {_decode(k, arrays): _decode(v, arrays) for k, v in content}
+    if kind == "scalar":
+        return arrays[f"{content}.npy"][()]
+    if kind == "array":
+        return arrays[f"{content}.npy"]
+    if kind == "generator":
+        return _decode_generator(_decode(content, arrays))
+    return _decode_torch(kind, content, arrays)
+
+
+def _decode_generator(state: dict[str, Any]) -> np.random.Generator:
+    name = state["bit_generator"]
+    if name not in _BIT_GENERATORS:
+        raise UnreadableFile(f"Unknown bit generator {name!r} in a saved file.")
+    bits = getattr(np.random, name)()
+    bits.state = state
+    return np.random.Generator(bits)
+
+
+def _decode_torch(kind: str, content: list[Any], arrays: dict[str, np.ndarray[Any, Any]]) -> Any:
+    import torch
+
+    if kind == "torch_generator":
+        generator = torch.Generator(device=content[0])
+        generator.set_state(torch.from_numpy(arrays[f"{content[1]}.npy"]))
+        return generator
+    dtype, shape, device, index = content
+    if 0 in shape:
+        return torch.empty(shape, dtype=getattr(torch, dtype), device=device)
+    raw = torch.from_numpy(arrays[f"{index}.npy"])
+    return raw.view(getattr(torch, dtype)).reshape(shape).to(device)

@@ -1,0 +1,153 @@
+"""``A x = b``: what is given, and how good an answer is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import ArrayLike, NDArray
+
+from thalweg.core import InvalidProblem, Problem
+from thalweg.core.validation import check_vector
+from thalweg.linear._kernels import diagonal_positions
+from thalweg.numerics import FivePointStencil, as_csr
+
+
+@dataclass(frozen=True, eq=False)
+class LinearSystem(Problem):
+    """``A x = b`` with A of shape (n, n) and b of shape (n,), real, float64.
+
+    Args:
+        A: a dense array, a SciPy sparse matrix, a `FivePointStencil`, or a `LinearOperator`. Dense and sparse
+            matrices are kept as CSR; their arrays are shared where the format allows it.
+        b: right-hand side.
+        x0: where iterations start; zeros by default.
+
+    The metric is ``residual``, ``|b - A x| / |b|`` (not divided when b = 0).
+
+    Raises:
+        InvalidProblem: A not square or empty, b or x0 of another length.
+        NotFinite: NaN or infinity in A, b or x0.
+
+    >>> system = LinearSystem(np.array([[2.0, -1.0], [-1.0, 2.0]]), np.array([1.0, 1.0]))
+    >>> system.metrics(np.array([1.0, 1.0]))
+    {'residual': 0.0}
+    """
+
+    objective: ClassVar[str | None] = "residual"
+
+    A: Any
+    b: NDArray[np.float64]
+    x0: NDArray[np.float64] | None = None
+
+    def __init__(self, A: Any, b: ArrayLike, x0: ArrayLike | None = None) -> None:
+        matrix_free = hasattr(A, "matvec")
+        if not matrix_free:
+            A = as_csr(A)
+        m, n = A.shape
+        if m != n:
+            raise InvalidProblem(
+                f"LinearSystem: A is {m} x {n}; a square matrix is needed. "
+                "For least squares use thalweg.numerics.lsqr."
+            )
+        object.__setattr__(self, "A", A)
+        object.__setattr__(self, "b", check_vector("b", b, n))
+        object.__setattr__(self, "x0", None if x0 is None else check_vector("x0", x0, n))
+
+    @property
+    def n(self) -> int:
+        """Number of unknowns."""
+        return len(self.b)
+
+    def start(self) -> NDArray[np.float64]:
+        """A fresh copy of the starting point."""
+        return np.zeros(self.n) if self.x0 is None else self.x0.copy()
+
+    def metrics(self, x: NDArray[np.float64]) -> dict[str, float]:
+        """``{"residual": |b - A x| / |b|}``."""
+        return {"residual": float(np.linalg.norm(self.b - self.A @ x)) / self.scale}
+
+    def recommended(self) -> Any:
+        """SSOR-preconditioned CG where A is symmetric with a positive diagonal, GMRES otherwise."""
+        from thalweg.linear.krylov import GMRES, SSORCG, ConjugateGradient
+
+        if isinstance(self.A, FivePointStencil):
+            return ConjugateGradient()
+        if not sp.issparse(self.A):
+            return GMRES()
+        spd_like = self.asymmetry <= SYMMETRY_TOLERANCE and (self.csr.diagonal() > 0).all()
+        return SSORCG(omega=1.2) if spd_like else GMRES()
+
+    @cached_property
+    def scale(self) -> float:
+        """Norm of b, or one when b = 0."""
+        return float(np.linalg.norm(self.b)) or 1.0
+
+    @cached_property
+    def csr(self) -> sp.csr_array:
+        """A with its entries, for methods that sweep over them."""
+        return as_csr(self.A)
+
+    @cached_property
+    def diagonal(self) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
+        """The diagonal, shape (n,), and the position of each of its entries in ``csr.data``.
+
+        Raises:
+            InvalidProblem: an entry is absent or zero.
+        """
+        positions = diagonal_positions(self.csr.indptr, self.csr.indices)
+        absent = positions < 0
+        values = np.where(absent, 0.0, self.csr.data[positions])
+        zeros = np.flatnonzero(values == 0)
+        if zeros.size:
+            raise InvalidProblem(
+                f"A has {zeros.size} zero diagonal entries (first in row {zeros[0]}); relaxation divides by "
+                "them. Reorder the rows, or use GMRES."
+            )
+        return values, positions
+
+    @cached_property
+    def rows(self) -> tuple[Any, ...]:
+        """``(data, indices, indptr, diagonal positions)`` with unsigned indices, as the kernels take them."""
+        A, positions = self.csr, self.diagonal[1]
+        unsigned = (part.view(np.uint32) for part in (A.indices, A.indptr, positions))
+        return (A.data, *unsigned)
+
+    @cached_property
+    def upper_bandwidth(self) -> int:
+        """Largest column minus row of a stored entry."""
+        ends = self.csr.indptr[1:] - 1
+        return int((self.csr.indices[ends] - np.arange(self.n)).max())
+
+    @cached_property
+    def asymmetry(self) -> float:
+        """``max |A - A'| / max |A|``; zero for a symmetric matrix, and for a stencil."""
+        if isinstance(self.A, FivePointStencil):
+            return 0.0
+        gap = abs(self.csr - self.csr.T)
+        return float(gap.max()) / (float(abs(self.csr).max()) or 1.0) if gap.nnz else 0.0
+
+    def require_positive_diagonal(self, method: str) -> None:
+        """Refuse a matrix that cannot be positive definite; ``method`` names who needs it."""
+        values = self.diagonal[0] if sp.issparse(self.A) else np.array([self.A.center])
+        negative = np.flatnonzero(values < 0)
+        if negative.size:
+            raise InvalidProblem(
+                f"A has {negative.size} negative diagonal entries (first in row {negative[0]}), so it is not "
+                f"positive definite; {method} needs that. Use GMRES, or solve with -A if that is definite."
+            )
+
+    def require_symmetric(self, method: str) -> None:
+        """Refuse an asymmetric matrix; ``method`` names who needs symmetry."""
+        if self.asymmetry > SYMMETRY_TOLERANCE:
+            raise InvalidProblem(
+                f"A is not symmetric (largest |A - A'| is {self.asymmetry:.2g} of the largest entry); "
+                f"{method} needs a symmetric positive definite matrix. Use GMRES, or symmetrise A."
+            )
+
+
+#: Rounding that an assembled symmetric matrix may carry.
+SYMMETRY_TOLERANCE = 1e-10

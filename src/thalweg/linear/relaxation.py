@@ -1,0 +1,262 @@
+"""Stationary iterations: Jacobi, Gauss-Seidel, SOR, SSOR, and red-black SOR on the five-point stencil.
+
+Young (1950), "Iterative methods for solving partial difference equations of elliptic type"; Saad (2003),
+"Iterative methods for sparse linear systems", chapter 4.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from thalweg.core import InvalidProblem, Method, State
+from thalweg.core.validation import require
+from thalweg.linear import _kernels as kernels
+from thalweg.linear._stencil_kernels import red_black_sweep
+from thalweg.linear.problem import LinearSystem
+from thalweg.numerics import FivePointStencil
+
+Vector = NDArray[np.float64]
+
+#: Rows from which two sweeps at once pay for waking a second thread, and rows of a block (in cache together).
+PAIRED_ROWS = 100_000
+BLOCK = 8192
+
+
+@dataclass(kw_only=True)
+class SORState(State):
+    """``x`` is iterate k; ``ahead`` is iterate k + 1, which the residual of x was computed on the way to.
+
+    On large systems two sweeps run at once; ``further`` is then iterate k + 2, and ``residual`` that of
+    iterate k + 1, or NaN where the second sweep is yet to be done.
+    """
+
+    ahead: Vector  # (n,)
+    further: Vector  # (n,) or empty on small systems
+    partial: Vector  # (n,) b - (L + D) of the furthest iterate
+    residual: float = math.nan
+
+
+@dataclass(kw_only=True)
+class SweepState(State):
+    """Vectors that let a sweep read each matrix entry once."""
+
+    work: Vector  # (n,) residual (Jacobi), b - L x (SSOR)
+    upper: Vector  # (n,) products with the part right of the diagonal
+
+
+def _require_omega(name: str, omega: float) -> None:
+    require(0 < omega < 2, f"{name} needs omega in (0, 2): outside it diverges on every matrix", got=omega)
+
+
+def optimal_omega(jacobi_radius: float) -> float:
+    """The omega with the smallest asymptotic rate: ``1 + (b/(1 + sqrt(1 - b^2)))^2``, A consistently ordered.
+
+    Args:
+        jacobi_radius: spectral radius b of the Jacobi iteration matrix, in [0, 1). SOR's own spectral radius
+            at this omega is omega - 1 (Young, 1950).
+
+    >>> round(float(optimal_omega(np.cos(np.pi / 11))), 4)
+    1.5604
+    """
+    require(0 <= jacobi_radius < 1, "optimal_omega needs a radius in [0, 1)", got=jacobi_radius)
+    return 1.0 + (jacobi_radius / (1.0 + math.sqrt(1.0 - jacobi_radius**2))) ** 2
+
+
+@dataclass(frozen=True)
+class SOR(Method[LinearSystem, SORState]):
+    """Successive over-relaxation: one forward sweep ``x += (D/omega + L)^-1 (b - A x)`` a step.
+
+    Use it as a smoother, inside a sequence of similar systems, or where memory is short; on one large system
+    `SSORCG` needs far fewer iterations. Converges for every omega in (0, 2) when A is symmetric positive
+    definite.
+
+    Args:
+        omega: relaxation factor in (0, 2). The default 1.5 is a middling guess; see `optimal_omega`, and
+            `SequenceSolver` to learn it.
+
+    Raises:
+        InvalidParameter: omega outside (0, 2).
+        InvalidProblem: a zero on the diagonal, or A without entries (a `LinearOperator`).
+
+    Cost per step: the matrix read once (12 nnz bytes) and 48 n bytes of vectors, residual included; four
+    vectors of length n kept. From 100 000 rows on two sweeps run at once on two threads.
+
+    >>> from thalweg import Stop, solve
+    >>> system = LinearSystem(FivePointStencil(20, 20), np.ones(400))
+    >>> solve(system, SOR(omega=1.74), stop=Stop(below={"residual": 1e-8})).status
+    <Status.CONVERGED: 'converged'>
+    """
+
+    in_place: ClassVar[bool] = True
+
+    omega: float = 1.5
+
+    def __post_init__(self) -> None:
+        _require_omega(type(self).__name__, self.omega)
+
+    def init(self, problem: LinearSystem, seed: int) -> SORState:
+        data, indices, indptr, diag = problem.rows
+        x = problem.start()
+        partial = np.empty_like(x)
+        kernels.lower_residual(data, indices, indptr, diag, problem.b, x, partial)
+        paired = problem.n >= PAIRED_ROWS and problem.upper_bandwidth <= BLOCK
+        further = np.empty_like(x) if paired else np.empty(0)
+        return self._advance(problem, SORState(x=np.empty_like(x), ahead=x, further=further, partial=partial))
+
+    def step(self, problem: LinearSystem, state: SORState) -> SORState:
+        if state.residual == state.residual:
+            metrics = {"residual": state.residual}
+            return SORState(
+                x=state.ahead, ahead=state.further, further=state.x, partial=state.partial, metrics=metrics
+            )
+        return self._advance(problem, state)
+
+    def _advance(self, problem: LinearSystem, state: SORState) -> SORState:
+        x, ahead, further, partial, residual = state.ahead, state.x, state.further, state.partial, math.nan
+        if len(further):
+            norm, second = kernels.sor_two_sweeps(
+                *problem.rows, self.omega, problem.b, x, ahead, further, partial, BLOCK
+            )
+            residual = math.sqrt(second) / problem.scale
+        else:
+            norm = kernels.sor_sweep(*problem.rows, self.omega, problem.b, x, ahead, partial)
+        metrics = {"residual": math.sqrt(norm) / problem.scale}
+        return SORState(
+            x=x, ahead=ahead, further=further, partial=partial, residual=residual, metrics=metrics
+        )
+
+
+@dataclass(frozen=True)
+class GaussSeidel(SOR):
+    """Gauss-Seidel iteration: `SOR` with omega = 1. Needs no parameter, and is slow on large grids.
+
+    >>> GaussSeidel().omega
+    1.0
+    """
+
+    omega: float = field(default=1.0, init=False)
+
+
+@dataclass(frozen=True)
+class SSOR(Method[LinearSystem, SweepState]):
+    """Symmetric SOR: a forward and a backward sweep a step.
+
+    Less sensitive to omega than `SOR`, and symmetric, so it also serves as a preconditioner (`SSORCG`).
+
+    Args:
+        omega: relaxation factor in (0, 2).
+
+    Cost per step: the matrix read one and a half times (the backward sweep reuses the forward sums), the
+    residual included.
+
+    >>> from thalweg import Stop, solve
+    >>> system = LinearSystem(FivePointStencil(10, 10), np.ones(100))
+    >>> solve(system, SSOR(omega=1.5), stop=Stop(below={"residual": 1e-8})).converged
+    True
+    """
+
+    in_place: ClassVar[bool] = True
+
+    omega: float = 1.5
+
+    def __post_init__(self) -> None:
+        _require_omega("SSOR", self.omega)
+
+    def init(self, problem: LinearSystem, seed: int) -> SweepState:
+        x = problem.start()
+        upper = np.empty_like(x)
+        kernels.upper_product(*problem.rows, x, upper)
+        return SweepState(x=x, work=np.empty_like(x), upper=upper, metrics=problem.metrics(x))
+
+    def step(self, problem: LinearSystem, state: SweepState) -> SweepState:
+        x, rest, upper = state.x, state.work, state.upper
+        norm = kernels.ssor_sweep(*problem.rows, self.omega, problem.b, x, rest, upper)
+        return SweepState(x=x, work=rest, upper=upper, metrics={"residual": math.sqrt(norm) / problem.scale})
+
+
+@dataclass(frozen=True)
+class Jacobi(Method[LinearSystem, SweepState]):
+    """Weighted Jacobi iteration: ``x += weight D^-1 (b - A x)``.
+
+    The slowest of the family and the easiest to run in parallel; converges where A is diagonally dominant.
+
+    Args:
+        weight: damping in (0, 2); 1 is Jacobi's own, 2/3 a common smoother.
+
+    Cost per step: the matrix read once.
+
+    >>> from thalweg import Stop, solve
+    >>> system = LinearSystem(FivePointStencil(5, 5), np.ones(25))
+    >>> solve(system, Jacobi(), stop=Stop(below={"residual": 1e-8})).converged
+    True
+    """
+
+    in_place: ClassVar[bool] = True
+
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        require(0 < self.weight < 2, "Jacobi needs a weight in (0, 2)", got=self.weight)
+
+    def init(self, problem: LinearSystem, seed: int) -> SweepState:
+        diagonal, _ = problem.diagonal
+        x = problem.start()
+        residual = problem.b - problem.csr @ x
+        metrics = {"residual": float(np.linalg.norm(residual)) / problem.scale}
+        return SweepState(x=x, work=residual, upper=self.weight / diagonal, metrics=metrics)
+
+    def step(self, problem: LinearSystem, state: SweepState) -> SweepState:
+        x, residual, weights = state.x, state.work, state.upper
+        norm = kernels.jacobi_sweep(*problem.rows[:3], weights, problem.b, x, residual)
+        metrics = {"residual": math.sqrt(norm) / problem.scale}
+        return SweepState(x=x, work=residual, upper=weights, metrics=metrics)
+
+
+@dataclass(frozen=True)
+class RedBlackSOR(Method[LinearSystem, State]):
+    """SOR on a `FivePointStencil` with the grid coloured like a chessboard: no matrix, no dependent chain.
+
+    The same rates as `SOR` (both orderings are consistent), several times faster a sweep.
+
+    Args:
+        omega: relaxation factor in (0, 2).
+
+    Raises:
+        InvalidProblem: A is not a `FivePointStencil`, or its centre is zero.
+
+    Cost per step: one pass over x and b, 24 n bytes, residual included.
+
+    >>> from thalweg import Stop, solve
+    >>> system = LinearSystem(FivePointStencil(20, 20), np.ones(400))
+    >>> solve(system, RedBlackSOR(omega=1.74), stop=Stop(below={"residual": 1e-8})).converged
+    True
+    """
+
+    in_place: ClassVar[bool] = True
+
+    omega: float = 1.5
+
+    def __post_init__(self) -> None:
+        _require_omega("RedBlackSOR", self.omega)
+
+    def init(self, problem: LinearSystem, seed: int) -> State:
+        if not isinstance(problem.A, FivePointStencil):
+            raise InvalidProblem(
+                f"RedBlackSOR works on a FivePointStencil; A is a {type(problem.A).__name__}. Use SOR."
+            )
+        require(
+            problem.A.center != 0, "A has a zero diagonal; relaxation divides by it.", error=InvalidProblem
+        )
+        x = problem.start()
+        return State(x=x, metrics=problem.metrics(x))
+
+    def step(self, problem: LinearSystem, state: State) -> State:
+        A: FivePointStencil = problem.A
+        u, b = state.x.reshape(A.rows, A.columns), problem.b.reshape(A.rows, A.columns)
+        norm = red_black_sweep(u, b, A.center, A.neighbour, self.omega, np.zeros(A.columns))
+        return State(x=state.x, metrics={"residual": math.sqrt(norm) / problem.scale})

@@ -1,0 +1,16 @@
+"""Shared by all tests."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import settings
+
+# Compilation of Numba kernels can fall into any example; time is not what these tests are about.
+settings.register_profile("thalweg", deadline=None, max_examples=40, derandomize=True)
+settings.load_profile("thalweg")
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
