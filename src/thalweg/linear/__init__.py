@@ -3,6 +3,15 @@
 from thalweg.linear.krylov import GMRES, SSORCG, ConjugateGradient, Direct, ssor_preconditioner
 from thalweg.linear.problem import LinearSystem
 from thalweg.linear.relaxation import SOR, SSOR, GaussSeidel, Jacobi, RedBlackSOR, optimal_omega
+from thalweg.linear.sequence import (
+    InstanceOptimal,
+    LearnedSolver,
+    LinearSystemSequence,
+    SequenceSolver,
+    golden_section,
+    omega_grid,
+)
+from thalweg.linear.workloads import HeatEquation, ShiftedLaplacians
 
 __all__ = [
     "GMRES",
@@ -12,9 +21,17 @@ __all__ = [
     "ConjugateGradient",
     "Direct",
     "GaussSeidel",
+    "HeatEquation",
+    "InstanceOptimal",
     "Jacobi",
+    "LearnedSolver",
     "LinearSystem",
+    "LinearSystemSequence",
     "RedBlackSOR",
+    "SequenceSolver",
+    "ShiftedLaplacians",
+    "golden_section",
+    "omega_grid",
     "optimal_omega",
     "ssor_preconditioner",
 ]

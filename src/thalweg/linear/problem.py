@@ -57,6 +57,25 @@ class LinearSystem(Problem):
         object.__setattr__(self, "b", check_vector("b", b, n))
         object.__setattr__(self, "x0", None if x0 is None else check_vector("x0", x0, n))
 
+    def updated(self, data: ArrayLike, b: ArrayLike, x0: ArrayLike | None = None) -> LinearSystem:
+        """The system whose matrix has this one's pattern and the entries ``data``, shape (nnz,).
+
+        Much cheaper than a new system: what the pattern alone decides is not worked out again.
+        """
+        csr = sp.csr_array((check_vector("data", data, self.csr.nnz), self.csr.indices, self.csr.indptr))
+        csr.has_canonical_format = True
+        other = object.__new__(LinearSystem)
+        start = None if x0 is None else check_vector("x0", x0, self.n)
+        vars(other).update(A=csr, b=check_vector("b", b, self.n), x0=start, csr=csr)
+        vars(other).update({name: getattr(self, name) for name in ("positions", "upper_bandwidth", "mirror")})
+        return other
+
+    def started_at(self, x0: ArrayLike) -> LinearSystem:
+        """The same system with another starting point."""
+        other = object.__new__(LinearSystem)
+        vars(other).update(vars(self), x0=check_vector("x0", x0, self.n))
+        return other
+
     @property
     def n(self) -> int:
         """Number of unknowns."""
@@ -92,13 +111,28 @@ class LinearSystem(Problem):
         return as_csr(self.A)
 
     @cached_property
+    def positions(self) -> NDArray[np.int32]:
+        """Where ``csr.data`` holds the diagonal, shape (n,); -1 where a row stores no entry there."""
+        found: NDArray[np.int32] = diagonal_positions(self.csr.indptr, self.csr.indices)
+        return found
+
+    @cached_property
+    def mirror(self) -> NDArray[np.int64] | None:
+        """The permutation of ``csr.data`` that transposes A, shape (nnz,); None for an asymmetric pattern."""
+        A = self.csr
+        numbered = sp.csr_array((np.arange(A.nnz), A.indices, A.indptr), shape=A.shape)
+        other = numbered.T.tocsr()
+        same = np.array_equal(other.indptr, A.indptr) and np.array_equal(other.indices, A.indices)
+        return other.data if same else None
+
+    @cached_property
     def diagonal(self) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
         """The diagonal, shape (n,), and the position of each of its entries in ``csr.data``.
 
         Raises:
             InvalidProblem: an entry is absent or zero.
         """
-        positions = diagonal_positions(self.csr.indptr, self.csr.indices)
+        positions = self.positions
         absent = positions < 0
         values = np.where(absent, 0.0, self.csr.data[positions])
         zeros = np.flatnonzero(values == 0)
@@ -127,8 +161,10 @@ class LinearSystem(Problem):
         """``max |A - A'| / max |A|``; zero for a symmetric matrix, and for a stencil."""
         if isinstance(self.A, FivePointStencil):
             return 0.0
-        gap = abs(self.csr - self.csr.T)
-        return float(gap.max()) / (float(abs(self.csr).max()) or 1.0) if gap.nnz else 0.0
+        largest = float(np.abs(self.csr.data).max(initial=0.0)) or 1.0
+        if self.mirror is not None:
+            return float(np.abs(self.csr.data - self.csr.data[self.mirror]).max(initial=0.0)) / largest
+        return float(abs(self.csr - self.csr.T).max()) / largest
 
     def require_positive_diagonal(self, method: str) -> None:
         """Refuse a matrix that cannot be positive definite; ``method`` names who needs it."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.polynomial.chebyshev import chebvander
 from numpy.typing import ArrayLike, NDArray
 
 from thalweg.core.validation import require
@@ -23,8 +22,15 @@ def chebyshev_features(
     """
     require(terms >= 1, "chebyshev_features needs terms >= 1", got=terms)
     require(low < high, "chebyshev_features needs low < high", got=(low, high))
-    scaled = (2.0 * np.asarray(points, dtype=np.float64) - (low + high)) / (high - low)
-    return np.asarray(chebvander(np.clip(scaled, -1.0, 1.0), terms - 1), dtype=np.float64)
+    points = np.asarray(points, dtype=np.float64)
+    scaled = np.minimum(np.maximum((2.0 * points - (low + high)) / (high - low), -1.0), 1.0)
+    values = np.empty((*points.shape, terms))
+    values[..., 0] = 1.0
+    if terms > 1:
+        values[..., 1] = scaled
+    for j in range(2, terms):
+        values[..., j] = 2.0 * scaled * values[..., j - 1] - values[..., j - 2]
+    return values
 
 
 def lipschitz_coefficient_bounds(

@@ -40,7 +40,7 @@ def as_csr(matrix: Any, name: str = "A") -> sp.csr_array:
         raise InvalidProblem(f"{name} is complex; only real systems are solved here.")
     csr = sp.csr_array(matrix, dtype=np.float64)
     if not csr.has_canonical_format:
-        if sp.issparse(matrix) and np.shares_memory(csr.data, matrix.data):
+        if sp.issparse(matrix) and np.shares_memory(csr.data, getattr(matrix, "data", csr.data)):
             csr = csr.copy()
         csr.sum_duplicates()
     csr.indices = csr.indices.astype(np.int32, copy=False)

@@ -1,0 +1,7 @@
+"""Decisions to make as the data comes: bandits that `act` and `learn`."""
+
+from thalweg.online.cheb_cb import ChebCB
+from thalweg.online.policy import Binned, Fixed, Policy
+from thalweg.online.tsallis_inf import TsallisINF, tsallis_probabilities
+
+__all__ = ["Binned", "ChebCB", "Fixed", "Policy", "TsallisINF", "tsallis_probabilities"]

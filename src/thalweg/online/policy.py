@@ -1,0 +1,159 @@
+"""What every bandit does: `act`, see the loss, `learn`; and the two simplest ways of doing it."""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from thalweg.core import CheckpointMismatch, InvalidParameter, NotFinite
+from thalweg.core.seeding import generator
+from thalweg.core.validation import require
+
+
+class Policy(ABC):
+    """Base of bandit policies over ``arms`` arms, numbered from 0.
+
+    A round is ``arm = policy.act(context)`` and then ``policy.learn(arm, loss)``; smaller losses are better.
+    `started` gives a fresh copy with its own random stream; `state_dict` holds all that was learned.
+
+    Args:
+        arms: number of arms, at least 1.
+    """
+
+    #: Whether `act` needs a context, a number.
+    needs_context: bool = False
+
+    def __init__(self, arms: int) -> None:
+        require(arms >= 1, f"{type(self).__name__} needs arms >= 1", got=arms)
+        self.arms = arms
+        self.probabilities: NDArray[np.float64] = np.zeros(arms)  # of the action being played
+        self._rng = generator(0)
+
+    def started(self, seed: int) -> Self:
+        """A copy that has learned nothing more than this one, drawing from the stream named ``seed``."""
+        policy = copy.deepcopy(self)
+        policy._rng = generator(seed)
+        return policy
+
+    def act(self, context: float | None = None) -> int:
+        """Draw an arm for this round; ``context`` is what is known about the round before it is played."""
+        if self.needs_context and (context is None or not np.isfinite(context)):
+            raise InvalidParameter(f"{type(self).__name__}.act needs a finite context; got {context!r}.")
+        self.probabilities = self._distribution(context)
+        arm = int(np.searchsorted(np.cumsum(self.probabilities), self._rng.random(), side="right"))
+        return min(arm, self.arms - 1)
+
+    def learn(self, arm: int, loss: float) -> None:
+        """Take in the loss of the arm that was played.
+
+        Raises:
+            InvalidParameter: ``arm`` could not have been drawn by the last `act`.
+            NotFinite: the loss is NaN or infinite.
+        """
+        if not (0 <= arm < self.arms and self.probabilities[arm] > 0):
+            raise InvalidParameter(
+                f"{type(self).__name__}.learn: arm {arm} could not have been drawn. Pass the arm that act() "
+                "returned for this round."
+            )
+        if not np.isfinite(loss) or loss < 0:
+            raise NotFinite(f"The loss of arm {arm} is {loss}; a finite number >= 0 is needed. Cap it.")
+        self._update(arm, float(loss))
+        self.probabilities = np.zeros(self.arms)
+
+    @abstractmethod
+    def _distribution(self, context: float | None) -> NDArray[np.float64]:
+        """The probability of each arm in this round, shape (arms,)."""
+
+    @abstractmethod
+    def _update(self, arm: int, loss: float) -> None:
+        """Learn from a checked loss."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything learned, and the random stream, as plain data."""
+        return {"policy": type(self).__name__, **copy.deepcopy(vars(self))}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from ``state``; `CheckpointMismatch` if it is of another policy or another number of arms."""
+        expected = (type(self).__name__, self.arms, set(vars(self)))
+        found = (state.get("policy"), state.get("arms"), set(state) - {"policy"})
+        if expected != found:
+            raise CheckpointMismatch(
+                f"The saved policy is {found[0]} with {found[1]} arms; "
+                f"expected {expected[0]} with {self.arms}."
+            )
+        vars(self).update({k: copy.deepcopy(v) for k, v in state.items() if k != "policy"})
+
+
+class Fixed(Policy):
+    """Always the same arm: the baseline that learning has to beat.
+
+    >>> Fixed(3, arm=1).act()
+    1
+    """
+
+    def __init__(self, arms: int, arm: int = 0) -> None:
+        super().__init__(arms)
+        require(0 <= arm < arms, f"Fixed needs an arm in 0 .. {arms - 1}", got=arm)
+        self.arm = arm
+
+    def _distribution(self, context: float | None) -> NDArray[np.float64]:
+        return np.eye(1, self.arms, self.arm).ravel()
+
+    def _update(self, arm: int, loss: float) -> None:
+        pass
+
+
+class Binned(Policy):
+    """One copy of a policy for each bin of a context interval: Tsallis-INF-CB when that is `TsallisINF`.
+
+    Simple and without assumptions, but bins share nothing; `ChebCB` learns faster from smooth losses.
+
+    Args:
+        policy: the policy to copy.
+        bins: number of equal bins.
+        low, high: ends of the contexts; what lies outside goes to the nearest bin.
+
+    Source: Khodak et al. (2024), section 4, the baseline.
+
+    >>> from thalweg.online import TsallisINF
+    >>> policy = Binned(TsallisINF(4), bins=3, low=0.0, high=1.0)
+    >>> arm = policy.act(0.4); policy.learn(arm, 1.0)
+    """
+
+    needs_context = True
+
+    def __init__(self, policy: Policy, bins: int, low: float, high: float) -> None:
+        super().__init__(policy.arms)
+        require(bins >= 1, "Binned needs bins >= 1", got=bins)
+        require(low < high, "Binned needs low < high", got=(low, high))
+        self.low, self.high, self.bin = low, high, 0
+        self._policies = [copy.deepcopy(policy) for _ in range(bins)]
+
+    def _distribution(self, context: float | None) -> NDArray[np.float64]:
+        assert context is not None
+        share = (context - self.low) / (self.high - self.low)
+        self.bin = int(np.clip(share * len(self._policies), 0, len(self._policies) - 1))
+        inner = self._policies[self.bin]
+        inner.probabilities = inner._distribution(context)
+        return inner.probabilities
+
+    def _update(self, arm: int, loss: float) -> None:
+        self._policies[self.bin].learn(arm, loss)
+
+    def state_dict(self) -> dict[str, Any]:
+        state = {"policy": type(self).__name__, **vars(self)}
+        return copy.deepcopy(state | {"_policies": [policy.state_dict() for policy in self._policies]})
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        inner = state.get("_policies", [])
+        if len(inner) != len(self._policies):
+            raise CheckpointMismatch(
+                f"The saved policy has {len(inner)} bins; expected {len(self._policies)}."
+            )
+        for policy, saved in zip(self._policies, inner, strict=True):
+            policy.load_state_dict(saved)
+        super().load_state_dict(state | {"_policies": self._policies})
