@@ -30,6 +30,8 @@ def _feed(digest: Any, value: Any) -> None:
     digest.update(type(value).__qualname__.encode())
     if value is None or isinstance(value, bool | int | float | complex | str | bytes):
         digest.update(repr(value).encode())
+    elif isinstance(value, type):
+        digest.update(f"{value.__module__}.{value.__qualname__}".encode())
     elif isinstance(value, np.ndarray):
         digest.update(f"{value.dtype}{value.shape}".encode())
         digest.update(np.ascontiguousarray(value).view(np.uint8).data)

@@ -1,0 +1,77 @@
+"""Training tasks: what is judged, repeatability, resuming."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from thalweg.core import Checkpoint, InvalidProblem, NotFinite, Status, Stop, solve
+from thalweg.training import REX, Lion, Train, TrainingTask
+
+
+def network():
+    return nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Dropout(0.2), nn.Linear(16, 3))
+
+
+@pytest.fixture
+def task():
+    torch.manual_seed(1)
+    X = torch.randn(150, 4)
+    y = (X[:, 0] > 0).long() + (X[:, 1] > 0).long()
+    return TrainingTask(network, (X[:100], y[:100]), (X[100:], y[100:]), steps=200, batch_size=16)
+
+
+METHOD = Train(Lion, {"lr": 3e-3, "weight_decay": 0.1}, REX)
+
+
+def test_it_learns_and_is_judged_on_the_held_out_data(task):
+    result = solve(task, METHOD)
+    assert result.status is Status.EXHAUSTED
+    assert result.steps == 200
+    assert result.metrics["accuracy"] > 0.7  # the commonest class has half of the examples
+    with torch.no_grad():
+        right = (result.x.eval()(task.test[0]).argmax(1) == task.test[1]).double().mean()
+    assert result.metrics["accuracy"] == float(right)
+
+
+def test_a_seed_makes_it_repeatable_and_another_does_not(task):
+    a, b, c = (solve(task, METHOD, seed=s).history["loss"] for s in (1, 1, 2))
+    np.testing.assert_array_equal(a, b)
+    assert (a != c).any()
+
+
+@pytest.mark.parametrize("method", [METHOD, Train(torch.optim.AdamW, {"lr": 1e-3})], ids=["lion", "adamw"])
+def test_a_resumed_run_has_the_same_bits(task, method, tmp_path):
+    whole = solve(task, method)
+    solve(task, method, stop=Stop(steps=77), callbacks=[Checkpoint(tmp_path / "run")])
+    torch.manual_seed(123)  # what happened in between does not matter
+    resumed = solve(task, method, resume=tmp_path / "run")
+    np.testing.assert_array_equal(whole.history["loss"], resumed.history["loss"])
+    for p, q in zip(whole.x.parameters(), resumed.x.parameters(), strict=True):
+        assert torch.equal(p, q)
+
+
+def test_a_diverging_run_says_so(task):
+    result = solve(task, Train(torch.optim.SGD, {"lr": 1e30}))
+    assert result.status is Status.DIVERGED
+
+
+def test_the_recommended_method_trains(task):
+    assert solve(task).metrics["accuracy"] > 0.5
+
+
+class TestBadInput:
+    def test_tensors_of_different_lengths_are_refused(self):
+        with pytest.raises(InvalidProblem, match=r"lengths \[3, 2\]"):
+            TrainingTask(network, (torch.zeros(3, 4), torch.zeros(2)), (torch.zeros(1), torch.zeros(1)), 5)
+
+    def test_missing_values_are_refused(self):
+        X = torch.full((3, 4), float("nan"))
+        with pytest.raises(NotFinite, match=r"train\[0\] holds NaN"):
+            TrainingTask(network, (X, torch.zeros(3)), (X, torch.zeros(3)), 5)
+
+    def test_no_steps_are_refused(self, task):
+        with pytest.raises(InvalidProblem, match="steps >= 1"):
+            TrainingTask(network, task.train, task.test, 0)
