@@ -61,8 +61,8 @@ class LionKFlow(Method[SmoothFunction, FlowState]):
     """Lion-K as a differential equation, integrated by explicit Euler: a tool to watch the theory at work.
 
     ``m' = -a grad f(x) - c m`` and ``x' = dK(m - e (a grad f + c m)) - lam x``. Metrics of a step:
-    ``value``; ``lyapunov``, which does not rise along the exact flow when ``e c <= 1`` and is infinite until x
-    is inside; ``excess``, how far ``lam x`` is outside the domain of K*, which shrinks as ``exp(-lam t)``.
+    ``value``; ``lyapunov``, which does not rise along the exact flow when ``e c <= 1`` and is infinite until
+    x is inside; ``excess``, how far ``lam x`` is outside the domain of K*, which shrinks as ``exp(-lam t)``.
 
     Args:
         kernel: K.

@@ -1,0 +1,7 @@
+"""Real data behind one loader: packaged sets at once, the user's files, and a few named downloads."""
+
+from thalweg.datasets.files import load_matrix, load_vector
+from thalweg.datasets.load import DATASETS, Dataset, load
+from thalweg.datasets.text import TEXTS, Corpus, load_text
+
+__all__ = ["DATASETS", "TEXTS", "Corpus", "Dataset", "load", "load_matrix", "load_text", "load_vector"]
