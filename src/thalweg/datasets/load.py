@@ -128,7 +128,8 @@ def _from_file(path: Path, target: str | None) -> Dataset:
             data = Dataset(path.stem, load_matrix(path))
         else:
             raise UnreadableFile(f"{path} has an unknown ending; expected {kinds}.")
-    check_finite(f"X of {path}", getattr(data.X, "data", data.X) if sp.issparse(data.X) else data.X)
+    values: Any = data.X
+    check_finite(f"X of {path}", values if isinstance(values, np.ndarray) else values.data)
     return data
 
 

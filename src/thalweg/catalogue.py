@@ -1,0 +1,304 @@
+"""The 35 systems: number, name, paper, area, what is exported, and its study."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from thalweg.core import UnknownName
+
+
+@dataclass(frozen=True)
+class System:
+    """One published system.
+
+    ``exports`` are names under ``thalweg``, empty while the system is not here yet; ``study`` is a module of
+    ``thalweg.studies``.
+    """
+
+    number: str
+    slug: str
+    title: str
+    paper: str
+    area: str
+    exports: tuple[str, ...] = ()
+    study: str = ""
+
+    @property
+    def available(self) -> bool:
+        """Whether it can be used today."""
+        return bool(self.exports)
+
+
+SYSTEMS = (
+    System("01", "pareto-domain-adaptation", "Pareto domain adaptation", "NeurIPS 2021", "adaptation"),
+    System(
+        "02",
+        "learning-to-relax",
+        "Learning to relax",
+        "arXiv 2310.02246, ICLR 2024",
+        "linear",
+        (
+            "linear.SequenceSolver",
+            "linear.LearnedSolver",
+            "linear.SOR",
+            "linear.SSORCG",
+            "online.TsallisINF",
+            "online.ChebCB",
+        ),
+        "learning_to_relax",
+    ),
+    System(
+        "03",
+        "deep-conjugate-direction",
+        "Deep conjugate direction method, DCDM",
+        "arXiv 2205.10763, ICML 2023",
+        "linear",
+    ),
+    System(
+        "04",
+        "sketched-sqp",
+        "Exact augmented Lagrangian + randomized iterative sketching, AdaSketch-Newton",
+        "arXiv 2305.18379, ICML 2023",
+        "constrained",
+    ),
+    System(
+        "05",
+        "bidirectional-sequence-design",
+        "Bidirectional learning for offline biological sequence design, BIB",
+        "arXiv 2301.02931, ICML 2023",
+        "blackbox",
+    ),
+    System(
+        "06",
+        "penalty-bilevel",
+        "Penalty methods for non-convex bilevel optimization",
+        "arXiv 2309.01753, ICLR 2024",
+        "bilevel",
+    ),
+    System(
+        "07",
+        "schedule-refinement",
+        "When, why and how much? Learning-rate schedules by refinement",
+        "arXiv 2310.07831",
+        "training",
+    ),
+    System(
+        "08",
+        "target-surrogates",
+        "Target-based surrogates for stochastic optimization, SSO",
+        "arXiv 2302.02607, ICML 2023",
+        "training",
+    ),
+    System(
+        "09",
+        "adversarial-mdp",
+        "Refined regret for adversarial MDPs with linear function approximation",
+        "arXiv 2301.12942, ICML 2023",
+        "online",
+    ),
+    System(
+        "10",
+        "block-coordinate-descent",
+        "Block coordinate descent: faster greedy rules, message passing, active sets, superlinear",
+        "arXiv 1712.08859, JMLR 2022",
+        "convex",
+    ),
+    System(
+        "11",
+        "rex-schedule",
+        "REX",
+        "arXiv 2107.04197, MLSys 2022",
+        "training",
+        ("training.REX", "training.ProfileSchedule"),
+        "rex_schedule",
+    ),
+    System(
+        "12", "lion-k", "Lion-K", "arXiv 2310.05898, ICLR 2024", "training", ("training.LionK",), "lion_k"
+    ),
+    System(
+        "13",
+        "implicit-diff",
+        "Efficient and modular implicit differentiation",
+        "arXiv 2105.15183, NeurIPS 2022",
+        "bilevel",
+    ),
+    System(
+        "14",
+        "trace",
+        "Trace: the new AutoDiff for computational workflows",
+        "arXiv 2406.16218, NeurIPS 2024",
+        "workflow",
+    ),
+    System(
+        "15",
+        "matrix-completion",
+        "Matrix completion by robust alternating minimisation in nearly linear time",
+        "arXiv 2302.11068, ICLR 2024",
+        "matrix",
+    ),
+    System(
+        "16",
+        "async-federated",
+        "Asynchronous federated optimization: FedFix",
+        "arXiv 2206.10189, JMLR 2023",
+        "distributed",
+    ),
+    System(
+        "17",
+        "sparse-misspecified-bandits",
+        "Does sparsity help in learning misspecified linear bandits?",
+        "arXiv 2303.16998, ICML 2023",
+        "online",
+    ),
+    System(
+        "18", "bayesian-optimization", "A tutorial on Bayesian optimization", "arXiv 1807.02811", "blackbox"
+    ),
+    System(
+        "19",
+        "light-schrodinger-bridge",
+        "Light Schrodinger bridge",
+        "arXiv 2310.01174, ICLR 2024",
+        "transport",
+    ),
+    System(
+        "20",
+        "sequential-gradient-coding",
+        "Sequential gradient coding for straggler mitigation",
+        "arXiv 2211.13802, ICLR 2023",
+        "distributed",
+    ),
+    System(
+        "21",
+        "convex-relu-networks",
+        "Global optimization of two-layer ReLU networks",
+        "arXiv 2201.01965, Bai, Gautam, Sojoudi, SIMODS 2022/23",
+        "convex",
+    ),
+    System(
+        "22",
+        "variance-reduced-halpern",
+        "Variance-reduced Halpern iteration for finite-sum monotone inclusions",
+        "arXiv 2310.02987, ICLR 2024",
+        "equilibrium",
+    ),
+    System(
+        "23", "fzoos", "FZooS: federated zeroth-order optimization", "arXiv 2308.04077, 2023", "distributed"
+    ),
+    System(
+        "24",
+        "groupwise-regret",
+        "Oracle-efficient algorithms for groupwise regret",
+        "arXiv 2310.04652, ICLR 2024",
+        "online",
+    ),
+    System(
+        "25",
+        "double-descent",
+        "Understanding the role of optimization in double descent",
+        "arXiv 2312.03951, Liu and Flanigan 2023",
+        "landscape",
+    ),
+    System(
+        "26",
+        "self-tuning-networks",
+        "Self-tuning networks",
+        "arXiv 1903.03088, ICLR 2019; Delta-STN: arXiv 2010.13514",
+        "bilevel",
+    ),
+    System(
+        "27",
+        "lion-discovery",
+        "Symbolic discovery of optimization algorithms: Lion and the search",
+        "arXiv 2302.06675, NeurIPS 2023",
+        "training",
+        ("training.Lion",),
+        "lion_discovery",
+    ),
+    System(
+        "28",
+        "online-dictionary",
+        "Online orthogonal dictionary learning by Frank-Wolfe",
+        "arXiv 2103.01484, Xue and Lau",
+        "matrix",
+    ),
+    System(
+        "29",
+        "weight-matching",
+        "Linear mode connectivity by permutation: weight matching and its analysis",
+        "arXiv 2402.04051, ICLR 2025; git re-basin 2209.04836",
+        "landscape",
+    ),
+    System(
+        "30",
+        "neur2ro",
+        "Neur2RO: neural two-stage robust optimization",
+        "arXiv 2310.04345, ICLR 2024",
+        "robust",
+    ),
+    System(
+        "31",
+        "bo-rep",
+        "BO-REP: bilevel optimization under unbounded smoothness",
+        "arXiv 2401.09587, ICLR 2024",
+        "bilevel",
+    ),
+    System(
+        "32",
+        "landscape-ridges",
+        "Landscaping linear mode connectivity: mountainside and ridge",
+        "arXiv 2406.16300, HiLD workshop at ICML 2024",
+        "landscape",
+    ),
+    System(
+        "33",
+        "parl",
+        "PARL: policy alignment as bilevel optimization",
+        "arXiv 2308.03585, ICLR 2024",
+        "bilevel",
+    ),
+    System(
+        "34",
+        "decomposed-diffusion-sampler",
+        "Decomposed diffusion sampler, DDS",
+        "arXiv 2303.05754, ICLR 2024",
+        "inverse",
+    ),
+    System("35", "autolrs", "AutoLRS", "arXiv 2105.10762, ICLR 2021", "training"),
+)
+
+AREAS = {
+    "training": "a network to train",
+    "discovery": "the wish for a new optimizer",
+    "bilevel": "an optimization inside another",
+    "linear": "A x = b, once or in a sequence",
+    "convex": "smooth + simple, many coordinates or blocks",
+    "constrained": "min f(x) with c(x) = 0",
+    "equilibrium": "a game, a monotone inclusion",
+    "matrix": "a matrix with hidden structure",
+    "blackbox": "an expensive function, or only a table of its past values",
+    "online": "decisions to make as the data comes",
+    "distributed": "many clients or workers",
+    "robust": "a decision before the uncertainty, one after",
+    "transport": "one distribution to carry to another",
+    "inverse": "measurements to turn back into an image",
+    "adaptation": "labels here, deployment there",
+    "landscape": "a question about why training works",
+    "workflow": "a pipeline of code and model calls",
+}
+
+
+def find(name: str) -> System:
+    """The system with this two-digit number or slug.
+
+    >>> find("02").slug
+    'learning-to-relax'
+    """
+    for system in SYSTEMS:
+        if name in (system.number, system.slug):
+            return system
+    raise UnknownName("system", name, [s.slug for s in SYSTEMS], see="`thalweg list` shows all.")
+
+
+def with_study() -> list[System]:
+    """The systems whose claims can be rerun."""
+    return [system for system in SYSTEMS if system.study]

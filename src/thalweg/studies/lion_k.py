@@ -1,0 +1,282 @@
+"""12 Lion-K: what the optimizers of the family converge to, and how.
+
+Chen, Liu, Liang and Liu (2024): the two phases, the Lyapunov function, and the composite problem of each
+kernel, on scikit-learn's diabetes data; the bound on a network's weights, on digits.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from torch import Tensor, nn
+
+from thalweg.core import Result, Stop, solve
+from thalweg.datasets import load
+from thalweg.studies import tasks
+from thalweg.studies.evidence import Evidence, Figure, Scale, Series, Tell, Verdict
+from thalweg.training import (
+    L1,
+    REX,
+    GroupL2,
+    HalfSquare,
+    Huber,
+    Kernel,
+    Lion,
+    LionK,
+    LionKFlow,
+    Lp,
+    PseudoHuber,
+    SmoothFunction,
+    ThresholdedL1,
+    TopK,
+    Train,
+)
+
+Vector = NDArray[np.float64]
+KERNELS: tuple[Kernel, ...] = (
+    L1(),
+    Lp(2.0),
+    Lp(3.0),
+    GroupL2(),
+    HalfSquare(),
+    ThresholdedL1(0.1),
+    TopK(3),
+    Huber(0.5),
+    PseudoHuber(0.5),
+)
+DECAY = 5.0  # the box |x|_inf <= 0.2 cuts off the largest of the least-squares coefficients
+STEPS = {"smoke": 2000, "quick": 5000, "paper": 100_000}
+
+
+def run(scale: Scale = "quick", tell: Tell = lambda share, what: None) -> Evidence:
+    """Rerun the claims at a scale."""
+    A, b = _diabetes()
+    rows, gaps, curves = [], [], []
+    for i, kernel in enumerate(KERNELS):
+        tell(0.5 * i / len(KERNELS), f"composite optimum, {kernel!r}")
+        best = _independent(kernel, A, b, DECAY)
+        objective, history = _train(kernel, A, b, DECAY, STEPS[scale])
+        gaps.append(abs(objective - best))
+        rows.append(
+            {"kernel": repr(kernel), "Lion-K": round(objective, 6), "SLSQP": round(best, 6), "gap": gaps[-1]}
+        )
+        steps = np.arange(1, len(history) + 1)
+        curves.append(Series.of(repr(kernel), steps, np.maximum(np.abs(history - best), 1e-9)))
+    tell(0.5, "box")
+    inactive = _box_effect(A, b, STEPS[scale])
+    tell(0.6, "phases and Lyapunov function")
+    rate, kept, phase = _phases()
+    rise, lyapunov = _lyapunov(A, b)
+    tell(0.8, "network")
+    reach, histogram = _network(scale)
+    verdicts = [
+        Verdict(
+            "Phase I: the distance to the box falls at the rate exp(-lambda t) (fitted rate over lambda, error)",
+            abs(rate - 1.0),
+            0.05,
+        ),
+        Verdict(
+            "Phase II: once inside, |x|_inf <= 1/lambda is kept (largest excess over 1/lambda)", kept, 1e-6
+        ),
+        Verdict(
+            "Each kernel reaches its composite optimum to 1e-3 (largest distance to SLSQP's value)",
+            max(gaps),
+            1e-3,
+        ),
+        Verdict("The Lyapunov function falls along the flow (largest rise over the whole fall)", rise, 1e-4),
+        Verdict("A box that holds the unconstrained optimum leaves the loss unchanged", inactive[0], 1e-3),
+        Verdict("A smaller box raises the loss", inactive[1], 1e-3, ">="),
+        Verdict(
+            "A digits network trained with Lion keeps |w|_inf <= 1/lambda (largest weight times lambda)",
+            reach,
+            1.01,
+        ),
+    ]
+    composite = Figure(
+        "Distance to the composite optimum",
+        "f(x) + K*(lambda x)/lambda above SLSQP's value, diabetes data, learning rate falling to zero.",
+        "step",
+        "objective gap",
+        curves,
+        log_x=True,
+        log_y=True,
+    )
+    return Evidence(
+        verdicts=verdicts,
+        table=rows,
+        figures=[composite, phase, lyapunov, histogram],
+        notes=(
+            "Least squares on the standardised diabetes data (10 features), lambda = 5. The independent solver is "
+            "SciPy's SLSQP on the smooth constrained form of each composite problem."
+        ),
+    )
+
+
+@functools.cache
+def _diabetes() -> tuple[Vector, Vector]:
+    data = load("diabetes")
+    assert data.y is not None
+    X = (data.X - data.X.mean(0)) / data.X.std(0)
+    y = (data.y - data.y.mean()) / data.y.std()
+    # A square factor with the same normal equations: 1/2 |A x - b|^2 = 1/(2 n) |X x - y|^2 + constant.
+    A = np.linalg.cholesky(X.T @ X / len(y)).T
+    return A, np.linalg.solve(A.T, X.T @ y / len(y))
+
+
+def _shaped(kernel: Kernel, x: Any) -> Any:
+    return x.reshape(5, 2) if isinstance(kernel, GroupL2) else x
+
+
+def _train(kernel: Kernel, A: Vector, b: Vector, decay: float, steps: int) -> tuple[float, Vector]:
+    """Final and running values of the composite objective; f alone where the iterate is out of bounds."""
+    matrix, rhs = torch.tensor(A), torch.tensor(b)
+    x = nn.Parameter(_shaped(kernel, torch.zeros(10, dtype=torch.float64)))
+    optimizer = LionK([x], lr=0.02, weight_decay=decay, kernel=kernel)
+    history = np.empty(steps)
+    for t in range(steps):
+        optimizer.param_groups[0]["lr"] = 0.02 * (1.0 - t / steps) ** 2 + 1e-8
+        residual = matrix @ x.detach().flatten() - rhs
+        x.grad = _shaped(kernel, matrix.T @ residual)
+        optimizer.step()
+        history[t] = _objective(kernel, matrix, rhs, x.detach(), decay)
+    return float(history[-1]), history
+
+
+def _objective(kernel: Kernel, A: Tensor, b: Tensor, x: Tensor, decay: float) -> float:
+    loss = 0.5 * (A @ x.flatten() - b).square().sum()
+    return float(loss + kernel.finite_conjugate(decay * x) / decay)
+
+
+def _independent(kernel: Kernel, A: Vector, b: Vector, decay: float) -> float:
+    """The composite optimum by SLSQP, x split into its positive and negative part."""
+    n = len(b)
+
+    def split(z: Vector) -> Vector:
+        return np.asarray(z[:n] - z[n:])
+
+    def objective(z: Vector) -> float:
+        x = split(z)
+        y = decay * x
+        penalty = 0.0
+        if isinstance(kernel, HalfSquare):
+            penalty = 0.5 * float(y @ y)
+        elif isinstance(kernel, ThresholdedL1):
+            penalty = kernel.e * decay * float(z.sum())
+        elif isinstance(kernel, Huber):
+            penalty = 0.5 * kernel.e * float(y @ y)
+        elif isinstance(kernel, PseudoHuber):
+            penalty = -kernel.e * float(np.sqrt(np.maximum(1.0 - y**2, 1e-16)).sum())
+        return 0.5 * float(np.sum((A @ x - b) ** 2)) + penalty / decay
+
+    limits: list[dict[str, Any]] = []
+    if isinstance(kernel, Lp):
+        q = kernel.p / (kernel.p - 1.0)
+        limits = [{"type": "ineq", "fun": lambda z: 1.0 - np.sum((np.abs(decay * split(z)) + 1e-12) ** q)}]
+    elif isinstance(kernel, GroupL2):
+        limits = [
+            {"type": "ineq", "fun": lambda z: 1.0 - np.sum((decay * split(z)).reshape(5, 2) ** 2, axis=1)}
+        ]
+    elif isinstance(kernel, TopK):
+        limits = [{"type": "ineq", "fun": lambda z: kernel.k - decay * z.sum()}]
+    bounded = not isinstance(kernel, HalfSquare | Lp | GroupL2)
+    bounds = [(0.0, 1.0 / decay if bounded else None)] * (2 * n)
+    options = {"maxiter": 2000, "ftol": 1e-14}
+    starts = [np.full(2 * n, 0.01 / decay), np.full(2 * n, 0.05 / decay)]
+    found = [
+        minimize(objective, z, method="SLSQP", bounds=bounds, constraints=limits, options=options)
+        for z in starts
+    ]
+    return float(min(r.fun for r in found))
+
+
+def _box_effect(A: Vector, b: Vector, steps: int) -> tuple[float, float]:
+    """How far the loss of Lion is above the unconstrained optimum: in a large box, and in a small one."""
+    x = np.linalg.solve(A, b)
+    largest = float(np.abs(x).max())
+    wide, _ = _train(L1(), A, b, 0.5 / largest, steps)
+    narrow, _ = _train(L1(), A, b, 4.0 / largest, steps)
+    return wide, narrow  # the unconstrained optimum of this form is zero
+
+
+def _phases() -> tuple[float, float, Figure]:
+    """Lion's flow from outside the box: the fitted rate over lambda, the later excess, and the curve."""
+    problem = SmoothFunction(lambda x: -x.sum(), torch.full((5,), 10.0, dtype=torch.float64))
+    series, rates = [], []
+    for decay in (0.5, 1.0, 2.0):
+        flow = LionKFlow(L1(), weight_decay=decay, dt=1e-3)
+        result = solve(problem, flow, stop=Stop(steps=int(3000 / decay)), progress=False)
+        time = 1e-3 * np.arange(1, result.steps + 1)
+        excess = result.history["excess"]
+        rates.append(-np.polyfit(time, np.log(excess), 1)[0] / decay)
+        series.append(Series.of(f"lambda = {decay}", time, excess))
+    inward = SmoothFunction(lambda x: 0.5 * ((x - 3.0) ** 2).sum(), problem.x0)
+    excess = solve(inward, LionKFlow(L1(), dt=1e-3), stop=Stop(steps=20_000), progress=False).history[
+        "excess"
+    ]
+    later = excess[np.flatnonzero(excess < 1e-7)[0] :] if (excess < 1e-7).any() else excess
+    figure = Figure(
+        "Phase I: outside the box",
+        "|lambda x|_inf - 1 along the flow of a linear f that pulls outwards: a straight line is exp(-lambda t).",
+        "time",
+        "excess",
+        series,
+        log_y=True,
+    )
+    return max(rates, key=lambda r: abs(r - 1.0)), float(later.max()), figure
+
+
+def _lyapunov(A: Vector, b: Vector) -> tuple[float, Figure]:
+    matrix, rhs = torch.tensor(A), torch.tensor(b)
+    problem = SmoothFunction(
+        lambda x: 0.5 * (matrix @ x - rhs).square().sum(), torch.zeros(10, dtype=torch.float64)
+    )
+    rises, series = [], []
+    for kernel in (HalfSquare(), Huber(0.1), PseudoHuber(0.1)):
+        flow = LionKFlow(kernel, weight_decay=DECAY, dt=5e-4)
+        result: Result[Any] = solve(problem, flow, stop=Stop(steps=6000), progress=False)
+        H = result.history["lyapunov"]
+        rises.append(np.maximum(np.diff(H), 0.0).max() / (H[0] - H[-1]))
+        series.append(Series.of(repr(kernel), 5e-4 * np.arange(1, len(H) + 1), H - H.min() + 1e-9))
+    figure = Figure(
+        "The Lyapunov function along the flow",
+        "H above its last value, diabetes data.",
+        "time",
+        "H - min H",
+        series,
+        log_y=True,
+    )
+    return float(max(rises)), figure
+
+
+def _network(scale: Scale) -> tuple[float, Figure]:
+    decay, steps = 10.0, {"smoke": 60, "quick": 800, "paper": 5000}[scale]
+    # Phase I needs sum(lr) lambda >> 1: the start is up to 4 times outside the box.
+    rate = 1e-2 if scale != "smoke" else 0.1
+    task = tasks.digits(steps, 64, convolutional=False)
+    lion = solve(task, Train(Lion, {"lr": rate, "weight_decay": decay}, REX), progress=False)
+    free = solve(task, Train(Lion, {"lr": rate}, REX), progress=False)
+    edges = np.linspace(-0.4, 0.4, 65)
+    series, largest = [], 0.0
+    for name, result in (("lambda = 10", lion), ("no decay", free)):
+        weights = torch.cat([p.detach().flatten() for p in result.x.parameters()]).numpy()
+        counts, _ = np.histogram(np.clip(weights, -0.4, 0.4), bins=edges)
+        centers = 0.5 * (edges[1:] + edges[:-1])
+        series.append(
+            Series(f"{name}, accuracy {result.metrics['accuracy']:.3f}", centers.tolist(), counts.tolist())
+        )
+        if name == "lambda = 10":
+            largest = float(np.abs(weights).max())
+    figure = Figure(
+        "Weights of a digits network trained with Lion",
+        "With lambda = 10 they are confined to [-0.1, 0.1]; without decay they are not (ends: all beyond).",
+        "weight",
+        "count",
+        series,
+        kind="steps",
+    )
+    return largest * decay, figure

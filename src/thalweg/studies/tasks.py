@@ -1,0 +1,112 @@
+"""Real training tasks small enough for two cores: handwritten digits, and Python's own documentation."""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from thalweg.datasets import load, load_text
+from thalweg.training import TrainingTask
+
+
+def digits_cnn() -> nn.Module:
+    """Two convolutions and a linear layer for 8 x 8 images; 6 000 parameters."""
+    return nn.Sequential(
+        nn.Conv2d(1, 12, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(12, 24, 3, stride=2, padding=1),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(24 * 16, 10),
+    )
+
+
+def digits_mlp() -> nn.Module:
+    """One hidden layer of 64 units."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
+
+
+@functools.cache
+def _digits() -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    data = load("digits")
+    X = torch.tensor(data.X, dtype=torch.float32).reshape(-1, 1, 8, 8) / 16.0
+    y = torch.tensor(data.y, dtype=torch.int64)
+    order = torch.randperm(len(y), generator=torch.Generator().manual_seed(0))
+    X, y = X[order], y[order]
+    return (X[:1300], y[:1300]), (X[1300:], y[1300:])
+
+
+def digits(steps: int, batch_size: int = 32, *, convolutional: bool = True) -> TrainingTask:
+    """Classify scikit-learn's digits; 1300 to train on, 497 to judge by."""
+    train, test = _digits()
+    model = digits_cnn if convolutional else digits_mlp
+    return TrainingTask(model, train, test, steps=steps, batch_size=batch_size)
+
+
+class CharTransformer(nn.Module):
+    """A decoder-only transformer over characters.
+
+    Args:
+        alphabet: number of characters.
+        length: longest context.
+        width, heads, layers: size of the network.
+    """
+
+    def __init__(self, alphabet: int, length: int, width: int = 32, heads: int = 2, layers: int = 1) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(alphabet, width)
+        self.position = nn.Parameter(0.02 * torch.randn(length, width))
+        self.blocks = nn.ModuleList(_Block(width, heads) for _ in range(layers))
+        self.norm = nn.LayerNorm(width)
+        self.head = nn.Linear(width, alphabet)
+
+    def forward(self, codes: Tensor) -> Tensor:
+        """Logits of the next character, shape (batch, length, alphabet), of codes, shape (batch, length)."""
+        x = self.embedding(codes) + self.position[: codes.shape[1]]
+        for block in self.blocks:
+            x = block(x)
+        logits: Tensor = self.head(self.norm(x))
+        return logits
+
+
+class _Block(nn.Module):
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.mix, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.wide, self.narrow = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, length, width = x.shape
+        q, k, v = self.mix(self.norm1(x)).reshape(batch, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        attended = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+        x = x + self.out(attended.transpose(1, 2).reshape(batch, length, width))
+        return x + self.narrow(functional.gelu(self.wide(self.norm2(x))))
+
+
+@functools.cache
+def _text(length: int, characters: int) -> tuple[int, Tensor]:
+    corpus = load_text(characters=characters)
+    windows = torch.tensor(corpus.windows(length), dtype=torch.int64)
+    order = torch.randperm(len(windows), generator=torch.Generator().manual_seed(0))
+    return len(corpus.alphabet), windows[order]
+
+
+def text(
+    steps: int, batch_size: int = 8, *, length: int = 32, width: int = 32, layers: int = 1
+) -> TrainingTask:
+    """Predict the next character of the language reference behind Python's ``help()``."""
+    alphabet, windows = _text(length, 200_000)
+    held_out = windows[:400]
+    train = windows[400:]
+    return TrainingTask(
+        lambda: CharTransformer(alphabet, length, width, layers=layers),
+        (train[:, :-1], train[:, 1:]),
+        (held_out[:, :-1], held_out[:, 1:]),
+        steps=steps,
+        batch_size=batch_size,
+    )
