@@ -11,10 +11,24 @@ from thalweg.linear.sequence import (
     golden_section,
     omega_grid,
 )
-from thalweg.linear.workloads import HeatEquation, ShiftedLaplacians
+from thalweg.linear.workloads import HeatEquation, ListedSystems, ShiftedLaplacians
+
+#: The methods for one system, by the names that the command uses.
+METHODS = {
+    "cg": ConjugateGradient,
+    "direct": Direct,
+    "gauss-seidel": GaussSeidel,
+    "gmres": GMRES,
+    "jacobi": Jacobi,
+    "red-black-sor": RedBlackSOR,
+    "sor": SOR,
+    "ssor": SSOR,
+    "ssor-cg": SSORCG,
+}
 
 __all__ = [
     "GMRES",
+    "METHODS",
     "SOR",
     "SSOR",
     "SSORCG",
@@ -27,6 +41,7 @@ __all__ = [
     "LearnedSolver",
     "LinearSystem",
     "LinearSystemSequence",
+    "ListedSystems",
     "RedBlackSOR",
     "SequenceSolver",
     "ShiftedLaplacians",

@@ -6,12 +6,14 @@ Khodak et al. (2024), section 5 and appendix E.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
+from thalweg.core import InvalidProblem
 from thalweg.core.seeding import generator
 from thalweg.core.validation import require
 from thalweg.linear.problem import LinearSystem
@@ -19,6 +21,34 @@ from thalweg.linear.sequence import LinearSystemSequence
 from thalweg.numerics import FivePointStencil
 
 Vector = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class ListedSystems(LinearSystemSequence):
+    """Systems that are all there already, in their order.
+
+    Args:
+        systems: of one size.
+
+    >>> listed = ListedSystems([LinearSystem(np.eye(2), np.ones(2))] * 3)
+    >>> listed.rounds
+    3
+    """
+
+    systems: Sequence[LinearSystem]
+
+    def __post_init__(self) -> None:
+        sizes = sorted({system.n for system in self.systems})
+        if len(sizes) != 1:
+            raise InvalidProblem(f"ListedSystems needs systems of one size; got sizes {sizes}.")
+
+    @property
+    def rounds(self) -> int:  # type: ignore[override]
+        """Number of systems."""
+        return len(self.systems)
+
+    def system(self, t: int, previous: Vector | None) -> LinearSystem:
+        return self.systems[t]
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import minimize
+from scipy import optimize
 from torch import Tensor, nn
 
 from thalweg.core import Result, Stop, solve
@@ -173,7 +173,7 @@ def _independent(kernel: Kernel, A: Vector, b: Vector, decay: float) -> float:
             penalty = -kernel.e * float(np.sqrt(np.maximum(1.0 - y**2, 1e-16)).sum())
         return 0.5 * float(np.sum((A @ x - b) ** 2)) + penalty / decay
 
-    limits: list[dict[str, Any]] = []
+    limits: Any = []
     if isinstance(kernel, Lp):
         q = kernel.p / (kernel.p - 1.0)
         limits = [{"type": "ineq", "fun": lambda z: 1.0 - np.sum((np.abs(decay * split(z)) + 1e-12) ** q)}]
@@ -187,8 +187,9 @@ def _independent(kernel: Kernel, A: Vector, b: Vector, decay: float) -> float:
     bounds = [(0.0, 1.0 / decay if bounded else None)] * (2 * n)
     options = {"maxiter": 2000, "ftol": 1e-14}
     starts = [np.full(2 * n, 0.01 / decay), np.full(2 * n, 0.05 / decay)]
+    solver: Any = optimize.minimize
     found = [
-        minimize(objective, z, method="SLSQP", bounds=bounds, constraints=limits, options=options)
+        solver(objective, z, method="SLSQP", bounds=bounds, constraints=limits, options=options)
         for z in starts
     ]
     return float(min(r.fun for r in found))

@@ -1,0 +1,110 @@
+"""Figures as Plotly draws them: one palette, colours left to the page's theme."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from thalweg.studies import Figure, Series
+from thalweg.workbench.profiles import performance_profile
+
+# Okabe and Ito's palette, told apart with any colour vision, without its black.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6BB1", "#B2A800", "#7F7F7F")
+
+
+def profile_figure(costs: Mapping[str, Any], what: str = "cost") -> Figure:
+    """The performance profile of ``{"problems": [...], "methods": {name: costs}}``."""
+    problems = len(costs["problems"])
+    return Figure(
+        "Performance profile",
+        f"Share of the {problems} problems on which a method's {what} is within a factor of the best method's.",
+        "factor",
+        "share of problems",
+        performance_profile(costs["methods"]),
+        kind="steps",
+        log_x=True,
+    )
+
+
+def plotly_json(figure: Figure) -> str:
+    """``{"data": ..., "layout": ...}`` for ``Plotly.newPlot``, safe inside a script element."""
+    drawn = json.dumps({"data": _traces(figure), "layout": _layout(figure)}, allow_nan=False)
+    return drawn.replace("</", "<\\/")
+
+
+def _traces(figure: Figure) -> list[dict[str, Any]]:
+    traces: list[dict[str, Any]] = []
+    for i, series in enumerate(figure.series):
+        color = PALETTE[i % len(PALETTE)]
+        if figure.kind == "bars":
+            names = [figure.categories[int(x)] for x in series.x]
+            traces.append(
+                {
+                    "type": "bar",
+                    "name": series.name,
+                    "x": names,
+                    "y": _drawable(series.y),
+                    "marker": {"color": color},
+                }
+            )
+            continue
+        traces.extend(_band(series, color))
+        line = {"color": color, "width": 2, "shape": "hv" if figure.kind == "steps" else "linear"}
+        mode = "lines+markers" if len(series.x) <= 12 else "lines"
+        traces.append(
+            {
+                "type": "scatter",
+                "mode": mode,
+                "name": series.name,
+                "legendgroup": series.name,
+                "x": _drawable(series.x),
+                "y": _drawable(series.y),
+                "line": line,
+            }
+        )
+    return traces
+
+
+def _band(series: Series, color: str) -> list[dict[str, Any]]:
+    if series.low is None or series.high is None:
+        return []
+    rgb = ",".join(str(int(color[i : i + 2], 16)) for i in (1, 3, 5))
+    outline = [*series.high, *reversed(series.low)]
+    return [
+        {
+            "type": "scatter",
+            "mode": "lines",
+            "x": _drawable([*series.x, *reversed(series.x)]),
+            "y": _drawable(outline),
+            "fill": "toself",
+            "fillcolor": f"rgba({rgb},0.15)",
+            "line": {"width": 0},
+            "hoverinfo": "skip",
+            "showlegend": False,
+            "legendgroup": series.name,
+        }
+    ]
+
+
+def _drawable(values: Sequence[float]) -> list[float | None]:
+    return [v if abs(v) < float("inf") else None for v in map(float, values)]
+
+
+def _layout(figure: Figure) -> dict[str, Any]:
+    x: dict[str, Any] = {"title": {"text": figure.x_label}, "automargin": True}
+    y: dict[str, Any] = {"title": {"text": figure.y_label}, "automargin": True}
+    if figure.log_x:
+        x |= {"type": "log"}
+    if figure.log_y:
+        y |= {"type": "log", "exponentformat": "power"}
+    return {
+        "xaxis": x,
+        "yaxis": y,
+        "margin": {"l": 50, "r": 10, "t": 10, "b": 40},
+        "legend": {"orientation": "h", "y": -0.25},
+        "hovermode": "closest",
+        "barmode": "group",
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+    }
