@@ -1,24 +1,39 @@
-# Everything runs in .venv/ of this checkout, made on first use.
+# Everything runs in .venv/ of this checkout, made on first use. `make help` lists the targets.
 PYTHON ?= python3
 BIN := .venv/bin
+PIP := $(BIN)/pip install -q -c constraints.txt
+AREA ?= linear
+JSON ?=
 
-.PHONY: test lint
-.DEFAULT_GOAL := test
+.PHONY: help run test lint docs bench
+.DEFAULT_GOAL := help
 
-.venv/python:
+help:  ## list the targets
+	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*##/\t/'
+
+.venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install -q -c constraints.txt -e .
+	$(PIP) -e .
 	@touch $@
 
-.venv/dev: .venv/python pyproject.toml constraints.txt
-	$(BIN)/pip install -q -c constraints.txt -e ".[dev,docs,bench]"
+.venv/.developing: .venv/.installed
+	$(PIP) -e ".[dev,docs,bench]"
 	@touch $@
 
-test: .venv/dev  ## run the tests
+run: .venv/.installed  ## rerun the papers' claims and open the report
+	$(BIN)/thalweg reproduce --scale quick --open
+
+test: .venv/.developing  ## run the tests
 	$(BIN)/python -m pytest
 
-lint: .venv/dev  ## style, types and the import contract
+lint: .venv/.developing  ## style, types and the import contract
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-cache
+
+docs: .venv/.developing  ## build the site into site/, strictly
+	$(BIN)/mkdocs build --strict --quiet
+
+bench: .venv/.developing  ## time AREA against its peers; JSON=file keeps the rows
+	$(BIN)/python -m benchmarks $(AREA) $(if $(JSON),--json $(JSON))

@@ -1,0 +1,34 @@
+"""Every study runs at smoke scale and brings back whole evidence."""
+
+from __future__ import annotations
+
+import importlib
+import json
+
+import pytest
+
+from thalweg.catalogue import with_study
+from thalweg.studies import learning_to_relax
+
+
+@pytest.mark.parametrize("system", with_study(), ids=lambda s: s.slug)
+def test_a_study_brings_back_verdicts_a_table_and_figures(system):
+    told = []
+    evidence = importlib.import_module(f"thalweg.studies.{system.study}").run(
+        "smoke", lambda share, what: told.append(share)
+    )
+    assert evidence.verdicts
+    assert evidence.table
+    assert evidence.figures
+    assert all(0 <= share <= 1 for share in told)
+    json.dumps(evidence.to_dict(), allow_nan=False)
+    for figure in evidence.figures:
+        assert all(len(s.x) == len(s.y) for s in figure.series)
+
+
+def test_learning_to_relax_reaches_its_heat_equation_claims_on_a_small_grid():
+    size = learning_to_relax.Size(0, 0, heat=600, nx=25, seeds=3)
+    heat, plain = learning_to_relax._heat(size)
+    assert heat.ratio("Tsallis-INF") <= 1.25
+    assert heat.ratio("ChebCB") <= 1.10
+    assert heat.total("ChebCB") < 0.6 * plain.sum()

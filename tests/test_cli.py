@@ -1,0 +1,191 @@
+"""The command, run as a user runs it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import scipy.io
+import scipy.sparse as sp
+
+from thalweg.numerics import FivePointStencil
+
+
+def thalweg(*arguments, cwd=None):
+    command = [sys.executable, "-m", "thalweg.cli", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=300)
+
+
+@pytest.fixture
+def files(tmp_path):
+    A = FivePointStencil(12, 12).to_csr()
+    b = np.random.default_rng(0).standard_normal(144)
+    scipy.io.mmwrite(tmp_path / "A.mtx", A)
+    np.save(tmp_path / "b.npy", b)
+    scipy.io.mmwrite(tmp_path / "skew.mtx", sp.csr_array(np.array([[2.0, 1.0], [0.0, 2.0]])))
+    scipy.io.mmwrite(tmp_path / "wide.mtx", sp.csr_array(np.ones((2, 3))))
+    return tmp_path, A, b
+
+
+def test_help_answers_without_loading_torch_or_numba():
+    code = (
+        "import sys; from thalweg.cli import app; import typer.testing as t;"
+        "r = t.CliRunner().invoke(app, ['--help']); assert r.exit_code == 0, r.output;"
+        "assert 'reproduce' in r.output;"
+        "heavy = {'torch', 'numba', 'scipy', 'sklearn', 'pandas', 'plotly'} & set(sys.modules); assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    "command", [["solve"], ["solve", "linear"], ["compare", "linear"], ["reproduce"], ["show"]]
+)
+def test_every_command_explains_itself(command):
+    done = thalweg(*command, "--help")
+    assert done.returncode == 0
+    assert "Usage" in done.stdout
+
+
+def test_list_shows_systems_and_methods():
+    assert "learning-to-relax" in thalweg("list").stdout
+    assert "ssor-cg" in thalweg("list", "linear").stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("02", "SequenceSolver"), ("lion-k", "LionK"), ("ssor-cg", "omega"), ("rex", "█"), ("01", "Not here")],
+)
+def test_show_explains(name, words):
+    done = thalweg("show", name)
+    assert done.returncode == 0
+    assert words in done.stdout
+
+
+class TestSolve:
+    def test_it_solves_a_system_of_the_users(self, files):
+        folder, A, b = files
+        done = thalweg(
+            "solve",
+            "linear",
+            folder / "A.mtx",
+            "--rhs",
+            folder / "b.npy",
+            "--out",
+            folder / "x.npy",
+            "--json",
+        )
+        assert done.returncode == 0, done.stderr
+        told = json.loads(done.stdout)
+        assert told["status"] == "converged"
+        x = np.load(folder / "x.npy")
+        assert np.linalg.norm(b - A @ x) <= 1e-8 * np.linalg.norm(b)
+
+    @pytest.mark.parametrize(
+        "method",
+        [
+            "cg",
+            "direct",
+            "gauss-seidel",
+            "gmres",
+            "jacobi",
+            "sor:omega=1.6",
+            "ssor",
+            "ssor-cg:omega=1.5",
+            "learned",
+        ],
+    )
+    def test_any_method_of_the_area_does(self, files, method):
+        done = thalweg("solve", "linear", files[0] / "A.mtx", "--method", method)
+        assert done.returncode == 0, done.stderr + done.stdout
+        assert "converged" in done.stdout
+
+    def test_several_files_are_a_sequence(self, files):
+        done = thalweg("solve", "linear", *[files[0] / "A.mtx"] * 3, "--json")
+        assert json.loads(done.stdout)["steps"] == 3
+
+    def test_running_out_of_steps_has_exit_status_1(self, files):
+        done = thalweg("solve", "linear", files[0] / "A.mtx", "--method", "jacobi", "--steps", 3)
+        assert done.returncode == 1
+        assert "exhausted" in done.stdout
+
+    def test_a_checkpoint_goes_on_and_that_of_another_problem_is_refused(self, files):
+        folder, A, _ = files
+        run = ["solve", "linear", folder / "A.mtx", "--method", "sor", "--json"]
+        whole = json.loads(thalweg(*run).stdout)
+        assert thalweg(*run, "--steps", 20, "--checkpoint", folder / "c").returncode == 1
+        assert json.loads(thalweg(*run, "--resume", folder / "c").stdout)["steps"] == whole["steps"]
+        scipy.io.mmwrite(folder / "other.mtx", A * 2)
+        done = thalweg("solve", "linear", folder / "other.mtx", "--method", "sor", "--resume", folder / "c")
+        assert done.returncode == 2
+        assert "written for another problem" in done.stderr
+
+
+def test_compare_prints_a_table_and_writes_a_page(files):
+    page = files[0] / "page.html"
+    done = thalweg(
+        "compare",
+        "linear",
+        files[0] / "A.mtx",
+        "--method",
+        "cg",
+        "--method",
+        "sor:omega=1.6",
+        "--report",
+        page,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "sor:omega=1.6" in done.stdout
+    assert "Performance profile" in page.read_text()
+    rows = json.loads(
+        thalweg("compare", "linear", files[0] / "A.mtx", files[0] / "skew.mtx", "--json").stdout
+    )
+    assert {row["method"] for row in rows} >= {"cg", "gmres", "direct"}
+    refused = [r for r in rows if r["problem"] == "skew" and r["method"] == "cg"]
+    assert refused[0]["status"].startswith("refused")
+
+
+def test_reproduce_prints_the_documented_json_and_keeps_what_is_done(tmp_path):
+    done = thalweg("reproduce", "lion-k", "--scale", "smoke", "--json", "--runs", tmp_path)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert set(told) == {"lion-k"}
+    for verdict in told["lion-k"]:
+        assert set(verdict) == {"claim", "measured", "required", "holds"}
+    assert (tmp_path / "report.html").exists()
+    (tmp_path / "report.html").unlink()
+    assert thalweg("report", "--runs", tmp_path).returncode == 0
+    assert "Phase I" in (tmp_path / "report.html").read_text()
+
+
+class TestBadInput:
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (["solve", "linear", "A.mtx", "--method", "sorr"], "No method 'sorr'. Did you mean 'sor'?"),
+            (["solve", "linear", "A.mtx", "--method", "sor:omga=1"], "Did you mean 'omega'?"),
+            (["solve", "linear", "A.mtx", "--method", "sor:omega=x"], "omega needs a number"),
+            (["solve", "linear", "A.mtx", "--method", "sor:omega=2.5"], "omega in (0, 2)"),
+            (["solve", "linear", "absent.mtx"], "No file absent.mtx"),
+            (["solve", "linear", "wide.mtx"], "A is 2 x 3; a square matrix is needed"),
+            (["solve", "linear", "A.mtx", "--rhs", "short.npy"], "b has shape (3,); expected (144,)"),
+            (["solve", "linear", "skew.mtx", "--method", "cg"], "not symmetric"),
+            (["solve", "linear", "broken.mtx"], "could not be read"),
+            (["show", "rexx"], "Did you mean 'rex'?"),
+            (["list", "liner"], "Did you mean 'linear'?"),
+            (["reproduce", "99"], "No system '99'"),
+            (["reproduce", "02", "--scale", "huge"], "scale is one of"),
+            (["report", "--runs", "nowhere"], "Run `thalweg reproduce` first"),
+        ],
+    )
+    def test_it_is_told_in_one_line_with_exit_status_2(self, files, arguments, message):
+        folder = files[0]
+        np.save(folder / "short.npy", np.ones(3))
+        (folder / "broken.mtx").write_text("%%MatrixMarket nonsense\n")
+        done = thalweg(*arguments, cwd=folder)
+        assert done.returncode == 2
+        assert message in done.stderr
+        assert "Traceback" not in done.stderr
