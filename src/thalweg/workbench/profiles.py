@@ -32,6 +32,6 @@ def performance_profile(costs: Mapping[str, Sequence[float]]) -> list[Series]:
     taus = np.unique(np.concatenate([[1.0], ratios[np.isfinite(ratios)]]))
     taus = taus[np.unique(np.linspace(0, len(taus) - 1, 200).astype(int))]
     return [
-        Series(name, taus.tolist(), [(row <= tau * (1 + 1e-12)).mean() for tau in taus])
+        Series(name, taus.tolist(), [float((row <= tau * (1 + 1e-12)).mean()) for tau in taus])
         for name, row in zip(costs, ratios, strict=True)
     ]
