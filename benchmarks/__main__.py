@@ -26,7 +26,9 @@ def main() -> None:
         accuracies = ["" if row[k] is None else f"{row[k]:.2g}" for k in ("accuracy_ours", "accuracy_peer")]
         times = [f"{row['ours_s']:.3g} s", row["peer"], f"{row['peer_s']:.3g} s", f"{row['ratio']:.2f}"]
         table.add_row(row["system"], row["workload"], *times, *accuracies)
-    Console().print(table)
+    console = Console()
+    console.width = max(console.width, 160)  # a narrow table cuts the words that matter
+    console.print(table)
     if arguments.json is not None:
         write_text(arguments.json, json.dumps(rows, indent=1))
 

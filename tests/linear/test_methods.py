@@ -103,10 +103,10 @@ def test_the_spectral_radius_of_sor_at_the_optimal_omega_is_omega_minus_one():
     assert radius == pytest.approx(omega - 1, abs=1e-6)
 
 
-def test_two_sweeps_at_once_give_the_same_bits_as_one_by_one(monkeypatch, rng):
+def test_sweeps_in_a_wavefront_give_the_same_bits_as_one_by_one(monkeypatch, rng):
     system = LinearSystem(FivePointStencil(70, 300), rng.standard_normal(21_000))
     alone = iterates(SOR(1.8), system, 9)
-    monkeypatch.setattr(relaxation, "PAIRED_ROWS", 1000)
+    monkeypatch.setattr(relaxation, "WAVEFRONT_ROWS", 1000)
     monkeypatch.setattr(relaxation, "BLOCK", 1024)
     for (a, norm_a), (b, norm_b) in zip(iterates(SOR(1.8), system, 9), alone, strict=True):
         np.testing.assert_array_equal(a, b)

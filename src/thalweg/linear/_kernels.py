@@ -78,32 +78,26 @@ def sor_sweep(data, indices, indptr, diag, omega, b, x, out, partial):
 
 
 @njit(cache=True, parallel=True)
-def sor_two_sweeps(data, indices, indptr, diag, omega, b, x, out, out2, partial, block):
-    """Two SOR sweeps, ``x`` to ``out`` to ``out2``, on two threads; returns both squared residual norms.
+def sor_wavefront(data, indices, indptr, diag, omega, b, iterates, first, partial, block):
+    """Several SOR sweeps in one pass over memory on two threads; returns ``|b - A x|^2`` before each of them.
 
-    The second sweep follows two blocks of rows behind the first, where the values it needs are final and the
-    matrix is still in cache. The same bits as two calls of `sor_sweep` but for the order in which the norms
-    are summed. ``block`` is at least the upper bandwidth of the matrix.
+    Sweep s goes from row ``first + s`` of ``iterates`` to the next, rows counted cyclically. Each follows a block
+    of matrix rows behind the one before, where the values it needs are final and the matrix is still in cache;
+    one more between the threads, which work side by side. The same bits as calls of `sor_sweep` but for the order
+    in which the norms are summed. ``block`` is at least the upper bandwidth of the matrix.
     """
-    n = len(b)
-    blocks = (n + block - 1) // block
-    norms = np.zeros((2, blocks))
-    for phase in range(blocks + 2):
+    n, kept = len(b), len(iterates)
+    blocks, sweeps = (n + block - 1) // block, kept - 1
+    norms = np.zeros((sweeps, blocks))
+    for phase in range(blocks + sweeps):
         for thread in prange(2):
-            if thread == 0:
-                if phase < blocks:
-                    low = phase * block
-                    high = min(n, low + block)
-                    norms[0, phase] = _sor_rows(
-                        data, indices, indptr, diag, omega, b, x, out, partial, low, high
-                    )
-            elif phase >= 2:
-                low = (phase - 2) * block
-                high = min(n, low + block)
-                norms[1, phase - 2] = _sor_rows(
-                    data, indices, indptr, diag, omega, b, out, out2, partial, low, high
-                )
-    return norms[0].sum(), norms[1].sum()
+            for s in range(thread * sweeps // 2, (thread + 1) * sweeps // 2):
+                k = phase - s - thread
+                if 0 <= k < blocks:
+                    x, out = iterates[(first + s) % kept], iterates[(first + s + 1) % kept]
+                    low, high = k * block, min(n, (k + 1) * block)
+                    norms[s, k] = _sor_rows(data, indices, indptr, diag, omega, b, x, out, partial, low, high)
+    return norms.sum(axis=1)
 
 
 @njit(cache=True, fastmath={"contract"})
@@ -163,58 +157,108 @@ def jacobi_sweep(data, indices, indptr, weights, b, x, residual):
     return norm
 
 
-@njit(cache=True, fastmath={"contract"})
-def ssor_precondition(data, indices, indptr, diag, omega, r, z):
-    """``z = W^-1 r`` with ``W = (D/omega + L) D^-1 (D/omega + L)' omega/(2 - omega)``; returns ``r . z``.
-
-    A is symmetric: the transposed solve reads the upper half row by row.
-    """
-    n = len(r)
-    for i in range(n):
-        total = r[i]
-        for k in range(indptr[i], diag[i]):
-            total -= data[k] * z[indices[k]]
-        z[i] = total * omega / data[diag[i]]
-    scale = (2.0 - omega) / omega
-    product = 0.0
-    for i in range(n - 1, -1, -1):
-        d = data[diag[i]]
-        total = scale * d * z[i]
-        for k in range(diag[i] + 1, indptr[i + 1]):
-            total -= data[k] * z[indices[k]]
-        z[i] = total * omega / d
-        product += z[i] * r[i]
-    return product
+# Preconditioned CG by Eisenstat's trick (1981): with ``M = D/omega + L`` and ``c = (2 - omega)/omega`` the SSOR
+# matrix is ``W = M D^-1 M' / c`` and ``A = M + M' - c D``. Carrying ``s = M^-1 r`` and ``g = M' p`` instead of
+# W^-1 r, one backward and one forward solve give the product with A too, so that an iteration reads the matrix
+# once. As in `_sor_rows` the neighbour just computed enters last.
 
 
 @njit(cache=True, fastmath={"contract"})
-def ssor_cg_step(data, indices, indptr, diag, omega, x, r, z, p, q, rz):
+def lower_solve(data, indices, indptr, diag, omega, r, s):
+    """``s = M^-1 r``; returns ``r . W^-1 r = c s . D s``."""
+    one = np.uint64(1)
+    begin, before, total = indptr[0], 0.0, 0.0
+    for i in range(np.uint64(len(r))):
+        middle = diag[i]
+        last, left = middle, 0.0
+        if middle > begin and indices[middle - np.uint32(1)] == i - one:
+            last = middle - np.uint32(1)
+            left = data[last]
+        rest = r[i]
+        for k in range(begin, last):
+            rest -= data[k] * s[indices[k]]
+        d = data[middle]
+        weight = omega / d
+        before = weight * rest - (weight * left) * before
+        s[i] = before
+        total += d * before * before
+        begin = indptr[i + one]
+    return (2.0 - omega) / omega * total
+
+
+@njit(cache=True, fastmath={"contract"})
+def upper_solve(data, indices, indptr, diag, omega, s, beta, g, p):
+    """``g = c D s + beta g``, then ``p = M'^-1 g``; A is symmetric, so M' is read row by row."""
+    n, one = np.uint64(len(s)), np.uint64(1)
+    c = (2.0 - omega) / omega
+    end, after = indptr[n], 0.0
+    for j in range(n):
+        i = n - one - j
+        middle = diag[i]
+        d = data[middle]
+        rest = c * d * s[i] + beta * g[i]
+        g[i] = rest
+        first, right = middle + np.uint32(1), 0.0
+        if first < end and indices[first] == i + one:
+            right = data[first]
+            first += np.uint32(1)
+        for k in range(first, end):
+            rest -= data[k] * p[indices[k]]
+        weight = omega / d
+        after = weight * rest - (weight * right) * after
+        p[i] = after
+        end = indptr[i]
+
+
+@njit(cache=True, fastmath={"contract"})
+def _product(data, indices, indptr, diag, omega, g, p, y, q):
+    """``y = M^-1 A p - p`` and ``q = A p`` from ``g = M' p``; returns ``p . A p``."""
+    one = np.uint64(1)
+    c = (2.0 - omega) / omega
+    begin, before, curvature = indptr[0], 0.0, 0.0
+    for i in range(np.uint64(len(p))):
+        middle = diag[i]
+        last, left, lower = middle, 0.0, 0.0
+        if middle > begin and indices[middle - np.uint32(1)] == i - one:
+            last = middle - np.uint32(1)
+            left = data[last]
+            lower = left * p[i - one]
+        solved = 0.0
+        for k in range(begin, last):
+            column = indices[k]
+            lower += data[k] * p[column]
+            solved += data[k] * y[column]
+        d = data[middle]
+        weight = omega / d
+        rest = g[i] - c * d * p[i]
+        before = weight * (rest - solved) - (weight * left) * before
+        y[i] = before
+        q[i] = d / omega * p[i] + lower + rest
+        curvature += g[i] * (p[i] + before)
+        begin = indptr[i + one]
+    return curvature
+
+
+@njit(cache=True, fastmath={"contract"})
+def ssor_cg_step(data, indices, indptr, diag, omega, x, r, s, g, p, y, q, rz, beta):
     """One iteration of SSOR-preconditioned CG in place.
 
-    Returns the new ``r . z``, the squared residual norm, and the curvature ``p . A p``, which is not positive
-    only if A is not positive definite; x is then left as it was.
+    Returns the new ``r . W^-1 r``, the squared residual norm, and the curvature ``p . A p``, which is not
+    positive only if A is not positive definite; x is then left as it was.
     """
-    n = len(x)
-    curvature = 0.0
-    for i in range(n):
-        total = 0.0
-        for k in range(indptr[i], indptr[i + 1]):
-            total += data[k] * p[indices[k]]
-        q[i] = total
-        curvature += total * p[i]
+    upper_solve(data, indices, indptr, diag, omega, s, beta, g, p)
+    curvature = _product(data, indices, indptr, diag, omega, g, p, y, q)
     if not curvature > 0.0:
         return rz, 0.0, curvature
     alpha = rz / curvature
-    norm = 0.0
-    for i in range(n):
+    norm, total = 0.0, 0.0
+    for i in range(np.uint64(len(x))):
         x[i] += alpha * p[i]
+        s[i] -= alpha * (p[i] + y[i])
         r[i] -= alpha * q[i]
         norm += r[i] * r[i]
-    new = ssor_precondition(data, indices, indptr, diag, omega, r, z)
-    beta = new / rz
-    for i in range(n):
-        p[i] = z[i] + beta * p[i]
-    return new, norm, curvature
+        total += data[diag[i]] * s[i] * s[i]
+    return (2.0 - omega) / omega * total, norm, curvature
 
 
 @njit(cache=True)
@@ -234,19 +278,20 @@ def sor_iterations(data, indices, indptr, diag, b, omega, tolerance, cap):
 def ssor_cg_iterations(data, indices, indptr, diag, b, x0, omega, tolerance, cap):
     """Iterations of SSOR-preconditioned CG from ``x0`` until ``|r| <= tolerance |b|``; ``cap`` when more."""
     n = len(b)
-    x, r, z, q = x0.copy(), b.copy(), np.empty(n), np.empty(n)
+    x, r, s, y, q = x0.copy(), b.copy(), np.empty(n), np.empty(n), np.empty(n)
+    g, p = np.zeros(n), np.empty(n)
     for i in range(n):
         for k in range(indptr[i], indptr[i + 1]):
             r[i] -= data[k] * x0[indices[k]]
     target = tolerance * tolerance * (b @ b)
     if r @ r <= target:
         return 0
-    rz = ssor_precondition(data, indices, indptr, diag, omega, r, z)
-    p = z.copy()
+    rz, beta = lower_solve(data, indices, indptr, diag, omega, r, s), 0.0
     for k in range(1, cap + 1):
-        rz, norm, _ = ssor_cg_step(data, indices, indptr, diag, omega, x, r, z, p, q, rz)
+        new, norm, _ = ssor_cg_step(data, indices, indptr, diag, omega, x, r, s, g, p, y, q, rz, beta)
         if norm <= target:
             return k
+        rz, beta = new, new / rz
     return cap
 
 
