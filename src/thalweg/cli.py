@@ -230,8 +230,8 @@ def reproduce(
         typer.echo(f"Report: {page.resolve()}")
     for failure in failures:
         typer.echo(f"{failure.system.slug} broke down:\n{failure.trace}", err=True)
-    if open_ and not typer.launch(page.resolve().as_uri()):
-        typer.echo("Opened in the browser.")
+    if open_:
+        _open(page)
     raise typer.Exit(1 if failures else 0)
 
 
@@ -252,7 +252,14 @@ def report(
     render_studies([Record.load(path) for path in kept], page)
     typer.echo(f"Report: {page.resolve()}")
     if open_:
-        typer.launch(page.resolve().as_uri())
+        _open(page)
+
+
+def _open(page: Path) -> None:
+    import webbrowser
+
+    if not webbrowser.open(page.resolve().as_uri()):
+        typer.echo("No browser was found here to open it with.")
 
 
 def _systems(matrices: list[Path], rhs: list[Path] | None) -> list[Any]:
