@@ -33,7 +33,7 @@ lint: .venv/.developing  ## style, types and the import contract
 	$(BIN)/lint-imports --no-cache
 
 docs: .venv/.developing  ## build the site into site/, strictly
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 bench: .venv/.developing  ## time AREA against its peers; JSON=file keeps the rows
 	$(BIN)/python -m benchmarks $(AREA) $(if $(JSON),--json $(JSON))
