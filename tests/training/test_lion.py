@@ -237,7 +237,7 @@ class TestContract:
             loss = nn.functional.cross_entropy(model(X), y)
             loss.backward()
             optimizer.step()
-        return float(loss)
+        return float(loss.detach())
 
     @pytest.mark.parametrize(
         "options", [{}, {"kernel": Huber(0.1)}, {"momentum_dtype": torch.bfloat16}], ids=str
