@@ -48,6 +48,22 @@ class SparsePosterior:
         variance = kernel.diagonal(theta, flat) - white.square().sum(0) + whiter.square().sum(0)
         return mean.reshape(A.shape[:-1]), variance.clamp_min(1e-14).reshape(A.shape[:-1])
 
+    def mean(self, A: Tensor) -> Tensor:
+        """Mean of the function at each point."""
+        return self.predict(A)[0]
+
+    def joint(self, A: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean, (*batch, q), and covariance, (*batch, q, q), of points (*batch, q, d)."""
+        kernel, theta = self.process.kernel, self.process.kernel_theta(self.theta)
+        flat, q = A.reshape(-1, A.shape[-1]), A.shape[-2]
+        white = solve_lower(self.factor, kernel(theta, self.Z, flat))
+        whiter = solve_lower(self.inner, white)
+        mean = self.process.basis(flat) @ self.trend + whiter.T @ self.weights
+        w, v = (part.T.reshape(-1, q, part.shape[0]) for part in (white, whiter))
+        blocks = flat.reshape(-1, q, A.shape[-1])
+        covariance = kernel(theta, blocks, blocks) - w @ w.transpose(-1, -2) + v @ v.transpose(-1, -2)
+        return mean.reshape(A.shape[:-1]), covariance.reshape(*A.shape[:-1], q)
+
 
 def inducing_points(process: GaussianProcess, theta: Tensor, X: Tensor, count: int) -> Tensor:
     """The ``count`` points of X, each the most uncertain one given those before: pivoted Cholesky. Shape (m, d).

@@ -1,0 +1,23 @@
+"""An expensive function, or only a table of its past values."""
+
+from thalweg.blackbox.choice import ACQUISITIONS
+from thalweg.blackbox.extensions import Environment, Fidelity
+from thalweg.blackbox.problem import BayesianOptimization, BlackBox
+from thalweg.blackbox.space import Categorical, Integer, Parameter, Real, Space
+from thalweg.blackbox.study import Recommendation, Study, Trial
+
+__all__ = [
+    "ACQUISITIONS",
+    "BayesianOptimization",
+    "BlackBox",
+    "Categorical",
+    "Environment",
+    "Fidelity",
+    "Integer",
+    "Parameter",
+    "Real",
+    "Recommendation",
+    "Space",
+    "Study",
+    "Trial",
+]

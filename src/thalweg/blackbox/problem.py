@@ -1,0 +1,120 @@
+"""A function that is expensive to evaluate, as a problem; and Bayesian optimisation as a method for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from thalweg.blackbox.space import Point, Space
+from thalweg.blackbox.study import Study
+from thalweg.core import InvalidParameter, Method, Problem, State
+from thalweg.core.validation import require
+
+
+@dataclass(frozen=True, eq=False)
+class BlackBox(Problem):
+    """Optimise ``function``, which takes a point (a dictionary) and returns a number.
+
+    Args:
+        function: the objective; one that raises counts as a failed evaluation there.
+        space: a `Space`, or a dictionary of parameters.
+        direction: ``"minimize"`` or ``"maximize"``.
+
+    The metric is ``value``, the function at the answer: judging costs one evaluation.
+
+    >>> from thalweg import Stop, solve
+    >>> from thalweg.blackbox import Real
+    >>> box = BlackBox(lambda p: (p["x"] - 1.0) ** 2, {"x": Real(-3.0, 3.0)})
+    >>> solve(box, BayesianOptimization(noise="none"), stop=Stop(calls=15)).metrics["value"] < 1e-3
+    True
+    """
+
+    function: Callable[[Point], float]
+    space: Space
+    direction: str = "minimize"
+
+    def __init__(
+        self,
+        function: Callable[[Point], float],
+        space: Space | Mapping[str, Any],
+        direction: str = "minimize",
+    ) -> None:
+        require(direction in ("minimize", "maximize"), "BlackBox: direction is 'minimize' or 'maximize'")
+        object.__setattr__(self, "function", function)
+        object.__setattr__(self, "space", space if isinstance(space, Space) else Space(space))
+        object.__setattr__(self, "direction", direction)
+
+    def metrics(self, x: Point) -> dict[str, float]:
+        """``{"value": function(x)}``."""
+        return {"value": float(self.function(x))}
+
+    def recommended(self) -> Any:
+        """Bayesian optimisation with its defaults."""
+        return BayesianOptimization()
+
+
+@dataclass(kw_only=True)
+class StudyState(State):
+    """``x`` is the recommended point so far, and ``study`` all that is known."""
+
+    study: Any = field(repr=False)
+
+
+@dataclass(frozen=True)
+class BayesianOptimization(Method[BlackBox, StudyState]):
+    """A `Study` run to the end; one step asks for ``q`` points, evaluates them and tells.
+
+    Args:
+        acquisition, noise, initial, trust_region, bayesian, batch: as for `Study`.
+        q: points a step.
+
+    Metrics of a step: ``value``, the last one, and ``best``, the best so far.
+    """
+
+    in_place = True
+
+    acquisition: str = "auto"
+    noise: str = "learn"
+    q: int = 1
+    initial: int | None = None
+    trust_region: bool = False
+    bayesian: bool = False
+    batch: str = "joint"
+
+    def init(self, problem: BlackBox, seed: int) -> StudyState:
+        require(self.q >= 1, "BayesianOptimization needs q >= 1", got=self.q)
+        study = Study(
+            problem.space,
+            problem.direction,
+            acquisition=self.acquisition,
+            noise=self.noise,
+            initial=self.initial,
+            trust_region=self.trust_region,
+            bayesian=self.bayesian,
+            batch=self.batch,
+            seed=seed,
+        )
+        return StudyState(x=None, study=study)
+
+    def step(self, problem: BlackBox, state: StudyState) -> StudyState:
+        study, value = state.study, float("nan")
+        for trial in study.ask(self.q):
+            try:
+                value = float(problem.function(trial.point))
+                study.tell(trial, value)
+            except ArithmeticError as error:
+                state.message = f"{type(error).__name__} at {trial.point}"
+                study.tell(trial, failed=True)
+            except InvalidParameter:
+                raise
+        best = study.best
+        found = study.recommend() if study.done else None
+        metrics = {"value": value, "best": best.value} if best is not None else {"value": value}
+        return StudyState(
+            x=found.point if found else None,
+            study=study,
+            calls=state.calls + self.q,
+            metrics=metrics,
+            message=state.message,
+        )

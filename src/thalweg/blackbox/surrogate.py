@@ -1,0 +1,135 @@
+"""The model of one output of the black box, kept from evaluation to evaluation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from thalweg.numerics.gaussian_process import (
+    GaussianProcess,
+    Posterior,
+    SparsePosterior,
+    sparse_posterior,
+    standardised,
+)
+
+#: Data from which the hyper-parameters are found anew only when this share has come on top; and on a subset only.
+SETTLED, GROWTH, SUBSET = 60, 1.1, 1000
+#: Data up to which the posterior is exact.
+EXACT = 2500
+
+AnyPosterior = Posterior | SparsePosterior
+
+
+@dataclass(frozen=True)
+class OfValues:
+    """The part of a process with a `Derivative` kernel that is about values: queries have d coordinates again."""
+
+    inner: Posterior
+
+    @property
+    def X(self) -> Tensor:  # noqa: N802 -- the name it has in a Posterior
+        """Where values were observed, shape (n, d)."""
+        return self.inner.X[self.inner.X[:, -1] < 0.5, :-1]
+
+    def _coded(self, A: Tensor) -> Tensor:
+        return torch.cat([A, torch.zeros_like(A[..., :1])], -1)
+
+    def predict(self, A: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and variance at each point."""
+        return self.inner.predict(self._coded(A))
+
+    def mean(self, A: Tensor) -> Tensor:
+        """Mean at each point."""
+        return self.inner.mean(self._coded(A))
+
+    def joint(self, A: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and covariance of the points of each batch."""
+        return self.inner.joint(self._coded(A))
+
+
+class Surrogate:
+    """A Gaussian process that follows growing data.
+
+    While there are few data its hyper-parameters are found anew at each `update`, from the last ones and one fresh
+    start; later only when a tenth has come on top. In between the posterior grows by blocks.
+
+    Args:
+        process: the model.
+        bayesian: average over the hyper-parameters instead of taking the most probable ones.
+    """
+
+    def __init__(self, process: GaussianProcess, bayesian: bool = False, seed: int = 0) -> None:
+        self.process, self.bayesian, self.seed = process, bayesian, seed
+        self.theta: Tensor | None = None
+        self.posterior: Any = None
+        self.offset, self.scale = 0.0, 1.0
+        self._fitted = 0
+        self._y = torch.empty(0)
+
+    def update(self, X: Tensor, y: Tensor, noise: Tensor | None = None) -> AnyPosterior:
+        """The posterior of standardised values given all data: points (n, d), values (n,), noise variances (n,)."""
+        same = len(y) >= len(self._y) and torch.equal(y[: len(self._y)], self._y)
+        due = self.posterior is None or len(y) < SETTLED or len(y) > GROWTH * self._fitted or not same
+        if due or len(y) > EXACT:
+            self._refit(X, y, noise)
+        elif len(y) > len(self._y):
+            k = len(self._y)
+            more = None if noise is None else noise[k:] / self.scale**2
+            self.posterior = self.posterior.grow(X[k:], (y[k:] - self.offset) / self.scale, more)
+        self._y = y.clone()
+        posterior: AnyPosterior = self.posterior
+        return posterior
+
+    def _refit(self, X: Tensor, y: Tensor, noise: Tensor | None) -> None:
+        values, self.offset, self.scale = standardised(y)
+        scaled = None if noise is None else noise / self.scale**2
+        if self.bayesian and len(y) <= SETTLED:
+            self.posterior = self.process.fit_bayes(X, values, scaled, seed=self.seed)
+            return
+        if self.theta is None or len(y) > GROWTH * self._fitted or len(y) < SETTLED:
+            few = torch.arange(len(y)) if len(y) <= SUBSET else _subset(values)
+            part = None if scaled is None else scaled[few]
+            starts = (4 if self.theta is None else 1) if len(few) <= SETTLED or self.theta is None else 0
+            if len(few) > SETTLED and self.theta is None:
+                starts = 2
+            found = self.process.fit(
+                X[few],
+                values[few],
+                part,
+                starts=starts,
+                warm=self.theta,
+                iterations=40,
+                seed=self.seed + len(y),
+            )
+            self.theta, self._fitted = found.theta, len(y)
+            if len(few) == len(y):
+                self.posterior = found
+                return
+        if len(y) > EXACT:
+            self.posterior = sparse_posterior(self.process, self.theta, X, values, scaled)
+        else:
+            self.posterior = self.process.posterior(self.theta, X, values, scaled)
+
+    def to_values(self, standard: Tensor) -> Tensor:
+        """Means in the units of the data."""
+        return self.offset + self.scale * standard
+
+    def state_dict(self) -> dict[str, Any]:
+        """The hyper-parameters, from which the next fit starts, and when they were found."""
+        return {"theta": self.theta, "fitted": self._fitted}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Inverse of `state_dict`; the posterior is made by the next `update`."""
+        self.theta, self._fitted = state["theta"], state["fitted"]
+
+
+def _subset(values: Tensor) -> Tensor:
+    """The best half of ``SUBSET`` and as many drawn from the rest: where it matters, and everywhere."""
+    order = values.argsort(descending=True)
+    rest = order[SUBSET // 2 :]
+    drawn = torch.randperm(len(rest), generator=torch.Generator().manual_seed(len(values)))[: SUBSET // 2]
+    return torch.cat([order[: SUBSET // 2], rest[drawn]])
