@@ -4,7 +4,8 @@ from thalweg.blackbox.choice import ACQUISITIONS
 from thalweg.blackbox.extensions import Environment, Fidelity
 from thalweg.blackbox.problem import BayesianOptimization, BlackBox
 from thalweg.blackbox.space import Categorical, Integer, Parameter, Real, Space
-from thalweg.blackbox.study import Recommendation, Study, Trial
+from thalweg.blackbox.study import Study
+from thalweg.blackbox.trial import Recommendation, Trial
 
 __all__ = [
     "ACQUISITIONS",

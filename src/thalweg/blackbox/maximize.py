@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from thalweg.blackbox.space import Space
-from thalweg.numerics.lbfgs import minimize_many
+from thalweg.numerics.bfgs import minimize_many
 from thalweg.numerics.quasirandom import sobol
 
 #: Points looked at, and climbed from; rounds of steps of discrete parameters.
@@ -27,7 +27,7 @@ def maximize(
     near: Tensor | None = None,
     box: tuple[Tensor, Tensor] | None = None,
     fixed: dict[int, float] | None = None,
-    iterations: int = 60,
+    iterations: int = 25,
     seed: int = 0,
 ) -> tuple[Tensor, Tensor]:
     """Points of the space, best first, shape (k, dimension), and their scores, shape (k,).
@@ -57,7 +57,7 @@ def maximize(
             (gradient,) = torch.autograd.grad(value.sum(), leaf)
         return value.detach(), torch.nan_to_num(gradient)
 
-    found = minimize_many(fall, first, low, high, iterations=iterations, tolerance=1e-5)
+    found = minimize_many(fall, first, low, high, iterations=iterations, tolerance=1e-4, flat=1e-5)
     points = space.snap(found.x)
     if space.continuous and space.allowed is None:
         values = -found.values

@@ -291,7 +291,7 @@ class Space:
 
     def decode(self, u: Sequence[float] | Tensor) -> Point:
         """The point that some coordinates stand for, without the parameters that do not matter."""
-        values = [float(v) for v in u]
+        values = u.tolist() if isinstance(u, Tensor) else list(u)
         point: Point = {}
         for name, parameter, at in self.slices:
             if self.active(name, point):

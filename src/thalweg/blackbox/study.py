@@ -7,83 +7,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any, overload
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from thalweg.blackbox import acquisition as acq
-from thalweg.blackbox.choice import ACQUISITIONS, Knowledge, acquisition_named
+from thalweg.blackbox.choice import Knowledge, acquisition_named
 from thalweg.blackbox.extensions import Environment, Fidelity
 from thalweg.blackbox.maximize import maximize
+from thalweg.blackbox.models import Models
 from thalweg.blackbox.space import Point, Real, Space
-from thalweg.blackbox.surrogate import OfValues, Surrogate
+from thalweg.blackbox.trial import Recommendation, Trial
 from thalweg.blackbox.trust_region import TrustRegion
 from thalweg.core import CheckpointMismatch, InvalidParameter, NotFinite
 from thalweg.core.fingerprint import fingerprint
 from thalweg.core.storage import load_tree, save_tree
 from thalweg.core.validation import require
-from thalweg.numerics.gaussian_process import (
-    Derivative,
-    GaussianProcess,
-    Kernel,
-    Matern,
-    Scaled,
-    with_gradients,
-)
+from thalweg.numerics.gaussian_process import GaussianProcess, Kernel, Matern
 
-Status = Literal["pending", "done", "failed"]
 BATCHES = ("joint", "believer", "liar", "penalisation")
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One evaluation: asked for, and told when it is known.
-
-    Args:
-        number: from 0, in the order asked.
-        point: the parameters' values.
-        status: ``"pending"``, ``"done"`` or ``"failed"``.
-        value: what came out.
-        noise: standard deviation of the value, where known.
-        gradient: partial derivatives by name, where known.
-        constraints: values that must be at most zero.
-    """
-
-    number: int
-    point: Point
-    status: Status = "pending"
-    value: float | None = None
-    noise: float | None = None
-    gradient: Mapping[str, float] | None = None
-    constraints: tuple[float, ...] = ()
-
-    def __getitem__(self, name: str) -> Any:
-        return self.point[name]
-
-    @property
-    def feasible(self) -> bool:
-        """Whether it is done and no constraint is above zero."""
-        return self.status == "done" and all(c <= 0 for c in self.constraints)
-
-
-@dataclass(frozen=True)
-class Recommendation:
-    """The visited point with the best posterior mean, which noise cannot flatter.
-
-    Args:
-        point: where.
-        mean, std: what the model says about the value there.
-        number: of the trial.
-    """
-
-    point: Point
-    mean: float
-    std: float
-    number: int
 
 
 class Study:
@@ -117,7 +63,7 @@ class Study:
     >>> study = Study({"x": Real(-2.0, 2.0)}, noise="none")
     >>> for _ in range(15):
     ...     trial = study.ask()
-    ...     study.tell(trial, (trial["x"] - 0.7) ** 2)
+    ...     trial = study.tell(trial, (trial["x"] - 0.7) ** 2)
     >>> abs(study.recommend().point["x"] - 0.7) < 0.01
     True
     """
@@ -160,13 +106,11 @@ class Study:
             if extension is not None:
                 extension.check(self.space)
         self._design = self.space.design(self.initial, seed, design)
-        base = kernel or (fidelity.kernel(self.space) if fidelity else Scaled(Matern()))
+        base = kernel or (fidelity.kernel(self.space) if fidelity else Matern())
         self._process = GaussianProcess(base, learn_noise=noise == "learn")
-        self._bayesian = bayesian
         self.region = TrustRegion(d) if trust_region else None
         self.trials: list[Trial] = []
-        self._models: dict[str, Surrogate] = {}
-        self._coordinates: dict[int, list[float]] = {}
+        self._models = Models(self.space, self._process, self._sign, constraints, bayesian, seed)
 
     # Asking and telling
 
@@ -182,11 +126,7 @@ class Study:
         require(q is None or q >= 1, "Study.ask needs q >= 1", got=q)
         trials = []
         for _ in range(q or 1):
-            u = self._next()
-            trial = Trial(len(self.trials), self.space.decode(u))
-            self._coordinates[trial.number] = self.space.encode(trial.point)
-            self.trials.append(trial)
-            trials.append(trial)
+            trials.append(self._added(self.space.decode(self._next())))
         return trials if q is not None else trials[0]
 
     def tell(
@@ -213,7 +153,7 @@ class Study:
             InvalidParameter: told twice, out of the space, another number of constraints.
             NotFinite: a value that is NaN or infinite; tell it as failed.
         """
-        number = trial.number if isinstance(trial, Trial) else self._own_trial(trial)
+        number = trial.number if isinstance(trial, Trial) else self._added(dict(trial)).number
         held = self.trials[number] if 0 <= number < len(self.trials) else None
         if held is None or (isinstance(trial, Trial) and held.point != trial.point):
             raise InvalidParameter(f"Trial {number} is not of this study.")
@@ -224,19 +164,16 @@ class Study:
         except Exception:
             if not isinstance(trial, Trial):  # a point of one's own that is refused leaves nothing behind
                 self.trials.pop()
-                self._coordinates.pop(number)
             raise
         self.trials[number] = told
         if self.region is not None and told.feasible and told.value is not None:
-            self.region.see(self._sign * told.value, self.done)
+            self.region.see(self._sign * told.value)
         return told
 
-    def _own_trial(self, point: Mapping[str, Any]) -> int:
-        coordinates = self.space.encode(dict(point))
-        number = len(self.trials)
-        self.trials.append(Trial(number, dict(point)))
-        self._coordinates[number] = coordinates
-        return number
+    def _added(self, point: Point) -> Trial:
+        trial = Trial(len(self.trials), point, u=tuple(self.space.encode(point)))
+        self.trials.append(trial)
+        return trial
 
     def _told(
         self,
@@ -291,14 +228,13 @@ class Study:
         done = [t for t in self.trials if t.feasible] or self.done
         if not done:
             raise InvalidParameter("Nothing to recommend: no trial has a value yet.")
-        X = self._encoded(done)
+        X, model = self._models.encoded(done), self._models.objective(self.done)
         if self.fidelity is not None:
             X = self.fidelity.at_truth(self.space, X)
-        model = self._objective()
         if self.environment is not None:
             mean, variance = self.environment.integrated(self.space, model.posterior, X)
         else:
-            mean, variance = self._marginal(model, X)
+            mean, variance = self._models.marginal(model, X)
         best = int(mean.argmax())
         point = self.space.decode(X[best])
         for name in self.environment.names if self.environment is not None else ():
@@ -309,108 +245,24 @@ class Study:
     def predict(self, points: Sequence[Point]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
         """Mean and standard deviation of the objective at points, shape (n,) each."""
         X = torch.tensor([self.space.encode(p) for p in points], dtype=torch.float64)
-        model = self._objective()
-        mean, variance = self._marginal(model, X)
-        return (
-            (self._sign * model.to_values(mean)).detach().numpy(),
-            (model.scale * variance.sqrt()).detach().numpy(),
-        )
+        model = self._models.objective(self.done)
+        with torch.no_grad():
+            mean, variance = self._models.marginal(model, X)
+        return (self._sign * model.to_values(mean)).numpy(), (model.scale * variance.sqrt()).numpy()
 
     def expected_gain(self) -> float:
         """The largest expected improvement left, in units of the objective: stop when it is not worth a trial."""
         known = self._knowledge()
+        scale = self._models.objective(self.done).scale
         _, values = maximize(acq.LogEI(known.posterior, known.best), self.space, near=known.visited[-8:])
-        return self._objective().scale * math.exp(float(values[0]))
+        return scale * math.exp(float(values[0]))
 
     @property
     def _sign(self) -> float:
         return -1.0 if self.direction == "minimize" else 1.0
 
-    def _encoded(self, trials: Sequence[Trial]) -> Tensor:
-        rows = [self._coordinates[t.number] for t in trials]
-        return torch.tensor(rows, dtype=torch.float64).reshape(-1, self.space.dimension)
-
-    def _objective(self) -> Surrogate:
-        """The model of the objective with all data in it; of what is to be maximised."""
-        done = self.done
-        if not done:
-            raise InvalidParameter("The model has no data: tell the study a value first.")
-        X = self._encoded(done)
-        y = torch.tensor([self._sign * (t.value or 0.0) for t in done], dtype=torch.float64)
-        noise = None
-        if any(t.noise is not None for t in done):
-            noise = torch.tensor([(t.noise or 0.0) ** 2 for t in done], dtype=torch.float64)
-        if any(t.gradient for t in done):
-            return self._with_slopes(X, y, noise, done)
-        return self._updated("objective", self._process, X, y, noise)
-
-    def _with_slopes(self, X: Tensor, y: Tensor, noise: Tensor | None, done: list[Trial]) -> Surrogate:
-        slopes = torch.full_like(X, torch.nan)
-        for i, trial in enumerate(done):
-            for j, (name, parameter) in enumerate(self.space.parameters.items()):
-                if trial.gradient and name in trial.gradient and isinstance(parameter, Real):
-                    x, width = trial.point[name], parameter.high - parameter.low
-                    chain = x * math.log(parameter.high / parameter.low) if parameter.log else width
-                    slopes[i, j] = self._sign * chain * trial.gradient[name]
-        offset, scale = float(y.mean()), max(float(y.std()) if len(y) > 1 else 1.0, 1e-12)
-        points, values = with_gradients(X, (y - offset) / scale, slopes / scale)
-        base = self._process.kernel.base if isinstance(self._process.kernel, Scaled) else None
-        require(base is not None, "gradients need a kernel of the form Scaled(Matern()) or Scaled(RBF())")
-        process = GaussianProcess(Scaled(Derivative(base)), degree=-1, learn_noise=self._process.learn_noise)  # type: ignore[arg-type]
-        known = None
-        if noise is not None:
-            known = (noise / scale**2).repeat_interleave(1 + (~torch.isnan(slopes)).sum(1))
-        model = self._models.setdefault("slopes", Surrogate(process, seed=self.seed))
-        warm = model.theta
-        fitted = process.fit(points, values, known, starts=1 if warm is not None else 4, warm=warm)
-        model.theta, model.posterior = fitted.theta, OfValues(fitted)
-        model.offset, model.scale = offset, scale
-        return model
-
-    def _updated(
-        self, name: str, process: GaussianProcess, X: Tensor, y: Tensor, noise: Tensor | None = None
-    ) -> Surrogate:
-        model = self._models.setdefault(name, Surrogate(process, self._bayesian, self.seed))
-        model.update(X, y, noise)
-        return model
-
-    def _marginal(self, model: Surrogate, X: Tensor) -> tuple[Tensor, Tensor]:
-        mean, variance = (v.reshape(-1, len(X)) for v in model.posterior.predict(X))
-        return mean.mean(0), variance.mean(0) + (mean.var(0) if len(mean) > 1 else 0.0)
-
-    def _feasibility(self) -> list[tuple[Any, float]]:
-        """Models of the constraints, and of crashing, with the bounds they are to stay below."""
-        done, models = self.done, []
-        for i in range(self.constraints):
-            y = torch.tensor([t.constraints[i] for t in done], dtype=torch.float64)
-            model = self._updated(f"constraint {i}", GaussianProcess(), self._encoded(done), y)
-            models.append((model.posterior, -model.offset / model.scale))
-        told = [t for t in self.trials if t.status != "pending"]
-        if any(t.status == "failed" for t in told):
-            y = torch.tensor([float(t.status == "failed") for t in told], dtype=torch.float64)
-            model = self._updated("crashes", GaussianProcess(), self._encoded(told), y)
-            models.append((model.posterior, (0.5 - model.offset) / model.scale))
-        return models
-
     def _knowledge(self) -> Knowledge:
-        model, done = self._objective(), self.done
-        visited = self._encoded(done)
-        counting = [i for i, t in enumerate(done) if t.feasible] or list(range(len(done)))
-        mean, _ = self._marginal(model, visited[counting])
-        best = float(mean.max())
-        if not self._process.learn_noise and not any(t.noise for t in done):
-            values = torch.tensor([self._sign * (done[i].value or 0.0) for i in counting])
-            best = float((values.max() - model.offset) / model.scale)
-        noise = (
-            float(torch.exp(model.theta[-1]))
-            if self._process.learn_noise and model.theta is not None
-            else 0.0
-        )
-        told = [t.noise for t in done if t.noise is not None]
-        noise += (sum(told) / len(told) / model.scale) ** 2 if told else 0.0
-        pending = self._encoded([t for t in self.trials if t.status == "pending"])
-        seed = self.seed + len(self.trials)
-        return Knowledge(model.posterior, best, visited, pending, noise, seed, self.batch)
+        return self._models.knowledge(self.trials, self.seed + len(self.trials), self.batch)
 
     def _next(self) -> Tensor:
         """Coordinates of the next point."""
@@ -420,21 +272,19 @@ class Study:
             return self.space.design(1, self.seed + len(self.trials))[0]
         known = self._knowledge()
         base = self._base(known)
-        models = self._feasibility()
+        models = self._models.feasibility(self.trials)
         if models:
             feasible = any(t.feasible for t in self.trials)
             base = acq.Constrained(base if feasible else None, models)
-        mean, _ = self._marginal(self._models_objective(), known.visited)
+        model = self._models.objective(self.done)
+        mean, _ = self._models.marginal(model, known.visited)
         near = known.visited[mean.topk(min(8, len(mean))).indices]
         box = None
         if self.region is not None:
-            box = self.region.box(near[0], self._lengthscales())
+            box = self.region.box(near[0], self._models.lengthscales(model))
             near = near[((near >= box[0]) & (near <= box[1])).all(1)]
         points, _ = maximize(base, self.space, near=near, box=box, seed=known.seed)
         return self._fresh(points, known)
-
-    def _models_objective(self) -> Surrogate:
-        return self._models["slopes"] if "slopes" in self._models else self._models["objective"]
 
     def _base(self, known: Knowledge) -> acq.Acquisition:
         if self.fidelity is not None:
@@ -442,14 +292,6 @@ class Study:
         if self.environment is not None:
             return self.environment.acquisition(self.space, known)
         return acquisition_named(self.acquisition)(known)
-
-    def _lengthscales(self) -> Tensor:
-        """Lengthscales of the default kernel, shape (dimension,); equal ones for another."""
-        theta, d = self._models_objective().theta, self.space.dimension
-        kernel = self._process.kernel
-        if theta is None or not (isinstance(kernel, Scaled) and isinstance(kernel.base, Matern)):
-            return torch.ones(d, dtype=torch.float64)
-        return torch.exp(theta[1 : 1 + d])
 
     def _fresh(self, points: Tensor, known: Knowledge) -> Tensor:
         """The best point that is not visited or pending; any, when noise makes it worth to look again."""
@@ -468,13 +310,11 @@ class Study:
     def state_dict(self) -> dict[str, Any]:
         """All trials and the model's parameters, as plain data."""
         trials = [{**vars(t), "gradient": dict(t.gradient) if t.gradient else None} for t in self.trials]
-        models = {name: model.state_dict() for name, model in self._models.items()}
-        region = self.region.state_dict() if self.region is not None else None
         return {
             "space": fingerprint(self.space.parameters),
             "trials": trials,
-            "models": models,
-            "region": region,
+            "models": self._models.state_dict(),
+            "region": self.region.state_dict() if self.region is not None else None,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -483,14 +323,8 @@ class Study:
             raise CheckpointMismatch(
                 "The saved study has another space. Make this one with the same parameters."
             )
-        self.trials = [Trial(**{**t, "constraints": tuple(t["constraints"])}) for t in state["trials"]]
-        self._coordinates = {t.number: self.space.encode(t.point) for t in self.trials}
-        self._models = {}
-        for name, saved in state["models"].items():
-            process = self._process if name == "objective" else GaussianProcess()
-            if name != "slopes":
-                self._models[name] = Surrogate(process, self._bayesian, self.seed)
-                self._models[name].load_state_dict(saved)
+        self.trials = [Trial(**t) for t in state["trials"]]
+        self._models.load_state_dict(state["models"])
         if self.region is not None and state["region"] is not None:
             self.region.load_state_dict(state["region"])
 
@@ -508,6 +342,3 @@ class Study:
         for trial in lost:
             self.tell(trial, failed=True)
         return len(lost)
-
-
-__all__ = ["ACQUISITIONS", "Recommendation", "Study", "Trial"]

@@ -54,8 +54,9 @@ class OfValues:
 class Surrogate:
     """A Gaussian process that follows growing data.
 
-    While there are few data its hyper-parameters are found anew at each `update`, from the last ones and one fresh
-    start; later only when a tenth has come on top. In between the posterior grows by blocks.
+    While there are few data its hyper-parameters are found anew at each `update`, from the last ones; later only when
+    a tenth has come on top. Fresh starts are tried whenever a tenth has come on top. In between the posterior grows by
+    blocks.
 
     Args:
         process: the model.
@@ -67,7 +68,7 @@ class Surrogate:
         self.theta: Tensor | None = None
         self.posterior: Any = None
         self.offset, self.scale = 0.0, 1.0
-        self._fitted = 0
+        self._fitted, self._searched = 0, 0
         self._y = torch.empty(0)
 
     def update(self, X: Tensor, y: Tensor, noise: Tensor | None = None) -> AnyPosterior:
@@ -93,9 +94,8 @@ class Surrogate:
         if self.theta is None or len(y) > GROWTH * self._fitted or len(y) < SETTLED:
             few = torch.arange(len(y)) if len(y) <= SUBSET else _subset(values)
             part = None if scaled is None else scaled[few]
-            starts = (4 if self.theta is None else 1) if len(few) <= SETTLED or self.theta is None else 0
-            if len(few) > SETTLED and self.theta is None:
-                starts = 2
+            afresh = len(y) > GROWTH * self._searched
+            starts = 0 if not afresh else 4 if len(few) <= SETTLED else 2
             found = self.process.fit(
                 X[few],
                 values[few],
@@ -106,6 +106,7 @@ class Surrogate:
                 seed=self.seed + len(y),
             )
             self.theta, self._fitted = found.theta, len(y)
+            self._searched = len(y) if afresh else self._searched
             if len(few) == len(y):
                 self.posterior = found
                 return
@@ -120,11 +121,11 @@ class Surrogate:
 
     def state_dict(self) -> dict[str, Any]:
         """The hyper-parameters, from which the next fit starts, and when they were found."""
-        return {"theta": self.theta, "fitted": self._fitted}
+        return {"theta": self.theta, "fitted": self._fitted, "searched": self._searched}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Inverse of `state_dict`; the posterior is made by the next `update`."""
-        self.theta, self._fitted = state["theta"], state["fitted"]
+        self.theta, self._fitted, self._searched = state["theta"], state["fitted"], state["searched"]
 
 
 def _subset(values: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ class TrustRegion:
     failures: int = 0
     best: float = -torch.inf
 
-    def see(self, value: float, done: Any = ()) -> None:
+    def see(self, value: float) -> None:
         """Take in one more value."""
         margin = 1e-3 * abs(self.best) if self.best > -torch.inf else 0.0
         if value > self.best + margin:

@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.special import log_ndtr
 
 from thalweg.blackbox.acquisition.base import Acquisition, averaged
+from thalweg.numerics.bfgs import minimize_many
 from thalweg.numerics.gaussian_process import Posterior, draw_paths
 from thalweg.numerics.gaussian_process.posterior import cholesky
-from thalweg.numerics.lbfgs import minimize_many
 from thalweg.numerics.quasirandom import sobol, sobol_normal
 
 

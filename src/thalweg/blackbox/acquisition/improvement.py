@@ -158,9 +158,10 @@ def noisy_ei(posterior: Posterior, fantasies: int = 32, seed: int = 0) -> NoisyE
     Cost: two Cholesky factorisations of size n once; n^2 + n fantasies operations a point.
     """
     process, X = posterior.process, posterior.X
+    identity = torch.eye(len(X), dtype=X.dtype)
     mean, covariance = posterior.joint(X)
-    values = mean + sobol_normal(fantasies, len(X), seed) @ cholesky(covariance).T
+    values = mean + sobol_normal(fantasies, len(X), seed) @ cholesky(covariance + 1e-8 * identity).T
     theta = process.kernel_theta(posterior.theta)
-    factor = cholesky(process.kernel(theta, X, X) + 1e-6 * torch.eye(len(X), dtype=X.dtype))
+    factor = cholesky(process.kernel(theta, X, X) + 1e-6 * identity)
     weights = torch.cholesky_solve((values - process.basis(X) @ posterior.trend).T, factor).T
     return NoisyEI(replace(posterior, factor=factor), weights, values.amax(1))

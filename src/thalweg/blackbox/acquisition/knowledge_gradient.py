@@ -17,9 +17,9 @@ from torch import Tensor
 from torch.special import log_ndtr
 
 from thalweg.blackbox.acquisition.base import TINY, Acquisition
+from thalweg.numerics.bfgs import minimize_many
 from thalweg.numerics.gaussian_process import Posterior
 from thalweg.numerics.gaussian_process.posterior import cholesky, solve_lower
-from thalweg.numerics.lbfgs import minimize_many
 from thalweg.numerics.quasirandom import sobol_normal
 
 
@@ -143,7 +143,7 @@ class ContinuousKG(Acquisition):
     """The knowledge gradient over the whole cube: for each fantasy the new mean is maximised, not just compared.
 
     The gradient is that of the fantasies' best points held fixed (the envelope theorem; Wu and Frazier, 2016), with
-    common random numbers, so that L-BFGS can climb it where the original takes stochastic steps.
+    common random numbers, so that BFGS can climb it where the original takes stochastic steps.
 
     Args:
         posterior: a single model.

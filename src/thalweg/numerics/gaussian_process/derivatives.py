@@ -28,7 +28,7 @@ class Derivative(Kernel):
 
     >>> from thalweg.numerics.gaussian_process import RBF
     >>> points = torch.tensor([[0.0, 0.0], [0.0, 1.0]])  # f(0) and f'(0): uncorrelated, both of variance one
-    >>> Derivative(RBF())(torch.zeros(1), points, points)
+    >>> Derivative(RBF())(torch.zeros(1), points, points).abs()
     tensor([[1., 0.],
             [0., 1.]])
     """

@@ -84,9 +84,13 @@ class Stationary(Kernel):
         return self.coordinates(d)
 
     def prior(self, d: int) -> Prior:
-        """Lengthscales that grow with the square root of the dimension (Hvarfner, Hellsten and Nardi, 2024)."""
+        """Lengthscales that grow with the square root of the dimension (Hvarfner, Hellsten and Nardi, 2024).
+
+        Their log-normal density of a lengthscale, LN(sqrt 2 + log(d)/2, 3), is one of its logarithm with a mean
+        that is 3 less.
+        """
         d = self.coordinates(d)
-        return [math.sqrt(2.0) + 0.5 * math.log(d)] * d, [math.sqrt(3.0)] * d
+        return [math.sqrt(2.0) - 3.0 + 0.5 * math.log(d)] * d, [math.sqrt(3.0)] * d
 
     @abstractmethod
     def profile(self, squared: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -14,9 +14,9 @@ from torch import Tensor
 from thalweg.core import InvalidProblem, NotFinite
 from thalweg.core.seeding import torch_generator
 from thalweg.core.validation import require
+from thalweg.numerics.bfgs import minimize_many
 from thalweg.numerics.gaussian_process.kernels import Kernel, Matern, Prior, Scaled
 from thalweg.numerics.gaussian_process.posterior import Posterior, cholesky, solve_lower
-from thalweg.numerics.lbfgs import minimize_many
 
 #: Log-normal prior of a learned noise variance, for standardised values, and the least variance it may have.
 NOISE_PRIOR = (-7.0, 3.0)
@@ -160,7 +160,7 @@ class GaussianProcess:
             X, y, noise: the data, as for `posterior`.
             starts: the prior's mean, and draws from it.
             warm: hyper-parameters to start from as well, shape (p,); those of the data before the last few came.
-            iterations: most steps of L-BFGS.
+            iterations: most steps of BFGS.
 
         Cost: some tens of `energy`, for all starts together.
         """
@@ -177,6 +177,7 @@ class GaussianProcess:
             high,
             iterations=iterations,
             tolerance=1e-3,
+            flat=1e-5,
         )
         return self.posterior(found.x[found.values.argmin()], X, y, noise)
 

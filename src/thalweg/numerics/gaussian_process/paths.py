@@ -45,7 +45,7 @@ class Paths:
 
 
 def draw_paths(posterior: Posterior, count: int, seed: int = 0, features: int = 1024) -> Paths:
-    """Draw functions from a single posterior with kernel ``Scaled(RBF())`` or ``Scaled(Matern(...))``.
+    """Draw functions from a single posterior with kernel `RBF` or `Matern`, scaled or not.
 
     Cost: n^2 operations and ``features`` a function; afterwards n + features a point and function.
 
@@ -56,10 +56,10 @@ def draw_paths(posterior: Posterior, count: int, seed: int = 0, features: int = 
     True
     """
     kernel = posterior.process.kernel
-    base = kernel.base if isinstance(kernel, Scaled) else None
+    base, first = (kernel.base, 1) if isinstance(kernel, Scaled) else (kernel, 0)
     if posterior.theta.ndim > 1 or not isinstance(base, RBF | Matern) or base.dims is not None:
         raise InvalidProblem(
-            "draw_paths needs a single model with kernel Scaled(RBF()) or Scaled(Matern(...))."
+            "draw_paths needs a single model with kernel RBF or Matern of all coordinates, Scaled or not."
         )
     generator = torch.Generator().manual_seed(seed)
     theta, X = posterior.theta, posterior.X
@@ -68,9 +68,9 @@ def draw_paths(posterior: Posterior, count: int, seed: int = 0, features: int = 
     if isinstance(base, Matern):  # its spectral density is a multivariate t of 2 nu degrees of freedom
         squares = torch.randn(features, int(2 * base.nu), generator=generator, dtype=X.dtype).square().sum(1)
         normal = normal * torch.sqrt(2 * base.nu / squares)[:, None]
-    frequencies = normal * torch.exp(-theta[1 : 1 + d])
+    frequencies = normal * torch.exp(-theta[first : first + d])
     phases = 2 * math.pi * torch.rand(features, generator=generator, dtype=X.dtype)
-    scale = torch.exp(0.5 * theta[0]) * math.sqrt(2.0 / features)
+    scale = math.sqrt(2.0 / features) * (torch.exp(0.5 * theta[0]) if first else 1.0)
     amplitudes = scale * torch.randn(count, features, generator=generator, dtype=X.dtype)
     noise = posterior.noise.sqrt() * torch.randn(count, len(X), generator=generator, dtype=X.dtype)
     prior = amplitudes @ torch.cos(X @ frequencies.T + phases).T

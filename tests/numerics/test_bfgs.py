@@ -1,4 +1,4 @@
-"""L-BFGS for many starts at once."""
+"""BFGS for many starts at once."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import minimize, rosen, rosen_der
 
-from thalweg.numerics.lbfgs import minimize_many
+from thalweg.numerics.bfgs import minimize_many
 
 
 def rosenbrock(x, starts):

@@ -1,0 +1,167 @@
+"""The models behind a study: of the objective, of each constraint, of crashing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from thalweg.blackbox.choice import Knowledge
+from thalweg.blackbox.space import Real, Space
+from thalweg.blackbox.surrogate import OfValues, Surrogate
+from thalweg.blackbox.trial import Trial
+from thalweg.core import InvalidParameter
+from thalweg.core.validation import require
+from thalweg.numerics.gaussian_process import (
+    Derivative,
+    GaussianProcess,
+    Matern,
+    Scaled,
+    Stationary,
+    with_gradients,
+)
+
+
+@dataclass
+class Models:
+    """Gaussian processes that follow the trials of a study; all for maximisation.
+
+    Args:
+        space: whose coordinates they live in.
+        process: of the objective.
+        sign: -1 to minimise.
+        constraints: how many.
+        bayesian: average over hyper-parameters while there are few data.
+        seed: of their starts.
+    """
+
+    space: Space
+    process: GaussianProcess
+    sign: float
+    constraints: int = 0
+    bayesian: bool = False
+    seed: int = 0
+    held: dict[str, Surrogate] = field(default_factory=dict)
+
+    def encoded(self, trials: Sequence[Trial]) -> Tensor:
+        """Coordinates, shape (n, dimension)."""
+        return torch.tensor([t.u for t in trials], dtype=torch.float64).reshape(-1, self.space.dimension)
+
+    def objective(self, done: Sequence[Trial]) -> Surrogate:
+        """The model of the objective with all data in it.
+
+        Raises:
+            InvalidParameter: there are none.
+        """
+        if not done:
+            raise InvalidParameter("The model has no data: tell the study a value first.")
+        X = self.encoded(done)
+        y = torch.tensor([self.sign * (t.value or 0.0) for t in done], dtype=torch.float64)
+        noise = None
+        if any(t.noise is not None for t in done):
+            noise = torch.tensor([(t.noise or 0.0) ** 2 for t in done], dtype=torch.float64)
+        if any(t.gradient for t in done):
+            return self._with_slopes(X, y, noise, done)
+        return self._updated("objective", self.process, X, y, noise)
+
+    def feasibility(self, trials: Sequence[Trial]) -> list[tuple[Any, float]]:
+        """Posteriors of the constraints, and of crashing, with the bounds they are to stay below."""
+        done, models = [t for t in trials if t.status == "done"], []
+        for i in range(self.constraints):
+            y = torch.tensor([t.constraints[i] for t in done], dtype=torch.float64)
+            model = self._updated(f"constraint {i}", GaussianProcess(Matern()), self.encoded(done), y)
+            models.append((model.posterior, -model.offset / model.scale))
+        told = [t for t in trials if t.status != "pending"]
+        if any(t.status == "failed" for t in told):
+            y = torch.tensor([float(t.status == "failed") for t in told], dtype=torch.float64)
+            model = self._updated("crashes", GaussianProcess(Matern()), self.encoded(told), y)
+            models.append((model.posterior, (0.5 - model.offset) / model.scale))
+        return models
+
+    def knowledge(self, trials: Sequence[Trial], seed: int, batch: str) -> Knowledge:
+        """All that an acquisition of the objective is made of."""
+        done = [t for t in trials if t.status == "done"]
+        model, visited = self.objective(done), self.encoded(done)
+        counting = [i for i, t in enumerate(done) if t.feasible] or list(range(len(done)))
+        if self.process.learn_noise or any(t.noise for t in done):
+            best = float(self.marginal(model, visited[counting])[0].max())
+        else:
+            best = (max(self.sign * (done[i].value or 0.0) for i in counting) - model.offset) / model.scale
+        noise = self._noise(model, done)
+        pending = self.encoded([t for t in trials if t.status == "pending"])
+        return Knowledge(model.posterior, best, visited, pending, noise, seed, batch)
+
+    def marginal(self, model: Surrogate, X: Tensor) -> tuple[Tensor, Tensor]:
+        """Standardised mean and variance at points, shape (n,); over all models of a batch."""
+        mean, variance = (v.reshape(-1, len(X)) for v in model.posterior.predict(X))
+        return mean.mean(0), variance.mean(0) + (mean.var(0) if len(mean) > 1 else 0.0)
+
+    def lengthscales(self, model: Surrogate) -> Tensor:
+        """Lengthscales of a stationary kernel of all coordinates, shape (dimension,); ones for another."""
+        kernel, d = self.process.kernel, self.space.dimension
+        base, first = (kernel.base, 1) if isinstance(kernel, Scaled) else (kernel, 0)
+        if model.theta is None or not isinstance(base, Stationary) or base.dims is not None:
+            return torch.ones(d, dtype=torch.float64)
+        return torch.exp(model.theta[first : first + d])
+
+    def state_dict(self) -> dict[str, Any]:
+        """The hyper-parameters of each."""
+        return {name: model.state_dict() for name, model in self.held.items() if name != "slopes"}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Inverse of `state_dict`."""
+        self.held = {}
+        for name, saved in state.items():
+            process = self.process if name == "objective" else GaussianProcess(Matern())
+            self.held[name] = Surrogate(process, self.bayesian, self.seed)
+            self.held[name].load_state_dict(saved)
+
+    def _noise(self, model: Surrogate, done: Sequence[Trial]) -> float:
+        """Variance of an observation to come, standardised."""
+        learned = self.process.learn_noise and model.theta is not None
+        noise = float(torch.exp(model.theta[-1])) if learned and model.theta is not None else 0.0
+        told = [t.noise for t in done if t.noise is not None]
+        return noise + ((sum(told) / len(told) / model.scale) ** 2 if told else 0.0)
+
+    def _updated(
+        self, name: str, process: GaussianProcess, X: Tensor, y: Tensor, noise: Tensor | None = None
+    ) -> Surrogate:
+        model = self.held.setdefault(name, Surrogate(process, self.bayesian, self.seed))
+        model.update(X, y, noise)
+        return model
+
+    def _with_slopes(self, X: Tensor, y: Tensor, noise: Tensor | None, done: Sequence[Trial]) -> Surrogate:
+        """The model of values and gradients, in coordinates of the cube by the chain rule."""
+        slopes = torch.full_like(X, torch.nan)
+        for i, trial in enumerate(done):
+            for j, (name, parameter) in enumerate(self.space.parameters.items()):
+                if trial.gradient and name in trial.gradient and isinstance(parameter, Real):
+                    width = parameter.high - parameter.low
+                    if parameter.log:
+                        width = trial.point[name] * math.log(parameter.high / parameter.low)
+                    slopes[i, j] = self.sign * width * trial.gradient[name]
+        kernel = self.process.kernel
+        base = kernel.base if isinstance(kernel, Scaled) else kernel
+        require(
+            isinstance(base, Stationary),
+            "Gradients need a stationary kernel, e.g. Matern() or RBF()",
+            got=kernel,
+        )
+        assert isinstance(base, Stationary)
+        process = GaussianProcess(Scaled(Derivative(base)), degree=-1, learn_noise=self.process.learn_noise)
+        model = self.held.setdefault("slopes", Surrogate(process, seed=self.seed))
+        model.offset, model.scale = float(y.mean()), max(float(y.std()) if len(y) > 1 else 1.0, 1e-12)
+        points, values = with_gradients(X, (y - model.offset) / model.scale, slopes / model.scale)
+        if model.posterior is not None and len(model.posterior.inner.X) == len(points):
+            return model  # nothing has come on top
+        known = None
+        if noise is not None:
+            known = (noise / model.scale**2).repeat_interleave(1 + (~torch.isnan(slopes)).sum(1))
+        warm = model.theta
+        fitted = process.fit(points, values, known, starts=4 if warm is None else 1, warm=warm)
+        model.theta, model.posterior = fitted.theta, OfValues(fitted)
+        return model
