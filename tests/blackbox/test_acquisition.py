@@ -34,6 +34,7 @@ from thalweg.blackbox.acquisition import (
     noisy_ei,
     sample_optima,
 )
+from thalweg.blackbox.acquisition.knowledge_gradient import _paired
 from thalweg.core import InvalidParameter
 from thalweg.numerics.gaussian_process import RBF, Derivative, GaussianProcess, Scaled, with_gradients
 
@@ -270,9 +271,7 @@ class TestKnowledgeGradient:
         starts = torch.cat([posterior.X, points(64, 2, 3)])
         best = float(posterior.mean(starts).max())
         whole = ContinuousKG(posterior, best, starts, noise=0.02, samples=8)
-        from thalweg.numerics.quasirandom import sobol_normal
-
-        inner = whole._best_points(X, sobol_normal(8, 1, 0)[:, 0])
+        inner = whole._best_points(X, _paired(8, 1, 0)[:, 0])
         shot = OneShotKG(posterior, best, noise=0.02, samples=8)
         np.testing.assert_allclose(shot(torch.cat([X, inner], 1)), whole(X).exp(), atol=1e-9)
         assert bool(

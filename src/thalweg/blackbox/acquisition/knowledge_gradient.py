@@ -55,6 +55,12 @@ def expected_maximum(a: Tensor, b: Tensor) -> Tensor:
 Observes = Callable[[Tensor], Tensor]
 
 
+def _paired(samples: int, dimension: int, seed: int) -> Tensor:
+    """Normal points and their negatives: the mean of maxima over them is never below the maximum of means."""
+    half = sobol_normal((samples + 1) // 2, dimension, seed)
+    return torch.cat([half, -half])[:samples]
+
+
 @dataclass(frozen=True)
 class KnowledgeGradient(Acquisition):
     """Expected rise of the largest mean among ``targets``, by what evaluating at x shows.
@@ -95,7 +101,7 @@ class KnowledgeGradient(Acquisition):
         if shift.shape[-1] == 1:
             rise = expected_maximum(mean, shift[..., 0])
         else:
-            normal = sobol_normal(self.samples, shift.shape[-1], self.seed)
+            normal = _paired(self.samples, shift.shape[-1], self.seed)
             rise = (mean + torch.einsum("bmr,sr->sbm", shift, normal)).amax(-1).mean(0) - mean.amax(-1)
         return torch.log((rise / (1.0 if self.cost is None else self.cost(x))).clamp_min(TINY))
 
@@ -161,7 +167,7 @@ class ContinuousKG(Acquisition):
     seed: int = 0
 
     def __call__(self, X: Tensor) -> Tensor:
-        normal = sobol_normal(self.samples, 1, self.seed)[:, 0]
+        normal = _paired(self.samples, 1, self.seed)[:, 0]
         best = self._best_points(X.detach(), normal)  # b x samples x d
         return torch.log((self._risen(X, best, normal).mean(1) - self.best).clamp_min(TINY))
 
@@ -205,6 +211,6 @@ class OneShotKG(Acquisition):
     seed: int = 0
 
     def __call__(self, X: Tensor) -> Tensor:
-        normal = sobol_normal(self.samples, 1, self.seed)[:, 0]
+        normal = _paired(self.samples, 1, self.seed)[:, 0]
         whole = ContinuousKG(self.posterior, self.best, X[0, 1:], self.noise, self.samples, self.seed)
         return whole._risen(X[:, :1], X[:, 1:], normal).mean(1) - self.best
