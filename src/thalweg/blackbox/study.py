@@ -24,6 +24,7 @@ from thalweg.blackbox.space import Point, Real, Space
 from thalweg.blackbox.trial import Recommendation, Trial
 from thalweg.blackbox.trust_region import TrustRegion
 from thalweg.core import CheckpointMismatch, InvalidParameter, NotFinite
+from thalweg.core.figure import Figure
 from thalweg.core.fingerprint import fingerprint
 from thalweg.core.storage import load_tree, save_tree
 from thalweg.core.validation import require
@@ -256,6 +257,15 @@ class Study:
         scale = self._models.objective(self.done).scale
         _, values = maximize(acq.LogEI(known.posterior, known.best), self.space, near=known.visited[-8:])
         return scale * math.exp(float(values[0]))
+
+    def plot(self) -> list[Figure]:
+        """Course, slices of the model, importance, the best trials and calibration, as plain data.
+
+        ``thalweg.workbench.render_figures(study.plot(), "page.html", "title")`` makes a page of them.
+        """
+        from thalweg.blackbox.figures import figures
+
+        return figures(self)
 
     @property
     def _sign(self) -> float:

@@ -11,6 +11,7 @@ from thalweg.core.errors import (
     UnknownName,
     UnreadableFile,
 )
+from thalweg.core.figure import Figure, Series
 from thalweg.core.method import Method, State
 from thalweg.core.problem import Problem
 from thalweg.core.result import History, Result
@@ -21,6 +22,7 @@ __all__ = [
     "Callback",
     "Checkpoint",
     "CheckpointMismatch",
+    "Figure",
     "History",
     "InvalidParameter",
     "InvalidProblem",
@@ -31,6 +33,7 @@ __all__ = [
     "Progress",
     "Result",
     "Run",
+    "Series",
     "State",
     "Status",
     "Stop",

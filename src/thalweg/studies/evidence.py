@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import ArrayLike
+
+from thalweg.core.figure import Figure, Series
 
 #: ``smoke`` takes seconds and shows that it runs; ``quick`` the main points; ``paper`` the published setting.
 Scale = Literal["smoke", "quick", "paper"]
@@ -47,42 +48,6 @@ class Verdict:
             "required": _number(self.required),
             "holds": self.holds,
         }
-
-
-@dataclass(frozen=True)
-class Series:
-    """A curve, with an optional band around it."""
-
-    name: str
-    x: list[float]
-    y: list[float]
-    low: list[float] | None = None
-    high: list[float] | None = None
-
-    @classmethod
-    def of(cls, name: str, x: ArrayLike, y: ArrayLike, points: int = 200) -> Series:
-        """A curve of at most ``points`` points; two-dimensional ``y``, (runs, points), gives mean and range."""
-        xs, ys = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
-        pick = np.unique(np.linspace(0, len(xs) - 1, min(points, len(xs))).astype(int))
-        if ys.ndim == 1:
-            return cls(name, xs[pick].tolist(), ys[pick].tolist())
-        mean, low, high = ys.mean(0), ys.min(0), ys.max(0)
-        return cls(name, *(v[pick].tolist() for v in (xs, mean, low, high)))
-
-
-@dataclass(frozen=True)
-class Figure:
-    """Curves, or bars where ``kind`` says so, with the words around them."""
-
-    title: str
-    caption: str
-    x_label: str
-    y_label: str
-    series: Sequence[Series]
-    kind: Literal["lines", "bars", "steps"] = "lines"
-    log_x: bool = False
-    log_y: bool = False
-    categories: Sequence[str] = ()
 
 
 @dataclass(frozen=True)

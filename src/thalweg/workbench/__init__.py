@@ -2,7 +2,7 @@
 
 from thalweg.workbench.compare import Comparison, compare
 from thalweg.workbench.profiles import performance_profile
-from thalweg.workbench.report import render_comparison, render_studies
+from thalweg.workbench.report import render_comparison, render_figures, render_studies
 from thalweg.workbench.reproduce import Record, reproduce
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "compare",
     "performance_profile",
     "render_comparison",
+    "render_figures",
     "render_studies",
     "reproduce",
 ]

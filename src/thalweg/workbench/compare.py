@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from thalweg.core import InvalidParameter, Method, Problem, Result, Stop, ThalwegError, solve
+from thalweg.core import Figure, InvalidParameter, Method, Problem, Result, Series, Stop, ThalwegError, solve
 from thalweg.core.validation import require
-from thalweg.studies import Figure, Series
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from thalweg.studies import Figure, Series
+from thalweg.core import Figure, Series
 from thalweg.workbench.profiles import performance_profile
 
 # Okabe and Ito's palette, told apart with any colour vision, without its black.
@@ -51,7 +51,7 @@ def _traces(figure: Figure) -> list[dict[str, Any]]:
             continue
         traces.extend(_band(series, color))
         line = {"color": color, "width": 2, "shape": "hv" if figure.kind == "steps" else "linear"}
-        mode = "lines+markers" if len(series.x) <= 12 else "lines"
+        mode = "markers" if series.dots else "lines+markers" if len(series.x) <= 12 else "lines"
         traces.append(
             {
                 "type": "scatter",

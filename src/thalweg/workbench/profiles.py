@@ -9,8 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from thalweg.core import InvalidProblem
-from thalweg.studies import Series
+from thalweg.core import InvalidProblem, Series
 
 
 def performance_profile(costs: Mapping[str, Sequence[float]]) -> list[Series]:

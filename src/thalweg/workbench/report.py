@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from thalweg.core import Figure
 from thalweg.core.storage import write_text
-from thalweg.studies import Figure
 from thalweg.workbench.machine import machine
 from thalweg.workbench.plots import plotly_json, profile_figure
 from thalweg.workbench.reproduce import Record
@@ -53,6 +53,12 @@ def render_comparison(comparison: Comparison, path: str | Path) -> Path:
         "foot": _told(machine()),
     }
     return _write(path, "thalweg: the candidates on your problem", [section])
+
+
+def render_figures(figures: Sequence[Figure], path: str | Path, title: str) -> Path:
+    """Write a page of figures to ``path``, atomically; returns it."""
+    section = {"id": "figures", "title": "Figures", "subtitle": "", "verdicts": [], "tables": [], "notes": ""}
+    return _write(path, title, [{**section, "figures": _drawn(figures), "foot": _told(machine())}])
 
 
 def _write(path: str | Path, title: str, sections: list[dict[str, Any]]) -> Path:

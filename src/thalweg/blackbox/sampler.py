@@ -1,0 +1,166 @@
+"""An Optuna sampler: studies live in Optuna's storages, with its workers, pruners and dashboards.
+
+Akiba, Sano, Yanase, Ohta and Koyama (2019), "Optuna".
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from thalweg.blackbox.space import Categorical, Integer, Parameter, Real, Space
+from thalweg.blackbox.study import Study
+from thalweg.blackbox.surrogate import Surrogate
+from thalweg.core import InvalidProblem, MissingExtra
+
+try:
+    import optuna
+    from optuna.distributions import (
+        BaseDistribution,
+        CategoricalDistribution,
+        FloatDistribution,
+        IntDistribution,
+    )
+    from optuna.samplers import BaseSampler
+    from optuna.trial import FrozenTrial, TrialState
+except ImportError:
+    raise MissingExtra("Optuna", "optuna") from None
+
+#: Where Optuna's own samplers keep what a constraints function returned.
+_CONSTRAINTS = "constraints"
+
+
+class ThalwegSampler(BaseSampler):
+    """Bayesian optimisation inside ``optuna.create_study(sampler=ThalwegSampler())``.
+
+    Every suggestion is made from all finished trials of the storage, whoever ran them; running ones are pending
+    and kept clear of. Parameters that are not in every trial (conditional ones) are sampled at random.
+
+    Args:
+        acquisition, noise, batch: as for `Study`.
+        startup: trials spread over the space before the model is asked. Default 2 (d + 1).
+        constraints_func: takes a finished trial, returns values that must be at most zero.
+        seed: makes the suggestions repeatable in one process.
+
+    Raises:
+        MissingExtra: Optuna is not installed.
+        InvalidProblem: a study with several objectives.
+
+    >>> import optuna
+    >>> optuna.logging.set_verbosity(optuna.logging.ERROR)
+    >>> study = optuna.create_study(sampler=ThalwegSampler(noise="none"))
+    >>> study.optimize(lambda t: (t.suggest_float("x", -2, 2) - 0.7) ** 2, n_trials=15)
+    >>> study.best_value < 1e-3
+    True
+    """
+
+    def __init__(
+        self,
+        *,
+        acquisition: str = "auto",
+        noise: str = "learn",
+        batch: str = "joint",
+        startup: int | None = None,
+        constraints_func: Callable[[FrozenTrial], Sequence[float]] | None = None,
+        seed: int = 0,
+    ) -> None:
+        self._options: dict[str, Any] = {"acquisition": acquisition, "noise": noise, "batch": batch}
+        self._startup, self._seed = startup, seed
+        self._constraints_func = constraints_func
+        self._independent = optuna.samplers.RandomSampler(seed)
+        self._search = optuna.search_space.IntersectionSearchSpace()
+        self._held: tuple[Any, dict[str, Surrogate]] = (None, {})
+
+    def reseed_rng(self) -> None:
+        """A stream of its own for each worker of ``n_jobs``."""
+        self._independent.reseed_rng()
+
+    def infer_relative_search_space(
+        self, study: optuna.Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        """The parameters that every finished trial had."""
+        found = self._search.calculate(study)
+        return {name: d for name, d in found.items() if not d.single()}
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """The next point, from all that the storage knows."""
+        if len(study.directions) > 1:
+            raise InvalidProblem("ThalwegSampler is for one objective; this study has several.")
+        if not search_space:
+            return {}
+        space = Space({name: _parameter(d) for name, d in search_space.items()})
+        ours = Study(
+            space,
+            study.direction.name.lower(),
+            constraints=self._constraint_count(study),
+            initial=self._startup,
+            seed=self._seed,
+            **self._options,
+        )
+        if self._held[0] == space:
+            ours._models.held = self._held[1]
+        for other in study.get_trials(deepcopy=False):
+            if other.number != trial.number:
+                self._tell(ours, other)
+        if len(ours.done) < ours.initial:
+            u = space.design(max(ours.initial, trial.number + 1), self._seed)[trial.number]
+            point = space.decode(u)
+        else:
+            ours.seed += trial.number  # workers that know the same must not ask the same
+            point = ours.ask().point
+        self._held = (space, ours._models.held)
+        return {name: _value(search_space[name], point[name]) for name in search_space}
+
+    def sample_independent(
+        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """A random value of a parameter that is not in every trial."""
+        return self._independent.sample_independent(study, trial, param_name, param_distribution)
+
+    def after_trial(
+        self, study: optuna.Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
+    ) -> None:
+        """Keep the constraints of a finished trial in the storage."""
+        if self._constraints_func is not None and state == TrialState.COMPLETE:
+            found = [float(c) for c in self._constraints_func(trial)]
+            study._storage.set_trial_system_attr(trial._trial_id, _CONSTRAINTS, found)
+
+    def _constraint_count(self, study: optuna.Study) -> int:
+        counts = [len(t.system_attrs.get(_CONSTRAINTS, ())) for t in study.get_trials(deepcopy=False)]
+        return max(counts, default=0)
+
+    def _tell(self, ours: Study, other: FrozenTrial) -> None:
+        """Add one of Optuna's trials to ours, unless it lies in another space."""
+        try:
+            point = {name: other.params[name] for name in ours.space.parameters}
+            own = ours._added(point)
+        except (KeyError, ValueError):
+            return
+        if other.state == TrialState.COMPLETE and other.value is not None and math.isfinite(other.value):
+            constraints = other.system_attrs.get(_CONSTRAINTS, [0.0] * ours.constraints)
+            ours.tell(own, other.value, constraints=constraints)
+        elif other.state == TrialState.FAIL:
+            ours.tell(own, failed=True)
+        elif other.state != TrialState.RUNNING:
+            ours.trials.pop()  # pruned, or only waiting
+
+
+def _parameter(distribution: BaseDistribution) -> Parameter:
+    if isinstance(distribution, FloatDistribution):
+        return Real(distribution.low, distribution.high, log=distribution.log)
+    if isinstance(distribution, IntDistribution):
+        return Integer(distribution.low, distribution.high, log=distribution.log)
+    assert isinstance(distribution, CategoricalDistribution)
+    return Categorical(distribution.choices)
+
+
+def _value(distribution: BaseDistribution, value: Any) -> Any:
+    """The value on the distribution's grid, where it has steps."""
+    step = getattr(distribution, "step", None)
+    if isinstance(distribution, FloatDistribution | IntDistribution) and step not in (None, 1):
+        steps = round((value - distribution.low) / step)
+        value = min(distribution.low + steps * step, distribution.high)
+    return value

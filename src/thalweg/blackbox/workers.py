@@ -1,0 +1,168 @@
+"""Evaluate the trials of a study in parallel: a Python function, or a command of the shell."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from thalweg.blackbox.space import Point
+from thalweg.blackbox.study import Study
+from thalweg.blackbox.trial import Trial
+from thalweg.core import InvalidParameter
+from thalweg.core.validation import require
+
+
+class EvaluationFailed(Exception):
+    """A trial that brought no value; the message says why."""
+
+
+@dataclass
+class Command:
+    """A program whose last line of output is the value.
+
+    Args:
+        words: the program and its arguments; ``{x}`` stands for the parameter x. One that does not matter in a
+            point is left empty.
+        timeout: seconds after which it, and whatever it has started, is ended and the trial failed.
+
+    >>> Command(["echo", "{x}"])({"x": 2.5})
+    2.5
+    """
+
+    words: Sequence[str]
+    timeout: float | None = None
+    _running: set[int] = field(default_factory=set, repr=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+    _closed: bool = field(default=False, repr=False)
+
+    def check(self, study: Study) -> None:
+        """Refuse placeholders that are no parameters, and parameters that are nowhere."""
+        blank = dict.fromkeys(study.space.parameters, "")
+        for word in self.words:
+            try:
+                word.format(**blank)
+            except (KeyError, IndexError, ValueError) as error:
+                raise InvalidParameter(
+                    f"The command has {word!r}, but the space has {', '.join(blank)}; {type(error).__name__}: {error}."
+                ) from None
+        missing = [name for name in blank if not any("{" + name in word for word in self.words)]
+        require(not missing, "The command does not mention every parameter of the space", got=missing)
+
+    def __call__(self, point: Point) -> float:
+        """Run it at a point.
+
+        Raises:
+            EvaluationFailed: it could not be started, timed out, ended with an error, or printed no number.
+        """
+        values = {name: point.get(name, "") for name in {*point, *self._names()}}
+        words = [word.format(**values) for word in self.words]
+        try:
+            # A session of its own: what it starts can be ended with it, and a Ctrl-C is ours to handle.
+            process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, start_new_session=True)
+        except OSError as error:
+            raise EvaluationFailed(f"{words[0]} could not be started: {error.strerror}") from None
+        with self._lock:
+            self._running.add(process.pid)
+            if self._closed:
+                _end(process.pid)
+        try:
+            output, _ = process.communicate(timeout=self.timeout)
+        except subprocess.TimeoutExpired:
+            _end(process.pid)
+            process.communicate()
+            raise EvaluationFailed(f"no answer in {self.timeout:g} s") from None
+        finally:
+            with self._lock:
+                self._running.discard(process.pid)
+        if process.returncode:
+            what = f"signal {-process.returncode}" if process.returncode < 0 else f"exit {process.returncode}"
+            raise EvaluationFailed(what)
+        lines = output.split("\n")
+        last = next((line.strip() for line in reversed(lines) if line.strip()), "")
+        try:
+            return float(last)
+        except ValueError:
+            raise EvaluationFailed(f"last line {last[:40]!r} is no number") from None
+
+    def close(self) -> None:
+        """End every run, and each one to come."""
+        with self._lock:
+            self._closed = True
+            for pid in self._running:
+                _end(pid)
+
+    def _names(self) -> set[str]:
+        import string
+
+        return {name for word in self.words for _, name, _, _ in string.Formatter().parse(word) if name}
+
+
+def _end(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
+
+
+Watch = Callable[[Trial, str], None]
+
+
+def evaluate(
+    study: Study,
+    function: Callable[[Point], float],
+    trials: int,
+    *,
+    parallel: int = 1,
+    path: str | Path | None = None,
+    watch: Watch = lambda trial, message: None,
+) -> bool:
+    """Evaluate until the study has ``trials`` of them; returns whether it got there.
+
+    Trials that an earlier run left pending are evaluated first. A function that raises `EvaluationFailed` or an
+    arithmetic error has failed at that point. Ctrl-C ends the running ones and returns False; they are pending then.
+
+    Args:
+        parallel: how many at once, each in a thread: for functions that wait for a process or for another machine.
+        path: where the study is kept, after every answer.
+        watch: called with each finished trial and a message where it failed.
+    """
+    require(trials >= 1 and parallel >= 1, "evaluate needs trials, parallel >= 1", got=(trials, parallel))
+    waiting = [t for t in study.trials if t.status == "pending"]
+    running: dict[Future[float], Trial] = {}
+    with ThreadPoolExecutor(parallel) as pool:
+        try:
+            while True:
+                while len(running) < parallel and (waiting or len(study.trials) < trials):
+                    trial = waiting.pop(0) if waiting else study.ask()
+                    running[pool.submit(function, trial.point)] = trial
+                if path is not None:
+                    study.save(path)
+                if not running:
+                    return True
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    trial = running.pop(future)
+                    watch(*_told(study, trial, future))
+        except KeyboardInterrupt:
+            if isinstance(function, Command):
+                function.close()
+            for future in running:
+                future.cancel()
+            if path is not None:
+                study.save(path)
+            return False
+
+
+def _told(study: Study, trial: Trial, future: Future[float]) -> tuple[Trial, str]:
+    try:
+        value = future.result()
+    except (EvaluationFailed, ArithmeticError) as error:
+        return study.tell(trial, failed=True), str(error) or type(error).__name__
+    if not math.isfinite(value):
+        return study.tell(trial, failed=True), f"the value is {value}"
+    return study.tell(trial, value), ""

@@ -1,0 +1,88 @@
+"""``thalweg solve blackbox``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from thalweg.cli.options import Json, Seed
+
+
+def solve_blackbox(
+    command: Annotated[
+        list[str],
+        typer.Argument(
+            help="After --: the program, with {name} where a parameter goes. Its last line is the value."
+        ),
+    ],
+    space: Annotated[Path, typer.Option(help="The parameters, a TOML file with a table for each.")],
+    trials: Annotated[int, typer.Option(help="Evaluations in all, those of earlier runs included.")] = 50,
+    parallel: Annotated[int, typer.Option(help="Evaluations at once.")] = 1,
+    maximize: Annotated[bool, typer.Option("--maximize", help="Look for the largest value.")] = False,
+    timeout: Annotated[float | None, typer.Option(help="Seconds until an evaluation counts as hung.")] = None,
+    study: Annotated[
+        Path, typer.Option(help="Where the study is kept; the same command goes on from there.")
+    ] = Path("blackbox.study"),
+    acquisition: Annotated[str, typer.Option(help="auto, logei, noisy-ei, kg, mes, ucb, ...")] = "auto",
+    exact: Annotated[bool, typer.Option("--exact", help="The values have no noise.")] = False,
+    report: Annotated[Path | None, typer.Option(help="Write a page with curves and slices here.")] = None,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Optimise a program: evaluate it where it is worth most, several at once.
+
+    An evaluation that ends with an error, prints no number or hangs is a failed trial, and such places are avoided.
+    Ctrl-C ends with the best point so far. Exit status 1 if it was interrupted or nothing succeeded.
+
+    Example: thalweg solve blackbox --space space.toml --trials 50 --parallel 4 -- ./simulate.sh {x} {y}
+    """
+    from thalweg.blackbox import Space, Study
+    from thalweg.blackbox.workers import Command, evaluate
+
+    ours = Study(
+        Space.from_toml(space),
+        "maximize" if maximize else "minimize",
+        acquisition=acquisition,
+        noise="none" if exact else "learn",
+        seed=seed,
+    )
+    program = Command(command, timeout)
+    program.check(ours)
+    if study.exists():
+        ours.load(study)
+        typer.echo(f"Going on with {study}: {len(ours.trials)} trials.", err=True)
+
+    def watch(trial: Any, message: str) -> None:
+        best = ours.best
+        outcome = f"failed: {message}" if message else f"{trial.value:.6g}"
+        so_far = "" if best is None else f"  best {best.value:.6g}"
+        typer.echo(f"{trial.number + 1:4d}/{trials}  {outcome}{so_far}  {_words(trial.point)}", err=True)
+
+    complete = evaluate(ours, program, trials, parallel=parallel, path=study, watch=watch)
+    told: dict[str, Any] = {"complete": complete, "trials": len(ours.trials)}
+    told["failed"] = sum(t.status == "failed" for t in ours.trials)
+    if ours.done:
+        found, best = ours.recommend(), ours.best
+        told |= {"point": found.point, "mean": found.mean, "std": found.std}
+        told["best"] = None if best is None else {"point": best.point, "value": best.value}
+        if report is not None:
+            from thalweg.workbench import render_figures
+
+            render_figures(ours.plot(), report, "thalweg: the black box")
+    if as_json:
+        typer.echo(json.dumps(told))
+    elif not ours.done:
+        typer.echo(
+            f"No trial of {len(ours.trials)} succeeded. Run the command by hand at a point to see why."
+        )
+    else:
+        typer.echo(f"Use {_words(found.point)}: {found.mean:.6g} +- {found.std:.2g}")
+        typer.echo(f"{'Done' if complete else 'Interrupted'}; kept in {study}.")
+    raise typer.Exit(0 if complete and ours.done else 1)
+
+
+def _words(point: dict[str, Any]) -> str:
+    return " ".join(f"{name}={v:.6g}" if isinstance(v, float) else f"{name}={v}" for name, v in point.items())
