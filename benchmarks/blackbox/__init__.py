@@ -1,0 +1,153 @@
+"""18: seconds a suggestion and regret, against BoTorch, scikit-optimize and Optuna's samplers. One thread each."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import optuna
+import torch
+from botorch.acquisition import LogExpectedImprovement
+from botorch.fit import fit_gpytorch_mll
+from botorch.models import SingleTaskGP
+from botorch.models.transforms import Standardize
+from botorch.optim import optimize_acqf
+from gpytorch.mlls import ExactMarginalLogLikelihood
+from skopt import Optimizer as SkoptOptimizer
+
+from benchmarks.blackbox.functions import ACKLEY6, BRANIN, HARTMANN6, LEVY6, TestFunction, levy
+from benchmarks.race import Row
+from thalweg.blackbox import Real, Study
+from thalweg.numerics.quasirandom import sobol
+
+Vector = np.ndarray[Any, Any]
+#: An optimizer: told initial points and values, it is asked for a point and told what came out, again and again.
+Loop = Callable[[TestFunction, Vector, Vector, int, int], tuple[Vector, list[float]]]
+
+SEEDS = 20
+RACES = ((BRANIN, 30), (HARTMANN6, 50), (ACKLEY6, 50), (LEVY6, 50))
+SIZES = tuple((n, d) for n in (20, 100, 500, 2000) for d in (2, 6, 20))
+
+
+def rows() -> Iterator[Row]:
+    """All rows, the suggestions' times first."""
+    warnings.filterwarnings("ignore")
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    torch.set_num_threads(1)
+    for n, d in SIZES:
+        yield from suggestion(n, d)
+    for function, evaluations in RACES:
+        yield regret(function, evaluations)
+
+
+def suggestion(n: int, d: int, count: int = 4) -> Iterator[Row]:
+    """Mean seconds of ``count`` suggestions in a row from n data on, our first and only cold fit included."""
+    function = TestFunction("Levy", d, levy, 0.0)
+    X = sobol(n, d, 0).numpy()
+    y = np.array([function(x) for x in X])
+    peers = {"BoTorch LogEI": botorch_loop, "Optuna TPE": optuna_loop(optuna.samplers.TPESampler)}
+    if n <= 500:
+        peers["Optuna GPSampler"] = optuna_loop(optuna.samplers.GPSampler)
+        peers["scikit-optimize"] = skopt_loop
+    ours = float(np.mean(our_loop(function, X, y, count, 0)[1]))
+    for name, loop in peers.items():
+        few = count if n <= 100 else 1
+        yield Row(
+            "18", f"suggestion, n = {n}, d = {d}", ours, name, float(np.mean(loop(function, X, y, few, 0)[1]))
+        )
+
+
+def regret(function: TestFunction, evaluations: int, seeds: int = SEEDS) -> Row:
+    """Median regret over paired seeds, and seconds a suggestion; the same initial points for both."""
+    found: dict[str, list[float]] = {"ours": [], "peer": []}
+    seconds: dict[str, list[float]] = {"ours": [], "peer": []}
+    for seed in range(seeds):
+        X = sobol(2 * (function.dimension + 1), function.dimension, seed).numpy()
+        y = np.array([function(x) for x in X])
+        for name, loop in (("ours", our_loop), ("peer", botorch_loop)):
+            values, times = loop(function, X, y, evaluations - len(X), seed)
+            found[name].append(float(min(y.min(), values.min())) - function.minimum)
+            seconds[name] += times
+    median = {name: float(np.median(values)) for name, values in found.items()}
+    workload = f"{function.name}, {evaluations} evaluations, {seeds} seeds (accuracy: median regret)"
+    times_ = [float(np.mean(seconds[name])) for name in ("ours", "peer")]
+    return Row("18", workload, times_[0], "BoTorch LogEI", times_[1], median["ours"], median["peer"])
+
+
+def our_loop(
+    function: TestFunction, X: Vector, y: Vector, count: int, seed: int
+) -> tuple[Vector, list[float]]:
+    names = [f"x{i}" for i in range(function.dimension)]
+    study = Study({name: Real(0.0, 1.0) for name in names}, initial=len(X), seed=seed)
+    for x, value in zip(X, y, strict=True):
+        study.tell(dict(zip(names, map(float, x), strict=True)), float(value))
+    values, times = [], []
+    for _ in range(count):
+        start = time.perf_counter()
+        trial = study.ask()
+        times.append(time.perf_counter() - start)
+        values.append(function(np.array([trial[name] for name in names])))
+        study.tell(trial, values[-1])
+    return np.array(values), times
+
+
+def botorch_loop(
+    function: TestFunction, X: Vector, y: Vector, count: int, seed: int
+) -> tuple[Vector, list[float]]:
+    """As BoTorch's tutorials do: a fresh SingleTaskGP, log-EI, 10 restarts of 512 raw samples."""
+    torch.manual_seed(seed)
+    inputs, outputs = torch.from_numpy(X).clone(), -torch.from_numpy(y)[:, None]
+    bounds = torch.stack([torch.zeros(X.shape[1]), torch.ones(X.shape[1])]).double()
+    values, times = [], []
+    for _ in range(count):
+        start = time.perf_counter()
+        model = SingleTaskGP(inputs, outputs, outcome_transform=Standardize(1))
+        fit_gpytorch_mll(ExactMarginalLogLikelihood(model.likelihood, model))
+        worth = LogExpectedImprovement(model, outputs.max())
+        candidate, _ = optimize_acqf(worth, bounds=bounds, q=1, num_restarts=10, raw_samples=512)
+        times.append(time.perf_counter() - start)
+        values.append(function(candidate[0].numpy()))
+        inputs = torch.cat([inputs, candidate])
+        outputs = torch.cat([outputs, outputs.new_tensor([[-values[-1]]])])
+    return np.array(values), times
+
+
+def optuna_loop(sampler: Callable[..., Any]) -> Loop:
+    def loop(
+        function: TestFunction, X: Vector, y: Vector, count: int, seed: int
+    ) -> tuple[Vector, list[float]]:
+        space = {f"x{i}": optuna.distributions.FloatDistribution(0.0, 1.0) for i in range(X.shape[1])}
+        study = optuna.create_study(sampler=sampler(seed=seed))
+        for x, value in zip(X, y, strict=True):
+            params = dict(zip(space, map(float, x), strict=True))
+            study.add_trial(optuna.trial.create_trial(params=params, distributions=space, value=float(value)))
+        values, times = [], []
+        for _ in range(count):
+            start = time.perf_counter()
+            trial = study.ask(space)
+            times.append(time.perf_counter() - start)
+            values.append(function(np.array([trial.params[name] for name in space])))
+            study.tell(trial, values[-1])
+        return np.array(values), times
+
+    return loop
+
+
+def skopt_loop(
+    function: TestFunction, X: Vector, y: Vector, count: int, seed: int
+) -> tuple[Vector, list[float]]:
+    optimizer = SkoptOptimizer([(0.0, 1.0)] * X.shape[1], "GP", n_initial_points=1, random_state=seed)
+    optimizer.tell(X[:-1].tolist(), y[:-1].tolist(), fit=False)
+    values, times = [], []
+    last, value = X[-1].tolist(), float(y[-1])
+    for _ in range(count):
+        start = time.perf_counter()
+        optimizer.tell(last, value)  # fits, and looks for the next point
+        last = optimizer.ask()
+        times.append(time.perf_counter() - start)
+        value = function(np.array(last))
+        values.append(value)
+    return np.array(values), times
