@@ -18,9 +18,9 @@ from botorch.optim import optimize_acqf
 from gpytorch.mlls import ExactMarginalLogLikelihood
 from skopt import Optimizer as SkoptOptimizer
 
-from benchmarks.blackbox.functions import ACKLEY6, BRANIN, HARTMANN6, LEVY6, TestFunction, levy
 from benchmarks.race import Row
 from thalweg.blackbox import Real, Study
+from thalweg.blackbox.functions import ACKLEY6, BRANIN, HARTMANN6, LEVY6, TestFunction, levy
 from thalweg.numerics.quasirandom import sobol
 
 Vector = np.ndarray[Any, Any]
@@ -37,6 +37,7 @@ def rows() -> Iterator[Row]:
     warnings.filterwarnings("ignore")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     torch.set_num_threads(1)
+    list(suggestion(10, 2))  # what loads and compiles on first use
     for n, d in SIZES:
         yield from suggestion(n, d)
     for function, evaluations in RACES:

@@ -151,7 +151,19 @@ SYSTEMS = (
         "online",
     ),
     System(
-        "18", "bayesian-optimization", "A tutorial on Bayesian optimization", "arXiv 1807.02811", "blackbox"
+        "18",
+        "bayesian-optimization",
+        "A tutorial on Bayesian optimization",
+        "arXiv 1807.02811",
+        "blackbox",
+        (
+            "blackbox.Study",
+            "blackbox.Space",
+            "blackbox.Fidelity",
+            "blackbox.Environment",
+            "blackbox.BayesianOptimization",
+        ),
+        "bayesian_optimization",
     ),
     System(
         "19",

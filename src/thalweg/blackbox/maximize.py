@@ -27,7 +27,6 @@ def maximize(
     near: Tensor | None = None,
     box: tuple[Tensor, Tensor] | None = None,
     fixed: dict[int, float] | None = None,
-    iterations: int = 25,
     seed: int = 0,
 ) -> tuple[Tensor, Tensor]:
     """Points of the space, best first, shape (k, dimension), and their scores, shape (k,).
@@ -57,6 +56,8 @@ def maximize(
             (gradient,) = torch.autograd.grad(value.sum(), leaf)
         return value.detach(), torch.nan_to_num(gradient)
 
+    # Where the next evaluation comes from need not be found to many digits: the model moves with it.
+    iterations = 12 + 2 * d
     found = minimize_many(fall, first, low, high, iterations=iterations, tolerance=1e-4, flat=1e-5)
     points = space.snap(found.x)
     if space.continuous and space.allowed is None:

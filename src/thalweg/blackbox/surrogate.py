@@ -16,8 +16,10 @@ from thalweg.numerics.gaussian_process import (
     standardised,
 )
 
-#: Data from which the hyper-parameters are found anew only when this share has come on top; and on a subset only.
-SETTLED, GROWTH, SUBSET = 60, 1.1, 1000
+#: Data from which the hyper-parameters are found anew only when a tenth has come on top.
+SETTLED, GROWTH = 60, 1.1
+#: Data that fresh starts are tried on, and that the hyper-parameters are found on.
+SEARCHED, SUBSET = 200, 1000
 #: Data up to which the posterior is exact.
 EXACT = 2500
 
@@ -92,28 +94,34 @@ class Surrogate:
             self.posterior = self.process.fit_bayes(X, values, scaled, seed=self.seed)
             return
         if self.theta is None or len(y) > GROWTH * self._fitted or len(y) < SETTLED:
-            few = torch.arange(len(y)) if len(y) <= SUBSET else _subset(values)
-            part = None if scaled is None else scaled[few]
-            afresh = len(y) > GROWTH * self._searched
-            starts = 0 if not afresh else 4 if len(few) <= SETTLED else 2
-            found = self.process.fit(
-                X[few],
-                values[few],
-                part,
-                starts=starts,
-                warm=self.theta,
-                iterations=40,
-                seed=self.seed + len(y),
-            )
+            found = self._searched_for(X, values, scaled)
             self.theta, self._fitted = found.theta, len(y)
-            self._searched = len(y) if afresh else self._searched
-            if len(few) == len(y):
+            if len(found.X) == len(y):
                 self.posterior = found
                 return
         if len(y) > EXACT:
             self.posterior = sparse_posterior(self.process, self.theta, X, values, scaled)
         else:
             self.posterior = self.process.posterior(self.theta, X, values, scaled)
+
+    def _searched_for(self, X: Tensor, y: Tensor, noise: Tensor | None) -> Posterior:
+        """The most probable hyper-parameters: fresh starts on few data, then a climb on more from the best of all."""
+        warm, n = self.theta, len(y)
+
+        def fit(count: int, starts: int, iterations: int) -> Posterior:
+            few = _subset(y, count)
+            part = None if noise is None else noise[few]
+            return self.process.fit(
+                X[few], y[few], part, starts=starts, warm=warm, iterations=iterations, seed=self.seed + n
+            )
+
+        if n > GROWTH * self._searched:
+            self._searched = n
+            found = fit(SEARCHED, 4, 40)
+            if n <= SEARCHED:
+                return found
+            warm = found.theta
+        return fit(SUBSET, 0, 40 if n <= SEARCHED else 15)
 
     def to_values(self, standard: Tensor) -> Tensor:
         """Means in the units of the data."""
@@ -128,9 +136,11 @@ class Surrogate:
         self.theta, self._fitted, self._searched = state["theta"], state["fitted"], state["searched"]
 
 
-def _subset(values: Tensor) -> Tensor:
-    """The best half of ``SUBSET`` and as many drawn from the rest: where it matters, and everywhere."""
+def _subset(values: Tensor, count: int) -> Tensor:
+    """At most ``count``: the best half, and as many drawn from the rest: where it matters, and everywhere."""
+    if len(values) <= count:
+        return torch.arange(len(values))
     order = values.argsort(descending=True)
-    rest = order[SUBSET // 2 :]
-    drawn = torch.randperm(len(rest), generator=torch.Generator().manual_seed(len(values)))[: SUBSET // 2]
-    return torch.cat([order[: SUBSET // 2], rest[drawn]])
+    rest = order[count // 2 :]
+    drawn = torch.randperm(len(rest), generator=torch.Generator().manual_seed(len(values)))[: count // 2]
+    return torch.cat([order[: count // 2], rest[drawn]])
