@@ -20,6 +20,7 @@ from thalweg.blackbox import (
     Real,
     Space,
     Study,
+    surrogate,
 )
 from thalweg.blackbox.trust_region import TrustRegion
 from thalweg.core import (
@@ -30,7 +31,7 @@ from thalweg.core import (
     NotFinite,
     UnknownName,
 )
-from thalweg.numerics.gaussian_process import RBF
+from thalweg.numerics.gaussian_process import RBF, SparsePosterior
 
 LINE = {"x": Real(-2.0, 2.0)}
 SQUARE = {"x": Real(-5.0, 10.0), "y": Real(0.0, 15.0)}
@@ -168,6 +169,18 @@ class TestOptimising:
         run(study, parabola, 8)
         assert 0 <= study.expected_gain() < 0.2 * before
 
+    def test_past_a_few_thousand_data_the_model_is_sparse(self, monkeypatch):
+        monkeypatch.setattr(surrogate, "EXACT", 20)
+        study = Study(SQUARE)
+        rng = np.random.default_rng(0)
+        for _ in range(40):
+            point = {"x": rng.uniform(-5, 10), "y": rng.uniform(0, 15)}
+            study.tell(point, branin(point))
+        run(study, branin, 6)
+        assert isinstance(study._models.held["objective"].posterior, SparsePosterior)
+        study.ask(2)
+        assert study.best.value < 1.0
+
     def test_hundreds_of_evaluations_in_twenty_dimensions_with_a_trust_region(self):
         space = {f"x{i}": Real(-5.0, 5.0) for i in range(20)}
 
@@ -267,7 +280,8 @@ class TestExtensions:
 
 
 class TestKeeping:
-    def test_a_saved_study_goes_on_with_the_same_suggestions(self, tmp_path):
+    def test_a_saved_study_goes_on_with_the_same_suggestions(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(surrogate, "SETTLED", 9)  # so that the posterior grows by blocks
         whole = run(Study(SQUARE, seed=4), branin, 15)
         half = run(Study(SQUARE, seed=4), branin, 10)
         half.save(tmp_path / "study")

@@ -109,7 +109,10 @@ class ThalwegSampler(BaseSampler):
             u = space.design(max(ours.initial, trial.number + 1), self._seed)[trial.number]
             point = space.decode(u)
         else:
-            ours.seed += trial.number  # workers that know the same must not ask the same
+            # Workers that know the same must not ask the same: those before us are taken to go to the best points.
+            for _ in range(self._undecided(study, trial, space)):
+                ours.ask()
+            ours.seed += trial.number
             point = ours.ask().point
         self._held = (space, ours._models.held)
         return {name: _value(search_space[name], point[name]) for name in search_space}
@@ -127,6 +130,11 @@ class ThalwegSampler(BaseSampler):
         if self._constraints_func is not None and state == TrialState.COMPLETE:
             found = [float(c) for c in self._constraints_func(trial)]
             study._storage.set_trial_system_attr(trial._trial_id, _CONSTRAINTS, found)
+
+    def _undecided(self, study: optuna.Study, trial: FrozenTrial, space: Space) -> int:
+        """How many trials are running before this one whose parameters are not in the storage yet."""
+        running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        return sum(t.number < trial.number and not set(space.parameters) <= set(t.params) for t in running)
 
     def _constraint_count(self, study: optuna.Study) -> int:
         counts = [len(t.system_attrs.get(_CONSTRAINTS, ())) for t in study.get_trials(deepcopy=False)]

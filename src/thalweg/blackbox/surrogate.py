@@ -72,22 +72,33 @@ class Surrogate:
         self.offset, self.scale = 0.0, 1.0
         self._fitted, self._searched = 0, 0
         self._y = torch.empty(0)
+        self._blocks: list[int] = []  # numbers of data at the last whole posterior, and after each growth
 
     def update(self, X: Tensor, y: Tensor, noise: Tensor | None = None) -> AnyPosterior:
         """The posterior of standardised values given all data: points (n, d), values (n,), noise variances (n,)."""
         same = len(y) >= len(self._y) and torch.equal(y[: len(self._y)], self._y)
-        due = self.posterior is None or len(y) < SETTLED or len(y) > GROWTH * self._fitted or not same
+        if self.posterior is None and self._blocks and len(y) >= self._blocks[-1]:
+            self._rebuild(X, y, noise)
+        made = self.posterior is not None and same
+        if made and len(y) == len(self._y):
+            return self._current()
+        due = not made or len(y) < SETTLED or len(y) > GROWTH * self._fitted
         if due or len(y) > EXACT:
             self._refit(X, y, noise)
         elif len(y) > len(self._y):
             k = len(self._y)
             more = None if noise is None else noise[k:] / self.scale**2
             self.posterior = self.posterior.grow(X[k:], (y[k:] - self.offset) / self.scale, more)
+            self._blocks.append(len(y))
         self._y = y.clone()
+        return self._current()
+
+    def _current(self) -> AnyPosterior:
         posterior: AnyPosterior = self.posterior
         return posterior
 
     def _refit(self, X: Tensor, y: Tensor, noise: Tensor | None) -> None:
+        self._blocks = [len(y)]
         values, self.offset, self.scale = standardised(y)
         scaled = None if noise is None else noise / self.scale**2
         if self.bayesian and len(y) <= SETTLED:
@@ -96,13 +107,28 @@ class Surrogate:
         if self.theta is None or len(y) > GROWTH * self._fitted or len(y) < SETTLED:
             found = self._searched_for(X, values, scaled)
             self.theta, self._fitted = found.theta, len(y)
-            if len(found.X) == len(y):
+            if len(found.X) == len(y) <= EXACT:
                 self.posterior = found
                 return
         if len(y) > EXACT:
             self.posterior = sparse_posterior(self.process, self.theta, X, values, scaled)
         else:
             self.posterior = self.process.posterior(self.theta, X, values, scaled)
+
+    def _rebuild(self, X: Tensor, y: Tensor, noise: Tensor | None) -> None:
+        """The posterior that a saved one was, by the same steps and so with the same bits."""
+        first, *later = self._blocks
+        values, self.offset, self.scale = standardised(y[:first])
+        scaled = None if noise is None else noise / self.scale**2
+        if self.theta is None or first > EXACT:
+            self._refit(X[:first], y[:first], None if noise is None else noise[:first])
+        else:
+            part = None if scaled is None else scaled[:first]
+            self.posterior = self.process.posterior(self.theta, X[:first], values, part)
+        for low, high in zip(self._blocks, later, strict=False):
+            more = None if scaled is None else scaled[low:high]
+            self.posterior = self.posterior.grow(X[low:high], (y[low:high] - self.offset) / self.scale, more)
+        self._blocks, self._y = [first, *later], y[: [first, *later][-1]].clone()
 
     def _searched_for(self, X: Tensor, y: Tensor, noise: Tensor | None) -> Posterior:
         """The most probable hyper-parameters: fresh starts on few data, then a climb on more from the best of all."""
@@ -128,12 +154,14 @@ class Surrogate:
         return self.offset + self.scale * standard
 
     def state_dict(self) -> dict[str, Any]:
-        """The hyper-parameters, from which the next fit starts, and when they were found."""
-        return {"theta": self.theta, "fitted": self._fitted, "searched": self._searched}
+        """The hyper-parameters, and how the posterior has grown since they were found."""
+        counts = {"fitted": self._fitted, "searched": self._searched, "blocks": self._blocks}
+        return {"theta": self.theta, **counts}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Inverse of `state_dict`; the posterior is made by the next `update`."""
+        """Inverse of `state_dict`; the posterior is made again by the next `update`."""
         self.theta, self._fitted, self._searched = state["theta"], state["fitted"], state["searched"]
+        self._blocks = list(state["blocks"])
 
 
 def _subset(values: Tensor, count: int) -> Tensor:

@@ -31,7 +31,7 @@ class Optima:
 def sample_optima(posterior: Posterior, count: int = 16, seed: int = 0) -> Optima:
     """Maximise ``count`` functions drawn from a single posterior, each from its best few of 512 points."""
     paths = draw_paths(posterior, count, seed)
-    d, tried = posterior.X.shape[1], 3
+    d, tried = posterior.X.shape[1], 2
     raw = torch.cat([sobol(512, d, seed), posterior.X])
     first = raw[paths(raw).topk(tried, dim=1).indices]  # count x tried x d
 
@@ -43,7 +43,7 @@ def sample_optima(posterior: Posterior, count: int = 16, seed: int = 0) -> Optim
             (gradient,) = torch.autograd.grad(value.sum(), leaf)
         return value.detach(), gradient
 
-    found = minimize_many(fall, first.reshape(-1, d), 0.0, 1.0, iterations=40)
+    found = minimize_many(fall, first.reshape(-1, d), 0.0, 1.0, iterations=25, flat=1e-6)
     best = found.values.reshape(count, tried).argmin(1)
     rows = torch.arange(count)
     return Optima(
