@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from thalweg.blackbox import Categorical, Environment, Real, Study
-from thalweg.blackbox.figures import calibration, convergence, importance, slices
+from thalweg.blackbox.figures import calibration, contours, convergence, importance, slices
 from thalweg.workbench import render_figures
 
 
@@ -31,6 +31,19 @@ def test_slices_go_through_the_recommended_point(study):
     model, at = found[0].series
     assert np.interp(at.x[0], model.x, model.y) == pytest.approx(at.y[0], abs=0.02)
     assert found[2].log_x
+
+
+def test_contours_are_over_the_two_that_matter_and_have_the_functions_values(study):
+    figure = contours(study)
+    assert {figure.x_label, figure.y_label} == {"x", "y"}
+    surface = figure.surface
+    truth = {"x": lambda v: 10 * (v - 0.4) ** 2, "y": lambda v: v}
+    expected = (
+        truth[figure.x_label](np.array(surface.x)) + truth[figure.y_label](np.array(surface.y))[:, None]
+    )
+    # near the minimum, where it has looked
+    near = expected < 0.3
+    np.testing.assert_allclose(np.array(surface.z)[near], expected[near], atol=0.1)
 
 
 def test_importance_is_the_share_of_variation(study):
@@ -62,6 +75,7 @@ def test_every_kind_of_study_becomes_a_page(options, tmp_path):
     page = render_figures(made.plot(), tmp_path / "page.html", "a study").read_text()
     assert "Slice: x" in page
     assert "Importance" in page
+    assert "contour" in page
 
 
 def test_one_parameter_is_shown_with_its_acquisition(tmp_path):

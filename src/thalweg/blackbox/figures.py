@@ -11,7 +11,7 @@ from scipy.stats import norm
 
 from thalweg.blackbox.acquisition import LogEI
 from thalweg.blackbox.space import Integer, Real
-from thalweg.core.figure import Figure, Series
+from thalweg.core.figure import Figure, Series, Surface
 from thalweg.numerics.gaussian_process import Posterior
 from thalweg.numerics.quasirandom import sobol
 
@@ -60,6 +60,40 @@ def slices(study: Study, points: int = 101) -> list[Figure]:
     if len(study.space.parameters) == 1 and study.space.continuous:
         figures.append(_worth(study, points))
     return figures
+
+
+def contours(study: Study, points: int = 41) -> Figure | None:
+    """The mean over the two numbers that matter most, the others as recommended; None with fewer than two."""
+    recommended = study.recommend().point
+    if study.environment is not None:
+        recommended = {**study.environment.conditions[0], **recommended}
+    shares = importance(study)
+    ranked = sorted(zip(shares.series[0].y, shares.categories, strict=True), reverse=True)
+    numbers = {n: k for n, k in study.space.parameters.items() if isinstance(k, Real | Integer)}
+    names = [n for _, n in ranked if n in numbers and study.space.active(n, recommended)][:2]
+    if len(names) < 2:
+        return None
+    across, up = names
+    grid = np.linspace(0.0, 1.0, points)
+    xs, ys = ([float(v) for v in dict.fromkeys(numbers[n].decode([u]) for u in grid)] for n in names)
+    whole = {n: int if isinstance(numbers[n], Integer) else float for n in names}
+    mean, _ = study.predict(
+        [{**recommended, across: whole[across](x), up: whole[up](y)} for y in ys for x in xs]
+    )
+    told = [t for t in study.done if across in t.point and up in t.point]
+    dots = Series(
+        "told", [float(t.point[across]) for t in told], [float(t.point[up]) for t in told], dots=True
+    )
+    return Figure(
+        f"Slice: {across}, {up}",
+        "Posterior mean over the two parameters that matter most; dots: where it was evaluated.",
+        across,
+        up,
+        [dots],
+        log_x=numbers[across].log,
+        log_y=numbers[up].log,
+        surface=Surface(xs, ys, mean.reshape(len(ys), len(xs)).tolist()),
+    )
 
 
 def _worth(study: Study, points: int) -> Figure:
@@ -153,5 +187,5 @@ def figures(study: Study) -> list[Figure]:
     trust = calibration(study)
     found = [convergence(study), *slices(study)]
     if len(study.space.parameters) > 1:
-        found += [importance(study), parallel_coordinates(study)]
+        found += [*filter(None, [contours(study)]), importance(study), parallel_coordinates(study)]
     return [*found, trust] if trust is not None else found

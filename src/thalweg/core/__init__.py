@@ -11,7 +11,7 @@ from thalweg.core.errors import (
     UnknownName,
     UnreadableFile,
 )
-from thalweg.core.figure import Figure, Series
+from thalweg.core.figure import Figure, Series, Surface
 from thalweg.core.method import Method, State
 from thalweg.core.problem import Problem
 from thalweg.core.result import History, Result
@@ -37,6 +37,7 @@ __all__ = [
     "State",
     "Status",
     "Stop",
+    "Surface",
     "TensorBoard",
     "ThalwegError",
     "UnknownName",

@@ -33,8 +33,17 @@ class Series:
 
 
 @dataclass(frozen=True)
+class Surface:
+    """A function of two numbers on a grid, drawn as coloured contours: ``z`` has a row for each of ``y``."""
+
+    x: list[float]
+    y: list[float]
+    z: list[list[float]]
+
+
+@dataclass(frozen=True)
 class Figure:
-    """Curves, or bars where ``kind`` says so, with the words around them."""
+    """Curves, or bars where ``kind`` says so, over a ``surface`` if there is one, with the words around them."""
 
     title: str
     caption: str
@@ -45,3 +54,4 @@ class Figure:
     log_x: bool = False
     log_y: bool = False
     categories: Sequence[str] = ()
+    surface: Surface | None = None

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from thalweg.core.figure import Figure, Series
+from thalweg.core.figure import Figure, Series, Surface
 
 #: ``smoke`` takes seconds and shows that it runs; ``quick`` the main points; ``paper`` the published setting.
 Scale = Literal["smoke", "quick", "paper"]
@@ -72,8 +72,17 @@ class Evidence:
     def from_dict(cls, data: dict[str, Any]) -> Evidence:
         """Inverse of `to_dict`."""
         data = dict(_restored(data))
-        figures = [Figure(**{**f, "series": [Series(**s) for s in f["series"]]}) for f in data["figures"]]
+        figures = [_figure(f) for f in data["figures"]]
         return cls(**{**data, "verdicts": [Verdict(**v) for v in data["verdicts"]], "figures": figures})
+
+
+def _figure(data: dict[str, Any]) -> Figure:
+    surface = data.get("surface")
+    parts = {
+        "series": [Series(**s) for s in data["series"]],
+        "surface": Surface(**surface) if surface else None,
+    }
+    return Figure(**{**data, **parts})
 
 
 def _number(value: float) -> float | None:

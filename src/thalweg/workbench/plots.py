@@ -35,6 +35,10 @@ def plotly_json(figure: Figure) -> str:
 
 def _traces(figure: Figure) -> list[dict[str, Any]]:
     traces: list[dict[str, Any]] = []
+    if figure.surface is not None:
+        rows = [_drawable(row) for row in figure.surface.z]
+        colours = {"colorscale": "Viridis", "ncontours": 20, "contours": {"coloring": "heatmap"}}
+        traces.append({"type": "contour", "x": figure.surface.x, "y": figure.surface.y, "z": rows, **colours})
     for i, series in enumerate(figure.series):
         color = PALETTE[i % len(PALETTE)]
         if figure.kind == "bars":
