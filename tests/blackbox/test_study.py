@@ -15,6 +15,7 @@ from thalweg.blackbox import (
     BlackBox,
     Categorical,
     Environment,
+    EvaluationFailed,
     Fidelity,
     Integer,
     Real,
@@ -314,14 +315,24 @@ class TestKeeping:
         np.testing.assert_array_equal(resumed.history["value"], whole.history["value"])
         assert resumed.x == whole.x
 
-    def test_a_function_that_raises_is_a_failed_trial(self):
+    @pytest.mark.parametrize(
+        "failure", [ZeroDivisionError, EvaluationFailed, None], ids=["error", "failed", "nan"]
+    )
+    def test_an_evaluation_that_fails_is_a_failed_trial_and_the_run_goes_on(self, failure):
         def f(p):
-            if p["x"] < 0:
-                raise ZeroDivisionError
-            return parabola(p)
+            if p["x"] >= 0:
+                return parabola(p)
+            if failure is None:
+                return math.nan
+            raise failure
 
         result = solve(BlackBox(f, LINE), BayesianOptimization(noise="none"), stop=Stop(steps=14))
+        assert result.steps == 14
         assert result.metrics["value"] < 0.02
+
+    def test_an_error_in_the_users_code_is_not_swallowed(self):
+        with pytest.raises(KeyError):
+            solve(BlackBox(lambda p: p["y"], LINE), BayesianOptimization(), stop=Stop(steps=2))
 
 
 class TestBadInput:

@@ -1,6 +1,7 @@
 """An expensive function, or only a table of its past values."""
 
 from thalweg.blackbox.choice import ACQUISITIONS
+from thalweg.blackbox.evaluation import EvaluationFailed
 from thalweg.blackbox.extensions import Environment, Fidelity
 from thalweg.blackbox.problem import BayesianOptimization, BlackBox
 from thalweg.blackbox.space import Categorical, Integer, Parameter, Real, Space
@@ -13,6 +14,7 @@ __all__ = [
     "BlackBox",
     "Categorical",
     "Environment",
+    "EvaluationFailed",
     "Fidelity",
     "Integer",
     "Parameter",

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from thalweg.blackbox.evaluation import settle
 from thalweg.blackbox.space import Point, Space
 from thalweg.blackbox.study import Study
-from thalweg.core import InvalidParameter, Method, Problem, State
+from thalweg.core import Method, Problem, State
 from thalweg.core.validation import require
 
 
@@ -17,7 +19,8 @@ class BlackBox(Problem):
     """Optimise ``function``, which takes a point (a dictionary) and returns a number.
 
     Args:
-        function: the objective; one that raises counts as a failed evaluation there.
+        function: the objective. One that raises `EvaluationFailed` or an arithmetic error, or returns NaN or infinity,
+            has failed at that point; any other error ends the run.
         space: a `Space`, or a dictionary of parameters.
         direction: ``"minimize"`` or ``"maximize"``.
 
@@ -69,7 +72,7 @@ class BayesianOptimization(Method[BlackBox, StudyState]):
         acquisition, noise, initial, trust_region, bayesian, batch: as for `Study`.
         q: points a step.
 
-    Metrics of a step: ``value``, the last one, and ``best``, the best so far.
+    Metrics of a step: ``value``, the last one unless it failed, and ``best``, the best so far.
     """
 
     in_place = True
@@ -98,23 +101,19 @@ class BayesianOptimization(Method[BlackBox, StudyState]):
         return StudyState(x=None, study=study)
 
     def step(self, problem: BlackBox, state: StudyState) -> StudyState:
-        study, value = state.study, float("nan")
+        study, message = state.study, state.message
         for trial in study.ask(self.q):
-            try:
-                value = float(problem.function(trial.point))
-                study.tell(trial, value)
-            except ArithmeticError as error:
-                state.message = f"{type(error).__name__} at {trial.point}"
-                study.tell(trial, failed=True)
-            except InvalidParameter:
-                raise
+            told, why = settle(study, trial, functools.partial(problem.function, trial.point))
+            message = f"Trial {told.number} failed: {why}" if why else message
         best = study.best
         found = study.recommend() if study.done else None
-        metrics = {"value": value, "best": best.value} if best is not None else {"value": value}
+        metrics = {} if told.value is None else {"value": told.value}
+        if best is not None:
+            metrics["best"] = best.value
         return StudyState(
             x=found.point if found else None,
             study=study,
             calls=state.calls + self.q,
             metrics=metrics,
-            message=state.message,
+            message=message,
         )

@@ -144,16 +144,15 @@ class ThalwegSampler(BaseSampler):
         """Add one of Optuna's trials to ours, unless it lies in another space."""
         try:
             point = {name: other.params[name] for name in ours.space.parameters}
-            own = ours._added(point)
-        except (KeyError, ValueError):
+            if other.state == TrialState.COMPLETE and other.value is not None and math.isfinite(other.value):
+                constraints = other.system_attrs.get(_CONSTRAINTS, [0.0] * ours.constraints)
+                ours.tell(point, other.value, constraints=constraints)
+            elif other.state == TrialState.FAIL:
+                ours.tell(point, failed=True)
+            elif other.state == TrialState.RUNNING:
+                ours.expect(point)
+        except (KeyError, ValueError):  # it has not all parameters, or others than the space allows
             return
-        if other.state == TrialState.COMPLETE and other.value is not None and math.isfinite(other.value):
-            constraints = other.system_attrs.get(_CONSTRAINTS, [0.0] * ours.constraints)
-            ours.tell(own, other.value, constraints=constraints)
-        elif other.state == TrialState.FAIL:
-            ours.tell(own, failed=True)
-        elif other.state != TrialState.RUNNING:
-            ours.trials.pop()  # pruned, or only waiting
 
 
 def _parameter(distribution: BaseDistribution) -> Parameter:

@@ -127,8 +127,14 @@ class Study:
         require(q is None or q >= 1, "Study.ask needs q >= 1", got=q)
         trials = []
         for _ in range(q or 1):
-            trials.append(self._added(self.space.decode(self._next())))
+            trials.append(self.expect(self.space.decode(self._next())))
         return trials if q is not None else trials[0]
+
+    def expect(self, point: Mapping[str, Any]) -> Trial:
+        """Note that a point of one's own is being evaluated: suggestions keep clear of it until it is told."""
+        trial = self._trial(dict(point))
+        self.trials.append(trial)
+        return trial
 
     def tell(
         self,
@@ -154,27 +160,24 @@ class Study:
             InvalidParameter: told twice, out of the space, another number of constraints.
             NotFinite: a value that is NaN or infinite; tell it as failed.
         """
-        number = trial.number if isinstance(trial, Trial) else self._added(dict(trial)).number
-        held = self.trials[number] if 0 <= number < len(self.trials) else None
-        if held is None or (isinstance(trial, Trial) and held.point != trial.point):
-            raise InvalidParameter(f"Trial {number} is not of this study.")
-        if held.status != "pending":
-            raise InvalidParameter(f"Trial {number} has been told already: {held.status}.")
-        try:
-            told = self._told(held, value, noise, gradient, constraints, failed)
-        except Exception:
-            if not isinstance(trial, Trial):  # a point of one's own that is refused leaves nothing behind
-                self.trials.pop()
-            raise
-        self.trials[number] = told
+        if isinstance(trial, Trial):
+            held = self.trials[trial.number] if trial.number < len(self.trials) else None
+            if held is None or held.point != trial.point:
+                raise InvalidParameter(f"Trial {trial.number} is not of this study.")
+            if held.status != "pending":
+                raise InvalidParameter(f"Trial {held.number} has been told already: {held.status}.")
+        else:
+            held = self._trial(dict(trial))
+        told = self._told(held, value, noise, gradient, constraints, failed)
+        self.trials[told.number : told.number + 1] = [
+            told
+        ]  # replaces a pending one, or comes behind the last
         if self.region is not None and told.feasible and told.value is not None:
             self.region.see(self._sign * told.value)
         return told
 
-    def _added(self, point: Point) -> Trial:
-        trial = Trial(len(self.trials), point, u=tuple(self.space.encode(point)))
-        self.trials.append(trial)
-        return trial
+    def _trial(self, point: Point) -> Trial:
+        return Trial(len(self.trials), point, u=tuple(self.space.encode(point)))
 
     def _told(
         self,

@@ -117,7 +117,7 @@ class Surrogate:
 
     def _rebuild(self, X: Tensor, y: Tensor, noise: Tensor | None) -> None:
         """The posterior that a saved one was, by the same steps and so with the same bits."""
-        first, *later = self._blocks
+        first, *later = blocks = self._blocks  # a model without parameters, or a sparse one, has never grown
         values, self.offset, self.scale = standardised(y[:first])
         scaled = None if noise is None else noise / self.scale**2
         if self.theta is None or first > EXACT:
@@ -125,10 +125,10 @@ class Surrogate:
         else:
             part = None if scaled is None else scaled[:first]
             self.posterior = self.process.posterior(self.theta, X[:first], values, part)
-        for low, high in zip(self._blocks, later, strict=False):
+        for low, high in zip(blocks, later, strict=False):
             more = None if scaled is None else scaled[low:high]
             self.posterior = self.posterior.grow(X[low:high], (y[low:high] - self.offset) / self.scale, more)
-        self._blocks, self._y = [first, *later], y[: [first, *later][-1]].clone()
+        self._blocks, self._y = blocks, y[: blocks[-1]].clone()
 
     def _searched_for(self, X: Tensor, y: Tensor, noise: Tensor | None) -> Posterior:
         """The most probable hyper-parameters: fresh starts on few data, then a climb on more from the best of all."""

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-#: Side of the box at first, at most, and the least before it starts afresh; successes before it doubles.
+#: Side of the box at first, at most, and the least before it opens again; successes before it doubles.
 FIRST, LARGEST, SMALLEST, SUCCESSES = 0.8, 1.6, 0.5**7, 3
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import signal
 import subprocess
@@ -13,15 +12,12 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from thalweg.blackbox.evaluation import EvaluationFailed, settle
 from thalweg.blackbox.space import Point
 from thalweg.blackbox.study import Study
 from thalweg.blackbox.trial import Trial
 from thalweg.core import InvalidParameter
 from thalweg.core.validation import require
-
-
-class EvaluationFailed(Exception):
-    """A trial that brought no value; the message says why."""
 
 
 @dataclass
@@ -124,8 +120,8 @@ def evaluate(
 ) -> bool:
     """Evaluate until the study has ``trials`` of them; returns whether it got there.
 
-    Trials that an earlier run left pending are evaluated first. A function that raises `EvaluationFailed` or an
-    arithmetic error has failed at that point. Ctrl-C ends the running ones and returns False; they are pending then.
+    Trials that an earlier run left pending are evaluated first. What counts as a failure
+    says `settle`. Ctrl-C ends the running ones and returns False; they are pending then.
 
     Args:
         parallel: how many at once, each in a thread: for functions that wait for a process or for another machine.
@@ -147,7 +143,7 @@ def evaluate(
                     return True
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
                     trial = running.pop(future)
-                    watch(*_told(study, trial, future))
+                    watch(*settle(study, trial, future.result))
         except KeyboardInterrupt:
             if isinstance(function, Command):
                 function.close()
@@ -156,13 +152,3 @@ def evaluate(
             if path is not None:
                 study.save(path)
             return False
-
-
-def _told(study: Study, trial: Trial, future: Future[float]) -> tuple[Trial, str]:
-    try:
-        value = future.result()
-    except (EvaluationFailed, ArithmeticError) as error:
-        return study.tell(trial, failed=True), str(error) or type(error).__name__
-    if not math.isfinite(value):
-        return study.tell(trial, failed=True), f"the value is {value}"
-    return study.tell(trial, value), ""

@@ -144,6 +144,13 @@ class KnowledgeGradient(Acquisition):
         return like.new_ones(1) if self.weights is None else self.weights
 
 
+def _risen(posterior: Posterior, X: Tensor, points: Tensor, normal: Tensor, noise: float) -> Tensor:
+    """The mean at ``points``, b x k x d, once x, b x 1 x d, has shown what ``normal`` says: ... x b x k."""
+    mean, covariance = posterior.joint(torch.cat([points, X], 1))
+    spread = (covariance[:, -1, -1:] + noise + 1e-10).sqrt()
+    return mean[:, :-1] + covariance[:, :-1, -1] / spread * normal
+
+
 @dataclass(frozen=True)
 class ContinuousKG(Acquisition):
     """The knowledge gradient over the whole cube: for each fantasy the new mean is maximised, not just compared.
@@ -169,27 +176,22 @@ class ContinuousKG(Acquisition):
     def __call__(self, X: Tensor) -> Tensor:
         normal = _paired(self.samples, 1, self.seed)[:, 0]
         best = self._best_points(X.detach(), normal)  # b x samples x d
-        return torch.log((self._risen(X, best, normal).mean(1) - self.best).clamp_min(TINY))
-
-    def _risen(self, X: Tensor, points: Tensor, normal: Tensor) -> Tensor:
-        """The mean at ``points``, b x samples x d, once x has shown fantasy s: b x samples."""
-        mean, covariance = self.posterior.joint(torch.cat([points, X], 1))
-        spread = (covariance[:, -1, -1:] + self.noise + 1e-10).sqrt()
-        return mean[:, :-1] + covariance[:, :-1, -1] / spread * normal
+        return torch.log(
+            (_risen(self.posterior, X, best, normal, self.noise).mean(1) - self.best).clamp_min(TINY)
+        )
 
     def _best_points(self, X: Tensor, normal: Tensor) -> Tensor:
+        b, s = len(X), len(normal)
         with torch.no_grad():
-            b, s, count = len(X), len(normal), len(self.starts)
-            mean, covariance = self.posterior.joint(torch.cat([self.starts.expand(b, -1, -1), X], 1))
-            spread = (covariance[:, -1, -1:] + self.noise + 1e-10).sqrt()
-            risen = mean[:, None, :-1] + normal[:, None] * (covariance[:, :-1, -1] / spread)[:, None]
-            first = self.starts[risen.reshape(b * s, count).argmax(1)]
+            everywhere = self.starts.expand(b, -1, -1)
+            risen = _risen(self.posterior, X, everywhere, normal[:, None, None], self.noise)  # s x b x starts
+            first = self.starts[risen.argmax(-1).T.reshape(-1)]
 
         def fall(points: Tensor, which: Tensor) -> tuple[Tensor, Tensor]:
             leaf = points.detach().requires_grad_(True)
             with torch.enable_grad():
                 at, z = X[which // s], normal[which % s]
-                value = -self._risen(at, leaf[:, None], z[:, None])[:, 0]
+                value = -_risen(self.posterior, at, leaf[:, None], z[:, None], self.noise)[:, 0]
                 (gradient,) = torch.autograd.grad(value.sum(), leaf)
             return value.detach(), gradient
 
@@ -212,5 +214,4 @@ class OneShotKG(Acquisition):
 
     def __call__(self, X: Tensor) -> Tensor:
         normal = _paired(self.samples, 1, self.seed)[:, 0]
-        whole = ContinuousKG(self.posterior, self.best, X[0, 1:], self.noise, self.samples, self.seed)
-        return whole._risen(X[:, :1], X[:, 1:], normal).mean(1) - self.best
+        return _risen(self.posterior, X[:, :1], X[:, 1:], normal, self.noise).mean(1) - self.best

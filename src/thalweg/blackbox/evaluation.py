@@ -1,0 +1,34 @@
+"""What an evaluation brings: a value, or word that it failed there. One rule for every way of evaluating."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from thalweg.blackbox.study import Study
+from thalweg.blackbox.trial import Trial
+
+
+class EvaluationFailed(Exception):
+    """A trial that brought no value; the message says why. Raise it in an objective to say so."""
+
+
+def settle(study: Study, trial: Trial, outcome: Callable[[], float]) -> tuple[Trial, str]:
+    """Tell ``study`` what ``outcome()`` returns; returns the trial told, and why it failed or an empty message.
+
+    `EvaluationFailed`, an arithmetic error and a value that is no finite number are failures of the trial. Any other
+    error is one of the user's code and is raised.
+
+    >>> from thalweg.blackbox import Real
+    >>> study = Study({"x": Real(0.0, 1.0)})
+    >>> trial, why = settle(study, study.ask(), lambda: 1 / 0)
+    >>> trial.status, why
+    ('failed', 'division by zero')
+    """
+    try:
+        value = float(outcome())
+    except (EvaluationFailed, ArithmeticError) as error:
+        return study.tell(trial, failed=True), str(error) or type(error).__name__
+    if not math.isfinite(value):
+        return study.tell(trial, failed=True), f"the value is {value}"
+    return study.tell(trial, value), ""
