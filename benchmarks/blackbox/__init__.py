@@ -21,8 +21,8 @@ from sklearn.svm import SVC
 from skopt import Optimizer as SkoptOptimizer
 
 from benchmarks.race import Row
-from thalweg.blackbox import Real, Study
-from thalweg.blackbox.functions import ACKLEY6, BRANIN, HARTMANN6, LEVY6, TestFunction, levy
+from thalweg.blackbox import Real, Study, functions
+from thalweg.blackbox.functions import TestFunction, levy
 from thalweg.datasets import load
 from thalweg.numerics.quasirandom import sobol
 
@@ -31,7 +31,18 @@ Vector = np.ndarray[Any, Any]
 Loop = Callable[[TestFunction, Vector, Vector, int, int], tuple[Vector, list[float]]]
 
 SEEDS = 20
-RACES = ((BRANIN, 30), (HARTMANN6, 50), (ACKLEY6, 50), (LEVY6, 50))
+#: The functions that our defaults were chosen on, and then those that nothing was chosen on.
+RACES = (
+    (functions.BRANIN, 30),
+    (functions.HARTMANN6, 50),
+    (functions.ACKLEY6, 50),
+    (functions.LEVY6, 50),
+    (functions.CAMEL, 30),
+    (functions.HARTMANN3, 30),
+    (functions.ROSENBROCK4, 50),
+    (functions.MICHALEWICZ5, 50),
+    (functions.STYBLINSKI_TANG6, 50),
+)
 SIZES = tuple((n, d) for n in (20, 100, 500, 2000) for d in (2, 6, 20))
 
 

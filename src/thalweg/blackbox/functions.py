@@ -92,8 +92,39 @@ def rosenbrock(u: Vector) -> float:
     return float((100 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2).sum())
 
 
+def camel(u: Vector) -> float:
+    """Six local minima in two dimensions, two of them global."""
+    x, y = 6 * u[0] - 3, 4 * u[1] - 2
+    return float((4 - 2.1 * x**2 + x**4 / 3) * x**2 + x * y + 4 * (y**2 - 1) * y**2)
+
+
+_A3 = np.array([[3, 10, 30], [0.1, 10, 35], [3, 10, 30], [0.1, 10, 35]])
+_P3 = 1e-4 * np.array([[3689, 1170, 2673], [4699, 4387, 7470], [1091, 8732, 5547], [381, 5743, 8828]])
+
+
+def hartmann3(u: Vector) -> float:
+    """Four local minima in three dimensions."""
+    return -float(np.array([1.0, 1.2, 3.0, 3.2]) @ np.exp(-(_A3 * (u - _P3) ** 2).sum(1)))
+
+
+def michalewicz(u: Vector) -> float:
+    """Steep ravines between plains."""
+    x = math.pi * u
+    return -float((np.sin(x) * np.sin(np.arange(1, len(x) + 1) * x**2 / math.pi) ** 20).sum())
+
+
+def styblinski_tang(u: Vector) -> float:
+    """Two minima along every axis, one of them lower."""
+    x = 10 * u - 5
+    return float((x**4 - 16 * x**2 + 5 * x).sum() / 2)
+
+
 BRANIN = TestFunction("Branin", 2, branin, 0.39788735772973816)
 HARTMANN6 = TestFunction("Hartmann-6", 6, hartmann6, -3.322368011415515)
 ACKLEY6 = TestFunction("Ackley-6", 6, ackley, 0.0)
 LEVY6 = TestFunction("Levy-6", 6, levy, 0.0)
 ROSENBROCK4 = TestFunction("Rosenbrock-4", 4, rosenbrock, 0.0)
+CAMEL = TestFunction("Six-hump camel", 2, camel, -1.0316284534898774)
+HARTMANN3 = TestFunction("Hartmann-3", 3, hartmann3, -3.8627797873327696)
+MICHALEWICZ5 = TestFunction("Michalewicz-5", 5, michalewicz, -4.687658179088)
+STYBLINSKI_TANG6 = TestFunction("Styblinski-Tang-6", 6, styblinski_tang, -6 * 39.16616570377141)
