@@ -63,9 +63,9 @@ def minimize_many(
             [ 1., -1.]], dtype=torch.float64)
     """
     p = x0.shape[-1]
-    low, high = (torch.as_tensor(v, dtype=x0.dtype).expand(p) for v in (low, high))
+    low, high = (torch.as_tensor(v, dtype=x0.dtype, device=x0.device).expand(p) for v in (low, high))
     x = x0.clamp(low, high)
-    alive = torch.arange(len(x))
+    alive = torch.arange(len(x), device=x.device)
     f, g = function(x, alive)
     found, values = x.clone(), f.clone()
     inverse: Tensor | None = None  # the inverse Hessian's approximation, (b, p, p)

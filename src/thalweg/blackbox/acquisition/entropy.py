@@ -32,7 +32,7 @@ def sample_optima(posterior: Posterior, count: int = 16, seed: int = 0) -> Optim
     """Maximise ``count`` functions drawn from a single posterior, each from its best few of 512 points."""
     paths = draw_paths(posterior, count, seed)
     d, tried = posterior.X.shape[1], 2
-    raw = torch.cat([sobol(512, d, seed), posterior.X])
+    raw = torch.cat([sobol(512, d, seed).to(posterior.X), posterior.X])
     first = raw[paths(raw).topk(tried, dim=1).indices]  # count x tried x d
 
     def fall(points: Tensor, which: Tensor) -> tuple[Tensor, Tensor]:
@@ -45,7 +45,7 @@ def sample_optima(posterior: Posterior, count: int = 16, seed: int = 0) -> Optim
 
     found = minimize_many(fall, first.reshape(-1, d), 0.0, 1.0, iterations=25, flat=1e-6)
     best = found.values.reshape(count, tried).argmin(1)
-    rows = torch.arange(count)
+    rows = torch.arange(count, device=raw.device)
     return Optima(
         found.x.reshape(count, tried, d)[rows, best], -found.values.reshape(count, tried)[rows, best]
     )
@@ -143,7 +143,7 @@ class EntropySearch(Acquisition):
         mean, covariance = self.posterior.joint(torch.cat([self.points.expand(len(X), -1, -1), X], 1))
         spread = (covariance[:, -1, -1] + self.noise + 1e-10).sqrt()
         shift = covariance[:, :-1, -1] / spread[:, None]
-        identity = 1e-8 * torch.eye(m, dtype=X.dtype)
+        identity = 1e-8 * torch.eye(m, dtype=X.dtype, device=X.device)
         before = self._entropy(mean[:, None, :-1], cholesky(covariance[:, :-1, :-1] + identity), normal)
         after_covariance = covariance[:, :-1, :-1] - shift[:, :, None] * shift[:, None] + identity
         after_mean = mean[:, None, :-1] + shown[:, None] * shift[:, None]

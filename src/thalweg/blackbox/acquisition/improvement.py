@@ -158,7 +158,7 @@ def noisy_ei(posterior: Posterior, fantasies: int = 32, seed: int = 0) -> NoisyE
     Cost: two Cholesky factorisations of size n once; n^2 + n fantasies operations a point.
     """
     process, X = posterior.process, posterior.X
-    identity = torch.eye(len(X), dtype=X.dtype)
+    identity = torch.eye(len(X), dtype=X.dtype, device=X.device)
     mean, covariance = posterior.joint(X)
     values = mean + sobol_normal(fantasies, len(X), seed) @ cholesky(covariance + 1e-8 * identity).T
     theta = process.kernel_theta(posterior.theta)

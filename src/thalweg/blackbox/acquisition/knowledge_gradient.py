@@ -39,7 +39,7 @@ def expected_maximum(a: Tensor, b: Tensor) -> Tensor:
         crossing = gap / torch.where(slope == 0, 1.0, slope)
         low = torch.where(slope > 0, crossing, -torch.inf).amax(-1)
         high = torch.where(slope < 0, crossing, torch.inf).amin(-1)
-        order = torch.arange(a.shape[-1])
+        order = torch.arange(a.shape[-1], device=a.device)
         same = (slope == 0) & ((gap > 0) | ((gap == 0) & (order[None, :] < order[:, None])))
         on_top = (low < high) & ~same.any(-1)
         low, high = torch.where(on_top, low, 0.0), torch.where(on_top, high, 0.0)
@@ -137,7 +137,9 @@ class KnowledgeGradient(Acquisition):
     def _root(self, observed: Tensor) -> Tensor:
         _, covariance = self.posterior.joint(observed)
         return cholesky(
-            covariance + (self.noise + 1e-10) * torch.eye(observed.shape[1], dtype=observed.dtype)
+            covariance
+            + (self.noise + 1e-10)
+            * torch.eye(observed.shape[1], dtype=observed.dtype, device=observed.device)
         )
 
     def _weights(self, like: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ def _draws(posterior: Posterior, X: Tensor, pending: Tensor | None, samples: int
         X = torch.cat([X, pending.expand(len(X), *pending.shape)], 1)
     mean, covariance = posterior.joint(X)
     normal = sobol_normal(samples, X.shape[1], seed)
-    factor = cholesky(covariance + 1e-8 * torch.eye(X.shape[1], dtype=X.dtype))
+    factor = cholesky(covariance + 1e-8 * torch.eye(X.shape[1], dtype=X.dtype, device=X.device))
     return mean + torch.einsum("...ij,sj->s...i", factor, normal)
 
 

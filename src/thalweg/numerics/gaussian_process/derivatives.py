@@ -91,7 +91,7 @@ def with_gradients(X: Tensor, values: Tensor, gradients: Tensor) -> tuple[Tensor
             [0., 0., 1.]]), tensor([1., 2.]))
     """
     n, d = X.shape
-    codes = torch.arange(d + 1, dtype=X.dtype).repeat(n)
+    codes = torch.arange(d + 1, dtype=X.dtype, device=X.device).repeat(n)
     points = torch.cat([X.repeat_interleave(d + 1, 0), codes[:, None]], 1)
     y = torch.cat([values[:, None], gradients], 1).flatten()
     known = ~torch.isnan(y)

@@ -63,7 +63,11 @@ class GaussianProcess:
 
     def noise_variance(self, theta: Tensor, n: int, known: Tensor | float | None = None) -> Tensor:
         """Variance of the noise of n observations, shape (*models, n)."""
-        variance = theta.new_zeros(()) if known is None else torch.as_tensor(known, dtype=theta.dtype)
+        variance = (
+            theta.new_zeros(())
+            if known is None
+            else torch.as_tensor(known, dtype=theta.dtype, device=theta.device)
+        )
         if self.learn_noise:
             variance = variance + torch.exp(theta[..., -1:])
         return variance.expand(*theta.shape[:-1], n)
@@ -131,7 +135,7 @@ class GaussianProcess:
         factor = cholesky(K.detach() + torch.diag_embed(variances.detach()))
         trend, weights = self.weights(X, y, factor)
         residual = y - (self.basis(X) @ trend[..., None])[..., 0]
-        means, stds = (torch.tensor(v, dtype=theta.dtype) for v in self.prior(X.shape[-1]))
+        means, stds = (theta.new_tensor(v) for v in self.prior(X.shape[-1]))
         gap = (theta - means) / stds
         value = 0.5 * (residual * weights).sum(-1) + torch.log(factor.diagonal(dim1=-2, dim2=-1)).sum(-1)
         value = value + 0.5 * len(X) * math.log(2.0 * math.pi) + 0.5 * gap.square().sum(-1)
@@ -164,9 +168,10 @@ class GaussianProcess:
 
         Cost: some tens of `energy`, for all starts together.
         """
-        means, stds = (torch.tensor(v, dtype=X.dtype) for v in self.prior(X.shape[-1]))
+        means, stds = (X.new_tensor(v) for v in self.prior(X.shape[-1]))
         X, y = self._checked(means, X, y)
-        draws = torch.randn(max(starts - 1, 0), len(means), generator=torch_generator(seed), dtype=X.dtype)
+        generator = torch_generator(seed)
+        draws = torch.randn(max(starts - 1, 0), len(means), generator=generator, dtype=X.dtype).to(X.device)
         first = [means[None]] if starts else []
         x0 = torch.cat([*first, means + 0.5 * stds * draws, *([warm[None]] if warm is not None else [])])
         low, high = self._box(means, stds)
@@ -198,12 +203,12 @@ class GaussianProcess:
         parameters; the step size adapts to an acceptance of 0.8 during the warm-up.
         """
         best = self.fit(X, y, noise, seed=seed)
-        means, stds = (torch.tensor(v, dtype=X.dtype) for v in self.prior(X.shape[-1]))
+        means, stds = (X.new_tensor(v) for v in self.prior(X.shape[-1]))
         low, high = self._box(means, stds)
         generator = torch_generator(seed, 1)
 
         def normal() -> Tensor:
-            return torch.randn(models, len(means), generator=generator, dtype=X.dtype)
+            return torch.randn(models, len(means), generator=generator, dtype=X.dtype).to(X.device)
 
         theta = (best.theta + 0.1 * stds * normal()).clamp(low, high)
         energy, slope = self.energy(theta, X, best.y, noise)
@@ -220,7 +225,7 @@ class GaussianProcess:
                 new_energy, new_slope = self.energy(new, X, best.y, noise)
                 momentum = momentum - 0.5 * step * stds * new_slope
             chance = torch.exp((start - new_energy - 0.5 * momentum.square().sum(1)).clamp_max(0.0))
-            took = torch.rand(models, generator=generator, dtype=X.dtype) < chance
+            took = torch.rand(models, generator=generator, dtype=X.dtype).to(X.device) < chance
             theta = torch.where(took[:, None], new, theta)
             slope = torch.where(took[:, None], new_slope, slope)
             energy = torch.where(took, new_energy, energy)

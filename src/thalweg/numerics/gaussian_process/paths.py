@@ -64,15 +64,18 @@ def draw_paths(posterior: Posterior, count: int, seed: int = 0, features: int = 
     generator = torch.Generator().manual_seed(seed)
     theta, X = posterior.theta, posterior.X
     d = X.shape[1]
-    normal = torch.randn(features, d, generator=generator, dtype=X.dtype)
+    normal = torch.randn(features, d, generator=generator, dtype=X.dtype).to(X.device)
     if isinstance(base, Matern):  # its spectral density is a multivariate t of 2 nu degrees of freedom
         squares = torch.randn(features, int(2 * base.nu), generator=generator, dtype=X.dtype).square().sum(1)
+        squares = squares.to(X.device)
         normal = normal * torch.sqrt(2 * base.nu / squares)[:, None]
     frequencies = normal * torch.exp(-theta[first : first + d])
-    phases = 2 * math.pi * torch.rand(features, generator=generator, dtype=X.dtype)
+    phases = 2 * math.pi * torch.rand(features, generator=generator, dtype=X.dtype).to(X.device)
     scale = math.sqrt(2.0 / features) * (torch.exp(0.5 * theta[0]) if first else 1.0)
-    amplitudes = scale * torch.randn(count, features, generator=generator, dtype=X.dtype)
-    noise = posterior.noise.sqrt() * torch.randn(count, len(X), generator=generator, dtype=X.dtype)
+    amplitudes = scale * torch.randn(count, features, generator=generator, dtype=X.dtype).to(X.device)
+    noise = posterior.noise.sqrt() * torch.randn(count, len(X), generator=generator, dtype=X.dtype).to(
+        X.device
+    )
     prior = amplitudes @ torch.cos(X @ frequencies.T + phases).T
     residual = posterior.y - posterior.process.basis(X) @ posterior.trend - prior - noise
     return Paths(

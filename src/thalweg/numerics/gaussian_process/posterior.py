@@ -125,7 +125,7 @@ class Posterior:
     def sample(self, A: Tensor, count: int, generator: torch.Generator | None = None) -> Tensor:
         """Joint draws at the points of each batch, shape (count, *models, *batch, q)."""
         mean, covariance = self.joint(A)
-        normal = torch.randn(count, *mean.shape, dtype=mean.dtype, generator=generator)
+        normal = torch.randn(count, *mean.shape, dtype=mean.dtype, generator=generator).to(mean.device)
         return mean + (cholesky(covariance) @ normal[..., None])[..., 0]
 
     def gradient(self, A: Tensor) -> tuple[Tensor, Tensor]:

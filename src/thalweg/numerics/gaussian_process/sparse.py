@@ -112,7 +112,7 @@ def sparse_posterior(
     variance = process.noise_variance(theta, len(X), noise).clamp_min(1e-10)
     white = solve_lower(factor, kernel(inner_theta, Z, X))
     A = white / variance.sqrt()
-    inner = cholesky(A @ A.T + torch.eye(len(Z), dtype=X.dtype))
+    inner = cholesky(A @ A.T + torch.eye(len(Z), dtype=X.dtype, device=X.device))
     H = process.basis(X)
     projected = solve_lower(inner, A)
 
