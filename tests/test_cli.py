@@ -148,6 +148,22 @@ def test_compare_prints_a_table_and_writes_a_page(files):
     assert refused[0]["status"].startswith("refused")
 
 
+def test_schedule_refine_writes_what_it_tells(tmp_path):
+    np.savez(tmp_path / "norms.npz", l1=np.full(101, 7.0), l2=np.full(101, 3.0))
+    options = ["--geometry", "l1", "--out", "schedule.npy", "--plot", "page.html", "--steps", "11"]
+    done = thalweg("schedule", "refine", "norms.npz", *options, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "11 steps from 101 recorded" in done.stdout
+    np.testing.assert_allclose(np.load(tmp_path / "schedule.npy"), np.linspace(1, 0, 11), atol=1e-9)
+    assert "Gradient norms" in (tmp_path / "page.html").read_text()
+    told = json.loads(thalweg("schedule", "refine", "norms.npz", "--json", cwd=tmp_path).stdout)
+    assert told["warmup"] == 0.0
+    assert told["guarantee, of linear decay's"] == pytest.approx(1.0)
+    failed = thalweg("schedule", "refine", "none.csv", cwd=tmp_path)
+    assert failed.returncode == 2
+    assert "No file none.csv" in failed.stderr
+
+
 def test_reproduce_prints_the_documented_json_and_keeps_what_is_done(tmp_path):
     done = thalweg("reproduce", "lion-k", "--scale", "smoke", "--json", "--runs", tmp_path)
     assert done.returncode == 0, done.stderr

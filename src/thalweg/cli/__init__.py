@@ -1,4 +1,4 @@
-"""The command: list, show, solve, compare, reproduce, report.
+"""The command: list, show, solve, compare, schedule, reproduce, report.
 
 Heavy imports wait until a command needs them, so that ``--help`` answers at once.
 """
@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from thalweg.cli import blackbox, evidence, linear
+from thalweg.cli import blackbox, evidence, linear, training
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -23,8 +23,10 @@ solve_app = typer.Typer(no_args_is_help=True, help="Solve a problem from your ow
 compare_app = typer.Typer(
     no_args_is_help=True, help="Run several methods on your own files under one budget."
 )
+schedule_app = typer.Typer(no_args_is_help=True, help="Learning-rate schedules from what runs have recorded.")
 app.add_typer(solve_app, name="solve")
 app.add_typer(compare_app, name="compare")
+app.add_typer(schedule_app, name="schedule")
 
 
 @app.command("list")
@@ -117,6 +119,7 @@ def _drawn_schedule(name: str) -> str:
 
 solve_app.command("linear")(linear.solve_linear)
 solve_app.command("blackbox")(blackbox.solve_blackbox)
+schedule_app.command("refine")(training.refine_schedule)
 compare_app.command("linear")(linear.compare_linear)
 app.command()(evidence.reproduce)
 app.command()(evidence.report)

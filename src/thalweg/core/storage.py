@@ -43,6 +43,20 @@ def write_text(path: str | Path, text: str) -> None:
         file.write(text.encode())
 
 
+def save_array(path: str | Path, values: np.ndarray[Any, Any]) -> None:
+    """Write one array as ``.npz``, ``.npy`` or ``.csv``, by the ending of ``path``, atomically."""
+    ending = Path(path).suffix
+    if ending not in (".npz", ".npy", ".csv"):
+        raise InvalidProblem(f"{path} has an unknown ending; expected .npz, .npy or .csv.")
+    with atomic_write(path) as file:
+        if ending == ".npz":
+            np.savez(file, values=values)
+        elif ending == ".npy":
+            np.save(file, values)
+        else:
+            np.savetxt(file, values, fmt="%.9g", delimiter=",")
+
+
 def save_tree(path: str | Path, tree: Any) -> None:
     """Save nested containers of numbers, strings, arrays, tensors and generators to one file.
 

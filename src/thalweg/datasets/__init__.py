@@ -2,6 +2,17 @@
 
 from thalweg.datasets.files import load_matrix, load_vector
 from thalweg.datasets.load import DATASETS, Dataset, load
+from thalweg.datasets.series import load_series
 from thalweg.datasets.text import TEXTS, Corpus, load_text
 
-__all__ = ["DATASETS", "TEXTS", "Corpus", "Dataset", "load", "load_matrix", "load_text", "load_vector"]
+__all__ = [
+    "DATASETS",
+    "TEXTS",
+    "Corpus",
+    "Dataset",
+    "load",
+    "load_matrix",
+    "load_series",
+    "load_text",
+    "load_vector",
+]

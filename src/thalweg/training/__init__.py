@@ -1,6 +1,7 @@
 """A network to train: optimizers and learning-rate schedules for PyTorch."""
 
 from thalweg.training.flow import LionKFlow, SmoothFunction
+from thalweg.training.guarantees import bound, conversion_bound
 from thalweg.training.kernels import (
     L1,
     Custom,
@@ -14,8 +15,10 @@ from thalweg.training.kernels import (
     TopK,
 )
 from thalweg.training.lion import Lion, LionK
-from thalweg.training.profiles import PROFILES, Profile, Rex
-from thalweg.training.schedules import REX, ProfileSchedule
+from thalweg.training.profiles import PROFILES, Profile, Refined, Rex, WarmupPolynomial
+from thalweg.training.recorder import GradientNormRecorder
+from thalweg.training.refinement import fit_warmup_poly, refine
+from thalweg.training.schedules import REX, LinearDecay, ProfileSchedule, RefinedSchedule
 from thalweg.training.task import Train, TrainingTask, accuracy, cross_entropy
 
 __all__ = [
@@ -23,10 +26,12 @@ __all__ = [
     "PROFILES",
     "REX",
     "Custom",
+    "GradientNormRecorder",
     "GroupL2",
     "HalfSquare",
     "Huber",
     "Kernel",
+    "LinearDecay",
     "Lion",
     "LionK",
     "LionKFlow",
@@ -34,12 +39,19 @@ __all__ = [
     "Profile",
     "ProfileSchedule",
     "PseudoHuber",
+    "Refined",
+    "RefinedSchedule",
     "Rex",
     "SmoothFunction",
     "ThresholdedL1",
     "TopK",
     "Train",
     "TrainingTask",
+    "WarmupPolynomial",
     "accuracy",
+    "bound",
+    "conversion_bound",
     "cross_entropy",
+    "fit_warmup_poly",
+    "refine",
 ]

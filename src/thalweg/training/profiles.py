@@ -5,6 +5,7 @@ Chen, Wolfe and Kyrillidis (2022), "REX: revisiting budgeted training with an im
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
@@ -169,6 +170,66 @@ class InverseSqrt(Profile):
         return 1.0 / np.sqrt(1.0 + self.rate * z)
 
 
+@dataclass(frozen=True, eq=False)
+class Refined(Profile):
+    """A schedule given by its values at equal distances, 1 the highest; read between them by straight lines.
+
+    Args:
+        values: shape (steps,), the last one zero.
+
+    >>> Refined(np.array([0.5, 1.0, 0.0]))([0.0, 0.25, 1.0])
+    array([0.5 , 0.75, 0.  ])
+    """
+
+    values: Vector
+
+    def at(self, z: Vector) -> Vector:
+        return np.interp(z, np.linspace(0.0, 1.0, len(self.values)), self.values)
+
+    def __repr__(self) -> str:
+        digest = hashlib.sha256(self.values.tobytes()).hexdigest()[:12]
+        return f"Refined({len(self.values)} steps, {digest})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Refined) and np.array_equal(self.values, other.values)
+
+    def __hash__(self) -> int:
+        return hash(self.values.tobytes())
+
+
+@dataclass(frozen=True)
+class WarmupPolynomial(Profile):
+    """Straight up from zero during the share ``warmup``, then ``((1 - z)/(1 - warmup))^power``.
+
+    >>> WarmupPolynomial(0.5, 2.0)([0.25, 0.5, 0.75])
+    array([0.5 , 1.  , 0.25])
+    """
+
+    warmup: float
+    power: float
+
+    def __post_init__(self) -> None:
+        require(0 <= self.warmup < 1, "WarmupPolynomial needs warmup in [0, 1)", got=self.warmup)
+        require(self.power > 0, "WarmupPolynomial needs power > 0", got=self.power)
+
+    def at(self, z: Vector) -> Vector:
+        fall = ((1.0 - z) / (1.0 - self.warmup)) ** self.power
+        return np.where(z < self.warmup, z / max(self.warmup, 1e-300), fall)
+
+
+@dataclass(frozen=True)
+class InverseTime(Profile):
+    """``1/(1 + rate z)``; the default ends at a hundredth."""
+
+    rate: float = 99.0
+
+    def __post_init__(self) -> None:
+        require(self.rate > 0, "InverseTime needs rate > 0", got=self.rate)
+
+    def at(self, z: Vector) -> Vector:
+        return 1.0 / (1.0 + self.rate * z)
+
+
 PROFILES: dict[str, Profile] = {
     "rex": Rex(),
     "linear": Linear(),
@@ -180,6 +241,7 @@ PROFILES: dict[str, Profile] = {
     "onecycle": OneCycle(),
     "delayed-linear": DelayedLinear(),
     "inverse-sqrt": InverseSqrt(),
+    "inverse-time": InverseTime(),
     "constant": Constant(),
 }
 

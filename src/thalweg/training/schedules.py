@@ -5,6 +5,7 @@ Chen, Wolfe and Kyrillidis (2022), "REX: revisiting budgeted training with an im
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from thalweg.core import CheckpointMismatch, InvalidParameter
 from thalweg.core.validation import require
-from thalweg.training.profiles import Profile, Rex
+from thalweg.training.profiles import Profile, Refined, Rex
 from thalweg.training.profiles import profile as named_profile
 
 #: ``"step"``; a number of steps; a fraction of the budget; or the fractions at which the profile is read.
@@ -159,6 +160,10 @@ class ProfileSchedule(LRScheduler):
                 )
 
 
+class LongerThanRecorded(UserWarning):
+    """A refined schedule is stretched over more steps than were recorded."""
+
+
 class REX(ProfileSchedule):
     """The REX schedule: ``p(z) = (1 - z)/(1/2 + (1 - z)/2)``, read every step. No hyper-parameters.
 
@@ -180,6 +185,49 @@ class REX(ProfileSchedule):
 
     def __init__(self, optimizer: Optimizer, total_steps: int, *, beta: float = 0.5, **options: Any) -> None:
         super().__init__(optimizer, total_steps, Rex(beta), **options)
+
+
+class LinearDecay(ProfileSchedule):
+    """``1 - t/T``: the best schedule for the last iterate when nothing is known of the norms.
+
+    Args:
+        optimizer, total_steps, options: as for `ProfileSchedule`.
+
+    >>> import torch
+    >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    >>> LinearDecay(optimizer, total_steps=4).rates(range(5))[:, 0]
+    array([1.  , 0.75, 0.5 , 0.25, 0.  ])
+    """
+
+    def __init__(self, optimizer: Optimizer, total_steps: int, **options: Any) -> None:
+        super().__init__(optimizer, total_steps, "linear", **options)
+
+
+class RefinedSchedule(ProfileSchedule):
+    """A learning rate that follows a `Refined` profile, stretched over ``total_steps``.
+
+    Args:
+        optimizer, total_steps, options: as for `ProfileSchedule`.
+        refined: what `thalweg.training.refine` made of an earlier run.
+
+    Warns:
+        LongerThanRecorded: more steps than the run had that it was refined from; its shape is stretched.
+
+    >>> import torch
+    >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+    >>> schedule = RefinedSchedule(optimizer, 4, Refined(np.linspace(1.0, 0.0, 8)))
+    >>> schedule.rates(range(5))[:, 0]  # of constant norms: linear decay
+    array([0.1  , 0.075, 0.05 , 0.025, 0.   ])
+    """
+
+    def __init__(self, optimizer: Optimizer, total_steps: int, refined: Refined, **options: Any) -> None:
+        if total_steps > len(refined.values):
+            warnings.warn(
+                f"The schedule was refined from {len(refined.values)} steps and is stretched over {total_steps}.",
+                LongerThanRecorded,
+                stacklevel=2,
+            )
+        super().__init__(optimizer, total_steps, refined, **options)
 
 
 def _checked_sampling(sampling: Sampling) -> Sampling:

@@ -1,0 +1,51 @@
+"""Sums of magnitudes and of squares of many tensors, read once, in parallel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numba import carray, float32, float64, njit, prange
+from torch import Tensor
+
+from thalweg.training._memory import LOCK, addresses, pointer, tasks
+
+#: Elements summed in their own precision before the sum is added to one in float64.
+BLOCK = 512
+
+
+def _make_pass(dtype):
+    # The terms of a block may be added in any order: only then are they added several at a time.
+    @njit(parallel=True, cache=True, fastmath={"reassoc", "contract", "nsz"})
+    def norm_pass(starts_of, tensors, starts, stops):
+        sums = np.zeros((len(tensors), 2))
+        for task in prange(len(tensors)):
+            t, start = tensors[task], starts[task]
+            n = stops[task] - start
+            g = carray(pointer(starts_of[t] + start * types_size), n, dtype)
+            magnitudes, squares = 0.0, 0.0
+            for low in range(0, n, BLOCK):
+                a, b = zero, zero
+                block = g[low : low + BLOCK]
+                for i in range(len(block)):
+                    a += abs(block[i])
+                    b += block[i] * block[i]
+                magnitudes += a
+                squares += b
+            sums[task, 0], sums[task, 1] = magnitudes, squares
+        return sums
+
+    types_size = dtype.bitwidth // 8
+    zero = np.dtype(dtype.name).type(0)
+    return norm_pass
+
+
+_PASSES = {"torch.float32": _make_pass(float32), "torch.float64": _make_pass(float64)}
+
+
+def norms(tensors: Sequence[Tensor]) -> tuple[float, float]:
+    """l1 and l2 norm of all elements together; the tensors have to be `thalweg.training._memory.supported`."""
+    with LOCK:
+        sums = _PASSES[str(tensors[0].dtype)](addresses(tensors), *tasks(tuple(t.numel() for t in tensors)))
+    magnitudes, squares = sums.sum(0)
+    return float(magnitudes), float(np.sqrt(squares))

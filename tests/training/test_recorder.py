@@ -1,0 +1,153 @@
+"""The recorder against norms computed by hand, with scalers, clipping, processes and files."""
+
+from __future__ import annotations
+
+import multiprocessing
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from thalweg.core import InvalidProblem
+from thalweg.datasets import load_series
+from thalweg.training import GradientNormRecorder
+
+
+def network(dtype: torch.dtype = torch.float32) -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(7, 300), nn.Tanh(), nn.Linear(300, 300), nn.Linear(300, 1)).to(dtype)
+
+
+def train(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int, seen: list) -> None:
+    dtype = next(model.parameters()).dtype
+    for i in range(steps):
+        X = torch.randn(16, 7, generator=torch.Generator().manual_seed(i)).to(dtype)
+        optimizer.zero_grad()
+        model(X).square().mean().backward()
+        g = torch.cat([p.grad.double().flatten() for p in model.parameters()])
+        seen.append((float(g.abs().sum()), float(g.norm())))
+        optimizer.step()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_norms_are_those_of_all_gradients_together(dtype: torch.dtype) -> None:
+    model, seen = network(dtype), []
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    recorder = GradientNormRecorder(optimizer)
+    train(model, optimizer, 6, seen)
+    tolerance = 1e-2 if dtype is torch.bfloat16 else 1e-6
+    np.testing.assert_allclose(recorder.norms("l1"), [s[0] for s in seen], rtol=tolerance)
+    np.testing.assert_allclose(recorder.norms("l2"), [s[1] for s in seen], rtol=tolerance)
+
+
+def test_recording_changes_nothing_and_ends() -> None:
+    plain, watched, seen = network(), network(), []
+    train(plain, torch.optim.AdamW(plain.parameters()), 5, seen)
+    optimizer = torch.optim.AdamW(watched.parameters())
+    recorder = GradientNormRecorder(optimizer)
+    train(watched, optimizer, 5, seen)
+    for a, b in zip(plain.parameters(), watched.parameters(), strict=True):
+        assert torch.equal(a, b)
+    recorder.detach()
+    train(watched, optimizer, 2, seen)
+    assert len(recorder) == 5
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_scaled_gradients_are_recorded_unscaled_and_overflows_left_out(fused: bool) -> None:
+    w = nn.Parameter(torch.tensor([3.0, 4.0]))
+    optimizer = torch.optim.AdamW([w], lr=0.0, fused=fused, weight_decay=0.0)
+    recorder = GradientNormRecorder(optimizer)
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    for factor in (1.0, float("inf"), 2.0):
+        optimizer.zero_grad()
+        scaler.scale((factor * w.square()).sum() / 2).backward()
+        scaler.step(optimizer)
+        scaler.update()
+    np.testing.assert_allclose(recorder.norms("l2"), [5.0, 10.0])
+    np.testing.assert_allclose(recorder.norms("l1"), [7.0, 14.0])
+    assert recorder.skipped == (1 if fused else 0)  # an unfused optimizer is not even called
+
+
+def test_gradients_that_are_not_finite_are_left_out_and_counted() -> None:
+    w = nn.Parameter(torch.ones(3))
+    optimizer = torch.optim.SGD([w], lr=0.0)
+    recorder = GradientNormRecorder(optimizer)
+    for value in (1.0, float("nan"), float("inf"), 2.0):
+        w.grad = torch.full((3,), value)
+        optimizer.step()
+    np.testing.assert_allclose(recorder.norms("l1"), [3.0, 6.0])
+    assert recorder.skipped == 2
+
+
+def test_parameters_without_gradient_and_steps_without_any() -> None:
+    w, unused = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2))
+    optimizer = torch.optim.SGD([w, unused], lr=0.1)
+    recorder = GradientNormRecorder(optimizer)
+    optimizer.step()
+    w.grad = torch.tensor([3.0, 4.0])
+    optimizer.step()
+    assert recorder.norms("l2").tolist() == [5.0]
+
+
+@pytest.mark.parametrize("ending", ["npz", "csv"])
+def test_saved_norms_are_loaded_as_a_series(tmp_path, ending: str) -> None:
+    model, seen = network(), []
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    recorder = GradientNormRecorder(optimizer)
+    train(model, optimizer, 4, seen)
+    recorder.save(tmp_path / f"norms.{ending}")
+    for norm in ("l1", "l2"):
+        series = load_series(tmp_path / f"norms.{ending}", norm)
+        np.testing.assert_allclose(series, recorder.norms(norm), rtol=1e-8)
+    with pytest.raises(InvalidProblem, match=r"\.npz or \.csv"):
+        recorder.save(tmp_path / "norms.txt")
+
+
+def test_state_goes_through_a_checkpoint() -> None:
+    model, seen = network(), []
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    recorder = GradientNormRecorder(optimizer)
+    train(model, optimizer, 3, seen)
+    again = GradientNormRecorder(optimizer)
+    again.load_state_dict(recorder.state_dict())
+    recorder.detach()
+    train(model, optimizer, 2, seen)
+    np.testing.assert_allclose(again.norms("l2"), [s[1] for s in seen], rtol=1e-6)
+
+
+def _worker(rank: int, port: int, queue: multiprocessing.Queue) -> None:
+    store = torch.distributed.TCPStore("127.0.0.1", port, 2, rank == 0)
+    torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=2)
+    model = nn.parallel.DistributedDataParallel(network())
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    recorder = GradientNormRecorder(optimizer)
+    for i in range(3):
+        X = torch.randn(8, 7, generator=torch.Generator().manual_seed(2 * i + rank))
+        optimizer.zero_grad()
+        model(X).square().mean().backward()
+        optimizer.step()
+    queue.put((rank, recorder.norms("l2").tolist()))
+    torch.distributed.destroy_process_group()
+
+
+def test_distributed_workers_record_the_norm_of_the_mean_gradient(free_port: int) -> None:
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    workers = [context.Process(target=_worker, args=(rank, free_port, queue)) for rank in range(2)]
+    for worker in workers:
+        worker.start()
+    found = dict(queue.get(timeout=120) for _ in workers)
+    for worker in workers:
+        worker.join(timeout=60)
+    assert found[0] == found[1]
+    model = network()  # the same on one worker with both halves
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    recorder = GradientNormRecorder(optimizer)
+    for i in range(3):
+        halves = [torch.randn(8, 7, generator=torch.Generator().manual_seed(2 * i + r)) for r in range(2)]
+        optimizer.zero_grad()
+        model(torch.cat(halves)).square().mean().backward()
+        optimizer.step()
+    np.testing.assert_allclose(found[0], recorder.norms("l2"), rtol=1e-5)
