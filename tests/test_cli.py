@@ -42,7 +42,8 @@ def test_help_answers_without_loading_torch_or_numba():
 
 
 @pytest.mark.parametrize(
-    "command", [["solve"], ["solve", "linear"], ["compare", "linear"], ["reproduce"], ["show"]]
+    "command",
+    [["solve"], ["solve", "linear"], ["compare", "linear"], ["schedule", "refine"], ["reproduce"], ["show"]],
 )
 def test_every_command_explains_itself(command):
     done = thalweg(*command, "--help")

@@ -46,7 +46,7 @@ def test_bad_input(tmp_path, monkeypatch) -> None:
     np.savez(tmp_path / "both.npz", l1=VALUES, l2=VALUES)
     with pytest.raises(UnreadableFile, match="columns l1, l2"):
         load_series(tmp_path / "both.npz")
-    with pytest.raises(UnknownName, match="l1"):
+    with pytest.raises(UnknownName, match="l2"):
         load_series(tmp_path / "both.npz", "l3")
     np.save(tmp_path / "matrix.npy", np.ones((2, 2)))
     with pytest.raises(UnreadableFile, match="shape"):

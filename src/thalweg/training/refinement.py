@@ -83,7 +83,7 @@ def smoothed(norms: ArrayLike, smoothing: float) -> Vector:
 def fit_warmup_poly(schedule: Refined | ArrayLike) -> WarmupPolynomial:
     """The warm-up share and the power that come closest to a schedule, in the mean square.
 
-    >>> fit_warmup_poly(WarmupPolynomial(0.2, 1.5)(np.linspace(0, 1, 500)))
+    >>> fit_warmup_poly(WarmupPolynomial(0.2, 1.5)(np.linspace(0, 1, 501)))
     WarmupPolynomial(warmup=0.2, power=1.5)
     """
     values = schedule.values if isinstance(schedule, Refined) else np.asarray(schedule, dtype=np.float64)

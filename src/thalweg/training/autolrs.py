@@ -1,0 +1,389 @@
+"""The learning rate found while training, stage by stage.
+
+Jin, Zhou, Zhao, Zhu, Guo, Canini and Krishnamurthy (2021), "AutoLRS: automatic learning-rate schedule by Bayesian
+optimization on the fly", ICLR, arXiv 2105.10762.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from thalweg.core import CheckpointMismatch, InvalidProblem, NotFinite
+from thalweg.core.figure import Figure
+from thalweg.core.storage import load_tree, save_tree
+from thalweg.core.validation import require
+from thalweg.training import _group
+from thalweg.training.forecast import LossForecaster
+from thalweg.training.rate_search import Candidate, Stage, next_rate, search_figures
+from thalweg.training.replay import Replay
+from thalweg.training.snapshot import Snapshot, random_states, set_random_states
+
+#: Fewest steps of a candidate: fewer losses than this are no series to forecast from.
+LEAST = 8
+#: Validation losses measured during a candidate.
+VALIDATIONS = 16
+
+
+class AutoLRS:
+    """Choose the learning rate on the fly: short trials from the same state, a forecast of each, the best one kept.
+
+    A stage of tau steps is preceded by ``explore`` trials of ``explore_fraction`` tau steps each. Every trial starts
+    from the same weights, optimizer state, random states and batches, and leaves no trace. Its losses are forecast to
+    the stage's end, and Bayesian optimisation names the next rate. tau doubles from stage to stage. From the stage of
+    ``max_stage_steps`` on, trials are judged by ``validate`` if it is given. By default as many steps go into trials
+    as into training.
+
+    Args:
+        model, optimizer: what is trained. All groups keep the ratio of their rates.
+        lr_min, lr_max: where to look, for the first group's rate; a range test or two decades around a usual rate.
+        total_steps: training steps, those of trials not counted.
+        validate: gives a loss on held-out data; it may switch the model to evaluation and has to switch it back.
+        stage_steps, max_stage_steps: tau of the first stage, and the longest (paper: 1000 and 8000).
+        explore, explore_fraction: trials a stage, and the share of tau that each lasts (paper: 10 and 0.1).
+        kappa: of the lower confidence bound; the default is all exploration, as in the authors' code. 2 is a balance.
+        warmup_steps: so many steps first with a rate rising to the middle of the range, before the first stage.
+        others: more objects with a state that steps change, by name, e.g. ``{"scaler": scaler}``.
+        path: save here after every trial, and go on from there if the file exists. With several workers each saves
+            its own file.
+        seed: of the search.
+
+    Under `torch.distributed` losses are averaged over the workers and rank 0 decides.
+
+    Raises:
+        InvalidParameter: a range without width, counts out of range.
+        NotFinite: the loss stopped being finite in the chosen stage; the weights are those before it.
+        CheckpointMismatch: the file at ``path`` was saved with other settings.
+
+    Cost: one copy of weights and optimizer state, kept; a copy back per trial; milliseconds per trial for fit and
+    search. Up to ``explore_fraction * max_stage_steps`` batches are kept to be trained on again.
+
+    >>> _ = torch.manual_seed(0)
+    >>> X, model = torch.randn(64, 3), nn.Linear(3, 1)
+    >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    >>> auto = AutoLRS(model, optimizer, 1e-3, 1.0, total_steps=200, stage_steps=80, max_stage_steps=160)
+    >>> for batch in auto.steps(X.split(16)):
+    ...     loss = (model(batch) - batch.sum(1, keepdim=True)).square().mean()
+    ...     optimizer.zero_grad(); loss.backward(); optimizer.step()
+    ...     auto.step(loss)
+    >>> [stage.steps for stage in auto.stages], loss.item() < 0.01
+    ([80, 120], True)
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Optimizer,
+        lr_min: float,
+        lr_max: float,
+        *,
+        total_steps: int,
+        validate: Callable[[], float] | None = None,
+        stage_steps: int = 1000,
+        max_stage_steps: int = 8000,
+        explore: int = 10,
+        explore_fraction: float = 0.1,
+        kappa: float = 1000.0,
+        warmup_steps: int = 0,
+        others: Mapping[str, Any] | None = None,
+        path: str | Path | None = None,
+        seed: int = 0,
+    ) -> None:
+        require(0 < lr_min < lr_max < math.inf, "AutoLRS needs 0 < lr_min < lr_max", got=(lr_min, lr_max))
+        require(total_steps >= 1, "AutoLRS needs total_steps >= 1", got=total_steps)
+        require(stage_steps >= LEAST, f"AutoLRS needs stage_steps >= {LEAST}", got=stage_steps)
+        require(
+            max_stage_steps >= stage_steps,
+            "AutoLRS needs max_stage_steps >= stage_steps",
+            got=max_stage_steps,
+        )
+        require(explore >= 1, "AutoLRS needs explore >= 1", got=explore)
+        require(0 < explore_fraction <= 1, "AutoLRS needs explore_fraction in (0, 1]", got=explore_fraction)
+        require(
+            0 <= warmup_steps < total_steps, "AutoLRS needs 0 <= warmup_steps < total_steps", got=warmup_steps
+        )
+        require(kappa >= 0, "AutoLRS needs kappa >= 0", got=kappa)
+        self.model, self.optimizer, self.validate = model, optimizer, validate
+        self.settings: dict[str, Any] = {
+            "lr_min": lr_min,
+            "lr_max": lr_max,
+            "total_steps": total_steps,
+            "stage_steps": stage_steps,
+            "max_stage_steps": max_stage_steps,
+            "explore": explore,
+            "explore_fraction": explore_fraction,
+            "kappa": kappa,
+            "warmup_steps": warmup_steps,
+            "seed": seed,
+        }
+        self.others = dict(others or {})
+        self.path = None if path is None else _group.own(Path(path))
+        #: Every rate that was tried, in order.
+        self.candidates: list[Candidate] = []
+        #: The stages that training went through; their rates are the schedule that was found.
+        self.stages: list[Stage] = []
+        #: Training steps done, and steps of trials.
+        self.trained = self.explored = 0
+        first = float(optimizer.param_groups[0]["lr"])
+        self._ratios = [float(group["lr"]) / first if first else 1.0 for group in optimizer.param_groups]
+        self._phase, self._count = "warm-up" if warmup_steps else "explore", 0
+        self._tau, self._rate, self._start_loss = stage_steps, math.sqrt(lr_min * lr_max), math.inf
+        self._losses: list[Tensor] = []
+        self._validations: list[float] = []
+        self._move = ""  # what the batches have to do: "back" to the mark, "on" to set a new one
+        self._replay: Replay | None = None
+        self._place: dict[str, Any] | None = None
+        self._snapshot = Snapshot(model, optimizer, self.others)
+        if self.path is not None and self.path.exists():
+            self._load(self.path)
+        elif self._phase == "warm-up":
+            self._set_rate(lr_min)
+        else:
+            self._begin_stage()
+
+    # -- the loop's side
+
+    @property
+    def done(self) -> bool:
+        """Whether all training steps are done."""
+        return bool(self.trained >= self.settings["total_steps"])
+
+    @property
+    def exploring(self) -> bool:
+        """Whether the next step is one of a trial."""
+        return self._phase == "explore"
+
+    def steps(self, loader: Iterable[Any]) -> Iterator[Any]:
+        """Batches of ``loader`` until training is done, those of each trial the same; call `step` after each.
+
+        Raises:
+            InvalidProblem: the loader is empty or cannot be iterated over again, or `step` was not called.
+        """
+        self._move = ""
+        self._replay = Replay(loader, keep=self._trial_steps(self.settings["max_stage_steps"]))
+        if self._place is not None:
+            self._replay.load_state_dict(self._place)
+        else:
+            self._replay.mark()
+        while not self.done:
+            before = self.trained + self.explored
+            yield self._replay.next()
+            if self.trained + self.explored != before + 1:
+                raise InvalidProblem("Call step(loss) once after each batch of steps().")
+            self._follow(self._replay)
+
+    def step(self, loss: Tensor | float) -> None:
+        """Take note of the loss of the step that was just made, and set the rate of the next."""
+        if self.done:
+            raise InvalidProblem(f"All {self.settings['total_steps']} training steps are done.")
+        self._losses.append(torch.as_tensor(loss).detach().reshape(()).double())
+        self._count += 1
+        {"warm-up": self._after_warmup, "explore": self._after_trial, "train": self._after_training}[
+            self._phase
+        ]()
+
+    def rates(self) -> NDArray[np.float64]:
+        """The rate of each training step so far, shape (trained,): a schedule to use again."""
+        warmup = min(self.settings["warmup_steps"], self.trained)
+        ramp = [self._warmup_rate(i) for i in range(warmup)]
+        stages = [np.full(min(s.steps, max(self.trained - s.first, 0)), s.rate) for s in self.stages]
+        return np.concatenate([ramp, *stages]) if stages else np.array(ramp)
+
+    def figures(self) -> list[Figure]:
+        """The schedule that was found, and what each trial was forecast to come to."""
+        return search_figures(self.rates(), self.candidates)
+
+    # -- the machine's side
+
+    def _trial_steps(self, tau: int) -> int:
+        return min(max(round(self.settings["explore_fraction"] * tau), LEAST), tau)
+
+    def _judged_by_validation(self) -> bool:
+        return self.validate is not None and self._tau >= self.settings["max_stage_steps"]
+
+    def _set_rate(self, rate: float) -> None:
+        self._rate = rate
+        for group, ratio in zip(self.optimizer.param_groups, self._ratios, strict=True):
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(rate * ratio)
+            else:
+                group["lr"] = rate * ratio
+
+    def _warmup_rate(self, step: int) -> float:
+        low, high = self.settings["lr_min"], math.sqrt(self.settings["lr_min"] * self.settings["lr_max"])
+        return float(low + (high - low) * step / self.settings["warmup_steps"])
+
+    def _after_warmup(self) -> None:
+        self.trained += 1
+        if self._count == self.settings["warmup_steps"]:
+            self._start_loss = self._level(self._taken_losses())
+            self._snapshot = Snapshot(self.model, self.optimizer, self.others)
+            self._begin_stage()
+        else:
+            self._set_rate(self._warmup_rate(self._count))
+
+    def _begin_stage(self) -> None:
+        """The snapshot has been taken; what is next is the first trial."""
+        self._move = "on"
+        if self._judged_by_validation():
+            self._start_loss = self._validated()
+        self._begin_trial([])
+
+    def _begin_trial(self, tried: list[Candidate]) -> None:
+        self._phase, self._count, self._losses, self._validations = "explore", 0, [], []
+        s = self.settings
+        if tried or not self.stages:
+            rates, forecasts = [c.rate for c in tried], [c.forecast for c in tried]
+            seed = s["seed"] + len(self.candidates)
+            rate = next_rate(rates, forecasts, s["lr_min"], s["lr_max"], s["kappa"], seed)
+        else:
+            rate = self.stages[-1].rate
+        self._set_rate(_group.decided(rate))
+        self._save()
+
+    def _tried(self) -> list[Candidate]:
+        return [c for c in self.candidates if c.stage == len(self.stages)]
+
+    def _after_trial(self) -> None:
+        self.explored += 1
+        length = self._trial_steps(self._tau)
+        if self._judged_by_validation() and self._count % max(length // VALIDATIONS, 1) == 0:
+            self._validations.append(self._validated())
+        if self._count < length:
+            return
+        self.candidates.append(self._judged(length))
+        self._snapshot.restore(self.model, self.optimizer, self.others)
+        self._move = "back"
+        tried = self._tried()
+        if len(tried) < self.settings["explore"]:
+            self._begin_trial(tried)
+        else:
+            self._begin_training(tried)
+
+    def _judged(self, length: int) -> Candidate:
+        losses, rounds = self._taken_losses(), 10
+        times = np.arange(1.0, len(losses) + 1.0)
+        if self._judged_by_validation():
+            every = max(length // VALIDATIONS, 1)
+            losses, rounds = np.array(self._validations), 1
+            times = every * np.arange(1.0, len(losses) + 1.0)
+        level = self._level(losses)
+        if not np.isfinite(losses).all():
+            forecast, rule = math.nan, "diverged"
+        elif level > self._start_loss or len(losses) < 4:
+            forecast, rule = level, "last"
+        else:
+            fit = LossForecaster(rounds=rounds).fit(losses, times)
+            forecast, rule = float(fit(float(self._tau))), "fit"
+        numbers = tuple(map(float, losses)), tuple(map(float, times))
+        return Candidate(len(self.stages), self._rate, *numbers, forecast, rule)
+
+    def _begin_training(self, tried: list[Candidate]) -> None:
+        finite = [c for c in tried if math.isfinite(c.forecast)]
+        if not finite:
+            warnings.warn(
+                f"All {len(tried)} rates tried diverged; the stage goes on with lr_min. Lower lr_min.",
+                stacklevel=3,
+            )
+        rate = min(finite, key=lambda c: c.forecast).rate if finite else self.settings["lr_min"]
+        self._phase, self._count, self._losses = "train", 0, []
+        steps = min(self._tau, self.settings["total_steps"] - self.trained)
+        self.stages.append(Stage(self.trained, steps, _group.decided(rate)))
+        self._set_rate(self.stages[-1].rate)
+        self._save()
+
+    def _after_training(self) -> None:
+        self.trained += 1
+        stage, every = self.stages[-1], self._trial_steps(self._tau)
+        ends = self._count == stage.steps
+        if not ends and self._count % every:
+            return
+        losses = self._taken_losses()
+        if not np.isfinite(losses).all():
+            self._snapshot.restore(self.model, self.optimizer, self.others)
+            raise NotFinite(
+                f"The loss stopped being finite within step {self.trained}, at rate {stage.rate:.3g}. The weights are "
+                f"those of step {stage.first}. Lower lr_max = {self.settings['lr_max']:.3g} and go on from them."
+            )
+        self._start_loss = self._level(losses)
+        if ends and not self.done:
+            self._tau = min(2 * self._tau, self.settings["max_stage_steps"])
+            self._snapshot = Snapshot(self.model, self.optimizer, self.others)
+            self._begin_stage()
+        else:
+            self._save(midway=True)
+
+    def _taken_losses(self) -> NDArray[np.float64]:
+        """The losses since the last call or the phase's start, over all workers; waits for the device."""
+        losses = _group.mean(torch.stack(self._losses)).cpu().numpy()
+        self._losses = []
+        return np.asarray(losses)
+
+    @staticmethod
+    def _level(losses: NDArray[np.float64]) -> float:
+        """Where a series has come to: the mean of its last tenth."""
+        return float(losses[-max(len(losses) // 10, 1) :].mean())
+
+    def _validated(self) -> float:
+        assert self.validate is not None
+        states = random_states()
+        loss = _group.mean(torch.tensor(float(self.validate()), dtype=torch.float64))
+        set_random_states(states)
+        return float(loss)
+
+    # -- the place in the data, and files
+
+    def _follow(self, replay: Replay) -> None:
+        if self._move == "back":
+            replay.rewind()
+        elif self._move == "on":
+            replay.mark()
+        self._move = ""
+
+    def _save(self, midway: bool = False) -> None:
+        if self.path is None:
+            return
+        if self._replay is not None:
+            self._follow(self._replay)
+        here = Snapshot(self.model, self.optimizer, self.others) if midway else None
+        save_tree(
+            self.path,
+            {
+                "settings": self.settings,
+                "machine": {name: getattr(self, name) for name in _MACHINE},
+                "candidates": [asdict(c) for c in self.candidates],
+                "stages": [asdict(s) for s in self.stages],
+                "snapshot": self._snapshot.state_dict(),
+                "here": None if here is None else here.state_dict(),
+                "place": None if self._replay is None else self._replay.state_dict(),
+            },
+        )
+
+    def _load(self, path: Path) -> None:
+        tree = load_tree(path)
+        if tree["settings"] != self.settings:
+            changed = [k for k, v in self.settings.items() if tree["settings"].get(k) != v]
+            raise CheckpointMismatch(
+                f"{path} was saved with another {', '.join(changed)}. Use those, or another path."
+            )
+        self.__dict__.update(tree["machine"])
+        self.candidates = [Candidate(**c) for c in tree["candidates"]]
+        self.stages = [Stage(**s) for s in tree["stages"]]
+        self._snapshot = Snapshot.from_state_dict(tree["snapshot"])
+        here = self._snapshot if tree["here"] is None else Snapshot.from_state_dict(tree["here"])
+        here.restore(self.model, self.optimizer, self.others)
+        self._set_rate(self._rate)
+        self._place = tree["place"]
+
+
+_MACHINE = ("trained", "explored", "_phase", "_count", "_tau", "_rate", "_start_loss", "_ratios")

@@ -1,0 +1,407 @@
+"""AutoLRS: trials leave no trace, decisions agree between workers, a killed run goes on as if nothing had been."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+import torch
+from sklearn.gaussian_process import GaussianProcessRegressor
+from sklearn.gaussian_process.kernels import Matern as TheirMatern
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from thalweg.core import CheckpointMismatch, InvalidParameter, InvalidProblem, NotFinite
+from thalweg.numerics.gaussian_process import GaussianProcess, Matern
+from thalweg.training.autolrs import AutoLRS
+from thalweg.training.rate_search import next_rate, told
+from thalweg.training.replay import Replay
+from thalweg.training.snapshot import Snapshot, random_states
+
+SHORT = {"total_steps": 120, "stage_steps": 40, "max_stage_steps": 80, "explore": 3, "explore_fraction": 0.25}
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(5, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.2), nn.Linear(16, 1))
+
+
+def loader(workers: int = 0) -> DataLoader:
+    generator = torch.Generator().manual_seed(1)
+    X = torch.randn(100, 5, generator=generator)
+    y = X.sum(1, keepdim=True) + 0.1 * torch.randn(100, 1, generator=generator)
+    return DataLoader(TensorDataset(X, y), batch_size=16, shuffle=True, drop_last=True, num_workers=workers)
+
+
+def digest(*objects) -> str:
+    """A hash of everything a training step depends on."""
+    whole = hashlib.sha256()
+
+    def add(value) -> None:
+        if isinstance(value, torch.Tensor):
+            whole.update(value.detach().numpy().tobytes())
+        elif isinstance(value, np.ndarray):
+            whole.update(value.tobytes())
+        elif isinstance(value, dict):
+            for key in value:
+                whole.update(repr(key).encode())
+                add(value[key])
+        elif isinstance(value, list | tuple):
+            for item in value:
+                add(item)
+        else:
+            whole.update(repr(value).encode())
+
+    for item in objects:
+        add(item)
+    return whole.hexdigest()
+
+
+def run(make=torch.optim.AdamW, batches=None, watch=None, **options):
+    model = network()
+    optimizer = make(model.parameters(), lr=1e-3)
+    auto = AutoLRS(model, optimizer, 1e-4, 0.3, **{**SHORT, **options})
+    for X, y in auto.steps(batches or loader()):
+        loss = (model(X) - y).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        if watch is not None:
+            watch(auto, model, optimizer, (X, y))
+        auto.step(loss)
+    return model, optimizer, auto
+
+
+@pytest.mark.parametrize(
+    "make", [torch.optim.AdamW, lambda p, lr: torch.optim.SGD(p, lr=lr, momentum=0.9)], ids=["adamw", "sgd"]
+)
+def test_trials_leave_no_trace(make) -> None:
+    """The hash of weights, buffers, optimizer, random states and batches is that of training without trials."""
+    model, optimizer, auto = run(make)
+    assert [s.steps for s in auto.stages] == [40, 80]
+    assert (auto.trained, auto.explored, len(auto.candidates)) == (120, 3 * 10 + 3 * 20, 6)
+
+    plain = network()
+    theirs = make(plain.parameters(), lr=1e-3)
+    batches = Replay(loader(), keep=0)
+    for rate in auto.rates():
+        X, y = batches.next()
+        theirs.param_groups[0]["lr"] = float(rate)
+        loss = (plain(X) - y).square().mean()
+        theirs.zero_grad()
+        loss.backward()
+        theirs.step()
+    assert digest(model.state_dict(), optimizer.state_dict()) == digest(
+        plain.state_dict(), theirs.state_dict()
+    )
+    assert digest(random_states()["torch"]) == digest(torch.get_rng_state())
+
+
+def test_every_trial_and_the_stage_start_from_the_same_state_and_batches() -> None:
+    starts: dict[int, list[str]] = {}
+    batches: dict[tuple[int, int], set[str]] = {}
+    seen: list[str] = []
+
+    def watch(auto, model, optimizer, batch) -> None:
+        stage = len(auto.stages) - (auto._phase == "train")
+        batches.setdefault((stage, auto._count), set()).add(digest(batch))
+        if auto._phase == "train":
+            seen.append(digest(batch))
+
+    run(watch=watch)
+    assert all(len(found) == 1 for found in batches.values())  # the k-th batch of a stage is one and the same
+    assert len(seen) == 120
+    epoch = 100 // 16
+    assert all(
+        len(set(seen[i : i + epoch])) == epoch for i in range(0, 120 - epoch, epoch)
+    )  # none twice an epoch
+    assert starts == {}
+
+
+def test_restored_snapshot_gives_the_same_next_step_bit_for_bit() -> None:
+    model = network()
+    optimizer = torch.optim.AdamW(model.parameters(), amsgrad=True)
+    X = torch.randn(16, 5)
+
+    def step() -> str:
+        optimizer.zero_grad()
+        model(X).square().mean().backward()
+        optimizer.step()
+        return digest(model.state_dict(), optimizer.state_dict(), random_states())
+
+    fresh = Snapshot(model, optimizer)  # before the optimizer has any state
+    first = step()
+    warm = Snapshot(model, optimizer)
+    second = step()
+    step()
+    warm.restore(model, optimizer)
+    assert step() == second
+    fresh.restore(model, optimizer)
+    assert len(optimizer.state) == 0
+    assert step() == first
+    copy = Snapshot.from_state_dict(warm.state_dict())
+    copy.restore(model, optimizer)
+    assert step() == second
+
+
+def test_gradient_scaler_and_other_objects_are_restored() -> None:
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    scaler = torch.amp.GradScaler("cpu", init_scale=64.0)
+    snapshot = Snapshot(model, optimizer, {"scaler": scaler})
+    scaler.load_state_dict({**scaler.state_dict(), "scale": 2.0})
+    snapshot.restore(model, optimizer, {"scaler": scaler})
+    assert scaler.state_dict()["scale"] == 64.0
+
+
+def test_search_model_is_scikit_learns_process() -> None:
+    rng = np.random.default_rng(0)
+    X, y, A = rng.random((7, 1)), rng.standard_normal(7), np.linspace(0, 1, 11)[:, None]
+    found = GaussianProcess(Matern(), degree=-1).fit(torch.tensor(X), torch.tensor(y))
+    scale, noise = torch.exp(found.theta)
+    theirs = GaussianProcessRegressor(
+        TheirMatern(float(scale), "fixed", nu=2.5), alpha=float(noise), optimizer=None
+    ).fit(X, y)
+    mean, std = theirs.predict(A, return_std=True)
+    ours = found.predict(torch.tensor(A))
+    np.testing.assert_allclose(ours[0], mean, atol=1e-8)
+    np.testing.assert_allclose(ours[1].sqrt(), std, atol=1e-8)
+
+
+def test_search_is_new_every_time_and_goes_to_the_best_place() -> None:
+    def bowl(rate: float) -> float:
+        return math.log(rate / 3e-3) ** 2
+
+    rates: list[float] = []
+    for _ in range(10):
+        rates.append(next_rate(rates, [bowl(r) for r in rates], 1e-5, 1.0, kappa=2.0))
+    assert len({round(math.log(r), 3) for r in rates}) == 10
+    assert all(1e-5 <= r <= 1.0 for r in rates)
+    assert min(abs(math.log(r / 3e-3)) for r in rates) < 0.2
+    spread = []
+    for _ in range(5):  # all exploration: the range is covered
+        spread.append(next_rate(spread, [bowl(r) for r in spread], 1e-5, 1.0, kappa=1000.0))
+    gaps = np.diff(np.sort(np.log10([1e-5, *spread, 1.0])))
+    assert gaps.max() < 2.0
+
+
+def test_losses_that_are_none_are_told_as_the_worst() -> None:
+    assert told([1.0, math.nan, 2.0, math.inf]) == [1.0, 3.0, 2.0, 3.0]
+    assert told([math.nan]) == [0.0]
+
+
+def test_diverging_trials_are_never_chosen() -> None:
+    model = nn.Linear(5, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    auto = AutoLRS(model, optimizer, 1e-3, 1e30, **{**SHORT, "explore": 8, "total_steps": 40})
+    for X, y in auto.steps(loader()):
+        loss = (model(X) - y).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        auto.step(loss)
+    rules = {c.rule for c in auto.candidates}
+    assert "diverged" in rules
+    assert all(math.isnan(c.forecast) == (c.rule == "diverged") for c in auto.candidates)
+    assert auto.stages[0].rate < 1.0
+
+
+def test_loss_that_stops_being_finite_in_a_stage_is_an_error_with_the_weights_before_it() -> None:
+    model = nn.Linear(1, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    auto = AutoLRS(model, optimizer, 1e-3, 1e-2, **SHORT)
+    before = digest(model.state_dict())
+    with pytest.raises(NotFinite, match="Lower lr_max"):
+        for i, X in enumerate(auto.steps([torch.ones(4, 1)])):
+            loss = model(X).square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            auto.step(loss * (math.nan if i >= 30 else 1.0))
+    assert digest(model.state_dict()) == before
+
+
+def test_all_trials_diverging_goes_on_with_the_lowest_rate_and_says_so() -> None:
+    model = nn.Linear(1, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    auto = AutoLRS(model, optimizer, 1e-3, 1e-2, **SHORT)
+    for _ in range(29):
+        auto.step(math.nan)
+    with pytest.warns(UserWarning, match="All 3 rates tried diverged"):
+        auto.step(math.nan)
+    assert auto.stages[0].rate == 1e-3
+
+
+def test_constant_loss_is_no_trouble() -> None:
+    model = nn.Linear(1, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    auto = AutoLRS(model, optimizer, 1e-3, 1e-2, **SHORT)
+    for _ in auto.steps([0]):
+        auto.step(0.7)
+    assert [c.forecast for c in auto.candidates] == pytest.approx([0.7] * 6)
+
+
+def test_trials_of_the_longest_stages_are_judged_by_validation() -> None:
+    calls: list[int] = []
+    before: list[str] = []
+
+    def validate() -> float:
+        calls.append(1)
+        torch.rand(3)  # draws of its own leave no trace
+        return 0.5 + 1.0 / len(calls)
+
+    _, _, auto = run(validate=validate, max_stage_steps=40)
+    every = max(10 // 16, 1)
+    assert len(calls) == len(auto.stages) * (1 + 3 * (10 // every))
+    assert all(len(c.losses) == 10 // every for c in auto.candidates)
+    plain = run(max_stage_steps=40)
+    assert len(plain[2].stages) == 3
+    assert before == []
+
+
+def test_warm_up_rises_and_the_groups_keep_their_ratio() -> None:
+    model = nn.Sequential(nn.Linear(1, 2), nn.Linear(2, 1))
+    groups = [{"params": model[0].parameters(), "lr": 0.1}, {"params": model[1].parameters(), "lr": 0.02}]
+    optimizer = torch.optim.SGD(groups)
+    auto = AutoLRS(model, optimizer, 1e-4, 1e-2, **SHORT, warmup_steps=10)
+    seen = []
+    for X in auto.steps([torch.ones(4, 1)]):
+        seen.append([g["lr"] for g in optimizer.param_groups])
+        loss = (model(X) - 1).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        auto.step(loss)
+    rates = np.array(seen)
+    np.testing.assert_allclose(rates[:, 1] / rates[:, 0], 0.2)
+    np.testing.assert_allclose(rates[:10, 0], 1e-4 + (1e-3 - 1e-4) * np.arange(10) / 10)
+    assert len(auto.rates()) == 120
+    assert auto.stages[0].first == 10
+    assert [f.title for f in auto.figures()] == ["The schedule that was found", "Trials"]
+
+
+SCRIPT = textwrap.dedent(
+    """
+    import sys, time
+    import torch
+    sys.path.insert(0, sys.argv[1])
+    from test_autolrs import run, digest
+
+    def watch(auto, model, optimizer, batch):
+        print(auto.trained, auto.explored, flush=True)
+        time.sleep(float(sys.argv[3]))
+
+    model, optimizer, auto = run(path=sys.argv[2], watch=watch)
+    print("end", digest(model.state_dict(), optimizer.state_dict()), auto.rates().tolist(), flush=True)
+    """
+)
+
+
+def _script(path, pause: float) -> subprocess.Popen:
+    folder = os.path.dirname(__file__)
+    command = [sys.executable, "-c", SCRIPT, folder, str(path), str(pause)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+@pytest.mark.parametrize("when", [(0, 25), (27, 30), (120 - 45, 90)], ids=["trial", "stage", "second stage"])
+def test_killed_run_ends_where_the_undisturbed_run_ends(tmp_path, when: tuple[int, int]) -> None:
+    model, optimizer, auto = run()
+    expected = f"end {digest(model.state_dict(), optimizer.state_dict())} {auto.rates().tolist()}"
+    killed = _script(tmp_path / "run.auto", 0.003)
+    assert killed.stdout is not None
+    for line in killed.stdout:
+        trained, explored = map(int, line.split())
+        if trained >= when[0] and explored >= when[1]:
+            os.kill(killed.pid, signal.SIGKILL)
+            break
+    killed.wait(timeout=60)
+    killed.stdout.close()
+    again = _script(tmp_path / "run.auto", 0.0)
+    out, _ = again.communicate(timeout=120)
+    lines = out.splitlines()
+    assert lines[-1] == expected
+    assert len(lines) < 120 + 90  # it did not start anew
+
+
+def test_file_of_other_settings_is_refused(tmp_path) -> None:
+    run(path=tmp_path / "run.auto")
+    with pytest.raises(CheckpointMismatch, match="another explore"):
+        run(path=tmp_path / "run.auto", explore=4)
+
+
+def _worker(rank: int, port: int, queue: multiprocessing.Queue) -> None:
+    store = torch.distributed.TCPStore("127.0.0.1", port, 2, rank == 0)
+    torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=2)
+    torch.manual_seed(0)
+    model = nn.parallel.DistributedDataParallel(nn.Linear(5, 1))
+    optimizer = torch.optim.Adam(model.parameters())
+    auto = AutoLRS(model, optimizer, 1e-4, 0.3, **SHORT)
+    data = torch.randn(64, 5, generator=torch.Generator().manual_seed(rank))
+    for X in auto.steps(data.split(16)):
+        loss = (model(X) - X.sum(1, keepdim=True)).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        auto.step(loss)
+    decisions = [(c.rate, c.losses, c.forecast) for c in auto.candidates]
+    queue.put((rank, decisions, auto.rates().tolist(), digest(model.state_dict())))
+    torch.distributed.destroy_process_group()
+
+
+def test_two_workers_agree_bitwise_on_every_decision(free_port: int) -> None:
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    workers = [context.Process(target=_worker, args=(rank, free_port, queue)) for rank in range(2)]
+    for worker in workers:
+        worker.start()
+    found = sorted(queue.get(timeout=120) for _ in workers)
+    for worker in workers:
+        worker.join(timeout=60)
+    assert found[0][1:] == found[1][1:]
+    assert len(found[0][1]) == 6
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_replay_gives_kept_batches_again_and_comes_back_to_its_place(workers: int) -> None:
+    replay = Replay(loader(workers), keep=10)
+    torch.manual_seed(5)
+    for _ in range(4):
+        replay.next()
+    replay.mark()
+    first = [digest(replay.next()) for _ in range(9)]  # beyond the epoch's end
+    replay.rewind()
+    assert [digest(replay.next()) for _ in range(9)] == first
+    state = replay.state_dict()
+    later = [digest(replay.next()) for _ in range(12)]
+    again = Replay(loader(workers), keep=10)
+    again.load_state_dict(state)
+    assert [digest(again.next()) for _ in range(12)] == later
+
+
+def test_bad_input() -> None:
+    model = nn.Linear(1, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for low, high in ((0.0, 1.0), (-1.0, 1.0), (1.0, 0.1), (0.1, 0.1), (0.1, math.inf)):
+        with pytest.raises(InvalidParameter, match="lr_min"):
+            AutoLRS(model, optimizer, low, high, total_steps=10)
+    for option in ({"explore": 0}, {"stage_steps": 1}, {"explore_fraction": 0.0}, {"max_stage_steps": 9}):
+        with pytest.raises(InvalidParameter, match=next(iter(option))):
+            AutoLRS(model, optimizer, 0.1, 1.0, **{**SHORT, **option})
+    auto = AutoLRS(model, optimizer, 0.1, 1.0, **SHORT)
+    with pytest.raises(InvalidProblem, match="gives no batch"):
+        next(auto.steps([]))
+    with pytest.raises(InvalidProblem, match="once only"):
+        next(auto.steps(iter([1])))
+    with pytest.raises(InvalidProblem, match="Call step"):
+        list(auto.steps([1]))
+    finished = run()[2]
+    with pytest.raises(InvalidProblem, match="All 120 training steps"):
+        finished.step(0.1)
