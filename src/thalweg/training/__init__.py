@@ -1,7 +1,11 @@
 """A network to train: optimizers and learning-rate schedules for PyTorch."""
 
+from thalweg.training.armijo import ArmijoSGD
+from thalweg.training.autolrs import AutoLRS
 from thalweg.training.flow import LionKFlow, SmoothFunction
+from thalweg.training.forecast import LossForecaster
 from thalweg.training.guarantees import bound, conversion_bound
+from thalweg.training.imitation import Imitate, ImitationTask
 from thalweg.training.kernels import (
     L1,
     Custom,
@@ -19,22 +23,28 @@ from thalweg.training.profiles import PROFILES, Profile, Refined, Rex, WarmupPol
 from thalweg.training.recorder import GradientNormRecorder
 from thalweg.training.refinement import fit_warmup_poly, refine
 from thalweg.training.schedules import REX, LinearDecay, ProfileSchedule, RefinedSchedule
+from thalweg.training.surrogate import TargetLoss, TargetSurrogate
 from thalweg.training.task import Train, TrainingTask, accuracy, cross_entropy
 
 __all__ = [
     "L1",
     "PROFILES",
     "REX",
+    "ArmijoSGD",
+    "AutoLRS",
     "Custom",
     "GradientNormRecorder",
     "GroupL2",
     "HalfSquare",
     "Huber",
+    "Imitate",
+    "ImitationTask",
     "Kernel",
     "LinearDecay",
     "Lion",
     "LionK",
     "LionKFlow",
+    "LossForecaster",
     "Lp",
     "Profile",
     "ProfileSchedule",
@@ -43,6 +53,8 @@ __all__ = [
     "RefinedSchedule",
     "Rex",
     "SmoothFunction",
+    "TargetLoss",
+    "TargetSurrogate",
     "ThresholdedL1",
     "TopK",
     "Train",

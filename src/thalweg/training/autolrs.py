@@ -191,6 +191,7 @@ class AutoLRS:
         {"warm-up": self._after_warmup, "explore": self._after_trial, "train": self._after_training}[
             self._phase
         ]()
+        self._set_rate(self._rate)  # a trainer's own schedule may have written another
 
     def rates(self) -> NDArray[np.float64]:
         """The rate of each training step so far, shape (trained,): a schedule to use again."""

@@ -31,6 +31,8 @@ class GradientNormRecorder:
 
     Args:
         optimizer: any; ``detach()`` ends the recording.
+        attach: False leaves it to you to call `record` when the gradient is there: where ``optimizer.step(closure)``
+            computes it, that is at the closure's end.
 
     Cost per step: one pass over the gradient; on a GPU nothing waits for it but every 256th step.
 
@@ -45,11 +47,12 @@ class GradientNormRecorder:
     (array([5. , 2.5]), array([7. , 3.5]))
     """
 
-    def __init__(self, optimizer: Optimizer) -> None:
+    def __init__(self, optimizer: Optimizer, *, attach: bool = True) -> None:
         self._done: list[NDArray[np.float64]] = []
         self._waiting: list[Tensor] = []
         self.skipped = 0
-        self._handle = optimizer.register_step_pre_hook(self._record)
+        self.optimizer = optimizer
+        self._handle = optimizer.register_step_pre_hook(lambda *_: self.record()) if attach else None
 
     def __len__(self) -> int:
         self._fetch()
@@ -63,7 +66,8 @@ class GradientNormRecorder:
 
     def detach(self) -> None:
         """Record no more."""
-        self._handle.remove()
+        if self._handle is not None:
+            self._handle.remove()
 
     def save(self, path: str | Path) -> None:
         """Write ``.npz`` (arrays ``l1``, ``l2``) or ``.csv`` (columns ``step``, ``l1``, ``l2``), atomically."""
@@ -92,7 +96,9 @@ class GradientNormRecorder:
         self._waiting, self.skipped = [], state["skipped"]
 
     @torch.no_grad()
-    def _record(self, optimizer: Optimizer, *_: Any) -> None:
+    def record(self) -> None:
+        """Take the norms of the gradient as it is now."""
+        optimizer = self.optimizer
         gradients = [
             p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None
         ]

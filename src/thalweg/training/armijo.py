@@ -1,0 +1,122 @@
+"""Gradient descent with a backtracking line search.
+
+Vaswani, Mishkin, Laradji, Schmidt, Gidel and Lacoste-Julien (2019), "Painless stochastic gradient: interpolation,
+line-search, and convergence rates", algorithm 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from thalweg.core import InvalidProblem, NotFinite
+from thalweg.core.validation import require
+
+
+class ArmijoSGD(Optimizer):
+    """Gradient descent whose step is the first that lowers the loss by ``c * step * |gradient|^2``.
+
+    Args:
+        params: as for any optimizer; groups share one step.
+        lr: the first step that is tried.
+        c: share of the decrease that the gradient promises, in (0, 1).
+        backtrack: the step is multiplied by this until it is accepted.
+        expand: the next search starts from the accepted step times this.
+        max_backtracks: after so many the last, tiny step is taken back, and nothing moves.
+
+    Each `step` needs a closure, as `torch.optim.LBFGS` does; a second one that gives the loss alone saves the
+    backward passes of the search.
+
+    Cost per step: one gradient, and a loss for each trial; two copies of the parameters.
+
+    >>> x = torch.nn.Parameter(torch.tensor([3.0, -1.0]))
+    >>> optimizer = ArmijoSGD([x], lr=100.0)
+    >>> def closure():
+    ...     optimizer.zero_grad()
+    ...     loss = x.square().sum() / 2
+    ...     loss.backward()
+    ...     return loss
+    >>> for _ in range(50):
+    ...     loss = optimizer.step(closure)
+    >>> loss.item() < 1e-12
+    True
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float = 1.0,
+        *,
+        c: float = 0.1,
+        backtrack: float = 0.9,
+        expand: float = 1.8,
+        max_backtracks: int = 100,
+    ) -> None:
+        require(lr > 0, "ArmijoSGD needs lr > 0", got=lr)
+        require(0 < c < 1, "ArmijoSGD needs c in (0, 1)", got=c)
+        require(0 < backtrack < 1, "ArmijoSGD needs backtrack in (0, 1)", got=backtrack)
+        require(expand >= 1, "ArmijoSGD needs expand >= 1", got=expand)
+        require(max_backtracks >= 1, "ArmijoSGD needs max_backtracks >= 1", got=max_backtracks)
+        options = {
+            "lr": lr,
+            "c": c,
+            "backtrack": backtrack,
+            "expand": expand,
+            "max_backtracks": max_backtracks,
+        }
+        super().__init__(params, options)
+        #: Losses evaluated by searches so far.
+        self.evaluations = 0
+
+    def step(  # type: ignore[override]
+        self, closure: Callable[[], Tensor], value: Callable[[], Tensor] | None = None
+    ) -> Tensor:
+        """Take a step and return the loss before it.
+
+        Args:
+            closure: clears the gradients, computes the loss, calls ``backward`` and returns the loss.
+            value: the loss alone, no gradient; by default ``closure``.
+
+        Raises:
+            InvalidProblem: no closure.
+            NotFinite: the loss or its gradient is not.
+        """
+        if closure is None:
+            raise InvalidProblem("ArmijoSGD.step needs a closure that computes the loss and its gradient.")
+        with torch.enable_grad():
+            loss = closure()
+        group = self.param_groups[0]
+        moving = [p for g in self.param_groups for p in g["params"] if p.grad is not None]
+        with torch.no_grad():
+            gradients = [p.grad.clone() if value is None else p.grad for p in moving]
+            slope = sum((float(torch.linalg.vector_norm(g)) ** 2 for g in gradients), 0.0)
+            before = float(loss.detach())
+            if not (before < torch.inf and slope < torch.inf):
+                raise NotFinite(f"ArmijoSGD: the loss is {before}, its gradient's squared norm {slope}.")
+            if slope == 0.0:
+                return loss
+            start = [p.clone() for p in moving]
+            size = float(group["lr"])
+            for _ in range(group["max_backtracks"]):
+                torch._foreach_copy_(moving, start)
+                torch._foreach_add_(moving, gradients, alpha=-size)
+                self.evaluations += 1
+                if self._loss(closure, value) <= before - group["c"] * size * slope:
+                    break
+                size *= group["backtrack"]
+            else:
+                torch._foreach_copy_(moving, start)
+            for g in self.param_groups:
+                g["lr"] = size * group["expand"]
+        return loss
+
+    @staticmethod
+    def _loss(closure: Callable[[], Tensor], value: Callable[[], Tensor] | None) -> float:
+        if value is not None:
+            return float(value())
+        with torch.enable_grad():
+            return float(closure().detach())

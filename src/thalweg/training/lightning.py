@@ -1,0 +1,112 @@
+"""The recorder and AutoLRS as callbacks of Lightning's Trainer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from thalweg.core import InvalidProblem, MissingExtra
+from thalweg.training.autolrs import AutoLRS
+from thalweg.training.recorder import GradientNormRecorder
+
+try:
+    from lightning.pytorch import Callback
+except ImportError:
+    raise MissingExtra("lightning", "lightning") from None
+
+
+def _only_optimizer(trainer: Any, name: str) -> torch.optim.Optimizer:
+    if len(trainer.optimizers) != 1:
+        raise InvalidProblem(f"{name} is for one optimizer; the module has {len(trainer.optimizers)}.")
+    optimizer: torch.optim.Optimizer = trainer.optimizers[0]
+    return optimizer
+
+
+class GradientNorms(Callback):
+    """Record gradient norms while ``Trainer.fit`` runs, before Lightning clips them.
+
+    Args:
+        path: write them here at the end of training, ``.npz`` or ``.csv``.
+
+    ``recorder`` is the `GradientNormRecorder`.
+    """
+
+    def __init__(self, path: str | Path | None = None) -> None:
+        self.path = path
+        self.recorder: GradientNormRecorder | None = None
+
+    def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
+        """Lightning's hook."""
+        self.recorder = GradientNormRecorder(_only_optimizer(trainer, "GradientNorms"), attach=False)
+
+    def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
+        """Lightning's hook: the gradient is there, unscaled."""
+        assert self.recorder is not None
+        self.recorder.record()
+
+    def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
+        """Lightning's hook."""
+        if self.path is not None and self.recorder is not None and trainer.is_global_zero:
+            self.recorder.save(self.path)
+
+
+class AutoRate(Callback):
+    """`AutoLRS` inside ``Trainer.fit``: choose the rate on the fly, stop when its training steps are done.
+
+    Lightning's loader cannot be wound back: trials train on batches of their own, and no batch is used twice. Let the
+    Trainer run on, ``Trainer(max_epochs=-1, ...)``: its step count includes the trials.
+
+    Args:
+        lr_min, lr_max: where to look.
+        validate: gives a held-out loss of the module.
+        options: of `AutoLRS`, ``total_steps`` among them.
+
+    ``auto`` is the `AutoLRS`; the module's ``training_step`` returns the loss, or a dict with ``"loss"``.
+
+    Raises:
+        InvalidProblem: the module has a learning-rate schedule, or several optimizers.
+    """
+
+    def __init__(
+        self, lr_min: float, lr_max: float, *, validate: Callable[[Any], float] | None = None, **options: Any
+    ) -> None:
+        self.range, self.validate, self.options = (lr_min, lr_max), validate, options
+        self.auto: AutoLRS | None = None
+        self._losses: list[torch.Tensor] = []
+        self._step = 0
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        """Lightning's hook: the optimizer is there."""
+        if trainer.lr_scheduler_configs:
+            raise InvalidProblem(
+                "AutoRate sets the learning rate; leave the schedule out of configure_optimizers."
+            )
+        optimizer = _only_optimizer(trainer, "AutoRate")
+        judge = None if self.validate is None else lambda: self._judged(pl_module)
+        self.auto = AutoLRS(pl_module, optimizer, *self.range, validate=judge, **self.options)
+        self._step = trainer.global_step
+
+    def on_train_batch_end(
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Lightning's hook; several batches a step are averaged."""
+        assert self.auto is not None
+        self._losses.append((outputs["loss"] if isinstance(outputs, dict) else outputs).detach())
+        if trainer.global_step == self._step or self.auto.done:
+            return
+        self._step = trainer.global_step
+        self.auto.step(torch.stack(self._losses).mean())
+        self._losses = []
+        trainer.should_stop = trainer.should_stop or self.auto.done
+
+    def _judged(self, module: Any) -> float:
+        assert self.validate is not None
+        training = module.training
+        module.eval()
+        with torch.no_grad():
+            loss = float(self.validate(module))
+        module.train(training)
+        return loss

@@ -1,0 +1,116 @@
+"""The recorder and AutoLRS as callbacks of Hugging Face's Trainer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from thalweg.core import InvalidProblem, MissingExtra
+from thalweg.training.autolrs import AutoLRS
+from thalweg.training.recorder import GradientNormRecorder
+
+try:
+    from transformers import TrainerCallback
+except ImportError:
+    raise MissingExtra("transformers", "transformers") from None
+
+
+class GradientNorms(TrainerCallback):
+    """Record gradient norms while a ``Trainer`` trains.
+
+    The Trainer clips before it calls; ``max_grad_norm=0`` in its arguments leaves the gradients as they are.
+
+    Args:
+        path: write them here at the end of training, ``.npz`` or ``.csv``.
+
+    ``recorder`` is the `GradientNormRecorder`.
+    """
+
+    def __init__(self, path: str | Path | None = None) -> None:
+        self.path = path
+        self.recorder: GradientNormRecorder | None = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **parts: Any) -> None:
+        """The Trainer's hook."""
+        self.recorder = GradientNormRecorder(_plain(parts["optimizer"]), attach=False)
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **parts: Any) -> None:
+        """The Trainer's hook: the gradient is there, unscaled."""
+        assert self.recorder is not None
+        self.recorder.record()
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **parts: Any) -> None:
+        """The Trainer's hook."""
+        if self.path is not None and self.recorder is not None and state.is_world_process_zero:
+            self.recorder.save(self.path)
+
+
+class AutoRate(TrainerCallback):
+    """`AutoLRS` inside a ``Trainer``: choose the rate on the fly, stop when its training steps are done.
+
+    The loss is the one that the model returns in training. The Trainer's loader cannot be wound back: trials train on
+    batches of their own, and no batch is used twice. Its ``max_steps`` have to cover training and trials, about twice
+    ``total_steps``; its own schedule is overruled, ``lr_scheduler_type="constant"`` says so to readers.
+
+    Args:
+        lr_min, lr_max: where to look.
+        validate: gives a held-out loss of the model.
+        options: of `AutoLRS`, ``total_steps`` among them.
+
+    ``auto`` is the `AutoLRS`.
+    """
+
+    def __init__(
+        self, lr_min: float, lr_max: float, *, validate: Callable[[Any], float] | None = None, **options: Any
+    ) -> None:
+        self.range, self.validate, self.options = (lr_min, lr_max), validate, options
+        self.auto: AutoLRS | None = None
+        self._losses: list[torch.Tensor] = []
+        self._hook: Any = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **parts: Any) -> None:
+        """The Trainer's hook: the optimizer is there."""
+        model, optimizer = parts["model"], _plain(parts["optimizer"])
+        judge = None if self.validate is None else lambda: self._judged(model)
+        self.auto = AutoLRS(model, optimizer, *self.range, validate=judge, **self.options)
+        self._hook = model.register_forward_hook(self._seen)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **parts: Any) -> Any:
+        """The Trainer's hook; several batches a step are averaged."""
+        assert self.auto is not None
+        if not self._losses:
+            raise InvalidProblem("The model returned no loss in training. Give it labels.")
+        self.auto.step(torch.stack(self._losses).mean())
+        self._losses = []
+        if self.auto.done:
+            control.should_training_stop = True
+        return control
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **parts: Any) -> None:
+        """The Trainer's hook."""
+        if self._hook is not None:
+            self._hook.remove()
+
+    def _seen(self, model: nn.Module, inputs: Any, output: Any) -> None:
+        loss = output.get("loss") if isinstance(output, dict) else None
+        if model.training and loss is not None:
+            self._losses.append(loss.detach())
+
+    def _judged(self, model: nn.Module) -> float:
+        assert self.validate is not None
+        training = model.training
+        model.eval()
+        with torch.no_grad():
+            loss = float(self.validate(model))
+        model.train(training)
+        return loss
+
+
+def _plain(optimizer: Any) -> torch.optim.Optimizer:
+    """Torch's optimizer, out of Accelerate's wrapping."""
+    inner: torch.optim.Optimizer = getattr(optimizer, "optimizer", optimizer)
+    return inner
