@@ -26,8 +26,8 @@ OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {"AdamW": AdamW, "Lion": Lion}
 def _tasks(scale: Scale) -> dict[str, tuple[TrainingTask, str]]:
     steps = {"smoke": 20, "quick": 120, "paper": 5000}[scale]
     found = {
-        "digits MLP, batch 16": (tasks.digits(steps, 16, convolutional=False), "error"),
-        "digits MLP, batch 512": (tasks.digits(steps, 512, convolutional=False), "error"),
+        "digits MLP, batch 16": (tasks.digits(steps, 16, network="mlp"), "error"),
+        "digits MLP, batch 512": (tasks.digits(steps, 512, network="mlp"), "error"),
         "character transformer": (tasks.text(steps), "test_loss"),
     }
     if scale == "smoke":

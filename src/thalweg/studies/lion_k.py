@@ -258,7 +258,7 @@ def _network(scale: Scale) -> tuple[float, Figure]:
     decay, steps = 10.0, {"smoke": 60, "quick": 800, "paper": 5000}[scale]
     # Phase I needs sum(lr) lambda >> 1: the start is up to 4 times outside the box.
     rate = 1e-2 if scale != "smoke" else 0.1
-    task = tasks.digits(steps, 64, convolutional=False)
+    task = tasks.digits(steps, 64, network="mlp")
     lion = solve(task, Train(Lion, {"lr": rate, "weight_decay": decay}, REX), progress=False)
     free = solve(task, Train(Lion, {"lr": rate}, REX), progress=False)
     edges = np.linspace(-0.4, 0.4, 65)

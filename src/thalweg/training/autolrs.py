@@ -51,7 +51,8 @@ class AutoLRS:
         validate: gives a loss on held-out data; it may switch the model to evaluation and has to switch it back.
         stage_steps, max_stage_steps: tau of the first stage, and the longest (paper: 1000 and 8000).
         explore, explore_fraction: trials a stage, and the share of tau that each lasts (paper: 10 and 0.1).
-        kappa: of the lower confidence bound; the default is all exploration, as in the authors' code. 2 is a balance.
+        kappa: of the lower confidence bound. The authors' code has 10^6, all exploration; the default of 2 spends
+            fewer trials on rates known to be bad.
         warmup_steps: so many steps first with a rate rising to the middle of the range, before the first stage.
         others: more objects with a state that steps change, by name, e.g. ``{"scaler": scaler}``.
         path: save here after every trial, and go on from there if the file exists. With several workers each saves
@@ -93,7 +94,7 @@ class AutoLRS:
         max_stage_steps: int = 8000,
         explore: int = 10,
         explore_fraction: float = 0.1,
-        kappa: float = 1000.0,
+        kappa: float = 2.0,
         warmup_steps: int = 0,
         others: Mapping[str, Any] | None = None,
         path: str | Path | None = None,

@@ -56,6 +56,8 @@ class LossForecaster:
     Args:
         drop: share of the points that a round drops.
         rounds: 10 for training losses; the paper has 1 for the fewer and smoother validation losses.
+        floor: no forecast lies below it: c is at least this. The default is 0 for losses that are never negative, and
+            none for others. Without it a short series of a falling loss is soon forecast to be negative.
 
     Cost: milliseconds for a thousand losses.
 
@@ -67,6 +69,7 @@ class LossForecaster:
 
     drop: float = 0.03
     rounds: int = 10
+    floor: float | None = None
 
     def __post_init__(self) -> None:
         require(0 <= self.drop < 0.5, "LossForecaster needs drop in [0, 0.5)", got=self.drop)
@@ -87,7 +90,8 @@ class LossForecaster:
             )
         check_finite("losses", y)
         keep = self._kept(t, y)
-        return _fit(t[keep], y[keep])
+        floor = self.floor if self.floor is not None else (0.0 if (y >= 0).all() else -np.inf)
+        return _fit(t[keep], y[keep], floor)
 
     def _kept(self, t: Vector, y: Vector) -> NDArray[np.bool_]:
         keep = np.ones(len(y), dtype=bool)
@@ -117,29 +121,29 @@ def _spline(t: Vector, y: Vector) -> Vector:
         return np.asarray(UnivariateSpline(t, y, k=2, s=len(y) * noise**2)(t))
 
 
-def _fit(t: Vector, y: Vector) -> ExponentialFit:
+def _fit(t: Vector, y: Vector, floor: float) -> ExponentialFit:
     start, length = t[0], t[-1] - t[0]
     shape = (t - start) / length  # in [0, 1], for the sake of the numbers
     rates = np.geomspace(1.0 / HORIZONS, max(length, 2.0 / HORIZONS), GRID)
-    rate, a, c = _least_absolute(rates, shape, y)
+    rate, a, c = _least_absolute(rates, shape, y, floor)
     for _ in range(REWEIGHTINGS):
         size = np.abs(y - a * np.exp(-rate * shape) - c)
         spread = MAD * float(np.median(size))
         if spread <= 1e-13 * max(1.0, float(np.abs(y).max())):
             break
         weights = np.square(np.clip(1.0 - np.square(size / (TUKEY * spread)), 0.0, None))
-        rate, a, c = _weighted_fit(rate, shape, y, weights)
+        rate, a, c = _weighted_fit(rate, shape, y, weights, floor)
     b = -rate / length
     return ExponentialFit(float(a * np.exp(-b * start)), b, c)
 
 
-def _least_absolute(rates: Vector, shape: Vector, y: Vector) -> tuple[float, float, float]:
+def _least_absolute(rates: Vector, shape: Vector, y: Vector, floor: float) -> tuple[float, float, float]:
     """The fit of least absolute residuals for each rate of the grid, of the rate with the least sum of its smaller
     ones: outliers do not lead it astray, not even the first point."""
     basis = np.exp(-np.outer(rates, shape))
     weights = np.ones_like(basis)
     for _ in range(REWEIGHTINGS):
-        a, c = _amplitudes(basis, y, weights)
+        a, c = _amplitudes(basis, y, weights, floor)
         size = np.abs(y - a[:, None] * basis - c[:, None])
         weights = 1.0 / np.maximum(size, 1e-2 * size.mean(1, keepdims=True) + 1e-300)
     inner = np.sort(size, axis=1)[:, : math.ceil(TRUSTED * len(y))]
@@ -147,12 +151,14 @@ def _least_absolute(rates: Vector, shape: Vector, y: Vector) -> tuple[float, flo
     return float(rates[best]), float(a[best]), float(c[best])
 
 
-def _weighted_fit(rate: float, shape: Vector, y: Vector, weights: Vector) -> tuple[float, float, float]:
+def _weighted_fit(
+    rate: float, shape: Vector, y: Vector, weights: Vector, floor: float
+) -> tuple[float, float, float]:
     """Rate, a and c of the least weighted squares, the rate searched for around ``rate``."""
 
     def fit(log_rate: float) -> tuple[float, Vector, Vector]:
         basis = np.exp(-np.exp(log_rate) * shape)[None]
-        a, c = _amplitudes(basis, y, weights[None])
+        a, c = _amplitudes(basis, y, weights[None], floor)
         return float(np.square(y - a[0] * basis[0] - c[0]) @ weights), a, c
 
     middle = np.log(rate)
@@ -162,12 +168,19 @@ def _weighted_fit(rate: float, shape: Vector, y: Vector, weights: Vector) -> tup
     return float(np.exp(found)), float(a[0]), float(c[0])
 
 
-def _amplitudes(basis: Vector, y: Vector, weights: Vector) -> tuple[Vector, Vector]:
-    """The best a and c for each row of the basis, by weighted least squares; weights of the basis' shape."""
+def _amplitudes(basis: Vector, y: Vector, weights: Vector, floor: float) -> tuple[Vector, Vector]:
+    """The best a and c >= floor for each row of the basis, by weighted least squares; weights of its shape."""
     total = weights.sum(1)
     mean, target = (basis * weights).sum(1) / total, weights @ y / total
     centred = basis - mean[:, None]
     a = (centred * weights * (y - target[:, None])).sum(1) / np.maximum(
         (np.square(centred) * weights).sum(1), 1e-300
     )
-    return a, target - a * mean
+    c = target - a * mean
+    low = c < floor
+    if low.any():
+        alone = (basis * weights * (y - floor)).sum(1) / np.maximum(
+            (np.square(basis) * weights).sum(1), 1e-300
+        )
+        a, c = np.where(low, alone, a), np.where(low, floor, c)
+    return a, c
