@@ -81,6 +81,15 @@ SYSTEMS = (
         "When, why and how much? Learning-rate schedules by refinement",
         "arXiv 2310.07831",
         "training",
+        (
+            "training.refine",
+            "training.RefinedSchedule",
+            "training.LinearDecay",
+            "training.GradientNormRecorder",
+            "training.bound",
+            "training.fit_warmup_poly",
+        ),
+        "schedule_refinement",
     ),
     System(
         "08",
@@ -88,6 +97,8 @@ SYSTEMS = (
         "Target-based surrogates for stochastic optimization, SSO",
         "arXiv 2302.02607, ICML 2023",
         "training",
+        ("training.TargetSurrogate", "training.ArmijoSGD", "training.ImitationTask", "training.Imitate"),
+        "target_surrogates",
     ),
     System(
         "09",
@@ -275,7 +286,15 @@ SYSTEMS = (
         "arXiv 2303.05754, ICLR 2024",
         "inverse",
     ),
-    System("35", "autolrs", "AutoLRS", "arXiv 2105.10762, ICLR 2021", "training"),
+    System(
+        "35",
+        "autolrs",
+        "AutoLRS",
+        "arXiv 2105.10762, ICLR 2021",
+        "training",
+        ("training.AutoLRS", "training.LossForecaster"),
+        "autolrs",
+    ),
 )
 
 AREAS = {
