@@ -13,7 +13,7 @@ help:  ## list the targets
 
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(PIP) -e .
+	$(PIP) -e ".[studies]"
 	@touch $@
 
 .venv/.developing: .venv/.installed

@@ -1,4 +1,4 @@
-"""27: a Lion step against AdamW and against the memory it has to move; 11: rates of a whole schedule."""
+"""27: a Lion step against AdamW and against the memory it has to move; 11: a schedule's rates; the controllers."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from lion_pytorch import Lion as PeerLion
 from numba import njit, prange
 
 from benchmarks.race import Row, race
+from benchmarks.training import controllers
 from thalweg.training import REX, Lion
 
 PARAMETERS = 30_000_000
@@ -22,6 +23,7 @@ def rows() -> Iterator[Row]:
     yield from lion_step(_one_tensor, f"{PARAMETERS:.0e} parameters in one tensor")
     yield from lion_step(_many_tensors, f"{PARAMETERS:.0e} parameters in 300 tensors")
     yield schedule()
+    yield from controllers.rows()
 
 
 def _one_tensor() -> list[torch.nn.Parameter]:

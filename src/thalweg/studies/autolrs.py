@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from thalweg.core import MissingExtra
 from thalweg.core.figure import Figure, Series
 from thalweg.studies import tasks
 from thalweg.studies.evidence import Evidence, Scale, Tell, Verdict
@@ -223,7 +224,10 @@ def _population(setting: Setting, seed: int) -> Run:
 
 def _optuna(setting: Setting, seed: int) -> Run:
     """TPE over the rate with median pruning, on short runs; then a whole run with a cosine at the best rate."""
-    import optuna
+    try:
+        import optuna
+    except ImportError:
+        raise MissingExtra("optuna", "studies") from None
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     task, length, spent = setting.task, setting.task.steps // TRIALS, 0

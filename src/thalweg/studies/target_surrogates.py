@@ -88,9 +88,9 @@ def run(scale: Scale = "quick", tell: Tell = lambda share, what: None) -> Eviden
         notes=(
             f"{seeds} seeds, batches of {BATCH}; each method at the best of three settings (its rate; Armijo's "
             "constant; the surrogate's eta in units of one over the loss's curvature). The score is the loss on all of "
-            f"the data after {calls} expensive gradients. Imitation: mean squared error, or cross-entropy, to the expert on the "
-            "states that the last policy comes to. Wall-clock: seconds to the loss that SGD reaches, when each "
-            "expensive gradient takes so much longer; the model's own time is measured, the rest is added."
+            f"the data after {calls} expensive gradients. Imitation: mean squared error, or cross-entropy, to the "
+            "expert on the states that the last policy comes to. Wall-clock: seconds to the loss that SGD reaches, "
+            "when each expensive gradient takes so much longer; the model's own time is measured, the rest is added."
         ),
     )
 
@@ -232,7 +232,7 @@ def _imitated(task: ImitationTask, make: Callable[[Any], Any], seeds: int) -> tu
 
 
 def _paid(problem: Supervised, found: dict[str, tuple[int, Vector]]) -> list[dict[str, Any]]:
-    """Seconds to the loss that SGD ends at, for prices of an expensive gradient in passes of the model; best settings."""
+    """Seconds to the loss that SGD ends at, for prices of an expensive gradient in passes of the model."""
     contestants = _contestants(problem)
     (sgd_best, sgd_runs), (our_best, our_runs) = (found[name] for name in ("SGD", "surrogate, m = 10"))
     sgd, ours = contestants["SGD"][sgd_best], contestants["surrogate, m = 10"][our_best]

@@ -163,7 +163,7 @@ def _weighted_fit(
 
     middle = np.log(rate)
     bounds = (float(middle) - REACH, float(middle) + REACH)
-    found = minimize_scalar(lambda u: fit(u)[0], bounds=bounds, method="bounded", options={"xatol": 1e-10}).x
+    found = minimize_scalar(lambda u: fit(u)[0], bounds=bounds, method="bounded", options={"xatol": 1e-9}).x
     _, a, c = fit(float(found))
     return float(np.exp(found)), float(a[0]), float(c[0])
 

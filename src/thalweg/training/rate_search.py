@@ -66,7 +66,7 @@ def next_rate(
     span = math.log(high / low)
     X = torch.tensor([[math.log(rate / low) / span] for rate in rates], dtype=torch.float64)
     y, _, _ = standardised(torch.tensor(told(losses), dtype=torch.float64))
-    posterior = GaussianProcess(Matern()).fit(X, y, seed=seed)
+    posterior = GaussianProcess(Matern()).fit(X, y, starts=2, iterations=20, seed=seed)
     grid = torch.linspace(0.0, 1.0, GRID, dtype=torch.float64)[:, None]
     mean, variance = posterior.predict(grid)
     bound = mean - kappa * variance.clamp_min(0.0).sqrt()

@@ -98,11 +98,9 @@ def _pairs(now: Any, saved: Any, found: list[tuple[Tensor, Tensor]]) -> bool:
 
 def random_states() -> dict[str, Any]:
     """The states of Python's, NumPy's and torch's global generators, as plain data."""
-    version, words, gauss = random.getstate()
-    name, keys, *rest = np.random.get_state()
     states: dict[str, Any] = {
-        "python": (version, np.array(words, dtype=np.uint64), gauss),
-        "numpy": (name, np.array(keys), *rest),
+        "python": random.getstate(),
+        "numpy": np.random.get_state(),
         "torch": torch.get_rng_state(),
     }
     if torch.cuda.is_available() and torch.cuda.is_initialized():
@@ -112,8 +110,7 @@ def random_states() -> dict[str, Any]:
 
 def set_random_states(states: dict[str, Any]) -> None:
     """Inverse of `random_states`."""
-    version, words, gauss = states["python"]
-    random.setstate((version, tuple(int(word) for word in words), gauss))
+    random.setstate(states["python"])
     np.random.set_state(states["numpy"])
     torch.set_rng_state(states["torch"])
     if "cuda" in states:
