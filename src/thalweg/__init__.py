@@ -9,14 +9,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from thalweg import blackbox, core, datasets, linear, numerics, online, training
+    from thalweg import bilevel, blackbox, core, datasets, linear, numerics, online, training
     from thalweg.core import Checkpoint, Method, Problem, Progress, Result, Status, Stop, TensorBoard, solve
     from thalweg.workbench import compare
 
 __version__ = "0.1.0"
 
 _CORE = ("Checkpoint", "Method", "Problem", "Progress", "Result", "Status", "Stop", "TensorBoard", "solve")
-_SUBPACKAGES = ("blackbox", "core", "datasets", "linear", "numerics", "online", "training")
+_SUBPACKAGES = ("bilevel", "blackbox", "core", "datasets", "linear", "numerics", "online", "training")
 
 __all__ = [
     "Checkpoint",
@@ -27,6 +27,7 @@ __all__ = [
     "Status",
     "Stop",
     "TensorBoard",
+    "bilevel",
     "blackbox",
     "compare",
     "core",

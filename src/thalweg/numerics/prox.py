@@ -1,0 +1,62 @@
+"""Proximal operators, ``argmin_y |y - x|^2/2 + scale g(y)``, on torch tensors, differentiable almost everywhere.
+
+Vectors lie along the last axis, leading axes are batches. Parikh and Boyd (2014), "Proximal algorithms", chapter 6.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from thalweg.core.validation import require
+
+
+def lasso(x: Tensor, weight: Tensor | float = 1.0, scale: float = 1.0) -> Tensor:
+    """``g(y) = sum_i weight_i |y_i|``: soft thresholding.
+
+    >>> lasso(torch.tensor([-3.0, 0.5, 2.0]))
+    tensor([-2.,  0.,  1.])
+    """
+    threshold = torch.as_tensor(weight, dtype=x.dtype, device=x.device) * scale
+    return x.sign() * (x.abs() - threshold).clamp_min(0.0)
+
+
+def nonnegative_lasso(x: Tensor, weight: Tensor | float = 1.0, scale: float = 1.0) -> Tensor:
+    """``g(y) = sum_i weight_i y_i`` for ``y >= 0``."""
+    return (x - torch.as_tensor(weight, dtype=x.dtype, device=x.device) * scale).clamp_min(0.0)
+
+
+def ridge(x: Tensor, weight: Tensor | float = 1.0, scale: float = 1.0) -> Tensor:
+    """``g(y) = weight |y|^2/2``."""
+    return x / (1.0 + torch.as_tensor(weight, dtype=x.dtype, device=x.device) * scale)
+
+
+def elastic_net(x: Tensor, l1: Tensor | float = 1.0, l2: Tensor | float = 1.0, scale: float = 1.0) -> Tensor:
+    """``g(y) = l1 |y|_1 + l2 |y|^2/2``."""
+    return ridge(lasso(x, l1, scale), l2, scale)
+
+
+def group_lasso(x: Tensor, weight: Tensor | float = 1.0, scale: float = 1.0) -> Tensor:
+    """``g(y) = weight |y|_2``, each vector of the last axis a group."""
+    threshold = torch.as_tensor(weight, dtype=x.dtype, device=x.device) * scale
+    squares = x.square().sum(-1, keepdim=True)
+    size = torch.where(squares > 0, squares, 1.0).sqrt()
+    return x * (1.0 - threshold / size).clamp_min(0.0)
+
+
+def log_barrier(x: Tensor, weight: Tensor | float = 1.0, scale: float = 1.0) -> Tensor:
+    """``g(y) = -weight sum_i log y_i``: the positive root of ``y^2 - x y = weight scale``."""
+    strength = torch.as_tensor(weight, dtype=x.dtype, device=x.device) * scale
+    root = (x.square() + 4.0 * strength).sqrt()
+    # for negative x the difference would cancel
+    return torch.where(x >= 0, 0.5 * (x + root), 2.0 * strength / (root - x))
+
+
+def nuclear_norm(X: Tensor, weight: Tensor | float = 1.0, scale: float = 1.0) -> Tensor:
+    """``g(Y) = weight`` times the sum of singular values, X of shape (..., m, n).
+
+    Its derivative needs singular values that differ, and that lie off the threshold.
+    """
+    require(X.ndim >= 2, "nuclear_norm needs a matrix", got=tuple(X.shape))
+    U, s, Vt = torch.linalg.svd(X, full_matrices=False)
+    return (U * lasso(s, weight, scale)[..., None, :]) @ Vt

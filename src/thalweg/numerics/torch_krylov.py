@@ -1,0 +1,206 @@
+"""Linear systems given by products with torch vectors: no matrix, any device.
+
+SciPy's solvers (`thalweg.numerics.krylov`) leave the device and the graph; these stay. Saad (2003), "Iterative methods
+for sparse linear systems".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from thalweg.core.errors import UnknownName
+from thalweg.core.validation import require
+
+Product = Callable[[Tensor], Tensor]
+MethodName = Literal["auto", "dense", "cg", "normal-cg", "gmres", "bicgstab"]
+METHODS = ("auto", "dense", "cg", "normal-cg", "gmres", "bicgstab")
+#: Unknowns up to which ``"auto"`` makes the matrix and factors it.
+DENSE = 256
+
+
+@dataclass(frozen=True)
+class LinearSolution:
+    """What a solver found.
+
+    Args:
+        x: shape (n,).
+        residual: ``|b - A x| / |b|``, zero for b = 0.
+        products: with A and its transpose.
+    """
+
+    x: Tensor
+    residual: float
+    products: int
+
+
+@dataclass(frozen=True)
+class LinearSolver:
+    """How to solve ``(A + ridge I) x = b``.
+
+    Args:
+        method: ``"cg"`` for symmetric positive definite A; ``"normal-cg"`` for any, its condition squared; ``"gmres"``,
+            ``"bicgstab"`` for any; ``"dense"`` makes the matrix by n products and factors it, by least squares if it is
+            singular; ``"auto"``, the default, is dense up to 256 unknowns and GMRES above.
+        tolerance: of the relative residual.
+        maxiter: products; by default ten times the unknowns.
+        ridge: added to the diagonal, for singular or badly conditioned A.
+        restart: Krylov vectors that GMRES keeps.
+        preconditioner: an approximation of the inverse of A; for ``"cg"`` symmetric positive definite.
+
+    >>> A = torch.tensor([[2.0, 1.0], [0.0, 3.0]], dtype=torch.float64)
+    >>> LinearSolver("gmres")(lambda v: A @ v, torch.ones(2, dtype=torch.float64)).x
+    tensor([0.3333, 0.3333], dtype=torch.float64)
+    """
+
+    method: MethodName = "auto"
+    tolerance: float = 1e-10
+    maxiter: int | None = None
+    ridge: float = 0.0
+    restart: int = 30
+    preconditioner: Product | None = None
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise UnknownName("linear solver", self.method, METHODS)
+        require(self.tolerance >= 0, "LinearSolver needs tolerance >= 0", got=self.tolerance)
+        require(self.ridge >= 0, "LinearSolver needs ridge >= 0", got=self.ridge)
+        require(self.restart >= 1, "LinearSolver needs restart >= 1", got=self.restart)
+
+    @torch.no_grad()
+    def __call__(
+        self, A: Product, b: Tensor, transposed: Product | None = None, x0: Tensor | None = None
+    ) -> LinearSolution:
+        """Solve with products ``A(v)``; ``transposed(v)`` is needed by ``"normal-cg"`` only."""
+
+        def product(v: Tensor) -> Tensor:
+            return A(v) + self.ridge * v if self.ridge else A(v)
+
+        method = self.method
+        if method == "auto":
+            method = "dense" if len(b) <= DENSE else "gmres"
+        most = self.maxiter if self.maxiter is not None else 10 * len(b)
+        size = float(torch.linalg.vector_norm(b))
+        if size == 0.0:
+            return LinearSolution(torch.zeros_like(b), 0.0, 0)
+        start = torch.zeros_like(b) if x0 is None else x0
+        if method == "dense":
+            x, products = _dense(product, b), len(b)
+        elif method == "normal-cg":
+            require(transposed is not None, "'normal-cg' needs products with the transpose")
+            assert transposed is not None
+
+            def normal(v: Tensor) -> Tensor:
+                w = product(v)
+                return transposed(w) + self.ridge * w
+
+            x, products = _cg(normal, transposed(b) + self.ridge * b, start, self.tolerance, most, None)
+        elif method == "cg":
+            x, products = _cg(product, b, start, self.tolerance, most, self.preconditioner)
+        elif method == "gmres":
+            x, products = _gmres(product, b, start, self.tolerance, most, self.restart, self.preconditioner)
+        else:
+            x, products = _bicgstab(product, b, start, self.tolerance, most, self.preconditioner)
+        return LinearSolution(x, float(torch.linalg.vector_norm(b - product(x))) / size, products)
+
+
+def _dense(A: Product, b: Tensor) -> Tensor:
+    matrix = torch.stack([A(e) for e in torch.eye(len(b), dtype=b.dtype, device=b.device)], 1)
+    x, info = torch.linalg.solve_ex(matrix, b)
+    eps = torch.finfo(b.dtype).eps
+    if int(info) == 0 and bool(torch.isfinite(x).all()):
+        residual = torch.linalg.vector_norm(matrix @ x - b)
+        if float(residual) <= 1e3 * len(b) * eps * float(matrix.abs().max() * x.abs().max() + b.abs().max()):
+            condition = float(torch.linalg.cond(matrix, 1)) if len(b) <= DENSE else 0.0
+            if condition < 0.1 / eps:
+                return x
+    return torch.linalg.pinv(matrix, rtol=10 * len(b) * eps) @ b
+
+
+def _cg(
+    A: Product, b: Tensor, x: Tensor, tolerance: float, most: int, M: Product | None
+) -> tuple[Tensor, int]:
+    r = b - A(x)
+    z = r if M is None else M(r)
+    p, rz, products = z, torch.dot(r, z), 1
+    target = tolerance * float(torch.linalg.vector_norm(b))
+    while products < most and float(torch.linalg.vector_norm(r)) > target:
+        Ap = A(p)
+        products += 1
+        curvature = torch.dot(p, Ap)
+        if float(curvature) <= 0.0:
+            break  # not positive definite: the residual tells
+        alpha = rz / curvature
+        x, r = x + alpha * p, r - alpha * Ap
+        z = r if M is None else M(r)
+        new = torch.dot(r, z)
+        p, rz = z + new / rz * p, new
+    return x, products
+
+
+def _gmres(
+    A: Product, b: Tensor, x: Tensor, tolerance: float, most: int, restart: int, M: Product | None
+) -> tuple[Tensor, int]:
+    """Preconditioned from the right, so that the residual is the system's own; orthogonalised twice."""
+    target, products = tolerance * float(torch.linalg.vector_norm(b)), 0
+    while products < most:
+        r = b - A(x)
+        products += 1
+        beta = float(torch.linalg.vector_norm(r))
+        if beta <= target:
+            break
+        basis, H, k = [r / beta], b.new_zeros(restart + 1, restart), 0
+        for k in range(min(restart, max(most - products, 1))):
+            v = basis[k] if M is None else M(basis[k])
+            w = A(v)
+            products += 1
+            V = torch.stack(basis)
+            for _ in range(2):
+                h = V @ w
+                w, H[: k + 1, k] = w - h @ V, H[: k + 1, k] + h
+            H[k + 1, k] = torch.linalg.vector_norm(w)
+            y, gap = _least_squares(H[: k + 2, : k + 1], beta)
+            if gap <= target or float(H[k + 1, k]) <= 1e-14 * beta:
+                break
+            basis.append(w / H[k + 1, k])
+        step = y @ torch.stack(basis[: k + 1])
+        x = x + (step if M is None else M(step))
+        if gap > 0.999 * beta:
+            break  # it stands still
+    return x, products
+
+
+def _least_squares(H: Tensor, beta: float) -> tuple[Tensor, float]:
+    right = H.new_zeros(len(H))
+    right[0] = beta
+    y = torch.linalg.pinv(H) @ right
+    return y, float(torch.linalg.vector_norm(right - H @ y))
+
+
+def _bicgstab(
+    A: Product, b: Tensor, x: Tensor, tolerance: float, most: int, M: Product | None
+) -> tuple[Tensor, int]:
+    r = b - A(x)
+    shadow, products = r.clone(), 1
+    rho = alpha = omega = torch.ones((), dtype=b.dtype, device=b.device)
+    v = p = torch.zeros_like(b)
+    target = tolerance * float(torch.linalg.vector_norm(b))
+    while products < most and float(torch.linalg.vector_norm(r)) > target:
+        new = torch.dot(shadow, r)
+        if float(new.abs()) == 0.0 or float(omega.abs()) == 0.0:
+            break
+        p = r + new / rho * (alpha / omega) * (p - omega * v)
+        q = p if M is None else M(p)
+        v, rho = A(q), new
+        alpha = rho / torch.dot(shadow, v)
+        s = r - alpha * v
+        z = s if M is None else M(s)
+        t = A(z)
+        products += 2
+        omega = torch.dot(t, s) / torch.dot(t, t).clamp_min(1e-300)
+        x, r = x + alpha * q + omega * z, s - omega * t
+    return x, products
