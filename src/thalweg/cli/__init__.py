@@ -100,7 +100,8 @@ def _described(system: Any) -> str:
         module, _, name = export.rpartition(".")
         thing = getattr(importlib.import_module(f"thalweg.{module}"), name)
         lines += [f"thalweg.{export}", *("    " + line for line in _docstring(thing).splitlines()), ""]
-    return "\n".join([*lines, f"Rerun its claims: thalweg reproduce {system.number}"])
+    rerun = f"Rerun its claims: thalweg reproduce {system.number}" if system.study else "It has no study yet."
+    return "\n".join([*lines, rerun])
 
 
 def _drawn_schedule(name: str) -> str:
