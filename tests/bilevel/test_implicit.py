@@ -12,7 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.autograd import forward_ad, gradcheck, gradgradcheck
 
-from thalweg.bilevel import NotARoot, SolveInaccurate, custom_fixed_point, custom_root, root_jvp, root_vjp
+from thalweg.bilevel import (
+    NotARoot,
+    SolveInaccurate,
+    custom_fixed_point,
+    custom_root,
+    precision,
+    root_jvp,
+    root_vjp,
+)
 from thalweg.core import InvalidParameter, InvalidProblem, UnknownName
 from thalweg.numerics.torch_krylov import LinearSolver
 
@@ -210,6 +218,22 @@ def test_jacobian_error_is_of_the_size_of_the_solvers_error() -> None:
     C = float(torch.linalg.matrix_norm(inverse, 2))
     assert all(e <= C * g * (1 + 1e-9) + 1e-12 for e, g in zip(errors, gaps, strict=True))
     assert errors[-1] < 1e-2 * errors[0]
+
+
+def test_reported_precision_is_the_true_one_for_a_quadratic_problem_and_close_for_others() -> None:
+    w = closed_form(LAM, Y) + 1e-3 * matrix(6, 1, 9)[:, 0]
+    told = precision(ridge_gradient, w, (LAM, Y), (torch.ones_like(LAM), torch.zeros_like(Y)))
+    assert told.solution == pytest.approx(float(torch.linalg.vector_norm(w - closed_form(LAM, Y))), rel=1e-8)
+    rough = root_jvp(ridge_gradient, w, (LAM, Y), (torch.ones_like(LAM), torch.zeros_like(Y)))
+    exact = torch.func.jacrev(closed_form)(LAM, Y)
+    assert told.derivative == pytest.approx(float(torch.linalg.vector_norm(rough - exact)), rel=1e-6)
+    a = torch.tensor([4.0], dtype=DOUBLE)
+    for error in (1e-1, 1e-2, 1e-3):
+        told = precision(
+            lambda x, a: x * x - a, torch.tensor([2.0 + error], dtype=DOUBLE), (a,), (torch.ones_like(a),)
+        )
+        assert told.solution == pytest.approx(error, rel=0.6 * error)
+        assert told.slope == pytest.approx(1.0 / 8.0, rel=error)  # of 1/(2x) at 2
 
 
 def test_solution_that_is_no_root_is_told() -> None:

@@ -1,12 +1,25 @@
 """An optimization inside another: derivatives of solutions with respect to what the problem was made of."""
 
+from thalweg.bilevel._root import NotARoot, SolveInaccurate
 from thalweg.bilevel.implicit import (
-    NotARoot,
-    SolveInaccurate,
+    Precision,
     custom_fixed_point,
     custom_root,
+    precision,
     root_jvp,
     root_vjp,
 )
+from thalweg.bilevel.scipy_solvers import scipy_minimize, scipy_root
 
-__all__ = ["NotARoot", "SolveInaccurate", "custom_fixed_point", "custom_root", "root_jvp", "root_vjp"]
+__all__ = [
+    "NotARoot",
+    "Precision",
+    "SolveInaccurate",
+    "custom_fixed_point",
+    "custom_root",
+    "precision",
+    "root_jvp",
+    "root_vjp",
+    "scipy_minimize",
+    "scipy_root",
+]

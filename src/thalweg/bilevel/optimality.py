@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from thalweg.bilevel.implicit import _ravel, _unravel
+from thalweg.bilevel._root import ravel, unravel
 from thalweg.core.validation import require
 
 #: A scalar function of x and its parameters.
@@ -93,13 +93,11 @@ def newton(F: Callable[..., Any]) -> Callable[..., Any]:
         leaves, structure = pytree.tree_flatten(x)
 
         def flat(v: Tensor) -> Tensor:
-            return _ravel(
-                pytree.tree_leaves(F(pytree.tree_unflatten(_unravel(v, leaves), structure), *theta))
-            )
+            return ravel(pytree.tree_leaves(F(pytree.tree_unflatten(unravel(v, leaves), structure), *theta)))
 
-        at = _ravel(leaves)
+        at = ravel(leaves)
         new = at - torch.linalg.solve(torch.func.jacrev(flat)(at), flat(at))
-        return pytree.tree_unflatten(_unravel(new, leaves), structure)
+        return pytree.tree_unflatten(unravel(new, leaves), structure)
 
     return T
 

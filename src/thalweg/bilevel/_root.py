@@ -1,0 +1,274 @@
+"""The implicit function theorem as functions that torch differentiates: the solution, and the linear solves in it."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+from torch.utils import _pytree as pytree
+
+from thalweg.core import InvalidProblem
+from thalweg.numerics.torch_krylov import LinearSolver
+
+#: Takes x, a pytree, and theta; gives a pytree like x, zero at the solution.
+Condition = Callable[..., Any]
+
+
+class NotARoot(UserWarning):
+    """What the solver returned does not satisfy the condition well: derivatives are off by about as much."""
+
+
+class SolveInaccurate(UserWarning):
+    """The linear system of a derivative was not solved to its tolerance: it may be singular; a ridge helps."""
+
+
+@dataclass
+class Call:
+    """One call of a decorated solver: what is not a tensor, and how the tensors go together."""
+
+    F: Condition
+    solver: Callable[..., Any]
+    linear: LinearSolver
+    leaves: list[Any]
+    structure: Any
+    has_aux: bool
+    tolerance: float
+    x_structure: Any = None
+    aux: Any = None
+
+    def arguments(self, tensors: Sequence[Tensor]) -> tuple[Any, tuple[Any, ...]]:
+        """Init and theta with these tensors in their places."""
+        rest = iter(tensors)
+        leaves = [next(rest) if isinstance(leaf, Tensor) else leaf for leaf in self.leaves]
+        init, theta = pytree.tree_unflatten(leaves, self.structure)
+        return init, tuple(theta)
+
+    def value(self, tensors: Sequence[Tensor], x: Sequence[Tensor]) -> list[Tensor]:
+        """F at x, flat."""
+        _, theta = self.arguments(tensors)
+        told = pytree.tree_leaves(self.F(pytree.tree_unflatten(list(x), self.x_structure), *theta))
+        if [t.shape for t in told] != [leaf.shape for leaf in x]:
+            raise InvalidProblem(
+                f"The condition's value has shapes {[tuple(t.shape) for t in told]}; expected those of x, "
+                f"{[tuple(leaf.shape) for leaf in x]}."
+            )
+        return told
+
+
+class Root(torch.autograd.Function):
+    """The solver's solution, with the implicit function theorem's derivatives."""
+
+    @staticmethod
+    def forward(call: Call, *tensors: Tensor) -> tuple[Tensor, ...]:
+        init, theta = call.arguments([t.detach() for t in tensors])
+        with torch.no_grad():
+            x = call.solver(init, *theta)
+            if call.has_aux:
+                x, call.aux = x
+            leaves, call.x_structure = pytree.tree_flatten(x)
+            given = [t.data_ptr() for t in tensors]
+            leaves = [leaf.clone() if leaf.data_ptr() in given else leaf for leaf in leaves]
+            worst = max((float(r.abs().max()) for r in call.value(tensors, leaves) if r.numel()), default=0.0)
+        if not worst <= call.tolerance:
+            warnings.warn(
+                f"The solver's solution leaves a residual of {worst:.3g} in the condition (tolerance "
+                f"{call.tolerance:.3g}): derivatives will be off. Solve more accurately, or check F.",
+                NotARoot,
+                stacklevel=2,
+            )
+        return tuple(leaves)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        call, *tensors = inputs
+        ctx.call, ctx.count = call, len(tensors)
+        ctx.save_for_backward(*tensors, *output)
+        ctx.save_for_forward(*tensors, *output)
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
+        tensors, x = ctx.saved_tensors[: ctx.count], ctx.saved_tensors[ctx.count :]
+        v = ravel(
+            [c if c is not None else torch.zeros_like(leaf) for c, leaf in zip(cotangents, x, strict=True)]
+        )
+        return None, *vjp(ctx.call, tensors, x, v, list(ctx.needs_input_grad[1:]))
+
+    @staticmethod
+    def jvp(ctx: Any, _: None, *tangents: Tensor | None) -> tuple[Tensor, ...]:
+        tensors, x = ctx.saved_tensors[: ctx.count], ctx.saved_tensors[ctx.count :]
+        return tuple(jvp(ctx.call, tensors, x, list(tangents)))
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], call: Call, *tensors: Tensor) -> tuple[Any, Any]:
+        samples = []
+        for i in range(info.batch_size):
+            one = [t if d is None else t.select(d, i) for t, d in zip(tensors, in_dims[1:], strict=True)]
+            samples.append(Root.apply(call, *one))
+        stacked = tuple(torch.stack(leaves) for leaves in zip(*samples, strict=True))
+        return stacked, (0,) * len(stacked)
+
+
+class Solve(torch.autograd.Function):
+    """``(d1 F)^-1 b``, or with the transpose, differentiable in x, theta and b: second derivatives need it."""
+
+    @staticmethod
+    def forward(call: Call, transposed: bool, count: int, *tensors: Tensor) -> Tensor:
+        theta, x, b = tensors[:count], tensors[count:-1], tensors[-1]
+        forward, backward = _products(call, theta, x)
+        ways = (backward, forward) if transposed else (forward, backward)
+        solution = call.linear(ways[0], b, ways[1])
+        if not solution.residual <= max(100.0 * call.linear.tolerance, 1e3 * torch.finfo(b.dtype).eps):
+            warnings.warn(
+                f"The linear system of a derivative was solved to a relative residual of {solution.residual:.3g} only. "
+                "The condition's Jacobian may be singular: LinearSolver(ridge=...) regularises it.",
+                SolveInaccurate,
+                stacklevel=2,
+            )
+        return solution.x
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.call, ctx.transposed, ctx.count, *tensors = inputs
+        ctx.save_for_backward(*tensors, output)
+        ctx.save_for_forward(*tensors, output)
+
+    @staticmethod
+    def backward(ctx: Any, cotangent: Tensor) -> tuple[Any, ...]:
+        *tensors, y = ctx.saved_tensors
+        places = tensors[:-1]
+        w = Solve.apply(ctx.call, not ctx.transposed, ctx.count, *places, cotangent)
+        left, right = (y, w) if ctx.transposed else (w, y)
+
+        def pairing(*places: Tensor) -> Tensor:  # -left' (d1 F) right, whose gradient is that of the solution
+            return -_bilinear(ctx.call, places[: ctx.count], places[ctx.count :], left, right)
+
+        wanted = ctx.needs_input_grad[3:-1]
+        gradients = _gradients(pairing, places, wanted)
+        return None, None, None, *gradients, w
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Tensor:
+        *tensors, y = ctx.saved_tensors
+        places, moves, b_move = tensors[:-1], tangents[3:-1], tangents[-1]
+        right = torch.zeros_like(y) if b_move is None else b_move
+        moves = tuple(torch.zeros_like(p) if m is None else m for p, m in zip(places, moves, strict=True))
+
+        def product(*places: Tensor) -> Tensor:
+            forward, backward = _products(ctx.call, places[: ctx.count], places[ctx.count :])
+            return backward(y) if ctx.transposed else forward(y)
+
+        change = _pushed(product, places, moves)
+        moved: Tensor = Solve.apply(ctx.call, ctx.transposed, ctx.count, *places, right - change)
+        return moved
+
+    @staticmethod
+    def vmap(
+        info: Any, in_dims: tuple[Any, ...], call: Call, transposed: bool, count: int, *tensors: Tensor
+    ) -> Any:
+        rows = []
+        for i in range(info.batch_size):
+            one = [t if d is None else t.select(d, i) for t, d in zip(tensors, in_dims[3:], strict=True)]
+            rows.append(Solve.apply(call, transposed, count, *one))
+        return torch.stack(rows), 0
+
+
+def vjp(
+    call: Call, tensors: Sequence[Tensor], x: Sequence[Tensor], v: Tensor, wanted: Sequence[bool]
+) -> list[Tensor | None]:
+    """``v' J = -v' (d1 F)^-1 d2 F`` for every tensor of init and theta; init's are zero."""
+    u = -Solve.apply(call, True, len(tensors), *tensors, *x, v)
+
+    def pairing(*tensors: Tensor) -> Tensor:
+        return torch.dot(ravel(call.value(tensors, x)), u)
+
+    return _gradients(pairing, tensors, wanted)
+
+
+def jvp(
+    call: Call, tensors: Sequence[Tensor], x: Sequence[Tensor], tangents: Sequence[Tensor | None]
+) -> list[Tensor]:
+    moves = tuple(torch.zeros_like(t) if m is None else m for t, m in zip(tensors, tangents, strict=True))
+    change = _pushed(lambda *t: ravel(call.value(t, x)), tensors, moves)
+    return unravel(-Solve.apply(call, False, len(tensors), *tensors, *x, change), x)
+
+
+def _gradients(
+    scalar: Callable[..., Tensor], at: Sequence[Tensor], wanted: Sequence[bool]
+) -> list[Tensor | None]:
+    """Gradients in the wanted places, themselves differentiable."""
+    places = [i for i, (t, w) in enumerate(zip(at, wanted, strict=True)) if w and t.is_floating_point()]
+
+    def of_some(*some: Tensor) -> Tensor:
+        everything = list(at)
+        for i, t in zip(places, some, strict=True):
+            everything[i] = t
+        return scalar(*everything)
+
+    found: list[Tensor | None] = [None] * len(at)
+    if places:
+        some = tuple(at[i] for i in places)
+        for i, g in zip(
+            places, torch.func.grad(of_some, argnums=tuple(range(len(some))))(*some), strict=True
+        ):
+            found[i] = g
+    return found
+
+
+def _products(
+    call: Call, tensors: Sequence[Tensor], x: Sequence[Tensor]
+) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
+    """Products with ``d1 F`` and with its transpose, on flat vectors."""
+
+    def at(*x: Tensor) -> Tensor:
+        return ravel(call.value(tensors, x))
+
+    def forward(v: Tensor) -> Tensor:
+        return _pushed(at, x, unravel(v, x))
+
+    def backward(v: Tensor) -> Tensor:
+        return ravel(torch.func.vjp(at, *x)[1](v))
+
+    return forward, backward
+
+
+def refuse_nested_forward_mode() -> None:
+    """Torch gives zero for the forward derivative of a custom function's forward derivative, without a word."""
+    stack = torch._C._functorch.get_interpreter_stack() or []
+    if sum(level.key() == torch._C._functorch.TransformType.Jvp for level in stack) > 1:
+        raise InvalidProblem(
+            "Forward mode inside forward mode is wrong in torch for custom functions. Use jacfwd(jacrev(f)), "
+            "jacrev(jacfwd(f)) or hessian(f) instead of jacfwd(jacfwd(f))."
+        )
+
+
+def _pushed(f: Callable[..., Tensor], at: Sequence[Tensor], moves: Sequence[Tensor]) -> Tensor:
+    """The derivative of f in the direction of ``moves``."""
+    if forward_ad._current_level < 0 or torch._C._functorch.peek_interpreter_stack() is not None:
+        pushed: Tensor = torch.func.jvp(f, tuple(at), tuple(moves))[1]
+        return pushed
+    # Forward mode within autograd's own forward mode is not to be had: the transpose of the transpose is the same.
+    told: Any = torch.func.vjp(f, *at)
+    value, back = told
+    pushed = torch.func.vjp(back, torch.zeros_like(value))[1](tuple(moves))[0]
+    return pushed
+
+
+def _bilinear(
+    call: Call, tensors: Sequence[Tensor], x: Sequence[Tensor], left: Tensor, right: Tensor
+) -> Tensor:
+    forward, _ = _products(call, tensors, x)
+    return torch.dot(left, forward(right))
+
+
+def ravel(leaves: Sequence[Tensor]) -> Tensor:
+    return torch.cat([leaf.reshape(-1) for leaf in leaves])
+
+
+def unravel(flat: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
+    parts = flat.split([leaf.numel() for leaf in like])
+    return [part.reshape(leaf.shape) for part, leaf in zip(parts, like, strict=True)]
