@@ -132,7 +132,8 @@ SYSTEMS = (
         "Efficient and modular implicit differentiation",
         "arXiv 2105.15183, NeurIPS 2022",
         "bilevel",
-        ("bilevel.custom_root", "bilevel.custom_fixed_point", "bilevel.root_vjp", "bilevel.root_jvp"),
+        ("bilevel.custom_root", "bilevel.custom_fixed_point", "bilevel.differentiable", "bilevel.root_vjp"),
+        "implicit_diff",
     ),
     System(
         "14",

@@ -9,14 +9,28 @@ from thalweg.bilevel.implicit import (
     root_jvp,
     root_vjp,
 )
+from thalweg.bilevel.inner import (
+    Anderson,
+    Composite,
+    MirrorDescent,
+    Newton,
+    ProximalGradient,
+    differentiable,
+)
 from thalweg.bilevel.scipy_solvers import scipy_minimize, scipy_root
 
 __all__ = [
+    "Anderson",
+    "Composite",
+    "MirrorDescent",
+    "Newton",
     "NotARoot",
     "Precision",
+    "ProximalGradient",
     "SolveInaccurate",
     "custom_fixed_point",
     "custom_root",
+    "differentiable",
     "precision",
     "root_jvp",
     "root_vjp",
