@@ -34,6 +34,17 @@ def test_optimizers_are_compared_on_ones_own_network(tmp_path):
     assert "Lion, REX" in (tmp_path / "page.html").read_text()
 
 
+def test_an_equilibrium_layer_learns_and_keeps_no_iterations():
+    accuracy, kept = example("deep_equilibrium").main(steps=80)
+    assert accuracy > 0.8
+    assert kept < 64 * 32 * 8  # some tensors of the batch's size, not sixty
+
+
+def test_a_schedule_is_refined_from_a_run_and_raced():
+    found = example("refine_a_schedule").main(steps=30, seeds=(0,))
+    assert len(found.rows) == 3
+
+
 def test_every_example_is_tested_here():
     tested = Path(__file__).read_text()
     missing = [path.stem for path in EXAMPLES.glob("*.py") if f'example("{path.stem}")' not in tested]
