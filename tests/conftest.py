@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import socket
 
 import numpy as np
@@ -19,8 +20,21 @@ def rng():
 
 
 @pytest.fixture
-def free_port() -> int:
-    """A port of the loopback interface that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def two_workers():
+    """Run ``worker(rank, port, queue)`` in two processes; what they put into the queue, sorted."""
+
+    def run(worker):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        context = multiprocessing.get_context("spawn")
+        queue = context.Queue()
+        workers = [context.Process(target=worker, args=(rank, port, queue)) for rank in range(2)]
+        for process in workers:
+            process.start()
+        found = sorted(queue.get(timeout=120) for _ in workers)
+        for process in workers:
+            process.join(timeout=60)
+        return found
+
+    return run

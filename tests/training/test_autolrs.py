@@ -267,6 +267,23 @@ def test_trials_of_the_longest_stages_are_judged_by_validation() -> None:
     assert before == []
 
 
+def test_validation_is_in_evaluation_mode_and_puts_every_module_back_as_it_was() -> None:
+    model = network()
+    model[1].eval()  # a frozen normalisation stays frozen
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    seen = []
+
+    def validate() -> float:
+        seen.append((any(m.training for m in model.modules()), torch.is_grad_enabled()))
+        return 1.0
+
+    auto = AutoLRS(model, optimizer, 1e-3, 1e-2, **{**SHORT, "max_stage_steps": 40}, validate=validate)
+    for _ in range(5):
+        auto.step(1.0)
+    assert set(seen) == {(False, False)}
+    assert [m.training for m in model.children()] == [True, False, True, True, True]
+
+
 def test_warm_up_rises_and_the_groups_keep_their_ratio() -> None:
     model = nn.Sequential(nn.Linear(1, 2), nn.Linear(2, 1))
     groups = [{"params": model[0].parameters(), "lr": 0.1}, {"params": model[1].parameters(), "lr": 0.02}]
@@ -356,15 +373,8 @@ def _worker(rank: int, port: int, queue: multiprocessing.Queue) -> None:
     torch.distributed.destroy_process_group()
 
 
-def test_two_workers_agree_bitwise_on_every_decision(free_port: int) -> None:
-    context = multiprocessing.get_context("spawn")
-    queue = context.Queue()
-    workers = [context.Process(target=_worker, args=(rank, free_port, queue)) for rank in range(2)]
-    for worker in workers:
-        worker.start()
-    found = sorted(queue.get(timeout=120) for _ in workers)
-    for worker in workers:
-        worker.join(timeout=60)
+def test_two_workers_agree_bitwise_on_every_decision(two_workers) -> None:
+    found = two_workers(_worker)
     assert found[0][1:] == found[1][1:]
     assert len(found[0][1]) == 6
 

@@ -132,15 +132,8 @@ def _worker(rank: int, port: int, queue: multiprocessing.Queue) -> None:
     torch.distributed.destroy_process_group()
 
 
-def test_distributed_workers_record_the_norm_of_the_mean_gradient(free_port: int) -> None:
-    context = multiprocessing.get_context("spawn")
-    queue = context.Queue()
-    workers = [context.Process(target=_worker, args=(rank, free_port, queue)) for rank in range(2)]
-    for worker in workers:
-        worker.start()
-    found = dict(queue.get(timeout=120) for _ in workers)
-    for worker in workers:
-        worker.join(timeout=60)
+def test_distributed_workers_record_the_norm_of_the_mean_gradient(two_workers) -> None:
+    found = dict(two_workers(_worker))
     assert found[0] == found[1]
     model = network()  # the same on one worker with both halves
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)

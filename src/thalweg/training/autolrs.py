@@ -48,7 +48,7 @@ class AutoLRS:
         model, optimizer: what is trained. All groups keep the ratio of their rates.
         lr_min, lr_max: where to look, for the first group's rate; a range test or two decades around a usual rate.
         total_steps: training steps, those of trials not counted.
-        validate: gives a loss on held-out data; it may switch the model to evaluation and has to switch it back.
+        validate: gives a loss on held-out data; called in evaluation mode and without gradients.
         stage_steps, max_stage_steps: tau of the first stage, and the longest (paper: 1000 and 8000).
         explore, explore_fraction: trials a stage, and the share of tau that each lasts (paper: 10 and 0.1).
         kappa: of the lower confidence bound. The authors' code has 10^6, all exploration; the default of 2 spends
@@ -338,8 +338,12 @@ class AutoLRS:
 
     def _validated(self) -> float:
         assert self.validate is not None
-        states = random_states()
-        loss = _group.mean(torch.tensor(float(self.validate()), dtype=torch.float64))
+        states, modes = random_states(), {module: module.training for module in self.model.modules()}
+        self.model.eval()
+        with torch.no_grad():
+            loss = _group.mean(torch.tensor(float(self.validate()), dtype=torch.float64))
+        for module, mode in modes.items():
+            module.training = mode
         set_random_states(states)
         return float(loss)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -85,7 +86,7 @@ class AutoRate(Callback):
                 "AutoRate sets the learning rate; leave the schedule out of configure_optimizers."
             )
         optimizer = _only_optimizer(trainer, "AutoRate")
-        judge = None if self.validate is None else lambda: self._judged(pl_module)
+        judge = None if self.validate is None else functools.partial(self.validate, pl_module)
         self.auto = AutoLRS(pl_module, optimizer, *self.range, validate=judge, **self.options)
         self._step = trainer.global_step
 
@@ -101,12 +102,3 @@ class AutoRate(Callback):
         self.auto.step(torch.stack(self._losses).mean())
         self._losses = []
         trainer.should_stop = trainer.should_stop or self.auto.done
-
-    def _judged(self, module: Any) -> float:
-        assert self.validate is not None
-        training = module.training
-        module.eval()
-        with torch.no_grad():
-            loss = float(self.validate(module))
-        module.train(training)
-        return loss

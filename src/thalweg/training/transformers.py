@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -75,7 +76,7 @@ class AutoRate(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **parts: Any) -> None:
         """The Trainer's hook: the optimizer is there."""
         model, optimizer = parts["model"], _plain(parts["optimizer"])
-        judge = None if self.validate is None else lambda: self._judged(model)
+        judge = None if self.validate is None else functools.partial(self.validate, model)
         self.auto = AutoLRS(model, optimizer, *self.range, validate=judge, **self.options)
         self._hook = model.register_forward_hook(self._seen)
 
@@ -99,15 +100,6 @@ class AutoRate(TrainerCallback):
         loss = output.get("loss") if isinstance(output, dict) else None
         if model.training and loss is not None:
             self._losses.append(loss.detach())
-
-    def _judged(self, model: nn.Module) -> float:
-        assert self.validate is not None
-        training = model.training
-        model.eval()
-        with torch.no_grad():
-            loss = float(self.validate(model))
-        model.train(training)
-        return loss
 
 
 def _plain(optimizer: Any) -> torch.optim.Optimizer:
