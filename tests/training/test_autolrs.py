@@ -267,6 +267,18 @@ def test_trials_of_the_longest_stages_are_judged_by_validation() -> None:
     assert before == []
 
 
+@pytest.mark.parametrize(("total", "lengths", "trials"), [(64, [40, 24], 6), (45, [40, 5], 3), (12, [12], 3)])
+def test_last_stage_has_what_is_left_and_trials_to_match(total: int, lengths: list[int], trials: int) -> None:
+    _, _, auto = run(total_steps=total)
+    assert [s.steps for s in auto.stages] == lengths
+    assert len(auto.candidates) == trials
+    assert auto.trained == total
+    for c in auto.candidates:
+        assert len(c.losses) <= max(lengths[c.stage] // 4, 8)
+    if lengths[-1] < 8:
+        assert auto.stages[-1].rate == auto.stages[-2].rate
+
+
 def test_validation_is_in_evaluation_mode_and_puts_every_module_back_as_it_was() -> None:
     model = network()
     model[1].eval()  # a frozen normalisation stays frozen

@@ -210,6 +210,10 @@ class AutoLRS:
     def _trial_steps(self, tau: int) -> int:
         return min(max(round(self.settings["explore_fraction"] * tau), LEAST), tau)
 
+    def _length(self) -> int:
+        """Steps of the stage at hand: the last one has what is left."""
+        return int(min(self._tau, self.settings["total_steps"] - self.trained))
+
     def _judged_by_validation(self) -> bool:
         return self.validate is not None and self._tau >= self.settings["max_stage_steps"]
 
@@ -237,6 +241,9 @@ class AutoLRS:
     def _begin_stage(self) -> None:
         """The snapshot has been taken; what is next is the first trial."""
         self._move = "on"
+        if self.stages and self._length() < LEAST:
+            self._begin_training(self.stages[-1].rate)  # too short for a trial to say anything
+            return
         if self._judged_by_validation():
             self._start_loss = self._validated()
         self._begin_trial([])
@@ -258,7 +265,7 @@ class AutoLRS:
 
     def _after_trial(self) -> None:
         self.explored += 1
-        length = self._trial_steps(self._tau)
+        length = self._trial_steps(self._length())
         if self._judged_by_validation() and self._count % max(length // VALIDATIONS, 1) == 0:
             self._validations.append(self._validated())
         if self._count < length:
@@ -270,7 +277,7 @@ class AutoLRS:
         if len(tried) < self.settings["explore"]:
             self._begin_trial(tried)
         else:
-            self._begin_training(tried)
+            self._begin_training(self._best_of(tried))
 
     def _judged(self, length: int) -> Candidate:
         losses, rounds = self._taken_losses(), 10
@@ -286,27 +293,29 @@ class AutoLRS:
             forecast, rule = level, "last"
         else:
             fit = LossForecaster(rounds=rounds).fit(losses, times)
-            forecast, rule = float(fit(float(self._tau))), "fit"
+            forecast, rule = float(fit(float(self._length()))), "fit"
         numbers = tuple(map(float, losses)), tuple(map(float, times))
         return Candidate(len(self.stages), self._rate, *numbers, forecast, rule)
 
-    def _begin_training(self, tried: list[Candidate]) -> None:
+    def _best_of(self, tried: list[Candidate]) -> float:
         finite = [c for c in tried if math.isfinite(c.forecast)]
         if not finite:
             warnings.warn(
                 f"All {len(tried)} rates tried diverged; the stage goes on with lr_min. Lower lr_min.",
                 stacklevel=3,
             )
-        rate = min(finite, key=lambda c: c.forecast).rate if finite else self.settings["lr_min"]
+        return min(finite, key=lambda c: c.forecast).rate if finite else float(self.settings["lr_min"])
+
+    def _begin_training(self, rate: float) -> None:
         self._phase, self._count, self._losses = "train", 0, []
-        steps = min(self._tau, self.settings["total_steps"] - self.trained)
-        self.stages.append(Stage(self.trained, steps, _group.decided(rate)))
+        self.stages.append(Stage(self.trained, self._length(), _group.decided(rate)))
         self._set_rate(self.stages[-1].rate)
         self._save()
 
     def _after_training(self) -> None:
         self.trained += 1
-        stage, every = self.stages[-1], self._trial_steps(self._tau)
+        stage = self.stages[-1]
+        every = self._trial_steps(stage.steps)
         ends = self._count == stage.steps
         if not ends and self._count % every:
             return
