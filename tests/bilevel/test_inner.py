@@ -13,10 +13,12 @@ from torch.nn import functional
 from thalweg import Status, Stop, solve
 from thalweg.bilevel import (
     Anderson,
+    BlockDescent,
     Composite,
     MirrorDescent,
     Newton,
     ProximalGradient,
+    bisection,
     differentiable,
     optimality,
 )
@@ -191,3 +193,36 @@ def test_statuses_and_bad_input() -> None:
     ):
         with pytest.raises(InvalidParameter, match=words):
             bad()
+
+
+def test_blocks_in_turn_reach_the_lasso_and_its_derivative() -> None:
+    def f(blocks, y):
+        return 0.5 * (X[:, :2] @ blocks[0] + X[:, 2:] @ blocks[1] - y).square().sum()
+
+    def each(blocks, weight, scale):
+        return tuple(prox.lasso(b, weight, scale) for b in blocks)
+
+    weight = torch.tensor(4.0, dtype=DOUBLE)
+    init = (torch.zeros(2, dtype=DOUBLE), torch.zeros(3, dtype=DOUBLE))
+    by_blocks = differentiable(BlockDescent(), f, each, stop=TIGHT)
+    whole = differentiable(ProximalGradient(), least_squares, prox.lasso, stop=TIGHT)
+    torch.testing.assert_close(
+        torch.cat(by_blocks(init, Y, weight)), whole(ZERO, Y, weight), rtol=1e-7, atol=1e-8
+    )
+    slopes = torch.func.jacrev(lambda w: torch.cat(by_blocks(init, Y, w)))(weight)
+    torch.testing.assert_close(
+        slopes, torch.func.jacrev(lambda w: whole(ZERO, Y, w))(weight), rtol=1e-5, atol=1e-7
+    )
+
+
+def test_bisection_finds_rising_and_falling_roots_with_their_derivatives() -> None:
+    signs = torch.tensor([1.0, -1.0, 1.0], dtype=DOUBLE)
+    root = bisection(lambda x, a: signs * (x**3 + x - a), -5.0, 5.0)
+    a = torch.tensor([2.0, 10.0, 0.0], dtype=DOUBLE, requires_grad=True)
+    x = root(torch.zeros(3, dtype=DOUBLE), a)
+    torch.testing.assert_close(x, torch.tensor([1.0, 2.0, 0.0], dtype=DOUBLE), atol=1e-12, rtol=1e-12)
+    assert gradcheck(lambda a: root(torch.zeros(3, dtype=DOUBLE), a), a, check_forward_ad=True)
+    with pytest.raises(InvalidProblem, match=r"same sign at -5.0 and 5.0 in 1 of 3"):
+        root(torch.zeros(3, dtype=DOUBLE), torch.tensor([2.0, 500.0, 0.0], dtype=DOUBLE))
+    with pytest.raises(InvalidParameter, match="low < high"):
+        bisection(lambda x: x, 1.0, 0.0)

@@ -1,6 +1,8 @@
 """An optimization inside another: derivatives of solutions with respect to what the problem was made of."""
 
 from thalweg.bilevel._root import NotARoot, SolveInaccurate
+from thalweg.bilevel.bisection import bisection
+from thalweg.bilevel.blocks import BlockDescent
 from thalweg.bilevel.implicit import (
     Precision,
     custom_fixed_point,
@@ -21,6 +23,7 @@ from thalweg.bilevel.scipy_solvers import scipy_minimize, scipy_root
 
 __all__ = [
     "Anderson",
+    "BlockDescent",
     "Composite",
     "MirrorDescent",
     "Newton",
@@ -28,6 +31,7 @@ __all__ = [
     "Precision",
     "ProximalGradient",
     "SolveInaccurate",
+    "bisection",
     "custom_fixed_point",
     "custom_root",
     "differentiable",

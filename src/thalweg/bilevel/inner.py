@@ -104,7 +104,7 @@ class InnerState(State):
     extra: dict[str, Any] = field(default_factory=dict)
 
 
-def _state(
+def made_state(
     problem: Composite, at: Tensor, extra: dict[str, Any], value: Tensor, residual: Tensor, calls: int
 ) -> InnerState:
     metrics = {"objective": float(value.detach()), "residual": float(residual.detach())}
@@ -113,7 +113,7 @@ def _state(
     return InnerState(x=problem.tree(at), at=at, extra=extra, metrics=metrics, calls=calls)
 
 
-def _slack(value: Tensor) -> float:
+def slack(value: Tensor) -> float:
     """What rounding may add to a difference of values: a search that does not allow for it never ends."""
     return 10.0 * torch.finfo(value.dtype).eps * (1.0 + abs(float(value.detach())))
 
@@ -148,7 +148,7 @@ class ProximalGradient(Method[Composite, InnerState]):
     def init(self, problem: Composite, seed: int) -> InnerState:
         at = problem.start
         extra = {"ahead": at, "momentum": 1.0, "step": self.step_size or 1.0}
-        return _state(problem, at, extra, problem.value(at), at.new_tensor(math.inf), 0)
+        return made_state(problem, at, extra, problem.value(at), at.new_tensor(math.inf), 0)
 
     def step(self, problem: Composite, state: InnerState) -> InnerState:
         ahead, size = state.extra["ahead"], state.extra["step"]
@@ -159,7 +159,7 @@ class ProximalGradient(Method[Composite, InnerState]):
             if self.step_size is not None:
                 break
             model = value + gradient @ move + move.square().sum() / (2.0 * size)
-            if float((problem.value(new) - model).detach()) <= _slack(value):
+            if float((problem.value(new) - model).detach()) <= slack(value):
                 break
             size /= SHRINK
         momentum = state.extra["momentum"]
@@ -168,7 +168,7 @@ class ProximalGradient(Method[Composite, InnerState]):
         if self.accelerated and float((-move @ (new - state.at)).detach()) > 0.0:
             following, push = 1.0, 0.0  # it goes the wrong way: start over
         extra = {"ahead": new + push * (new - state.at), "momentum": following, "step": size}
-        return _state(problem, new, extra, value, move.abs().max() / size, state.calls + 1)
+        return made_state(problem, new, extra, value, move.abs().max() / size, state.calls + 1)
 
 
 @dataclass(frozen=True)
@@ -206,7 +206,7 @@ class MirrorDescent(Method[Composite, InnerState]):
             )
         at = problem.start
         extra = {"logs": at.log(), "step": self.step_size or 1.0}
-        return _state(problem, at, extra, problem.value(at), at.new_tensor(math.inf), 0)
+        return made_state(problem, at, extra, problem.value(at), at.new_tensor(math.inf), 0)
 
     def step(self, problem: Composite, state: InnerState) -> InnerState:
         logs, size = state.extra["logs"], state.extra["step"]
@@ -218,11 +218,11 @@ class MirrorDescent(Method[Composite, InnerState]):
             if self.step_size is not None:
                 break
             model = value + gradient @ (new - state.at) + (new * (new_logs - logs)).sum() / size
-            if float((problem.value(new) - model).detach()) <= _slack(value):
+            if float((problem.value(new) - model).detach()) <= slack(value):
                 break
             size /= SHRINK
         extra = {"logs": new_logs, "step": size}
-        return _state(problem, new, extra, value, (new - state.at).abs().max() / size, state.calls + 1)
+        return made_state(problem, new, extra, value, (new - state.at).abs().max() / size, state.calls + 1)
 
 
 @dataclass(frozen=True)
@@ -240,7 +240,7 @@ class Newton(Method[Composite, InnerState]):
         require(problem.prox is _nothing, "Newton is for smooth problems, without prox", error=InvalidProblem)
         at = problem.start
         gradient, value = problem.gradient(at)
-        return _state(problem, at, {}, value, gradient.abs().max(), 0)
+        return made_state(problem, at, {}, value, gradient.abs().max(), 0)
 
     def step(self, problem: Composite, state: InnerState) -> InnerState:
         gradient, value = problem.gradient(state.at)
@@ -257,7 +257,7 @@ class Newton(Method[Composite, InnerState]):
                 break
             size /= SHRINK
         slope, value = problem.gradient(new)
-        return _state(problem, new, {}, value, slope.abs().max(), state.calls + 1)
+        return made_state(problem, new, {}, value, slope.abs().max(), state.calls + 1)
 
 
 @dataclass(frozen=True)
@@ -288,7 +288,9 @@ class Anderson(Method[Composite, InnerState]):
 
     def init(self, problem: Composite, seed: int) -> InnerState:
         at = problem.start
-        return _state(problem, at, {"images": [], "gaps": []}, problem.value(at), at.new_tensor(math.inf), 0)
+        return made_state(
+            problem, at, {"images": [], "gaps": []}, problem.value(at), at.new_tensor(math.inf), 0
+        )
 
     def step(self, problem: Composite, state: InnerState) -> InnerState:
         gradient, value = problem.gradient(state.at)
@@ -306,7 +308,7 @@ class Anderson(Method[Composite, InnerState]):
             weights = torch.linalg.lstsq(gram, (changes @ gap)[:, None]).solution[:, 0]
             new = image - weights @ torch.stack([b - a for a, b in pairwise(images)])
         extra = {"images": images, "gaps": gaps}
-        return _state(problem, new, extra, value, gap.abs().max() / self.step_size, state.calls + 1)
+        return made_state(problem, new, extra, value, gap.abs().max() / self.step_size, state.calls + 1)
 
 
 def differentiable(
