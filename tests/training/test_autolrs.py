@@ -315,14 +315,14 @@ def test_warm_up_rises_and_the_groups_keep_their_ratio() -> None:
 
 SCRIPT = textwrap.dedent(
     """
-    import sys, time
-    import torch
+    import sys
     sys.path.insert(0, sys.argv[1])
     from test_autolrs import run, digest
 
     def watch(auto, model, optimizer, batch):
         print(auto.trained, auto.explored, flush=True)
-        time.sleep(float(sys.argv[3]))
+        if sys.argv[3] == "asks":
+            sys.stdin.readline()
 
     model, optimizer, auto = run(path=sys.argv[2], watch=watch)
     print("end", digest(model.state_dict(), optimizer.state_dict()), auto.rates().tolist(), flush=True)
@@ -330,26 +330,30 @@ SCRIPT = textwrap.dedent(
 )
 
 
-def _script(path, pause: float) -> subprocess.Popen:
-    folder = os.path.dirname(__file__)
-    command = [sys.executable, "-c", SCRIPT, folder, str(path), str(pause)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+def _script(path, how: str) -> subprocess.Popen:
+    """A run that tells each step, and goes on by itself (``"runs"``) or when it is sent a line (``"asks"``)."""
+    command = [sys.executable, "-c", SCRIPT, os.path.dirname(__file__), str(path), how]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
 @pytest.mark.parametrize("when", [(0, 25), (27, 30), (120 - 45, 90)], ids=["trial", "stage", "second stage"])
 def test_killed_run_ends_where_the_undisturbed_run_ends(tmp_path, when: tuple[int, int]) -> None:
     model, optimizer, auto = run()
     expected = f"end {digest(model.state_dict(), optimizer.state_dict())} {auto.rates().tolist()}"
-    killed = _script(tmp_path / "run.auto", 0.003)
+    killed = _script(tmp_path / "run.auto", "asks")
+    assert killed.stdin is not None
     assert killed.stdout is not None
     for line in killed.stdout:
         trained, explored = map(int, line.split())
         if trained >= when[0] and explored >= when[1]:
             os.kill(killed.pid, signal.SIGKILL)
             break
+        killed.stdin.write("\n")
+        killed.stdin.flush()
     killed.wait(timeout=60)
+    killed.stdin.close()
     killed.stdout.close()
-    again = _script(tmp_path / "run.auto", 0.0)
+    again = _script(tmp_path / "run.auto", "runs")
     out, _ = again.communicate(timeout=120)
     lines = out.splitlines()
     assert lines[-1] == expected
