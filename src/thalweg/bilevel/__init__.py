@@ -3,6 +3,20 @@
 from thalweg.bilevel._root import NotARoot, SolveInaccurate
 from thalweg.bilevel.bisection import bisection
 from thalweg.bilevel.blocks import BlockDescent
+from thalweg.bilevel.borep import BOREP, EpochSGD
+from thalweg.bilevel.descent import AID, BOME, ITD, TTSA, StocBiO
+from thalweg.bilevel.diagnostics import LowerErrorMonitor, SmoothnessMonitor
+from thalweg.bilevel.error_bound import ErrorBound, ErrorBoundFails, ErrorBoundMonitor, error_bound
+from thalweg.bilevel.hypergradient import (
+    ConjugateGradient,
+    Direct,
+    FixedPoint,
+    HyperGradient,
+    NegativeCurvature,
+    Neumann,
+    explicit_hypergradient,
+    hypergradient,
+)
 from thalweg.bilevel.implicit import (
     Precision,
     custom_fixed_point,
@@ -19,22 +33,66 @@ from thalweg.bilevel.inner import (
     ProximalGradient,
     differentiable,
 )
+from thalweg.bilevel.penalty import (
+    Certificate,
+    MomentumPenalty,
+    Penalty,
+    PenaltyValue,
+    certificate,
+    penalty_value,
+)
+from thalweg.bilevel.problem import Bilevel, Decay, Minibatches, Pair
 from thalweg.bilevel.scipy_solvers import scipy_minimize, scipy_root
+from thalweg.bilevel.single_loop import MASOBA, MRBO, SABA
 
 __all__ = [
+    "AID",
+    "BOME",
+    "BOREP",
+    "ITD",
+    "MASOBA",
+    "MRBO",
+    "SABA",
+    "TTSA",
     "Anderson",
+    "Bilevel",
     "BlockDescent",
+    "Certificate",
     "Composite",
+    "ConjugateGradient",
+    "Decay",
+    "Direct",
+    "EpochSGD",
+    "ErrorBound",
+    "ErrorBoundFails",
+    "ErrorBoundMonitor",
+    "FixedPoint",
+    "HyperGradient",
+    "LowerErrorMonitor",
+    "Minibatches",
     "MirrorDescent",
+    "MomentumPenalty",
+    "NegativeCurvature",
+    "Neumann",
     "Newton",
     "NotARoot",
+    "Pair",
+    "Penalty",
+    "PenaltyValue",
     "Precision",
     "ProximalGradient",
+    "SmoothnessMonitor",
     "SolveInaccurate",
+    "StocBiO",
     "bisection",
+    "certificate",
     "custom_fixed_point",
     "custom_root",
     "differentiable",
+    "error_bound",
+    "explicit_hypergradient",
+    "hypergradient",
+    "penalty_value",
     "precision",
     "root_jvp",
     "root_vjp",

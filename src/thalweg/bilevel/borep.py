@@ -1,0 +1,148 @@
+"""BO-REP: bilevel optimization under unbounded smoothness (Hao, Gong and Liu, 2024; arXiv 2401.09587)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from thalweg.bilevel.hypergradient import Inverse, Neumann, hypergradient
+from thalweg.bilevel.problem import Bilevel, BilevelMethod, BilevelState, length, require_free_lower
+from thalweg.core.seeding import torch_generator
+from thalweg.core.validation import require
+
+
+@dataclass(frozen=True)
+class EpochSGD:
+    """Epochs of projected SGD on shrinking balls (Hazan and Kale, 2014): an accurate solution to start from.
+
+    Each epoch starts at the last one's average, halves the step, doubles the steps, shrinks the ball by the root of 2.
+
+    Args:
+        epochs: how many.
+        steps: of the first epoch.
+        step_size: of the first epoch.
+        radius: of the first epoch's ball; infinity projects on nothing.
+
+    >>> zero = torch.zeros(1)
+    >>> problem = Bilevel(lambda x, y: y.sum(), lambda x, y: (y - x).square().sum(), torch.ones(1), zero)
+    >>> EpochSGD(6, 8, 0.4)(problem, torch.ones(1), zero, torch.Generator())[0]
+    tensor([1.])
+    """
+
+    epochs: int = 4
+    steps: int = 10
+    step_size: float = 0.1
+    radius: float = math.inf
+
+    def __post_init__(self) -> None:
+        require(self.epochs >= 1, "EpochSGD needs epochs >= 1", got=self.epochs)
+        require(self.steps >= 1, "EpochSGD needs steps >= 1", got=self.steps)
+        require(self.step_size > 0, "EpochSGD needs step_size > 0", got=self.step_size)
+        require(self.radius > 0, "EpochSGD needs radius > 0", got=self.radius)
+
+    def __call__(self, problem: Bilevel, x: Tensor, y: Tensor, random: torch.Generator) -> tuple[Tensor, int]:
+        """The last epoch's average, and the gradients it took."""
+        steps, size, radius, calls = self.steps, self.step_size, self.radius, 0
+        for _ in range(self.epochs):
+            y = ball_sgd(problem, x, y, steps, size, radius, random)
+            calls += steps
+            steps, size, radius = 2 * steps, size / 2.0, radius / math.sqrt(2.0)
+        return y, calls
+
+
+def ball_sgd(
+    problem: Bilevel,
+    x: Tensor,
+    centre: Tensor,
+    steps: int,
+    step_size: float,
+    radius: float,
+    random: torch.Generator,
+) -> Tensor:
+    """The average of ``steps`` steps of SGD on g, each projected on the ball around where they start."""
+    y, total = centre, torch.zeros_like(centre)
+    for _ in range(steps):
+        (slope,) = problem.gradients("lower", x, y, problem.batch("lower", random), "y")
+        away = y - step_size * slope - centre
+        far = length(away)
+        y = centre + (away * (radius / far) if far > radius else away)
+        total = total + y
+    return total / steps
+
+
+@dataclass(frozen=True)
+class BOREP(BilevelMethod):
+    """Normalised momentum on x, a lower variable refined at the start and renewed every so often.
+
+    For upper levels whose curvature grows with their gradient (recurrent networks, attention), where no fixed step of
+    gradient descent fits; the lower level has to be strongly convex. Not for constrained or many-valued lower levels
+    (`Penalty`), nor where y's solution has to be followed closely at each step (`AID`).
+
+    Args:
+        step_size: eta, exactly how far x moves each step.
+        momentum: beta.
+        inverse: of the hyper-gradient; by default ten terms of the Neumann series with the inner step size.
+        period: I, steps between two renewals of y.
+        inner_steps: N, steps of SGD of a renewal, averaged.
+        inner_step_size: of SGD.
+        radius: R, of the ball around y that a renewal stays in.
+        refinement: what solves the lower level at the start; None takes y as it is.
+
+    The metrics of a step are ``hypergradient``, the norm of the stochastic one, and ``momentum``, that of m.
+
+    Cost per step: 2 gradients, the inverse's products, and N/I gradients.
+
+    >>> zero = torch.zeros(2)
+    >>> problem = Bilevel(lambda x, y: (y - 1).square().sum(), lambda x, y: (y - x).square().sum(), zero, zero)
+    >>> found = solve(problem, BOREP(0.01, inner_step_size=0.3), stop=Stop(steps=300))
+    >>> torch.allclose(found.x.x, torch.ones(2), atol=0.1)
+    True
+    """
+
+    step_size: float = 0.01
+    momentum: float = 0.9
+    inverse: Inverse | None = None
+    period: int = 2
+    inner_steps: int = 3
+    inner_step_size: float = 0.1
+    radius: float = math.inf
+    refinement: EpochSGD | None = EpochSGD()
+
+    def __post_init__(self) -> None:
+        for name in ("step_size", "inner_step_size", "radius"):
+            require(getattr(self, name) > 0, f"BOREP needs {name} > 0", got=getattr(self, name))
+        require(0 <= self.momentum < 1, "BOREP needs 0 <= momentum < 1", got=self.momentum)
+        for name in ("period", "inner_steps"):
+            require(getattr(self, name) >= 1, f"BOREP needs {name} >= 1", got=getattr(self, name))
+
+    def begin(self, problem: Bilevel, state: BilevelState) -> dict[str, Any]:
+        require_free_lower(problem, self)
+        if self.refinement is not None:
+            random = torch_generator(state.seed, 0x1217)
+            state.at_y, state.calls = self.refinement(problem, state.at_x, state.at_y, random)
+        return {"momentum": None}
+
+    def step(self, problem: Bilevel, state: BilevelState) -> BilevelState:
+        x, y, random, calls = state.at_x, state.at_y, state.stream(), 0
+        if state.step > 0 and state.step % self.period == 0:
+            y = ball_sgd(problem, x, y, self.inner_steps, self.inner_step_size, self.radius, random)
+            calls += self.inner_steps
+        inverse = self.inverse if self.inverse is not None else Neumann(10, self.inner_step_size)
+        found = hypergradient(problem, x, y, inverse, random)
+        m = state.extra["momentum"]
+        m = found.gradient if m is None else self.momentum * m + (1.0 - self.momentum) * found.gradient
+        size = length(m)
+        new_x = problem.project("x", x - self.step_size * m / size) if size > 0.0 else x
+        return self.moved(
+            problem,
+            state,
+            new_x,
+            y,
+            calls=calls + found.calls,
+            metrics={"hypergradient": length(found.gradient), "momentum": size},
+            extra={"momentum": m},
+        )

@@ -1,0 +1,82 @@
+"""What to look at along a bilevel run: local smoothness beside the gradient's size, and the lower level's error."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from thalweg.bilevel.penalty import inner_solution
+from thalweg.bilevel.problem import length
+from thalweg.core import Stop
+from thalweg.core.validation import require
+
+if TYPE_CHECKING:
+    from thalweg.core.solve import Run
+
+
+class SmoothnessMonitor:
+    """A callback: local smoothness of f in x, and its gradient's norm, along the path of x.
+
+    Where the one grows with the other, f is not smooth but ``(L0, L1)``-smooth, and methods with fixed steps for x are
+    in trouble: take `BOREP`. Zhang et al. (2020), figure 1.
+
+    Args:
+        every: steps between two places.
+
+    Cost: one gradient on all of f's data every so often.
+    """
+
+    def __init__(self, every: int = 1) -> None:
+        require(every >= 1, "SmoothnessMonitor needs every >= 1", got=every)
+        self.every = every
+        self.gradients: list[float] = []
+        self.smoothness: list[float] = []
+        self._last: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    def __call__(self, run: Run) -> None:
+        """Look, if it is time."""
+        if run.steps % self.every:
+            return
+        problem, state = run.problem, run.state
+        (slope,) = problem.gradients("upper", state.at_x, state.at_y, problem.batch("upper", None), "x")  # type: ignore[attr-defined]
+        if self._last is not None:
+            move = length(state.at_x - self._last[0])  # type: ignore[attr-defined]
+            if move > 0.0:
+                self.gradients.append(length(self._last[1]))
+                self.smoothness.append(length(slope - self._last[1]) / move)
+        self._last = (state.at_x, slope)  # type: ignore[attr-defined]
+
+    @property
+    def fit(self) -> tuple[float, float]:
+        """Least-squares ``(L0, L1)`` of ``smoothness = L0 + L1 gradient``."""
+        require(
+            len(self.gradients) >= 2,
+            "SmoothnessMonitor.fit needs three places at least",
+            got=len(self.gradients),
+        )
+        slope, offset = np.polyfit(self.gradients, self.smoothness, 1)
+        return float(offset), float(slope)
+
+
+class LowerErrorMonitor:
+    """A callback: ``|y - y*(x)|`` every so often, y* by an accurate solver.
+
+    Args:
+        every: steps between two looks; a method's period shows the error just after y was renewed.
+        stop: of the solver.
+    """
+
+    def __init__(self, every: int = 1, stop: Stop | None = None) -> None:
+        require(every >= 1, "LowerErrorMonitor needs every >= 1", got=every)
+        self.every, self.stop = every, stop
+        self.errors: dict[int, float] = {}
+
+    def __call__(self, run: Run) -> None:
+        """Look, if it is time."""
+        if run.steps % self.every:
+            return
+        state = run.state
+        solution = inner_solution(run.problem, state.at_x, 0.0, state.at_y, self.stop)  # type: ignore[arg-type, attr-defined]
+        self.errors[run.steps] = length(state.at_y - solution)  # type: ignore[attr-defined]

@@ -1,0 +1,543 @@
+"""Penalty methods, BO-REP and their peers against a bilevel problem solved by hand, and on what they must refuse."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from thalweg import Status, Stop, solve
+from thalweg.bilevel import (
+    AID,
+    BOME,
+    BOREP,
+    ITD,
+    MASOBA,
+    MRBO,
+    SABA,
+    TTSA,
+    Bilevel,
+    ConjugateGradient,
+    Decay,
+    Direct,
+    EpochSGD,
+    ErrorBoundFails,
+    ErrorBoundMonitor,
+    FixedPoint,
+    LowerErrorMonitor,
+    Minibatches,
+    MomentumPenalty,
+    NegativeCurvature,
+    Neumann,
+    Pair,
+    Penalty,
+    SmoothnessMonitor,
+    StocBiO,
+    certificate,
+    error_bound,
+    explicit_hypergradient,
+    hypergradient,
+    penalty_value,
+)
+from thalweg.bilevel.borep import ball_sgd
+from thalweg.core import Checkpoint, InvalidParameter, InvalidProblem, NotFinite
+from thalweg.numerics.projections import box
+
+DOUBLE = torch.float64
+GENERATOR = torch.Generator().manual_seed(0)
+
+
+def normal(*shape):
+    return torch.randn(*shape, generator=GENERATOR, dtype=DOUBLE)
+
+
+A = normal(5, 5)
+H, B, C = A @ A.T / 5 + torch.eye(5, dtype=DOUBLE), normal(5, 3), normal(5)
+CURVATURE = float(torch.linalg.eigvalsh(H)[-1])
+RESPONSE = torch.linalg.solve(H, B)  # y*(x) = RESPONSE x
+SOLUTION = torch.linalg.solve(RESPONSE.T @ RESPONSE + torch.eye(3, dtype=DOUBLE), RESPONSE.T @ C)
+SILENCE = torch.zeros(8, dtype=DOUBLE)
+ZERO = torch.zeros(1, dtype=DOUBLE)
+
+
+def upper(x, y):
+    return 0.5 * (y - C).square().sum() + 0.5 * x.square().sum()
+
+
+def lower(x, y):
+    return 0.5 * y @ H @ y - y @ (B @ x)
+
+
+def objective(x):
+    return upper(x, RESPONSE @ x)
+
+
+def distance(found):
+    return float(torch.linalg.vector_norm(found.x.x - SOLUTION))
+
+
+def quadratic(**options):
+    return Bilevel(upper, lower, torch.zeros(3, dtype=DOUBLE), torch.zeros(5, dtype=DOUBLE), **options)
+
+
+class Noise:
+    """Batches that add noise to both gradients."""
+
+    whole = None
+
+    def __init__(self, size, scale):
+        self.size, self.scale = size, scale
+
+    def __call__(self, generator):
+        return self.scale * torch.randn(self.size, generator=generator, dtype=DOUBLE)
+
+
+def noisy(scale):
+    def with_noise(f):
+        return lambda x, y, e=SILENCE: f(x, y) + e @ torch.cat([x, y])
+
+    return Bilevel(
+        with_noise(upper),
+        with_noise(lower),
+        torch.zeros(3, dtype=DOUBLE),
+        torch.zeros(5, dtype=DOUBLE),
+        upper_batches=Noise(8, scale),
+        lower_batches=Noise(8, scale),
+    )
+
+
+STEP = 0.5 / CURVATURE
+METHODS = {
+    "penalty": (Penalty(0.1, STEP, penalty=1e-3, inner_steps=20), 2e-3),
+    "momentum penalty": (MomentumPenalty(0.02, STEP, penalty=1e-2, momentum=0.5), 1e-2),
+    "aid-cg": (AID(0.1, STEP, inner_steps=20), 1e-6),
+    "aid-fp": (AID(0.1, STEP, inner_steps=20, inverse=FixedPoint(100, STEP)), 1e-3),
+    "stocbio": (StocBiO(0.1, STEP, inverse=Neumann(60, STEP)), 1e-3),
+    "ttsa": (TTSA(Decay(0.1, 0.6, 100.0), STEP, inverse=Neumann(60, STEP)), 1e-2),
+    "itd": (ITD(0.1, STEP, inner_steps=300), 1e-2),
+    "soba": (MASOBA(0.05, STEP, momentum=0.0), 1e-6),
+    "ma-soba": (MASOBA(0.05, STEP, momentum=0.5), 1e-6),
+    "saba": (SABA(0.05, STEP), 1e-6),
+    "mrbo": (MRBO(0.05, STEP, inverse=Neumann(60, STEP)), 1e-3),
+    "bo-rep": (BOREP(1e-3, inner_step_size=STEP, inverse=Direct(), inner_steps=10), 5e-2),
+}
+
+
+class TestQuadratic:
+    @pytest.mark.parametrize("name", METHODS)
+    def test_every_method_finds_the_closed_form_solution(self, name):
+        method, error = METHODS[name]
+        steps = 100 if name in ("itd", "stocbio", "aid-fp") else 800
+        found = solve(quadratic(), method, stop=Stop(steps=steps))
+        assert distance(found) < error
+
+    def test_bome_goes_downhill(self):
+        problem = quadratic()
+        found = solve(problem, BOME(0.02, STEP), stop=Stop(steps=2000))
+        gap = float(objective(found.x.x) - objective(SOLUTION))
+        assert gap < 0.2 * float(objective(torch.zeros(3, dtype=DOUBLE)) - objective(SOLUTION))
+
+    @pytest.mark.parametrize(
+        "inverse",
+        [Direct(), ConjugateGradient(10), Neumann(3000, STEP), FixedPoint(3000, STEP)],
+        ids=lambda i: type(i).__name__,
+    )
+    def test_every_inverse_gives_the_closed_form_gradient(self, inverse):
+        x = normal(3)
+        found = hypergradient(quadratic(), x, RESPONSE @ x, inverse)
+        torch.testing.assert_close(found.gradient, torch.func.grad(objective)(x), rtol=1e-6, atol=1e-8)
+
+    def test_the_randomised_series_has_the_sums_expectation(self):
+        x = normal(3)
+        problem, generator = quadratic(), torch.Generator().manual_seed(1)
+        short = Neumann(4, STEP)
+        told = hypergradient(problem, x, RESPONSE @ x, short).gradient
+        random = Neumann(4, STEP, randomised=True)
+        some = torch.stack(
+            [hypergradient(problem, x, RESPONSE @ x, random, generator).gradient for _ in range(800)]
+        )
+        spread = some.std(0) / math.sqrt(len(some))
+        assert bool(((some.mean(0) - told).abs() < 4 * spread + 1e-12).all())
+
+    def test_the_explicit_hypergradient_is_exact(self):
+        x = normal(3)
+        found = explicit_hypergradient(quadratic(), x, RESPONSE @ x)
+        torch.testing.assert_close(found, torch.func.grad(objective)(x))
+
+    def test_one_step_of_aid_is_the_textbooks(self):
+        x, y = normal(3), normal(5)
+        problem = Bilevel(upper, lower, x, y)
+        found = solve(problem, AID(0.1, STEP, inner_steps=1, inverse=Direct()), stop=Stop(steps=1))
+        new_y = y - STEP * (H @ y - B @ x)
+        slope = x + RESPONSE.T @ (new_y - C)
+        torch.testing.assert_close(found.x.y, new_y)
+        torch.testing.assert_close(found.x.x, x - 0.1 * slope)
+
+    def test_itd_differentiates_its_own_steps(self):
+        x, y = normal(3), normal(5)
+        found = solve(Bilevel(upper, lower, x, y), ITD(0.1, STEP, inner_steps=3), stop=Stop(steps=1))
+
+        def unrolled(x):
+            z = y
+            for _ in range(3):
+                z = z - STEP * (H @ z - B @ x)
+            return upper(x, z)
+
+        torch.testing.assert_close(found.x.x, x - 0.1 * torch.func.grad(unrolled)(x))
+
+
+class TestPenaltyObjective:
+    @pytest.mark.parametrize("constrained", [False, True])
+    def test_value_and_gradient_are_order_s_close(self, constrained):
+        """Constrained: the lower solution of ``|y - x|^2`` in a box is the clipped x, some entries active."""
+        x = torch.tensor([0.3, -2.0, 0.1], dtype=DOUBLE)
+        if constrained:
+            problem = Bilevel(
+                lambda x, y: (y - 1.0).square().sum() + 0.1 * x.square().sum(),
+                lambda x, y: (y - x).square().sum(),
+                x,
+                x,
+                y_set=lambda y: box(y, -1.0, 1.0),
+            )
+
+            def exact(x):
+                return (x.clamp(-1.0, 1.0) - 1.0).square().sum() + 0.1 * x.square().sum()
+        else:
+            problem, exact = quadratic(), objective
+        slope = torch.func.grad(exact)(x)
+        penalties = np.array([1e-1, 1e-2, 1e-3])
+        values, gradients = [], []
+        for s in penalties:
+            found = penalty_value(problem, x, s)
+            values.append(abs(found.value - float(exact(x))))
+            gradients.append(float(torch.linalg.vector_norm(found.gradient - slope)))
+        for errors in (values, gradients):
+            assert np.polyfit(np.log(penalties), np.log(errors), 1)[0] == pytest.approx(1.0, abs=0.1)
+        at = x.clamp(-1.0, 1.0) if constrained else RESPONSE @ x
+        torch.testing.assert_close(explicit_hypergradient(problem, x, at), slope)
+
+    def test_with_many_lower_solutions_the_pseudo_inverse_is_right(self):
+        """g sees only y's first entry; f picks the second: psi(x) = (x - 1)^2 + 0."""
+        problem = Bilevel(
+            lambda x, y: (y[0] - 1).square() + (y[1] - 2).square(),
+            lambda x, y: (y[0] - x[0]).square(),
+            ZERO,
+            torch.zeros(2, dtype=DOUBLE),
+        )
+        x = torch.tensor([0.3], dtype=DOUBLE)
+        found = explicit_hypergradient(problem, x, torch.tensor([0.3, 2.0], dtype=DOUBLE))
+        torch.testing.assert_close(found, torch.tensor([-1.4], dtype=DOUBLE))
+        near = penalty_value(problem, x, 1e-4)
+        torch.testing.assert_close(near.gradient, found, rtol=1e-3, atol=1e-3)
+        solved = solve(problem, Penalty(0.2, 0.2, penalty=0.05, inner_steps=60), stop=Stop(steps=400))
+        assert solved.x.x.item() == pytest.approx(1.0, abs=1e-2)
+        assert solved.x.y[1].item() == pytest.approx(2.0, abs=1e-2)
+
+    def test_without_the_error_bound_it_is_not_order_s_close(self):
+        """``g = (y - x)^4 / 4, f = y^2 / 2``: ``y_s - x ~ s^(1/3)``, so psi_s - psi ~ s^(1/3)."""
+        problem = Bilevel(
+            lambda x, y: 0.5 * y.square().sum(), lambda x, y: (y - x).pow(4).sum() / 4, ZERO + 1, ZERO + 1
+        )
+        x = ZERO + 1
+        penalties = np.array([1e-2, 1e-3, 1e-4])
+        stop = Stop(below={"residual": 1e-13}, steps=100_000)
+        errors = [abs(penalty_value(problem, x, s, stop=stop).value - 0.5) for s in penalties]
+        assert np.polyfit(np.log(penalties), np.log(errors), 1)[0] == pytest.approx(1 / 3, abs=0.05)
+
+    def test_the_certificate_is_zero_at_the_solution_only(self):
+        problem, s = quadratic(), 0.1
+        found = solve(
+            problem, Penalty(0.1, STEP, penalty=s, inner_steps=50), stop=Stop(below={"stationarity": 1e-9})
+        )
+        assert found.status is Status.CONVERGED
+        value = penalty_value(problem, found.x.x, s)
+        good = certificate(problem, found.x.x, value.y, value.z, s)
+        assert max(good.stationarity, good.penalised_gap, good.lower_gap) < 1e-6
+        bad = certificate(problem, found.x.x + 1.0, value.y, value.z, s)
+        assert min(bad.stationarity, bad.penalised_gap, bad.lower_gap) > 1e-2
+
+    def test_upper_sets_are_kept_to(self):
+        problem = quadratic(x_set=lambda x: box(x, -0.1, 0.1))
+        found = solve(problem, Penalty(0.1, STEP, penalty=1e-3), stop=Stop(steps=300))
+        aid = solve(problem, AID(0.1, STEP), stop=Stop(steps=300))
+        torch.testing.assert_close(found.x.x, aid.x.x, atol=1e-3, rtol=0)
+        assert float(found.x.x.abs().max()) <= 0.1
+
+
+class TestNoise:
+    def test_recursive_momentum_is_closer_than_the_plain_single_loop(self):
+        plain = MomentumPenalty(0.02, STEP, penalty=0.1, momentum=1.0)
+        recursive = MomentumPenalty(0.02, STEP, penalty=0.1, momentum=0.05)
+        errors = {"plain": [], "recursive": []}
+        for name, method in (("plain", plain), ("recursive", recursive)):
+            for seed in range(5):
+                found = solve(noisy(0.3), method, stop=Stop(steps=800), seed=seed)
+                errors[name].append(distance(found))
+        assert np.median(errors["recursive"]) < 0.7 * np.median(errors["plain"])
+
+    def test_the_default_schedules_come_closer_with_more_steps(self):
+        method = MomentumPenalty(inner_step_size=Decay(STEP, 0.4, 10.0))
+        errors = [
+            np.median([distance(solve(noisy(0.1), method, stop=Stop(steps=n), seed=i)) for i in range(3)])
+            for n in (100, 1500)
+        ]
+        assert errors[1] / errors[0] < 1.25 * method.penalty(1500) / method.penalty(100)
+
+    def test_sabas_memory_takes_the_noise_of_a_finite_sum_out(self):
+        """At fixed steps MA-SOBA hovers; SABA converges."""
+        data = normal(40, 3)
+
+        def g(x, y, batch):
+            return 0.5 * (y - x - batch[0]).square().sum(1).mean()
+
+        def f(x, y, batch):
+            return 0.5 * (y + batch[0]).square().sum(1).mean() + 0.05 * x.square().sum()
+
+        batches = Minibatches((data,), 4)
+        zero = torch.zeros(3, dtype=DOUBLE)
+        problem = Bilevel(f, g, zero, zero, upper_batches=batches, lower_batches=batches)
+        solution = -2.0 * data.mean(0) / 1.1
+        errors = {}
+        for method in (SABA(0.1, 0.3), MASOBA(0.1, 0.3)):
+            found = solve(problem, method, stop=Stop(steps=1500))
+            errors[type(method)] = float(torch.linalg.vector_norm(found.x.x - solution))
+        assert errors[SABA] < 1e-6 < 1e-3 < errors[MASOBA]
+
+
+class TestBOREP:
+    @settings(max_examples=20, deadline=None)
+    @given(st.floats(1e-4, 1.0), st.floats(0.0, 0.99), st.integers(1, 5))
+    def test_x_moves_by_exactly_eta_and_y_rests_between_periods(self, eta, beta, period):
+        method = BOREP(eta, beta, inner_step_size=STEP, period=period)
+        places = []
+        solve(noisy(0.5), method, stop=Stop(steps=7), callbacks=[lambda run: places.append(run.state.x)])
+        for k, (before, after) in enumerate(itertools.pairwise(places), start=1):
+            assert float(torch.linalg.vector_norm(after.x - before.x)) == pytest.approx(eta, rel=1e-9)
+            assert torch.equal(after.y, before.y) == (k % period != 0)
+
+    def test_with_period_one_and_no_refinement_it_is_the_textbook_update(self):
+        x, y = normal(3), normal(5)
+        method = BOREP(0.1, 0.5, Direct(), period=1, inner_steps=1, inner_step_size=STEP, refinement=None)
+        places = []
+        solve(
+            Bilevel(upper, lower, x, y),
+            method,
+            stop=Stop(steps=2),
+            callbacks=[lambda r: places.append(r.state.x)],
+        )
+        m = x + RESPONSE.T @ (y - C)
+        first = x - 0.1 * m / torch.linalg.vector_norm(m)
+        new_y = y - STEP * (H @ y - B @ first)
+        m = 0.5 * m + 0.5 * (first + RESPONSE.T @ (new_y - C))
+        torch.testing.assert_close(places[0].x, first)
+        torch.testing.assert_close(places[1].x, first - 0.1 * m / torch.linalg.vector_norm(m))
+
+    def test_renewals_stay_in_the_ball(self):
+        problem, x, y = noisy(1.0), normal(3), normal(5)
+        found = ball_sgd(problem, x, y, 20, 10.0 * STEP, 0.1, torch.Generator())
+        assert float(torch.linalg.vector_norm(found - y)) <= 0.1 + 1e-12
+
+    def test_refinement_is_closer_than_as_many_steps_of_sgd(self):
+        x = normal(3)
+        zero = torch.zeros(5, dtype=DOUBLE)
+        refined, plain = [], []
+        for seed in range(5):
+            random = torch.Generator().manual_seed(seed)
+            y, calls = EpochSGD(6, 20, STEP)(noisy(1.0), x, zero, random)
+            refined.append(float(torch.linalg.vector_norm(y - RESPONSE @ x)))
+            last = zero
+            for _ in range(calls):
+                last = ball_sgd(noisy(1.0), x, last, 1, STEP, math.inf, random)
+            plain.append(float(torch.linalg.vector_norm(last - RESPONSE @ x)))
+        assert np.median(refined) < 0.5 * np.median(plain)
+
+    def test_where_curvature_grows_with_the_gradient_a_fixed_step_fails(self):
+        """f = y^4, y = x, from x = 10: the curvature falls from 1200 to nothing."""
+        problem = Bilevel(
+            lambda x, y: y.pow(4).sum(), lambda x, y: (y - x).square().sum(), ZERO + 10, ZERO + 10
+        )
+        stop = Stop(steps=400)
+        ours = solve(problem, BOREP(0.05, inner_step_size=0.3), stop=stop)
+        assert abs(float(ours.x.x)) < 0.3
+        for step in (1e-1, 1e-2):
+            with contextlib.suppress(NotFinite):
+                assert solve(problem, StocBiO(step, 0.3), stop=stop).status is Status.DIVERGED
+        assert abs(float(solve(problem, StocBiO(1e-4, 0.3), stop=stop).x.x)) > 1.0
+
+    def test_the_monitors_see_smoothness_grow_and_the_lower_error(self):
+        problem = Bilevel(
+            lambda x, y: torch.cosh(3 * x).sum() + y.sum(),
+            lambda x, y: (y - x).square().sum(),
+            ZERO + 2,
+            ZERO,
+        )
+        smooth, error = SmoothnessMonitor(), LowerErrorMonitor(every=4)
+        solve(
+            problem,
+            BOREP(0.02, inner_step_size=0.3, period=4),
+            stop=Stop(steps=40),
+            callbacks=[smooth, error],
+        )
+        _, slope = smooth.fit  # f'' = 9 cosh, f' = 3 sinh
+        assert slope == pytest.approx(3.0, rel=0.2)
+        assert sorted(error.errors) == [*range(4, 41, 4)]
+        assert 0.0 < max(error.errors.values()) < 0.2
+
+
+class TestErrorBound:
+    def test_it_fails_where_the_penalised_objective_jumps(self):
+        """``g = x y`` on [-1, 1]: y jumps from -1 to 1 as x goes through zero."""
+        problem = Bilevel(
+            lambda x, y: (x.square() + y.square()).sum(),
+            lambda x, y: (x * y).sum(),
+            ZERO + 0.5,
+            ZERO,
+            x_set=lambda x: box(x, -1.0, 1.0),
+            y_set=lambda y: box(y, -1.0, 1.0),
+        )
+        assert error_bound(problem, ZERO + 0.5).holds
+        assert not error_bound(problem, ZERO + 0.01).holds
+        far, near = (penalty_value(problem, ZERO + at, 1e-3).value for at in (1e-2, 0.0))
+        assert far == pytest.approx(1.0, abs=1e-2)  # psi(x) = 1 + x^2, but psi(0) = 0
+        assert near == pytest.approx(0.0, abs=1e-6)
+
+    def test_the_monitor_warns_along_a_run(self):
+        problem = Bilevel(lambda x, y: (y - 1).square().sum(), lambda x, y: (y - x).pow(4).sum(), ZERO, ZERO)
+        monitor = ErrorBoundMonitor(every=2, samples=1)
+        with pytest.warns(ErrorBoundFails, match="Step 2.*error bound fails"):
+            solve(problem, Penalty(0.01, 0.05), stop=Stop(steps=2), callbacks=[monitor])
+        assert not monitor.seen[2].holds
+
+
+class TestPytreesAndModules:
+    def test_a_modules_parameters_are_the_lower_variable(self):
+        net = torch.nn.Linear(4, 1)
+        X, y = torch.randn(30, 4), torch.randn(30, 1)
+
+        def g(x, y_, batch):
+            inputs, targets = batch
+            out = torch.func.functional_call(net, y_, inputs)
+            return (out - targets).square().mean() + x["log"].exp() * y_["weight"].square().sum()
+
+        def f(x, y_, batch):
+            return g({"log": torch.tensor(-50.0)}, y_, batch)
+
+        problem = Bilevel(
+            f,
+            g,
+            {"log": torch.tensor(0.0)},
+            net,
+            upper_batches=Minibatches((X, y), 8),
+            lower_batches=Minibatches((X, y), 8),
+            judge=lambda x, y_: {"weight": float(y_["weight"].abs().max())},
+        )
+        before = net.weight.detach().clone()
+        found = solve(problem, Penalty(0.1, 0.1, penalty=0.5), stop=Stop(steps=20))
+        assert torch.equal(net.weight, before)
+        assert set(found.x.y) == {"weight", "bias"}
+        assert found.x.x["log"] < 0.0  # it is better without the penalty
+        assert "weight" in found.metrics
+
+    def test_resuming_gives_the_same_bits(self, tmp_path):
+        for name, method in {
+            "penalty": MomentumPenalty(0.02, STEP, penalty=0.1, momentum=0.5),
+            "bo-rep": BOREP(1e-2, inner_step_size=STEP),
+            "saba": SABA(0.05, STEP),
+        }.items():
+            path = tmp_path / name
+            problem = quadratic() if name == "saba" else noisy(0.1)
+            whole = solve(problem, method, stop=Stop(steps=20))
+            solve(problem, method, stop=Stop(steps=11), callbacks=[Checkpoint(path)])
+            resumed = solve(problem, method, stop=Stop(steps=20), resume=path)
+            assert torch.equal(resumed.x.x, whole.x.x), name
+            assert resumed.calls == whole.calls
+
+
+class TestBadInput:
+    def test_an_unbounded_lower_level_is_named(self):
+        problem = Bilevel(lambda x, y: y.sum(), lambda x, y: -(y - x).square().sum(), ZERO, ZERO + 1)
+        found = solve(problem, Penalty(0.01, 0.5), stop=Stop(steps=200))
+        assert found.status is Status.DIVERGED
+        assert "unbounded below" in found.message
+
+    def test_constraints_on_the_lower_level_are_refused_by_implicit_methods(self):
+        problem = quadratic(y_set=lambda y: box(y, 0.0, 1.0))
+        for method in (AID(), StocBiO(), ITD(), MASOBA(), SABA(), MRBO(), BOREP()):
+            with pytest.raises(InvalidProblem, match=r"unconstrained lower level.*Penalty"):
+                solve(problem, method)
+
+    def test_an_empty_set_is_refused(self):
+        with pytest.raises(InvalidProblem, match="low <= high"):
+            quadratic(x_set=lambda x: box(x, 1.0, 0.0))
+        with pytest.raises(InvalidProblem, match=r"x_set moves its own result.*empty"):
+            quadratic(x_set=lambda x: x + 1.0)
+        with pytest.raises(InvalidProblem, match=r"y_set gives NaN"):
+            quadratic(y_set=lambda y: y * math.nan)
+
+    @pytest.mark.parametrize("method", [Penalty, MomentumPenalty])
+    def test_a_penalty_that_is_not_positive_is_refused(self, method):
+        with pytest.raises(InvalidParameter, match="needs penalty > 0; got 0"):
+            method(penalty=0.0)
+        with pytest.raises(InvalidParameter, match="needs penalty > 0"):
+            penalty_value(quadratic(), torch.zeros(3, dtype=DOUBLE), -1.0)
+
+    def test_mismatched_pytrees_are_refused(self):
+        with pytest.raises(InvalidProblem, match=r"(?s)x_set gives .* expected"):
+            quadratic(x_set=lambda x: (x, x))
+        with pytest.raises(InvalidProblem, match="floating-point"):
+            Bilevel(upper, lower, torch.zeros(3, dtype=torch.int64), ZERO)
+        with pytest.raises(InvalidProblem, match="one type"):
+            Bilevel(upper, lower, (ZERO, torch.zeros(1)), ZERO)
+        with pytest.raises(InvalidProblem, match="scalar"):
+            solve(
+                Bilevel(lambda x, y: y, lower, torch.zeros(3, dtype=DOUBLE), torch.zeros(5, dtype=DOUBLE)),
+                AID(),
+            )
+
+    def test_an_oracle_that_is_not_finite_is_named(self):
+        problem = Bilevel(lambda x, y: (y * math.nan).sum(), lambda x, y: (y - x).square().sum(), ZERO, ZERO)
+        for method in (Penalty(), AID(), BOREP(), MASOBA(), BOME()):
+            with pytest.raises(NotFinite, match="upper level's gradient in y is not finite"):
+                solve(problem, method)
+
+    def test_negative_curvature_is_told(self):
+        problem = Bilevel(lambda x, y: y.sum(), lambda x, y: -(y - x).square().sum(), ZERO, ZERO)
+        for inverse in (Neumann(3, 0.1), FixedPoint(3, 0.1)):
+            with pytest.warns(NegativeCurvature, match="curvature -2 along a vector"):
+                hypergradient(problem, ZERO, ZERO, inverse)
+
+    def test_a_neumann_step_that_is_too_long_is_named(self):
+        with pytest.raises(InvalidParameter, match="Neumann series diverged"):
+            hypergradient(quadratic(), SOLUTION, RESPONSE @ SOLUTION, Neumann(3000, 3.0))
+
+    def test_parameters_out_of_range_are_refused(self):
+        for make, message in (
+            (lambda: BOREP(0.0), "BOREP needs step_size > 0"),
+            (lambda: BOREP(momentum=1.0), "0 <= momentum < 1"),
+            (lambda: BOREP(period=0), "period >= 1"),
+            (lambda: EpochSGD(epochs=0), "epochs >= 1"),
+            (lambda: AID(inner_steps=0), "AID needs inner_steps >= 1"),
+            (lambda: StocBiO(step_size=-1.0), "StocBiO needs step_size > 0"),
+            (lambda: MomentumPenalty(momentum=2.0), "momentum <= 1"),
+            (lambda: Decay(0.0), "Decay needs first > 0"),
+            (lambda: Neumann(0), "terms >= 1"),
+            (lambda: SmoothnessMonitor().fit, "three places"),
+        ):
+            with pytest.raises(InvalidParameter, match=message):
+                make()
+        with pytest.raises(InvalidProblem, match="one length > 0"):
+            Minibatches((torch.zeros(3), torch.zeros(4)), 2)
+        with pytest.raises(InvalidProblem, match="Minibatches, or absent"):
+            solve(noisy(0.1), SABA())
+
+    def test_at_rest_nothing_moves(self):
+        problem = Bilevel(lambda x, y: (y * 0).sum(), lambda x, y: (y - x).square().sum(), ZERO, ZERO)
+        found = solve(problem, BOREP(0.1), stop=Stop(steps=3))
+        assert torch.equal(found.x.x, ZERO)
+        assert problem.metrics(Pair(ZERO, ZERO)) == {"upper": 0.0, "lower": 0.0}
