@@ -29,7 +29,7 @@ class EpochSGD:
 
     >>> zero = torch.zeros(1)
     >>> problem = Bilevel(lambda x, y: y.sum(), lambda x, y: (y - x).square().sum(), torch.ones(1), zero)
-    >>> EpochSGD(6, 8, 0.4)(problem, torch.ones(1), zero, torch.Generator())[0]
+    >>> EpochSGD(6, 8, 0.4)(problem, torch.ones(1), zero, torch.Generator())[0].round(decimals=3)
     tensor([1.])
     """
 
@@ -96,6 +96,7 @@ class BOREP(BilevelMethod):
 
     Cost per step: 2 gradients, the inverse's products, and N/I gradients.
 
+    >>> from thalweg import Stop, solve
     >>> zero = torch.zeros(2)
     >>> problem = Bilevel(lambda x, y: (y - 1).square().sum(), lambda x, y: (y - x).square().sum(), zero, zero)
     >>> found = solve(problem, BOREP(0.01, inner_step_size=0.3), stop=Stop(steps=300))

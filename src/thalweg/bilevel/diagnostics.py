@@ -25,7 +25,7 @@ class SmoothnessMonitor:
     Args:
         every: steps between two places.
 
-    Cost: one gradient on all of f's data every so often.
+    Between two places y is held fixed. Cost: two gradients on all of f's data every so often.
     """
 
     def __init__(self, every: int = 1) -> None:
@@ -33,20 +33,23 @@ class SmoothnessMonitor:
         self.every = every
         self.gradients: list[float] = []
         self.smoothness: list[float] = []
-        self._last: tuple[torch.Tensor, torch.Tensor] | None = None
+        self._last: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None
 
     def __call__(self, run: Run) -> None:
         """Look, if it is time."""
         if run.steps % self.every:
             return
         problem, state = run.problem, run.state
-        (slope,) = problem.gradients("upper", state.at_x, state.at_y, problem.batch("upper", None), "x")  # type: ignore[attr-defined]
+        batch = problem.batch("upper", None)  # type: ignore[attr-defined]
         if self._last is not None:
-            move = length(state.at_x - self._last[0])  # type: ignore[attr-defined]
+            x, y, slope = self._last
+            move = length(state.at_x - x)  # type: ignore[attr-defined]
             if move > 0.0:
-                self.gradients.append(length(self._last[1]))
-                self.smoothness.append(length(slope - self._last[1]) / move)
-        self._last = (state.at_x, slope)  # type: ignore[attr-defined]
+                (now,) = problem.gradients("upper", state.at_x, y, batch, "x")  # type: ignore[attr-defined]
+                self.gradients.append(length(slope))
+                self.smoothness.append(length(now - slope) / move)
+        (slope,) = problem.gradients("upper", state.at_x, state.at_y, batch, "x")  # type: ignore[attr-defined]
+        self._last = (state.at_x, state.at_y, slope)  # type: ignore[attr-defined]
 
     @property
     def fit(self) -> tuple[float, float]:

@@ -247,11 +247,12 @@ def _watched(product: Product) -> Product:
         curved = product(v)
         along, size = float(torch.dot(v, curved)), float(torch.dot(v, v))
         if along < -1e-6 * math.sqrt(size * float(torch.dot(curved, curved))):
+            # the same words every time, so that Python says them once
             warnings.warn(
-                f"The lower level has curvature {along / size:.3g} along a vector: it is not strongly convex there. "
-                "Add a regulariser to it, or use Penalty, which needs no second derivatives.",
+                "The lower level curves downwards along a vector: it is not strongly convex there. Add a regulariser "
+                "to it, or use Penalty, which needs no second derivatives.",
                 NegativeCurvature,
-                stacklevel=3,
+                stacklevel=2,
             )
         return curved
 

@@ -1,0 +1,33 @@
+"""Networks that tune their regularisation while they train: STN and Delta-STN."""
+
+from thalweg.bilevel.selftuning.layers import Context, Gate, Tuned
+from thalweg.bilevel.selftuning.network import SelfTuned, register_layer, self_tuning
+from thalweg.bilevel.selftuning.regularisers import (
+    HyperDropout,
+    cross_entropy,
+    cutout,
+    input_noise,
+    label_smoothing,
+    weight_decay,
+)
+from thalweg.bilevel.selftuning.space import HyperParameter, HyperSpace
+from thalweg.bilevel.selftuning.tuner import SelfTuner, SelfTuningTask
+
+__all__ = [
+    "Context",
+    "Gate",
+    "HyperDropout",
+    "HyperParameter",
+    "HyperSpace",
+    "SelfTuned",
+    "SelfTuner",
+    "SelfTuningTask",
+    "Tuned",
+    "cross_entropy",
+    "cutout",
+    "input_noise",
+    "label_smoothing",
+    "register_layer",
+    "self_tuning",
+    "weight_decay",
+]

@@ -1,0 +1,78 @@
+"""`torch.nn.LSTM` whose weights respond to hyper-parameters, for each example its own."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import forward_ad
+from torch.nn import functional
+
+from thalweg.bilevel.selftuning.layers import Context, Tuned
+from thalweg.core import InvalidProblem
+from thalweg.core.validation import require
+
+
+class TunedLSTM(Tuned):
+    """An LSTM that responds. The loop over time is Python's: a plain ``nn.LSTM`` has it in C.
+
+    ``batch_first=True``, one direction, no projection; dropout between layers is left to the network.
+    """
+
+    plain: nn.LSTM
+
+    def __init__(self, plain: nn.Module, context: Context) -> None:
+        super().__init__(plain, context)
+        assert isinstance(plain, nn.LSTM)
+        for ok, what in (
+            (plain.batch_first, "batch_first=True"),
+            (not plain.bidirectional, "one direction"),
+            (plain.proj_size == 0, "no projection"),
+            (plain.dropout == 0.0, "dropout=0, and Dropout layers of its own"),
+        ):
+            require(ok, f"A self-tuning LSTM needs {what}", error=InvalidProblem)
+
+    def forward(  # type: ignore[override]
+        self, x: Tensor, state: tuple[Tensor, Tensor] | None = None
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        if self.context.shift is None:
+            out, last = self.plain(x, state)
+            return out, last
+        hidden, cell = [], []
+        for layer in range(self.plain.num_layers):
+            start = None if state is None else (state[0][layer], state[1][layer])
+            x, (h, c) = self._layer(x, layer, start)
+            hidden.append(h)
+            cell.append(c)
+        return x, (torch.stack(hidden), torch.stack(cell))
+
+    def _layer(
+        self, x: Tensor, layer: int, start: tuple[Tensor, Tensor] | None
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        if start is None:
+            zero = x.new_zeros(len(x), self.plain.hidden_size)
+            start = zero, zero
+        h, c = start
+        driven = self._product(x, f"weight_ih_l{layer}", f"bias_ih_l{layer}")
+        outs = []
+        for t in range(x.shape[1]):
+            sums = driven[:, t] + self._product(h, f"weight_hh_l{layer}", f"bias_hh_l{layer}")
+            i, f, g, o = sums.chunk(4, 1)
+            c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+            h = torch.sigmoid(o) * torch.tanh(c)
+            outs.append(h)
+        return torch.stack(outs, 1), (h, c)
+
+    def _product(self, x: Tensor, weight: str, bias: str) -> Tensor:
+        """``x W(u)' + b(u)``."""
+        w, g = getattr(self.plain, weight), self.gate(weight, len(x))
+        b = getattr(self.plain, bias) if self.plain.bias else None
+        linear = self.context.linear
+        at = forward_ad.unpack_dual(x).primal if linear else x
+        change = functional.linear(at, self.gate_of(weight).response) * (g if x.ndim == 2 else g[:, None])
+        if b is not None:
+            c = self.gate(bias, len(x)) * self.gate_of(bias).response
+            change = change + (c if x.ndim == 2 else c[:, None])
+        if not linear:
+            return functional.linear(x, w, b) + change
+        held = functional.linear(x, w.detach(), b.detach() if b is not None else None)
+        return held + forward_ad.make_dual(torch.zeros_like(change), change)

@@ -1,0 +1,376 @@
+"""Bilevel problems that more than one study solves, and the race of methods on them at equal gradient calls."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional
+from torch.utils import _pytree as pytree
+
+from thalweg.bilevel import Bilevel, Minibatches, NegativeCurvature, Pair
+from thalweg.bilevel._root import ravel
+from thalweg.bilevel.penalty import inner_solution
+from thalweg.core import Method, NotFinite, Status, Stop, solve
+from thalweg.core.errors import InvalidParameter
+from thalweg.core.seeding import torch_generator
+from thalweg.datasets import load
+from thalweg.numerics.projections import box
+
+Examples = tuple[Tensor, Tensor]
+
+
+def digits_cleaning(
+    seed: int, noise: float = 0.5, train: int = 600, held: int = 300, batch: int = 0
+) -> Bilevel:
+    """Data hyper-cleaning: a weight for each of the digits to train on, of whose labels a share is redrawn.
+
+    x are the weights' logits, y a linear classifier with bias; f is the loss on clean digits, g the weighted loss on
+    the others plus 0.001 of y's squares. ``judge`` tells the accuracy on digits seen by neither.
+    """
+    X, labels = _digits()
+    random = torch_generator(seed, 6)
+    order = torch.randperm(len(X), generator=random)
+    X, labels = X[order], labels[order]
+    noisy = _redrawn(labels[:train], noise, 10, random)
+    rows = torch.arange(train)
+    net = nn.Linear(64, 10)
+    for parameter in net.parameters():
+        nn.init.zeros_(parameter)
+
+    def weighted(x: Tensor, y: Any, data: tuple[Tensor, ...]) -> Tensor:
+        inputs, targets, which = data
+        losses = functional.cross_entropy(functional_call(net, y, inputs), targets, reduction="none")
+        return (torch.sigmoid(x[which]) * losses).mean() + 1e-3 * sum(v.square().sum() for v in y.values())
+
+    def clean(x: Tensor, y: Any, data: Examples) -> Tensor:
+        return functional.cross_entropy(functional_call(net, y, data[0]), data[1])
+
+    middle = train + held
+    data = (X[:train], noisy, rows), (X[train:middle], labels[train:middle])
+    return Bilevel(
+        clean,
+        weighted,
+        torch.zeros(train),
+        net,
+        upper_batches=Minibatches(data[1], batch or held),
+        lower_batches=Minibatches(data[0], batch or train),
+        judge=functools.partial(_judge, net, (X[middle:], labels[middle:])),
+    )
+
+
+def feature_penalties(seed: int, train: int = 250, held: int = 150) -> Bilevel:
+    """Logistic regression on breast_cancer with a penalty for each feature; x are their logarithms."""
+    data = load("breast_cancer")
+    order = torch.randperm(len(data.X), generator=torch_generator(seed, 61))
+    X = torch.tensor((data.X - data.X.mean(0)) / data.X.std(0), dtype=torch.float32)[order]
+    X = torch.cat([X, torch.randn(len(X), 30, generator=torch_generator(seed, 62))], 1)  # half of them noise
+    labels = torch.tensor(data.y, dtype=torch.float32)[order]
+    middle = train + held
+
+    def loss(y: Tensor, rows: slice) -> Tensor:
+        return functional.binary_cross_entropy_with_logits(X[rows] @ y, labels[rows])
+
+    def judge(x: Tensor, y: Tensor) -> dict[str, float]:
+        test = slice(middle, None)
+        right = ((X[test] @ y > 0) == (labels[test] > 0.5)).double().mean()
+        return {"accuracy": float(right), "test loss": float(loss(y, test))}
+
+    return Bilevel(
+        lambda x, y: loss(y, slice(train, middle)),
+        lambda x, y: loss(y, slice(0, train)) + 0.5 * (x.exp() * y.square()).sum(),
+        torch.full((X.shape[1],), -4.0),
+        torch.zeros(X.shape[1]),
+        x_set=lambda x: box(x, -7.0, 0.0),
+        judge=judge,
+    )
+
+
+@dataclass(frozen=True)
+class Grammar:
+    """A documented source of sequences: a Markov chain over ``words``, one for each of ``classes``.
+
+    Every chain is a mixture: with probability ``shared`` a word follows by a chain that all classes share, otherwise by
+    the class's own, whose rows have three likely words. Classes are told apart by which words follow which, not by how
+    often words come, so a recurrent network has something to learn.
+    """
+
+    seed: int
+    words: int = 10
+    classes: int = 4
+    shared: float = 0.2
+
+    def sequences(self, count: int, length: int, stream: int) -> Examples:
+        """Codes, shape (count, length), and classes, shape (count,)."""
+        rng = np.random.default_rng((self.seed, 0x6A))
+        chains = np.zeros((self.classes, self.words, self.words))
+        base = rng.dirichlet(np.ones(self.words), size=self.words)
+        for chain in chains:
+            for row in chain:
+                row[rng.choice(self.words, 3, replace=False)] = (1.0 - self.shared) / 3
+            chain += self.shared * base
+        cumulative = chains.cumsum(-1)
+        rng = np.random.default_rng((self.seed, stream, 0x6B))
+        labels = rng.integers(self.classes, size=count)
+        codes = np.zeros((count, length), dtype=np.int64)
+        codes[:, 0] = rng.integers(self.words, size=count)
+        for t in range(1, length):
+            rows = cumulative[labels, codes[:, t - 1]]
+            drawn = (rng.random(count)[:, None] * rows[:, -1:] > rows).sum(-1)
+            codes[:, t] = np.minimum(drawn, self.words - 1)
+        return torch.tensor(codes), torch.tensor(labels)
+
+
+class Recurrent(nn.Module):
+    """Embedding, GRU, and a linear head on the last state."""
+
+    def __init__(self, words: int, classes: int, width: int) -> None:
+        super().__init__()
+        self.embedding, self.gru = nn.Embedding(words, width), nn.GRU(width, width, batch_first=True)
+        self.head = nn.Linear(width, classes)
+
+    def features(self, codes: Tensor) -> Tensor:
+        """The last state, shape (batch, width)."""
+        states, _ = self.gru(self.embedding(codes))
+        last: Tensor = states[:, -1]
+        return last
+
+    def forward(self, codes: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.features(codes))
+        return logits
+
+
+@dataclass(frozen=True)
+class TextSize:
+    """How big the problems with recurrent networks are."""
+
+    examples: int = 200
+    length: int = 8
+    width: int = 16
+    batch: int = 16
+    words: int = 10
+
+
+def text_cleaning(seed: int, noise: float, size: TextSize) -> Bilevel:
+    """Data hyper-cleaning of sequences whose labels are partly redrawn; y is a recurrent classifier."""
+    net, (codes, labels), held, test = _text(seed, size)
+    noisy = _redrawn(labels, noise, 4, torch_generator(seed, 7))
+    rows = torch.arange(len(codes))
+
+    def weighted(x: Tensor, y: Any, data: tuple[Tensor, ...]) -> Tensor:
+        inputs, targets, which = data
+        losses = functional.cross_entropy(functional_call(net, y, inputs), targets, reduction="none")
+        return (torch.sigmoid(x[which]) * losses).mean() + 1e-3 * sum(v.square().sum() for v in y.values())
+
+    return _on_text(net, torch.zeros(len(codes)), weighted, (codes, noisy, rows), held, test, size)
+
+
+def text_penalties(seed: int, size: TextSize) -> Bilevel:
+    """A penalty for each tensor of a recurrent classifier; x are their logarithms."""
+    net, train, held, test = _text(seed, size)
+    names = [name for name, _ in net.named_parameters()]
+
+    def penalised(x: Tensor, y: Any, data: Examples) -> Tensor:
+        loss = functional.cross_entropy(functional_call(net, y, data[0]), data[1])
+        return loss + sum(x[i].exp() * y[name].square().sum() for i, name in enumerate(names))
+
+    return _on_text(net, torch.full((len(names),), -4.0), penalised, train, held, test, size)
+
+
+def hyper_representation(seed: int, tasks: int, size: TextSize) -> Bilevel:
+    """Meta-learning: x is a recurrent encoder shared by tasks, y a linear head for each, ridge-penalised.
+
+    Every task tells two classes of a grammar of its own apart; all grammars share the words. Accuracy is that of the
+    heads on sequences of the same tasks that neither level has seen.
+    """
+    grammars = [Grammar(1000 * seed + t, size.words, 2) for t in range(tasks)]
+    half = max(size.examples // tasks, 8)
+    sets = []
+    for stream, count in ((0, half), (1, half), (2, 100)):
+        drawn = [g.sequences(count, size.length, stream) for g in grammars]
+        sets.append((torch.stack([c for c, _ in drawn], 1), torch.stack([v for _, v in drawn], 1)))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        net = Recurrent(size.words, 2, size.width)
+    encoder = {name: p for name, p in net.named_parameters() if not name.startswith("head")}
+
+    def logits(x: Any, y: Tensor, codes: Tensor) -> Tensor:
+        count = len(codes)  # rows are examples of all tasks: (count, tasks, length)
+        features = functional_call(_Features(net), {f"net.{k}": v for k, v in x.items()}, codes.flatten(0, 1))
+        features = torch.cat([features, torch.ones(len(features), 1)], 1).reshape(count, tasks, -1)
+        return torch.einsum("ctf,tf->ct", features, y)
+
+    def loss(x: Any, y: Tensor, data: Examples) -> Tensor:
+        return functional.binary_cross_entropy_with_logits(logits(x, y, data[0]), data[1].float())
+
+    def judge(x: Any, y: Tensor) -> dict[str, float]:
+        codes, labels = sets[2]
+        return {"accuracy": float(((logits(x, y, codes) > 0) == (labels > 0)).double().mean())}
+
+    return Bilevel(
+        loss,
+        lambda x, y, data: loss(x, y, data) + 0.02 * y.square().sum() / tasks,
+        encoder,
+        torch.zeros(tasks, size.width + 1),
+        upper_batches=Minibatches(sets[1], min(8, half)),
+        lower_batches=Minibatches(sets[0], min(8, half)),
+        judge=judge,
+    )
+
+
+class _Features(nn.Module):
+    def __init__(self, net: Recurrent) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, codes: Tensor) -> Tensor:
+        return self.net.features(codes)
+
+
+def _text(seed: int, size: TextSize) -> tuple[Recurrent, Examples, Examples, Examples]:
+    grammar = Grammar(seed, size.words)
+    train, held, test = (
+        grammar.sequences(n, size.length, i) for i, n in enumerate((size.examples, size.examples, 400))
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return Recurrent(size.words, 4, size.width), train, held, test
+
+
+def _on_text(
+    net: nn.Module,
+    x: Tensor,
+    lower: Callable[..., Tensor],
+    train: tuple[Tensor, ...],
+    held: Examples,
+    test: Examples,
+    size: TextSize,
+) -> Bilevel:
+    def upper(x: Tensor, y: Any, data: Examples) -> Tensor:
+        return functional.cross_entropy(functional_call(net, y, data[0]), data[1])
+
+    return Bilevel(
+        upper,
+        lower,
+        x,
+        net,
+        upper_batches=Minibatches(held, size.batch),
+        lower_batches=Minibatches(train, size.batch),
+        judge=functools.partial(_judge, net, test),
+    )
+
+
+def _judge(net: nn.Module, test: Examples, x: Any, y: Any) -> dict[str, float]:
+    right = functional_call(net, y, test[0]).argmax(-1) == test[1]
+    return {"accuracy": float(right.double().mean())}
+
+
+@functools.cache
+def _digits() -> Examples:
+    data = load("digits")
+    return torch.tensor(data.X / 16.0, dtype=torch.float32), torch.tensor(data.y, dtype=torch.int64)
+
+
+def _redrawn(labels: Tensor, share: float, classes: int, random: torch.Generator) -> Tensor:
+    """A share of the labels replaced by other ones."""
+    change = torch.rand(len(labels), generator=random) < share
+    shift = torch.randint(1, classes, labels.shape, generator=random)
+    return torch.where(change, (labels + shift) % classes, labels)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One method's results in a race.
+
+    Args:
+        name: of the method.
+        chosen: the settings of its grid with the smallest upper value on the tuning problem.
+        scores: metrics at the end on each problem.
+        curves: upper value of the whole data along the calls, each shape (points,), on the first problem.
+        seconds: of a run, median.
+    """
+
+    name: str
+    chosen: Method[Any, Any]
+    scores: list[dict[str, float]]
+    calls: np.ndarray
+    curve: np.ndarray
+    seconds: float
+
+    def median(self, metric: str) -> float:
+        """Over the problems; NaN where a run broke down."""
+        return float(np.median([s.get(metric, np.nan) for s in self.scores]))
+
+    def row(self, metrics: Sequence[str]) -> dict[str, Any]:
+        """Medians, seconds and the chosen settings, for a table."""
+        told = {metric: float(f"{self.median(metric):.4g}") for metric in metrics}
+        return told | {"seconds": float(f"{self.seconds:.3g}"), "chosen": self.chosen.name}
+
+
+def race(
+    grids: Mapping[str, Sequence[Method[Any, Any]]],
+    problem: Callable[[int], Bilevel],
+    calls: int,
+    seeds: int,
+    tell: Callable[[float, str], None] = lambda share, what: None,
+    answer: Callable[[Bilevel, Pair], Pair] = lambda problem, pair: pair,
+) -> list[Entry]:
+    """Every method with the best settings of its own grid, on ``seeds`` problems, for the same number of oracle calls.
+
+    Settings are chosen by the upper value on problem 0, which is not among those of the results. A second-order product
+    counts as one call, as in the papers, though it takes about as long as two gradients. ``answer`` gives what is
+    judged, e.g. `resolved`.
+    """
+    entries = []
+    for i, (name, grid) in enumerate(grids.items()):
+        tell(i / len(grids), name)
+        tuned = [_run(problem(0), method, calls, answer, points=0)[0].get("upper", np.inf) for method in grid]
+        tuned = [value if np.isfinite(value) else np.inf for value in tuned]
+        chosen = grid[int(np.argmin(tuned))]
+        runs = [_run(problem(s), chosen, calls, answer, 12 if s == 1 else 0) for s in range(1, seeds + 1)]
+        _, at, curve, _ = runs[0]
+        entries.append(
+            Entry(name, chosen, [r[0] for r in runs], at, curve, float(np.median([r[3] for r in runs])))
+        )
+    return entries
+
+
+def resolved(problem: Bilevel, pair: Pair) -> Pair:
+    """The same x with its lower level solved accurately: a method's own y may have been drawn towards f."""
+    x, y = (ravel(pytree.tree_leaves(part)) for part in pair)
+    solution = inner_solution(problem, x, 0.0, y, Stop(below={"residual": 1e-5}, steps=2000))
+    return Pair(pair.x, problem.tree("y", solution))
+
+
+def _run(
+    problem: Bilevel,
+    method: Method[Any, Any],
+    calls: int,
+    answer: Callable[[Bilevel, Pair], Pair],
+    points: int,
+) -> tuple[dict[str, float], np.ndarray, np.ndarray, float]:
+    """Metrics at the end (none where the run broke down), and the upper value at some places along the run."""
+    places: list[tuple[float, float]] = []
+
+    def watch(run: Any) -> None:
+        if points and run.state.calls >= len(places) * calls / points:
+            places.append((run.state.calls, problem.metrics(answer(problem, run.state.x))["upper"]))
+
+    nothing = np.array([0.0]), np.array([np.nan])
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NegativeCurvature)  # recurrent lower levels are not convex
+            found = solve(
+                problem, method, stop=Stop(steps=None, calls=calls), callbacks=[watch], progress=False
+            )
+        scores = {} if found.status is Status.DIVERGED else problem.metrics(answer(problem, found.x))
+    except (NotFinite, InvalidParameter):
+        return {}, *nothing, np.nan
+    return scores, *(np.array(places).T if places else nothing), found.seconds
