@@ -4,6 +4,7 @@ from thalweg.bilevel._root import NotARoot, SolveInaccurate
 from thalweg.bilevel.bisection import bisection
 from thalweg.bilevel.blocks import BlockDescent
 from thalweg.bilevel.borep import BOREP, EpochSGD
+from thalweg.bilevel.cvxpy_layer import cvxpy_layer
 from thalweg.bilevel.descent import AID, BOME, ITD, TTSA, StocBiO
 from thalweg.bilevel.diagnostics import LowerErrorMonitor, SmoothnessMonitor
 from thalweg.bilevel.error_bound import ErrorBound, ErrorBoundFails, ErrorBoundMonitor, error_bound
@@ -44,6 +45,7 @@ from thalweg.bilevel.penalty import (
 from thalweg.bilevel.problem import Bilevel, Decay, Minibatches, Pair
 from thalweg.bilevel.scipy_solvers import scipy_minimize, scipy_root
 from thalweg.bilevel.single_loop import MASOBA, MRBO, SABA
+from thalweg.bilevel.sklearn_solvers import sklearn_fit
 
 __all__ = [
     "AID",
@@ -88,6 +90,7 @@ __all__ = [
     "certificate",
     "custom_fixed_point",
     "custom_root",
+    "cvxpy_layer",
     "differentiable",
     "error_bound",
     "explicit_hypergradient",
@@ -98,4 +101,5 @@ __all__ = [
     "root_vjp",
     "scipy_minimize",
     "scipy_root",
+    "sklearn_fit",
 ]

@@ -192,8 +192,18 @@ def vjp(
 def jvp(
     call: Call, tensors: Sequence[Tensor], x: Sequence[Tensor], tangents: Sequence[Tensor | None]
 ) -> list[Tensor]:
+    places = [
+        i for i, t in enumerate(tensors) if t.is_floating_point()
+    ]  # labels and counts have no derivative
     moves = tuple(torch.zeros_like(t) if m is None else m for t, m in zip(tensors, tangents, strict=True))
-    change = _pushed(lambda *t: ravel(call.value(t, x)), tensors, moves)
+
+    def of_some(*some: Tensor) -> Tensor:
+        everything = list(tensors)
+        for i, t in zip(places, some, strict=True):
+            everything[i] = t
+        return ravel(call.value(everything, x))
+
+    change = _pushed(of_some, [tensors[i] for i in places], [moves[i] for i in places])
     return unravel(-Solve.apply(call, False, len(tensors), *tensors, *x, change), x)
 
 

@@ -117,7 +117,7 @@ def box_section(x: Tensor, low: Tensor | float, high: Tensor | float, a: Tensor,
     """
     low, high = (torch.as_tensor(v, dtype=x.dtype, device=x.device).expand_as(x) for v in (low, high))
     require(bool((a > 0).all()), "box_section needs a > 0", error=InvalidProblem)
-    ends = float((a * low).sum()), float((a * high).sum())
+    ends = float((a * low).sum().detach()), float((a * high).sum().detach())
     require(
         ends[0] <= b <= ends[1],
         f"box_section: no point has a'x = b within [{ends[0]:.6g}, {ends[1]:.6g}]",

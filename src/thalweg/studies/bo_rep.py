@@ -48,7 +48,7 @@ def run(scale: Scale = "quick", tell: Tell = lambda share, what: None) -> Eviden
     tell(0.0, "a lower level under an exponential")
     synthetic = race(_synthetic_grids(), _exponential, {"smoke": 200}.get(scale, 2500), 1)
     tasks: dict[str, Any] = {
-        "hyper-representation": (lambda seed: hyper_representation(seed, 4, size), (0.1, 0.3, 1.0)),
+        "hyper-representation": (lambda seed: hyper_representation(seed, 4, size), (0.3, 1.0, 3.0)),
         "penalties of a GRU": (lambda seed: text_penalties(seed, size), (0.1, 0.3, 1.0)),
     }
     for noise in (0.2, 0.3, 0.4) if scale == "paper" else (0.3,):

@@ -10,6 +10,7 @@ from thalweg.bilevel.selftuning.regularisers import (
     label_smoothing,
     weight_decay,
 )
+from thalweg.bilevel.selftuning.scheduled import ScheduledTraining, schedule_of
 from thalweg.bilevel.selftuning.space import HyperParameter, HyperSpace
 from thalweg.bilevel.selftuning.tuner import SelfTuner, SelfTuningTask
 
@@ -19,6 +20,7 @@ __all__ = [
     "HyperDropout",
     "HyperParameter",
     "HyperSpace",
+    "ScheduledTraining",
     "SelfTuned",
     "SelfTuner",
     "SelfTuningTask",
@@ -28,6 +30,7 @@ __all__ = [
     "input_noise",
     "label_smoothing",
     "register_layer",
+    "schedule_of",
     "self_tuning",
     "weight_decay",
 ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
@@ -52,15 +54,33 @@ class TunedLSTM(Tuned):
             zero = x.new_zeros(len(x), self.plain.hidden_size)
             start = zero, zero
         h, c = start
+        w, v = f"weight_hh_l{layer}", f"bias_hh_l{layer}"
         driven = self._product(x, f"weight_ih_l{layer}", f"bias_ih_l{layer}")
+        step = (lambda h: self._product(h, w, v)) if self.context.linear else self._recurrence(w, v, len(x))
         outs = []
-        for t in range(x.shape[1]):
-            sums = driven[:, t] + self._product(h, f"weight_hh_l{layer}", f"bias_hh_l{layer}")
-            i, f, g, o = sums.chunk(4, 1)
-            c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
-            h = torch.sigmoid(o) * torch.tanh(c)
+        for now in driven.unbind(1):
+            sums = now + step(h)
+            gates, g = torch.sigmoid(sums), torch.tanh(sums.chunk(4, 1)[2])
+            i, f, _, o = gates.chunk(4, 1)
+            c = torch.addcmul(f * c, i, g)
+            h = o * torch.tanh(c)
             outs.append(h)
         return torch.stack(outs, 1), (h, c)
+
+    def _recurrence(self, weight: str, bias: str, rows: int) -> Callable[[Tensor], Tensor]:
+        """`_product` of a state, both weights in one matrix: the loop over time is made of small operations."""
+        g, first = self.gate(weight, rows), getattr(self.plain, weight)
+        both = torch.cat([first, self.gate_of(weight).response]).T
+        shift = None
+        if self.plain.bias:
+            shift = getattr(self.plain, bias) + self.gate(bias, rows) * self.gate_of(bias).response
+
+        def product(h: Tensor) -> Tensor:
+            plain, response = (h @ both).chunk(2, 1)
+            out = torch.addcmul(plain, g, response)
+            return out if shift is None else out + shift
+
+        return product
 
     def _product(self, x: Tensor, weight: str, bias: str) -> Tensor:
         """``x W(u)' + b(u)``."""

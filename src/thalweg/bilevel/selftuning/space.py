@@ -62,10 +62,17 @@ class HyperParameter:
         share = (value - self.low) / (self.high - self.low)
         return math.log(share / (1.0 - share))
 
-    def value(self, u: Tensor) -> Tensor:
-        """The value of u, any shape."""
+    def value(self, u: Tensor, whole: bool = True) -> Tensor:
+        """The value of u, any shape; ``whole=False`` leaves integers unrounded."""
         value = u.exp() if self.scale == "log" else self.low + (self.high - self.low) * torch.sigmoid(u)
-        return value.round() if self.integer else value
+        return value.round() if self.integer and whole else value
+
+    def inside(self, value: float) -> float:
+        """The nearest value whose u is finite."""
+        if self.scale == "log":
+            return max(value, 1e-30)
+        edge = 1e-4 * (self.high - self.low)
+        return min(max(value, self.low + edge), self.high - edge)
 
 
 class HyperSpace:
@@ -100,9 +107,9 @@ class HyperSpace:
         """The first sigmas."""
         return torch.tensor([p.spread for p in self.parameters])
 
-    def values(self, u: Tensor) -> dict[str, Tensor]:
+    def values(self, u: Tensor, whole: bool = True) -> dict[str, Tensor]:
         """Values by name; u has shape (..., hyper-parameters), each value (...)."""
-        return {p.name: p.value(u[..., i]) for i, p in enumerate(self.parameters)}
+        return {p.name: p.value(u[..., i], whole) for i, p in enumerate(self.parameters)}
 
     def unconstrained(self, values: Mapping[str, float]) -> Tensor:
         """U of values by name."""

@@ -151,7 +151,7 @@ class SelfTuner(Method[SelfTuningTask, TuningState]):
         learn_spread: False keeps sigma at its first value.
 
     ``Stop(steps=)`` counts training steps. The metrics of a step are ``train`` and ``validation``, losses on batches,
-    and every hyper-parameter's value and ``sigma``: the history is the schedule found.
+    and every hyper-parameter's value, unrounded, and ``sigma``: the history is the schedule found.
 
     Cost per training step: about 2.2 plain ones; 4 with ``delta``. A validation step costs as much.
     """
@@ -204,7 +204,7 @@ class SelfTuner(Method[SelfTuningTask, TuningState]):
                 metrics["validation"] = self._validate(problem, state, random)
         hyper: Hyper = state.hyper
         with torch.no_grad():
-            values = problem.space.values(hyper.u)
+            values = problem.space.values(hyper.u, whole=False)
             metrics |= {name: float(v) for name, v in values.items()}
             metrics |= {
                 f"sigma {name}": float(v) for name, v in zip(values, hyper.log_spread.exp(), strict=True)
@@ -225,12 +225,12 @@ class SelfTuner(Method[SelfTuningTask, TuningState]):
     def _train(self, problem: SelfTuningTask, state: TuningState, random: torch.Generator) -> float:
         network, hyper = state.network, state.hyper
         network.train()
-        inputs, targets = _batch(problem.train, problem.batch_size, random)
+        inputs, targets = batch(problem.train, problem.batch_size, random)
         u = hyper.sample(len(inputs), random).detach()
-        told = total = self._loss(problem, network, inputs, targets, u, random)
+        told = total = training_loss(problem, network, inputs, targets, u, random)
         if self.delta:  # the centre by itself; the response gives it no gradient
             here = network.current.expand(len(inputs), -1)
-            told = self._loss(problem, network, inputs, targets, here, random, centre=True)
+            told = training_loss(problem, network, inputs, targets, here, random, centre=True)
             total = total + told
         state.optimizer.zero_grad()
         total.backward()
@@ -244,29 +244,10 @@ class SelfTuner(Method[SelfTuningTask, TuningState]):
             )
         return value
 
-    @staticmethod
-    def _loss(
-        problem: SelfTuningTask,
-        network: SelfTuned,
-        inputs: Tensor,
-        targets: Tensor,
-        u: Tensor,
-        random: torch.Generator,
-        centre: bool = False,
-    ) -> Tensor:
-        values = problem.space.values(u)
-        changed = inputs if problem.augment is None else problem.augment(inputs, values, random)
-        outputs = network(changed) if centre else network(changed, at=u)
-        losses = problem.loss(outputs, targets, values)
-        with network.context.at(None, None, linear=network.delta and not centre):
-            for penalty in problem.penalties:
-                losses = losses + penalty(network, u, values)
-        return losses.mean()
-
     def _validate(self, problem: SelfTuningTask, state: TuningState, random: torch.Generator) -> float:
         network, hyper = state.network, state.hyper
         network.eval()
-        inputs, targets = _batch(problem.validation, problem.batch_size, random)
+        inputs, targets = batch(problem.validation, problem.batch_size, random)
         outputs = network(inputs, at=hyper.sample(len(inputs), random))
         loss = problem.loss(outputs, targets, None).mean()
         objective = loss - self.entropy * hyper.entropy
@@ -278,7 +259,28 @@ class SelfTuner(Method[SelfTuningTask, TuningState]):
         return float(loss.detach())
 
 
-def _batch(data: Data, size: int, random: torch.Generator) -> tuple[Tensor, Tensor]:
+def training_loss(
+    problem: SelfTuningTask,
+    network: SelfTuned,
+    inputs: Tensor,
+    targets: Tensor,
+    u: Tensor,
+    random: torch.Generator,
+    centre: bool = False,
+) -> Tensor:
+    """The mean training loss at each example's u; ``centre`` is the plain network, whose hyper-parameters u are."""
+    values = problem.space.values(u)
+    changed = inputs if problem.augment is None else problem.augment(inputs, values, random)
+    outputs = network(changed) if centre else network(changed, at=u)
+    losses = problem.loss(outputs, targets, values)
+    with network.context.at(None, None, linear=network.delta and not centre):
+        for penalty in problem.penalties:
+            losses = losses + penalty(network, u, values)
+    return losses.mean()
+
+
+def batch(data: Data, size: int, random: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Examples drawn with replacement; all of them where they are no more than ``size``."""
     inputs, targets = data
     if len(inputs) <= size:
         return inputs, targets

@@ -1,0 +1,216 @@
+"""A cvxpy problem as a function of its parameters that torch differentiates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.sparse import csc_array
+from torch import Tensor
+
+from thalweg.bilevel.implicit import custom_root
+from thalweg.bilevel.optimality import conic_program
+from thalweg.core import InvalidProblem, MissingExtra
+from thalweg.numerics.projections import psd_cone, second_order_cone
+from thalweg.numerics.torch_krylov import LinearSolver
+
+#: Clarabel's: a derivative is as exact as the solution.
+TOLERANCES = {"tol_gap_abs": 1e-12, "tol_gap_rel": 1e-12, "tol_feas": 1e-12}
+
+REFINEMENTS = 3
+
+
+def cvxpy_layer(
+    problem: Any, parameters: Sequence[Any], variables: Sequence[Any], *, solve: LinearSolver | None = None
+) -> Callable[..., Any]:
+    """``layer(*values) -> solutions`` of a parametrised cvxpy problem, differentiable in the values.
+
+    cvxpy brings the problem into conic form, whose data are affine in the parameters, and Clarabel solves it; the
+    derivative is that of the homogeneous self-dual embedding's residual (`optimality.conic_program`).
+
+    Args:
+        problem: a ``cvxpy.Problem`` that follows the rules of disciplined parametrised programming (``is_dpp``).
+        parameters: all of its parameters, in the order of the layer's arguments.
+        variables: whose solutions are returned, as one tensor or a tuple.
+        solve: of the derivative's linear system; by default dense, since that system is singular in one direction.
+
+    Raises:
+        MissingExtra: cvxpy is not installed.
+        InvalidProblem: no DPP, parameters left out, variables with attributes that make them smaller (``symmetric``,
+            ``diag``: say it by constraints), exponential and power cones, an infeasible or unbounded problem.
+
+    Cost: the solve, and a dense factorisation in as many unknowns as the conic form has variables and constraints.
+
+    >>> import cvxpy as cp
+    >>> x, t = cp.Variable(2), cp.Parameter(2)
+    >>> layer = cvxpy_layer(cp.Problem(cp.Minimize(cp.sum_squares(x - t)), [cp.sum(x) == 1]), [t], [x])
+    >>> torch.func.jacrev(layer)(torch.tensor([1.0, 2.0], dtype=torch.float64)).round(decimals=3)
+    tensor([[ 0.5000, -0.5000],
+            [-0.5000,  0.5000]], dtype=torch.float64)
+    """
+    try:
+        import cvxpy as cp
+    except ImportError:
+        raise MissingExtra("cvxpy", "cvxpy") from None
+    _check(problem, parameters, variables)
+    for parameter in parameters:  # cvxpy wants values to bring the problem into its form
+        if parameter.value is None:
+            parameter.value = parameter.project(np.ones(parameter.shape))
+    data, chain, _ = problem.get_problem_data(cp.CLARABEL, solver_opts={"use_quad_obj": False})
+    form = data["param_prob"]
+    dims = data["dims"]
+    if dims.exp or dims.p3d or getattr(dims, "pnd", None):
+        raise InvalidProblem(
+            "cvxpy_layer takes linear, second-order and semidefinite cones, no exponential or power."
+        )
+    m, n = data["A"].shape
+    matrix, cost = _Affine(form.reduced_A.matrix_data), _Affine(form.q)
+    columns = [form.param_id_to_col[p.id] for p in parameters]
+
+    def conic(values: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """``A, b, c`` of ``min c'x, A x + s = b, s in K``."""
+        parts = []
+        for value, parameter in zip(values, parameters, strict=True):
+            if tuple(value.shape) != parameter.shape:
+                raise InvalidProblem(
+                    f"Parameter {parameter.name()} has shape {parameter.shape}; got {tuple(value.shape)}."
+                )
+            parts.append(
+                value.permute(*range(value.ndim - 1, -1, -1)).reshape(-1)
+            )  # by columns, as cvxpy has it
+        order = np.argsort(columns)
+        flat = torch.cat([*(parts[i] for i in order), values[0].new_ones(1)])
+        both = matrix(flat).reshape(n + 1, m).T
+        return -both[:, :n], both[:, n], cost(flat)[:n]
+
+    def project_dual(v: Tensor) -> Tensor:
+        return _project_dual(v, dims)
+
+    linear = solve if solve is not None else LinearSolver("dense")
+    residual = conic_program(project_dual)
+
+    @custom_root(residual, solve=linear)
+    def embedding(_: Any, A: Tensor, b: Tensor, c: Tensor) -> Any:
+        numbers = {"A": csc_array(A.cpu().double().numpy()), "b": b.cpu().double().numpy()}
+        numbers["c"] = c.cpu().double().numpy()
+        found = chain.solver.solve_via_data({**data, **numbers}, False, False, TOLERANCES)
+        status = str(found.status)
+        if "Solved" not in status:
+            raise InvalidProblem(
+                f"cvxpy_layer: Clarabel says {status}: the problem may be infeasible or unbounded."
+            )
+        x, z, s = (
+            torch.tensor(np.asarray(v), dtype=c.dtype, device=c.device) for v in (found.x, found.z, found.s)
+        )
+        return _refined(residual, (x, z - s, c.new_ones(())), (A, b, c))
+
+    def layer(*values: Tensor) -> Any:
+        if len(values) != len(parameters):
+            raise InvalidProblem(f"The layer has {len(parameters)} parameters; got {len(values)} values.")
+        u, _, w = embedding(None, *conic(values))
+        x = u / w
+        solutions = tuple(_taken(x, form.var_id_to_col[v.id], v.shape) for v in variables)
+        return solutions[0] if len(solutions) == 1 else solutions
+
+    return layer
+
+
+def _refined(residual: Callable[..., Any], point: Any, theta: Sequence[Tensor]) -> Any:
+    """Newton steps on the residual, least-norm, while they help: a solver's 1e-6 becomes 1e-12 where it is smooth.
+
+    Busseti, Moursi and Boyd (2019).
+    """
+    sizes = [part.numel() for part in point]
+
+    def at(flat: Tensor) -> Tensor:
+        u, v, w = flat.split(sizes)
+        return torch.cat([part.reshape(-1) for part in residual((u, v, w.reshape(())), *theta)])
+
+    flat = torch.cat([part.reshape(-1) for part in point])
+    size = float(torch.linalg.vector_norm(at(flat)))
+    for _ in range(REFINEMENTS):
+        jacobian = torch.func.jacrev(at)(flat)
+        # the embedding's scale is a direction in which nothing changes
+        step = torch.linalg.pinv(jacobian, rtol=1e-10) @ -at(flat)
+        smaller = float(torch.linalg.vector_norm(at(flat + step)))
+        if not smaller < size:
+            break
+        flat, size = flat + step, smaller
+    u, v, w = flat.split(sizes)
+    return u, v, w.reshape(())
+
+
+class _Affine:
+    """A sparse matrix times a vector, in operations that torch differentiates every way."""
+
+    def __init__(self, matrix: Any) -> None:
+        coo = matrix.tocoo()
+        self.rows, self.columns = (
+            torch.tensor(coo.row, dtype=torch.int64),
+            torch.tensor(coo.col, dtype=torch.int64),
+        )
+        self.values, self.length = torch.tensor(coo.data), coo.shape[0]
+
+    def __call__(self, vector: Tensor) -> Tensor:
+        products = self.values.to(vector) * vector[self.columns]
+        return vector.new_zeros(self.length).index_add(0, self.rows, products)
+
+
+def _check(problem: Any, parameters: Sequence[Any], variables: Sequence[Any]) -> None:
+    if not problem.is_dcp(dpp=True):
+        raise InvalidProblem(
+            "cvxpy_layer needs a problem that follows the DPP rules: problem.is_dcp(dpp=True)."
+        )
+    if {p.id for p in parameters} != {p.id for p in problem.parameters()}:
+        raise InvalidProblem(
+            f"cvxpy_layer needs all parameters of the problem: {[p.name() for p in problem.parameters()]}; got "
+            f"{[p.name() for p in parameters]}."
+        )
+    known = {v.id for v in problem.variables()}
+    for v in variables:
+        if v.id not in known:
+            raise InvalidProblem(f"{v.name()} is no variable of the problem.")
+    for thing in (*problem.variables(), *parameters):
+        smaller = [
+            a for a in ("symmetric", "diag", "PSD", "NSD", "hermitian", "sparsity") if thing.attributes.get(a)
+        ]
+        if smaller:
+            raise InvalidProblem(
+                f"cvxpy_layer: {thing.name()} has the attribute {smaller[0]}; say it by constraints."
+            )
+
+
+def _project_dual(v: Tensor, dims: Any) -> Tensor:
+    """Projection on the dual cone: free, nonnegative, second-order cones, positive semidefinite ones."""
+    at, parts = (
+        dims.zero + dims.nonneg,
+        [v[: dims.zero], v[dims.zero : dims.zero + dims.nonneg].clamp_min(0.0)],
+    )
+    for size in dims.soc:
+        # cvxpy has the bound first, numerics last
+        parts.append(second_order_cone(v[at : at + size].roll(-1)).roll(1))
+        at += size
+    for side in dims.psd:
+        size = side * (side + 1) // 2
+        parts.append(_semidefinite(v[at : at + size], side))
+        at += size
+    return torch.cat(parts)
+
+
+def _semidefinite(v: Tensor, side: int) -> Tensor:
+    """Clarabel's vector of an upper triangle by columns, off the diagonal times the root of 2."""
+    columns, rows = torch.tril_indices(
+        side, side, device=v.device
+    )  # (column, row): an upper triangle by columns
+    scale = torch.where(rows == columns, 1.0, 0.5**0.5).to(v)
+    upper = v.new_zeros(side, side).index_put((rows, columns), v * scale)
+    X = psd_cone(upper + upper.triu(1).T)
+    return X[rows, columns] / scale
+
+
+def _taken(x: Tensor, start: int, shape: tuple[int, ...]) -> Tensor:
+    size = int(np.prod(shape))
+    part = x[start : start + size].reshape(tuple(reversed(shape)))
+    return part.permute(*range(len(shape) - 1, -1, -1))

@@ -1,0 +1,174 @@
+"""Estimators of scikit-learn as functions of data and regularisation that torch differentiates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.base import clone
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.svm import SVC
+from torch import Tensor
+from torch.nn import functional
+
+from thalweg.bilevel.implicit import custom_root
+from thalweg.core import InvalidProblem
+from thalweg.numerics.projections import box_section
+from thalweg.numerics.torch_krylov import LinearSolver
+
+Fit = Callable[..., tuple[Tensor, Tensor]]
+
+
+def sklearn_fit(estimator: Any, *, solve: LinearSolver | None = None) -> Fit:
+    """``fit(X, y, strength, ...) -> (coefficients, intercept)`` by an estimator, differentiable in all tensors.
+
+    Args:
+        estimator: its ``solver``, ``tol``, ``max_iter`` and ``fit_intercept`` are used; a derivative is as exact as the
+            fit, so ``tol=1e-10`` and enough iterations are well spent.
+            `sklearn.linear_model.Ridge`: ``fit(X, y, alpha, sample_weight=None)``; y of shape (n,) or (n, targets).
+            `sklearn.linear_model.LogisticRegression` (l2): ``fit(X, y, C, sample_weight=None)``; y holds 0, 1, ....
+            `sklearn.svm.SVC` (kernel ``"linear"`` or ``"rbf"``, two classes): ``fit(X, y, C, gamma=None)`` gives the
+            dual coefficients of all examples, ``y_i alpha_i`` with y in {-1, 1}, shape (n,), and the intercept.
+        solve: of the derivative's linear system. ``LinearSolver("cg")`` suits large Ridge and LogisticRegression.
+
+    Raises:
+        InvalidProblem: another estimator, penalty or kernel; give `custom_root` its condition instead.
+
+    Cost: the fit, and a linear solve a derivative: in the coefficients, or for SVC in the examples.
+
+    >>> X = torch.tensor([[1.0], [2.0], [3.0]], dtype=torch.float64)
+    >>> y, alpha = torch.tensor([1.0, 2.0, 4.0], dtype=torch.float64), torch.tensor(2.0, dtype=torch.float64)
+    >>> fit = sklearn_fit(Ridge(fit_intercept=False))
+    >>> torch.func.jacrev(lambda a: fit(X, y, a)[0])(alpha)  # -X'y / (X'X + alpha)^2
+    tensor([-0.0664], dtype=torch.float64)
+    """
+    if type(estimator) is Ridge:
+        return _ridge(estimator, solve)
+    if type(estimator) is LogisticRegression:
+        return _logistic(estimator, solve)
+    if type(estimator) is SVC:
+        return _support_vectors(estimator, solve)
+    raise InvalidProblem(
+        f"sklearn_fit knows Ridge, LogisticRegression and SVC; got {type(estimator).__name__}. "
+        "Wrap its fit with custom_root and the condition that its solution satisfies."
+    )
+
+
+def _ridge(estimator: Ridge, solve: LinearSolver | None) -> Fit:
+    def gradient(x: tuple[Tensor, Tensor], X: Tensor, y: Tensor, alpha: Tensor, weight: Any) -> Any:
+        coef, intercept = x
+        residual = X @ coef.mT + intercept - y if coef.ndim == 2 else X @ coef + intercept - y
+        if weight is not None:
+            residual = residual * (weight if y.ndim == 1 else weight[:, None])
+        slope = residual.mT @ X + alpha * coef if coef.ndim == 2 else residual @ X + alpha * coef
+        return slope, residual.sum(0) if estimator.fit_intercept else intercept
+
+    @custom_root(gradient, solve=solve)
+    def solved(_: Any, X: Tensor, y: Tensor, alpha: Tensor, weight: Any) -> Any:
+        fitted = clone(estimator).set_params(alpha=float(alpha))
+        fitted.fit(_array(X), _array(y), None if weight is None else _array(weight))
+        return _like(fitted.coef_, y), _like(np.asarray(fitted.intercept_ + np.zeros(y.shape[1:])), y)
+
+    def fit(X: Tensor, y: Tensor, alpha: Tensor, sample_weight: Tensor | None = None) -> Any:
+        return solved(None, X, y, torch.as_tensor(alpha, dtype=X.dtype), sample_weight)
+
+    return fit
+
+
+def _logistic(estimator: LogisticRegression, solve: LinearSolver | None) -> Fit:
+    ratio = getattr(estimator, "l1_ratio", None)
+    if ratio not in (None, 0, 0.0) or getattr(estimator, "penalty", None) in ("l1", "elasticnet", None):
+        raise InvalidProblem(
+            "sklearn_fit takes LogisticRegression with the l2 penalty only: others have corners."
+        )
+
+    def value(x: tuple[Tensor, Tensor], X: Tensor, y: Tensor, C: Tensor, weight: Any) -> Tensor:
+        coef, intercept = x
+        logits = X @ coef.T + intercept
+        if coef.shape[0] == 1:
+            losses = functional.softplus(logits[:, 0]) - y * logits[:, 0]
+        else:
+            losses = logits.logsumexp(1) - logits.gather(1, y[:, None])[:, 0]
+        if weight is not None:
+            losses = losses * weight
+        return losses.sum() + 0.5 * coef.square().sum() / C
+
+    def gradient(x: Any, X: Tensor, y: Tensor, C: Tensor, weight: Any) -> Any:
+        coef, intercept = torch.func.grad(value)(x, X, y, C, weight)
+        return coef, intercept if estimator.fit_intercept else x[1]
+
+    @custom_root(gradient, solve=solve)
+    def solved(_: Any, X: Tensor, y: Tensor, C: Tensor, weight: Any) -> Any:
+        fitted = clone(estimator).set_params(C=float(C))
+        fitted.fit(_array(X), _array(y), None if weight is None else _array(weight))
+        return _like(fitted.coef_, X), _like(np.broadcast_to(fitted.intercept_, len(fitted.coef_)), X)
+
+    def fit(X: Tensor, y: Tensor, C: Tensor, sample_weight: Tensor | None = None) -> Any:
+        classes = torch.unique(y)
+        if not torch.equal(classes, torch.arange(len(classes), device=y.device)):
+            raise InvalidProblem(f"sklearn_fit needs classes 0, 1, ...; got {classes.tolist()[:10]}.")
+        return solved(None, X, y.long(), torch.as_tensor(C, dtype=X.dtype), sample_weight)
+
+    return fit
+
+
+def _support_vectors(estimator: SVC, solve: LinearSolver | None) -> Fit:
+    if estimator.kernel not in ("linear", "rbf"):
+        raise InvalidProblem(
+            f"sklearn_fit takes SVC with kernel 'linear' or 'rbf'; got {estimator.kernel!r}."
+        )
+
+    def gram(X: Tensor, gamma: Tensor) -> Tensor:
+        products = X @ X.T
+        if estimator.kernel == "linear":
+            return products
+        squares = products.diagonal()
+        return torch.exp(-gamma * (squares[:, None] + squares - 2.0 * products))
+
+    def moved(alpha: Tensor, X: Tensor, signs: Tensor, C: Tensor, gamma: Tensor) -> Tensor:
+        """A projected gradient step of ``alpha' Q alpha / 2 - sum alpha`` on ``0 <= alpha <= C, signs' alpha = 0``."""
+        K = gram(X, gamma)
+        slope = signs * (K @ (signs * alpha)) - 1.0
+        ahead = alpha - slope / float(K.detach().diagonal().mean())
+        # with beta = signs alpha the equality has coefficients of one
+        low, high = torch.where(signs > 0, 0.0, -C), torch.where(signs > 0, C, 0.0)
+        return signs * box_section(signs * ahead, low, high, torch.ones_like(signs), 0.0)
+
+    @custom_root(lambda alpha, *theta: moved(alpha, *theta) - alpha, solve=solve)
+    def dual(_: Any, X: Tensor, signs: Tensor, C: Tensor, gamma: Tensor) -> Tensor:
+        width = {"gamma": float(gamma)} if estimator.kernel == "rbf" else {}
+        fitted = clone(estimator).set_params(C=float(C), **width)
+        fitted.fit(_array(X), _array(signs))
+        alpha = np.zeros(len(X))
+        alpha[fitted.support_] = np.abs(fitted.dual_coef_[0])
+        return _like(alpha, X)
+
+    def fit(X: Tensor, y: Tensor, C: Tensor, gamma: Tensor | float | None = None) -> Any:
+        classes = torch.unique(y)
+        if len(classes) != 2:
+            raise InvalidProblem(f"sklearn_fit takes SVC for two classes; got {len(classes)}.")
+        if estimator.kernel == "rbf" and gamma is None:
+            raise InvalidProblem("sklearn_fit with kernel 'rbf' needs gamma, a tensor or number.")
+        signs = torch.where(y == classes[1], 1.0, -1.0).to(X.dtype)
+        C = torch.as_tensor(C, dtype=X.dtype)
+        gamma = torch.as_tensor(0.0 if gamma is None else gamma, dtype=X.dtype)
+        alpha = dual(None, X, signs, C, gamma)
+        coefficients = signs * alpha
+        # on the margin, where alpha is inside, the decision is the sign; the intercept is what makes it so
+        free = (alpha.detach() > 1e-6 * C) & (alpha.detach() < (1.0 - 1e-6) * C)
+        if not bool(free.any()):
+            raise InvalidProblem("No support vector is inside (0, C): the intercept is not unique. Change C.")
+        scores = gram(X, gamma) @ coefficients
+        return coefficients, (signs - scores)[free].mean()
+
+    return fit
+
+
+def _array(x: Tensor) -> np.ndarray:
+    return np.asarray(x.detach().cpu().numpy())
+
+
+def _like(values: Any, like: Tensor) -> Tensor:
+    return torch.tensor(np.asarray(values), dtype=like.dtype, device=like.device)
