@@ -76,9 +76,9 @@ def run(scale: Scale = "quick", tell: Tell = lambda share, what: None) -> Eviden
         notes=(
             "Every method has the seconds that STN's run took, on one thread; searches spend them on training runs "
             "of as many steps as STN makes, each a plain network, the last one finished. All take the best validation "
-            "loss of ten looks along a run. Grid, random and Bayesian search look at u within 4 of the start, where STN "
-            "starts too. 'Best fixed' and 'STN's schedule' train the plain network anew, for as many steps, under the "
-            "best values that any search found and under the schedule that STN found. Weights by Adam at 0.003."
+            "loss of ten looks along a run. Grid, random and Bayesian search look within 4 of the start in u, where "
+            "STN starts too. 'Best fixed' and 'STN's schedule' train the plain network anew, for as many steps, under "
+            "the best values that any search found and under the schedule that STN found. Weights by Adam at 0.003."
         ),
     )
 
