@@ -74,6 +74,8 @@ SYSTEMS = (
         "Penalty methods for non-convex bilevel optimization",
         "arXiv 2309.01753, ICLR 2024",
         "bilevel",
+        ("bilevel.Bilevel", "bilevel.Penalty", "bilevel.MomentumPenalty", "bilevel.error_bound"),
+        "penalty_bilevel",
     ),
     System(
         "07",
@@ -229,6 +231,13 @@ SYSTEMS = (
         "Self-tuning networks",
         "arXiv 1903.03088, ICLR 2019; Delta-STN: arXiv 2010.13514",
         "bilevel",
+        (
+            "bilevel.selftuning.self_tuning",
+            "bilevel.selftuning.SelfTuner",
+            "bilevel.selftuning.SelfTuningTask",
+            "bilevel.selftuning.HyperParameter",
+        ),
+        "self_tuning",
     ),
     System(
         "27",
@@ -266,6 +275,8 @@ SYSTEMS = (
         "BO-REP: bilevel optimization under unbounded smoothness",
         "arXiv 2401.09587, ICLR 2024",
         "bilevel",
+        ("bilevel.BOREP", "bilevel.EpochSGD", "bilevel.hypergradient", "bilevel.SmoothnessMonitor"),
+        "bo_rep",
     ),
     System(
         "32",

@@ -126,7 +126,9 @@ def test_acceleration_needs_fewer_steps() -> None:
     assert steps["anderson"] < 0.2 * steps["plain"]
 
 
-@pytest.mark.parametrize("method", [ProximalGradient(0.5 / CURVATURE), Newton()], ids=lambda m: m.name)
+@pytest.mark.parametrize(
+    "method", [ProximalGradient(0.5 / CURVATURE), Newton(), Anderson(0.5 / CURVATURE)], ids=lambda m: m.name
+)
 def test_unrolled_derivatives_tend_to_the_implicit_ones(method) -> None:
     strength = torch.tensor(1.0, dtype=DOUBLE)
     exact = torch.func.jacrev(differentiable(method, logistic, stop=TIGHT), argnums=1)(ZERO, strength)
@@ -141,7 +143,6 @@ def test_unrolled_derivatives_tend_to_the_implicit_ones(method) -> None:
 
 
 def test_andersons_unrolled_derivative_is_that_of_its_iterate() -> None:
-    """After a few steps: once it has converged, it mixes equal points, and unrolling it is of no use."""
     run = differentiable(Anderson(0.5 / CURVATURE), logistic, stop=Stop(steps=5), unroll=True)
     at, h = torch.tensor(1.0, dtype=DOUBLE, requires_grad=True), 1e-6
     rows = torch.stack([torch.autograd.grad(v, at, retain_graph=True)[0] for v in run(ZERO, at)])

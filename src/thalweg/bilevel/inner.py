@@ -302,10 +302,10 @@ class Anderson(Method[Composite, InnerState]):
         if len(gaps) > 1:
             changes = torch.stack([b - a for a, b in pairwise(gaps)])
             gram = changes @ changes.T
-            gram = gram + self.ridge * gram.diagonal().max() * torch.eye(
-                len(gram), dtype=gram.dtype, device=gram.device
-            )
-            weights = torch.linalg.lstsq(gram, (changes @ gap)[:, None]).solution[:, 0]
+            # square and definite: least squares would square its condition in the derivative
+            level = self.ridge * gram.diagonal().max() + torch.finfo(gram.dtype).tiny
+            gram = gram + level * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+            weights = torch.linalg.solve(gram, changes @ gap)
             new = image - weights @ torch.stack([b - a for a, b in pairwise(images)])
         extra = {"images": images, "gaps": gaps}
         return made_state(problem, new, extra, value, gap.abs().max() / self.step_size, state.calls + 1)
