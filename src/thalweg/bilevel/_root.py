@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -237,11 +238,24 @@ def _products(
     def at(*x: Tensor) -> Tensor:
         return ravel(call.value(tensors, x))
 
+    @functools.cache
+    def pull() -> tuple[Tensor, Callable[[Tensor], Any]]:
+        told: Any = torch.func.vjp(at, *x)
+        return told[0], told[1]
+
+    @functools.cache
+    def push() -> Callable[[Any], Any]:
+        # the transpose of the transpose: F is evaluated once for all products, which forward mode does not do
+        value, back = pull()
+        told: Any = torch.func.vjp(back, torch.zeros_like(value))
+        pushed: Callable[[Any], Any] = told[1]
+        return pushed
+
     def forward(v: Tensor) -> Tensor:
-        return _pushed(at, x, unravel(v, x))
+        return push()(tuple(unravel(v, x)))[0]
 
     def backward(v: Tensor) -> Tensor:
-        return ravel(torch.func.vjp(at, *x)[1](v))
+        return ravel(pull()[1](v))
 
     return forward, backward
 

@@ -11,7 +11,6 @@ from scipy.sparse import csc_array
 from torch import Tensor
 
 from thalweg.bilevel.implicit import custom_root
-from thalweg.bilevel.optimality import conic_program
 from thalweg.core import InvalidProblem, MissingExtra
 from thalweg.numerics.projections import psd_cone, second_order_cone
 from thalweg.numerics.torch_krylov import LinearSolver
@@ -27,14 +26,15 @@ def cvxpy_layer(
 ) -> Callable[..., Any]:
     """``layer(*values) -> solutions`` of a parametrised cvxpy problem, differentiable in the values.
 
-    cvxpy brings the problem into conic form, whose data are affine in the parameters, and Clarabel solves it; the
-    derivative is that of the homogeneous self-dual embedding's residual (`optimality.conic_program`).
+    cvxpy brings the problem into conic form, whose data are affine in the parameters, and Clarabel solves it. The
+    derivative is that of its optimality conditions in u = x and v = y - s, ``A'y + c = 0, b - A u + v - y = 0``, y the
+    projection of v on the dual cone: the map of `optimality.conic_program` at scale one.
 
     Args:
         problem: a ``cvxpy.Problem`` that follows the rules of disciplined parametrised programming (``is_dpp``).
         parameters: all of its parameters, in the order of the layer's arguments.
         variables: whose solutions are returned, as one tensor or a tuple.
-        solve: of the derivative's linear system; by default dense, since that system is singular in one direction.
+        solve: of the derivative's linear system; by default dense.
 
     Raises:
         MissingExtra: cvxpy is not installed.
@@ -88,11 +88,13 @@ def cvxpy_layer(
     def project_dual(v: Tensor) -> Tensor:
         return _project_dual(v, dims)
 
-    linear = solve if solve is not None else LinearSolver("dense")
-    residual = conic_program(project_dual)
+    def residual(x: Any, A: Tensor, b: Tensor, c: Tensor) -> Any:
+        u, v = x
+        y = project_dual(v)
+        return A.T @ y + c, b - A @ u + v - y
 
-    @custom_root(residual, solve=linear)
-    def embedding(_: Any, A: Tensor, b: Tensor, c: Tensor) -> Any:
+    @custom_root(residual, solve=solve if solve is not None else LinearSolver("dense"))
+    def solution(_: Any, A: Tensor, b: Tensor, c: Tensor) -> Any:
         numbers = {"A": csc_array(A.cpu().double().numpy()), "b": b.cpu().double().numpy()}
         numbers["c"] = c.cpu().double().numpy()
         found = chain.solver.solve_via_data({**data, **numbers}, False, False, TOLERANCES)
@@ -104,13 +106,12 @@ def cvxpy_layer(
         x, z, s = (
             torch.tensor(np.asarray(v), dtype=c.dtype, device=c.device) for v in (found.x, found.z, found.s)
         )
-        return _refined(residual, (x, z - s, c.new_ones(())), (A, b, c))
+        return _refined(residual, (x, z - s), (A, b, c))
 
     def layer(*values: Tensor) -> Any:
         if len(values) != len(parameters):
             raise InvalidProblem(f"The layer has {len(parameters)} parameters; got {len(values)} values.")
-        u, _, w = embedding(None, *conic(values))
-        x = u / w
+        x, _ = solution(None, *conic(values))
         solutions = tuple(_taken(x, form.var_id_to_col[v.id], v.shape) for v in variables)
         return solutions[0] if len(solutions) == 1 else solutions
 
@@ -118,28 +119,24 @@ def cvxpy_layer(
 
 
 def _refined(residual: Callable[..., Any], point: Any, theta: Sequence[Tensor]) -> Any:
-    """Newton steps on the residual, least-norm, while they help: a solver's 1e-6 becomes 1e-12 where it is smooth.
+    """Newton steps on the residual, while they help: a solver's 1e-6 becomes 1e-12 where it is smooth.
 
     Busseti, Moursi and Boyd (2019).
     """
-    sizes = [part.numel() for part in point]
+    n = len(point[0])
 
     def at(flat: Tensor) -> Tensor:
-        u, v, w = flat.split(sizes)
-        return torch.cat([part.reshape(-1) for part in residual((u, v, w.reshape(())), *theta)])
+        return torch.cat(residual((flat[:n], flat[n:]), *theta))
 
-    flat = torch.cat([part.reshape(-1) for part in point])
+    flat = torch.cat(point)
     size = float(torch.linalg.vector_norm(at(flat)))
     for _ in range(REFINEMENTS):
-        jacobian = torch.func.jacrev(at)(flat)
-        # the embedding's scale is a direction in which nothing changes
-        step = torch.linalg.pinv(jacobian, rtol=1e-10) @ -at(flat)
+        step, info = torch.linalg.solve_ex(torch.func.jacrev(at)(flat), -at(flat))
         smaller = float(torch.linalg.vector_norm(at(flat + step)))
-        if not smaller < size:
+        if int(info) != 0 or not smaller < size:
             break
         flat, size = flat + step, smaller
-    u, v, w = flat.split(sizes)
-    return u, v, w.reshape(())
+    return flat[:n], flat[n:]
 
 
 class _Affine:

@@ -87,9 +87,10 @@ class LinearSolver:
         size = float(torch.linalg.vector_norm(b))
         if size == 0.0:
             return LinearSolution(torch.zeros_like(b), 0.0, 0)
-        start = torch.zeros_like(b) if x0 is None else x0
+        start = (torch.zeros_like(b), b, 0) if x0 is None else (x0, b - product(x0), 1)
         if method == "dense":
-            x, products = _dense(product, b), len(b)
+            x, gap = _dense(product, b)
+            products = len(b)
         elif method == "normal-cg":
             require(transposed is not None, "'normal-cg' needs products with the transpose")
             assert transposed is not None
@@ -98,18 +99,44 @@ class LinearSolver:
                 w = product(v)
                 return transposed(w) + self.ridge * w
 
-            x, products = _cg(normal, transposed(b) + self.ridge * b, start, self.tolerance, most, None)
+            right = transposed(b) + self.ridge * b
+            gap_normal = right if x0 is None else right - normal(x0)
+            x, _, products = _cg(normal, right, (start[0], gap_normal, 1), self.tolerance, most, None)
+            gap = float(torch.linalg.vector_norm(b - product(x)))
         elif method == "cg":
-            x, products = _cg(product, b, start, self.tolerance, most, self.preconditioner)
+            x, gap, products = _cg(product, b, start, self.tolerance, most, self.preconditioner)
         elif method == "gmres":
-            x, products = _gmres(product, b, start, self.tolerance, most, self.restart, self.preconditioner)
+            x, gap, products = _gmres(
+                product, b, start, self.tolerance, most, self.restart, self.preconditioner
+            )
         else:
-            x, products = _bicgstab(product, b, start, self.tolerance, most, self.preconditioner)
-        return LinearSolution(x, float(torch.linalg.vector_norm(b - product(x))) / size, products)
+            x, gap, products = _bicgstab(product, b, start, self.tolerance, most, self.preconditioner)
+        return LinearSolution(x, gap / size, products)
 
 
-def _dense(A: Product, b: Tensor) -> Tensor:
-    matrix = torch.stack([A(e) for e in torch.eye(len(b), dtype=b.dtype, device=b.device)], 1)
+#: Where a Krylov method starts: x, its residual, and the products that took.
+Start = tuple[Tensor, Tensor, int]
+
+
+def _dense(A: Product, b: Tensor) -> tuple[Tensor, float]:
+    matrix = _matrix(A, b)
+    x = _solved(matrix, b)
+    return x, float(torch.linalg.vector_norm(b - matrix @ x))
+
+
+def _matrix(A: Product, b: Tensor) -> Tensor:
+    """Of all products at once, where torch can; one after the other where it cannot."""
+    basis = torch.eye(len(b), dtype=b.dtype, device=b.device)
+    try:
+        return torch.func.vmap(A)(basis).T
+    except (
+        RuntimeError,
+        ValueError,
+    ):  # a product that looks at numbers, or a function that has no rule for it
+        return torch.stack([A(e) for e in basis], 1)
+
+
+def _solved(matrix: Tensor, b: Tensor) -> Tensor:
     x, info = torch.linalg.solve_ex(matrix, b)
     eps = torch.finfo(b.dtype).eps
     if int(info) == 0 and bool(torch.isfinite(x).all()):
@@ -123,11 +150,11 @@ def _dense(A: Product, b: Tensor) -> Tensor:
 
 
 def _cg(
-    A: Product, b: Tensor, x: Tensor, tolerance: float, most: int, M: Product | None
-) -> tuple[Tensor, int]:
-    r = b - A(x)
+    A: Product, b: Tensor, start: Start, tolerance: float, most: int, M: Product | None
+) -> tuple[Tensor, float, int]:
+    x, r, products = start
     z = r if M is None else M(r)
-    p, rz, products = z, torch.dot(r, z), 1
+    p, rz = z, torch.dot(r, z)
     target = tolerance * float(torch.linalg.vector_norm(b))
     while products < most and float(torch.linalg.vector_norm(r)) > target:
         Ap = A(p)
@@ -140,20 +167,19 @@ def _cg(
         z = r if M is None else M(r)
         new = torch.dot(r, z)
         p, rz = z + new / rz * p, new
-    return x, products
+    return x, float(torch.linalg.vector_norm(r)), products
 
 
 def _gmres(
-    A: Product, b: Tensor, x: Tensor, tolerance: float, most: int, restart: int, M: Product | None
-) -> tuple[Tensor, int]:
+    A: Product, b: Tensor, start: Start, tolerance: float, most: int, restart: int, M: Product | None
+) -> tuple[Tensor, float, int]:
     """Preconditioned from the right, so that the residual is the system's own; orthogonalised twice."""
-    target, products = tolerance * float(torch.linalg.vector_norm(b)), 0
-    while products < most:
-        r = b - A(x)
-        products += 1
+    target = tolerance * float(torch.linalg.vector_norm(b))
+    x, r, products = start
+    while True:
         beta = float(torch.linalg.vector_norm(r))
-        if beta <= target:
-            break
+        if beta <= target or products >= most:
+            return x, beta, products
         basis, H, k = [r / beta], b.new_zeros(restart + 1, restart), 0
         for k in range(min(restart, max(most - products, 1))):
             v = basis[k] if M is None else M(basis[k])
@@ -170,9 +196,10 @@ def _gmres(
             basis.append(w / H[k + 1, k])
         step = y @ torch.stack(basis[: k + 1])
         x = x + (step if M is None else M(step))
-        if gap > 0.999 * beta:
-            break  # it stands still
-    return x, products
+        if gap <= target or gap > 0.999 * beta:
+            return x, gap, products  # done, or it stands still
+        r = b - A(x)
+        products += 1
 
 
 def _least_squares(H: Tensor, beta: float) -> tuple[Tensor, float]:
@@ -183,10 +210,10 @@ def _least_squares(H: Tensor, beta: float) -> tuple[Tensor, float]:
 
 
 def _bicgstab(
-    A: Product, b: Tensor, x: Tensor, tolerance: float, most: int, M: Product | None
-) -> tuple[Tensor, int]:
-    r = b - A(x)
-    shadow, products = r.clone(), 1
+    A: Product, b: Tensor, start: Start, tolerance: float, most: int, M: Product | None
+) -> tuple[Tensor, float, int]:
+    x, r, products = start
+    shadow = r.clone()
     rho = alpha = omega = torch.ones((), dtype=b.dtype, device=b.device)
     v = p = torch.zeros_like(b)
     target = tolerance * float(torch.linalg.vector_norm(b))
@@ -204,4 +231,4 @@ def _bicgstab(
         products += 2
         omega = torch.dot(t, s) / torch.dot(t, t).clamp_min(1e-300)
         x, r = x + alpha * q + omega * z, s - omega * t
-    return x, products
+    return x, float(torch.linalg.vector_norm(r)), products
