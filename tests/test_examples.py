@@ -40,6 +40,46 @@ def test_an_equilibrium_layer_learns_and_keeps_no_iterations():
     assert kept < 64 * 32 * 8  # some tensors of the batch's size, not sixty
 
 
+def test_a_support_vector_machines_strength_is_learned_by_any_solver():
+    first, last, spread = example("svm_hyperparameters").main(examples=40, steps=3)
+    assert last < first
+    assert spread < 1e-3
+
+
+def test_ten_distilled_images_teach_more_than_ten_examples():
+    before, after = example("dataset_distillation").main(steps=15)
+    assert after > before + 0.1
+
+
+def test_a_task_driven_dictionary_keeps_up_with_an_unsupervised_one():
+    unsupervised, task_driven = example("dictionary_learning").main(steps=10, seeds=(0,))
+    assert unsupervised > 0.98
+    assert task_driven > unsupervised - 0.005
+
+
+def test_a_packings_sensitivity_is_that_of_differences():
+    force, implicit, _ = example("molecular_sensitivity").main()
+    assert force < 1e-10
+    assert implicit < 1e-4
+
+
+def test_wrong_labels_lose_their_weight():
+    before, after, apart = example("data_hypercleaning").main(steps=60)
+    assert after > before + 0.03
+    assert apart > 0.5
+
+
+def test_an_encoder_is_learned_for_several_heads():
+    before, after = example("hyper_representation").main(steps=150)
+    assert after > before + 0.05
+
+
+def test_networks_tune_their_own_regularisation():
+    ends = example("self_tuned_networks").main(steps=100)
+    assert set(ends) == {"digits", "text"}
+    assert all(first != last for first, last in ends.values())
+
+
 def test_a_schedule_is_refined_from_a_run_and_raced():
     found = example("refine_a_schedule").main(steps=30, seeds=(0,))
     assert len(found.rows) == 3

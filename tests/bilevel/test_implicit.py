@@ -239,7 +239,7 @@ def test_reported_precision_is_the_true_one_for_a_quadratic_problem_and_close_fo
 def test_solution_that_is_no_root_is_told() -> None:
     solve = custom_root(lambda x, a: x * x - a)(lambda init, a: init)
     with pytest.warns(NotARoot, match="residual of 3"):
-        solve(torch.ones(2), torch.full((2,), 4.0))
+        torch.func.jacrev(solve, argnums=1)(torch.ones(2), torch.full((2,), 4.0))
 
 
 def test_singular_condition_is_told_and_a_ridge_mends_it() -> None:
@@ -256,7 +256,7 @@ def test_singular_condition_is_told_and_a_ridge_mends_it() -> None:
 def test_bad_input() -> None:
     solve = custom_root(lambda x, a: torch.cat([x, x]) - a)(lambda init, a: init)
     with pytest.raises(InvalidProblem, match="expected those of x"):
-        solve(torch.ones(2), torch.ones(4))
+        torch.func.jacrev(solve, argnums=1)(torch.ones(2), torch.ones(4))
     with pytest.raises(UnknownName, match="cgg"):
         LinearSolver("cgg")
     with pytest.raises(InvalidParameter, match="ridge"):
@@ -266,6 +266,17 @@ def test_bad_input() -> None:
     whole = custom_root(lambda x, k: x - k)(lambda init, k: k.to(DOUBLE))
     k = torch.tensor([1, 2])
     assert not whole(ZERO[:2], k).requires_grad  # nothing to differentiate in
+
+
+def test_conjugate_gradients_take_a_negative_definite_condition() -> None:
+    """A fixed point's ``d1 T - I`` is negative definite where T is a gradient step."""
+    A = matrix(6, 6, 0)
+    A = A @ A.T + torch.eye(6, dtype=DOUBLE)
+    b = matrix(6, 1, 1)[:, 0]
+    found = LinearSolver("cg")(lambda v: -A @ v, b)
+    torch.testing.assert_close(found.x, -torch.linalg.solve(A, b))
+    mixed = LinearSolver("cg")(lambda v: torch.tensor([1.0, -1.0]) * v, torch.ones(2))
+    assert mixed.residual > 0.1  # neither: it stops, and says so
 
 
 @pytest.mark.parametrize("method", METHODS[1:])

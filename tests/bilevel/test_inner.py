@@ -233,3 +233,21 @@ def test_bisection_finds_rising_and_falling_roots_with_their_derivatives() -> No
         root(torch.zeros(3, dtype=DOUBLE), torch.tensor([2.0, 500.0, 0.0], dtype=DOUBLE))
     with pytest.raises(InvalidParameter, match="low < high"):
         bisection(lambda x: x, 1.0, 0.0)
+
+
+def test_memory_of_a_derivative_does_not_grow_with_the_solvers_iterations() -> None:
+    def nodes(steps: int, unroll: bool) -> int:
+        """Operations that autograd holds on to, and with them their tensors."""
+        method = ProximalGradient(0.5 / CURVATURE)
+        solver = differentiable(method, logistic, stop=Stop(steps=steps), unroll=unroll)
+        w = solver(ZERO, torch.tensor(1.0, dtype=DOUBLE, requires_grad=True))
+        seen, waiting = set(), [w.grad_fn]
+        while waiting:
+            node = waiting.pop()
+            if node is not None and node not in seen:
+                seen.add(node)
+                waiting += [n for n, _ in node.next_functions]
+        return len(seen)
+
+    assert nodes(20, False) == nodes(200, False)
+    assert nodes(200, True) > 8 * nodes(20, True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -49,6 +50,18 @@ class Call:
         init, theta = pytree.tree_unflatten(leaves, self.structure)
         return init, tuple(theta)
 
+    def check(self, value: Tensor) -> None:
+        """Warn, once, where the solver's solution is no root: told with the derivative, which has F's value anyway."""
+        worst = float(value.abs().max()) if value.numel() else 0.0
+        if not worst <= self.tolerance:
+            warnings.warn(
+                f"The solver's solution leaves a residual of {worst:.3g} in the condition (tolerance "
+                f"{self.tolerance:.3g}): derivatives are off. Solve more accurately, or check F.",
+                NotARoot,
+                stacklevel=2,
+            )
+            self.tolerance = math.inf
+
     def value(self, tensors: Sequence[Tensor], x: Sequence[Tensor]) -> list[Tensor]:
         """F at x, flat."""
         _, theta = self.arguments(tensors)
@@ -74,14 +87,6 @@ class Root(torch.autograd.Function):
             leaves, call.x_structure = pytree.tree_flatten(x)
             given = [t.data_ptr() for t in tensors]
             leaves = [leaf.clone() if leaf.data_ptr() in given else leaf for leaf in leaves]
-            worst = max((float(r.abs().max()) for r in call.value(tensors, leaves) if r.numel()), default=0.0)
-        if not worst <= call.tolerance:
-            warnings.warn(
-                f"The solver's solution leaves a residual of {worst:.3g} in the condition (tolerance "
-                f"{call.tolerance:.3g}): derivatives will be off. Solve more accurately, or check F.",
-                NotARoot,
-                stacklevel=2,
-            )
         return tuple(leaves)
 
     @staticmethod
@@ -120,9 +125,10 @@ class Solve(torch.autograd.Function):
     @staticmethod
     def forward(call: Call, transposed: bool, count: int, *tensors: Tensor) -> Tensor:
         theta, x, b = tensors[:count], tensors[count:-1], tensors[-1]
-        forward, backward = _products(call, theta, x)
+        forward, backward, value = _products(call, theta, x)
         ways = (backward, forward) if transposed else (forward, backward)
         solution = call.linear(ways[0], b, ways[1])
+        call.check(value())
         if not solution.residual <= max(100.0 * call.linear.tolerance, 1e3 * torch.finfo(b.dtype).eps):
             warnings.warn(
                 f"The linear system of a derivative was solved to a relative residual of {solution.residual:.3g} only. "
@@ -160,7 +166,7 @@ class Solve(torch.autograd.Function):
         moves = tuple(torch.zeros_like(p) if m is None else m for p, m in zip(places, moves, strict=True))
 
         def product(*places: Tensor) -> Tensor:
-            forward, backward = _products(ctx.call, places[: ctx.count], places[ctx.count :])
+            forward, backward, _ = _products(ctx.call, places[: ctx.count], places[ctx.count :])
             return backward(y) if ctx.transposed else forward(y)
 
         change = _pushed(product, places, moves)
@@ -232,8 +238,8 @@ def _gradients(
 
 def _products(
     call: Call, tensors: Sequence[Tensor], x: Sequence[Tensor]
-) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
-    """Products with ``d1 F`` and with its transpose, on flat vectors."""
+) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor], Callable[[], Tensor]]:
+    """Products with ``d1 F`` and with its transpose, on flat vectors, and F itself."""
 
     def at(*x: Tensor) -> Tensor:
         return ravel(call.value(tensors, x))
@@ -257,7 +263,7 @@ def _products(
     def backward(v: Tensor) -> Tensor:
         return ravel(pull()[1](v))
 
-    return forward, backward
+    return forward, backward, lambda: pull()[0]
 
 
 def refuse_nested_forward_mode() -> None:
@@ -285,7 +291,7 @@ def _pushed(f: Callable[..., Tensor], at: Sequence[Tensor], moves: Sequence[Tens
 def _bilinear(
     call: Call, tensors: Sequence[Tensor], x: Sequence[Tensor], left: Tensor, right: Tensor
 ) -> Tensor:
-    forward, _ = _products(call, tensors, x)
+    forward, _, _ = _products(call, tensors, x)
     return torch.dot(left, forward(right))
 
 

@@ -130,7 +130,10 @@ def _refined(residual: Callable[..., Any], point: Any, theta: Sequence[Tensor]) 
 
     flat = torch.cat(point)
     size = float(torch.linalg.vector_norm(at(flat)))
+    enough = 1e4 * torch.finfo(flat.dtype).eps * (1.0 + float(torch.linalg.vector_norm(flat)))
     for _ in range(REFINEMENTS):
+        if size <= enough:
+            break
         step, info = torch.linalg.solve_ex(torch.func.jacrev(at)(flat), -at(flat))
         smaller = float(torch.linalg.vector_norm(at(flat + step)))
         if int(info) != 0 or not smaller < size:

@@ -7,6 +7,7 @@ differentiation", NeurIPS, arXiv 2105.15183: where ``F(x*, theta) = 0``, ``A J =
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -172,6 +173,6 @@ def _at_root(
 ) -> tuple[Call, list[Tensor], list[Tensor]]:
     leaves, structure = pytree.tree_flatten((None, tuple(theta)))
     linear = solve if solve is not None else LinearSolver()
-    call = Call(F, lambda *_: None, linear, leaves, structure, False, 0.0)
+    call = Call(F, lambda *_: None, linear, leaves, structure, False, math.inf)
     x_leaves, call.x_structure = pytree.tree_flatten(x)
     return call, [leaf for leaf in leaves if isinstance(leaf, Tensor)], x_leaves

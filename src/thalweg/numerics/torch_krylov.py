@@ -6,6 +6,7 @@ for sparse linear systems".
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -43,9 +44,9 @@ class LinearSolver:
     """How to solve ``(A + ridge I) x = b``.
 
     Args:
-        method: ``"cg"`` for symmetric positive definite A; ``"normal-cg"`` for any, its condition squared; ``"gmres"``,
-            ``"bicgstab"`` for any; ``"dense"`` makes the matrix by n products and factors it, by least squares if it is
-            singular; ``"auto"``, the default, is dense up to 256 unknowns and GMRES above.
+        method: ``"cg"`` for symmetric A, positive or negative definite; ``"normal-cg"`` for any, its condition squared;
+            ``"gmres"``, ``"bicgstab"`` for any; ``"dense"`` makes the matrix by n products and factors it, by least
+            squares if it is singular; ``"auto"``, the default, is dense up to 256 unknowns and GMRES above.
         tolerance: of the relative residual.
         maxiter: products; by default ten times the unknowns.
         ridge: added to the diagonal, for singular or badly conditioned A.
@@ -154,14 +155,15 @@ def _cg(
 ) -> tuple[Tensor, float, int]:
     x, r, products = start
     z = r if M is None else M(r)
-    p, rz = z, torch.dot(r, z)
+    p, rz, sign = z, torch.dot(r, z), 0.0
     target = tolerance * float(torch.linalg.vector_norm(b))
     while products < most and float(torch.linalg.vector_norm(r)) > target:
         Ap = A(p)
         products += 1
         curvature = torch.dot(p, Ap)
-        if float(curvature) <= 0.0:
-            break  # not positive definite: the residual tells
+        sign = sign or math.copysign(1.0, float(curvature))
+        if sign * float(curvature) <= 0.0:
+            break  # not definite: the residual tells
         alpha = rz / curvature
         x, r = x + alpha * p, r - alpha * Ap
         z = r if M is None else M(r)
