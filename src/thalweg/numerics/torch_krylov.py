@@ -156,20 +156,22 @@ def _cg(
     x, r, products = start
     z = r if M is None else M(r)
     p, rz, sign = z, torch.dot(r, z), 0.0
-    target = tolerance * float(torch.linalg.vector_norm(b))
-    while products < most and float(torch.linalg.vector_norm(r)) > target:
+    target, rr = tolerance * float(torch.linalg.vector_norm(b)), float(torch.dot(r, r))
+    while products < most and rr > target**2:
         Ap = A(p)
         products += 1
         curvature = torch.dot(p, Ap)
-        sign = sign or math.copysign(1.0, float(curvature))
-        if sign * float(curvature) <= 0.0:
+        along = float(curvature)
+        sign = sign or math.copysign(1.0, along)
+        if sign * along <= 0.0:
             break  # not definite: the residual tells
         alpha = rz / curvature
-        x, r = x + alpha * p, r - alpha * Ap
+        x, r = torch.addcmul(x, alpha, p), torch.addcmul(r, alpha, Ap, value=-1.0)
         z = r if M is None else M(r)
         new = torch.dot(r, z)
-        p, rz = z + new / rz * p, new
-    return x, float(torch.linalg.vector_norm(r)), products
+        rr = float(new) if M is None else float(torch.dot(r, r))
+        p, rz = torch.addcmul(z, new / rz, p), new
+    return x, math.sqrt(rr), products
 
 
 def _gmres(

@@ -115,7 +115,7 @@ class Tuned(nn.Module):
         if context.shift is None:
             return self.call(x)
         if not context.linear:
-            return self.call(x) + self.respond(x)
+            return self.together(x)
         # to first order: the response is a tangent, carried on by forward-mode differentiation of the layers after it
         primal = forward_ad.unpack_dual(x).primal if x.is_floating_point() else x
         change = self.respond(primal)
@@ -129,6 +129,10 @@ class Tuned(nn.Module):
             return out
         held: Tensor = torch.func.functional_call(self.plain, parameters, (x,))
         return held
+
+    def together(self, x: Tensor) -> Tensor:
+        """The plain layer and its response; layers have it in fewer passes over memory where they can."""
+        return self.call(x) + self.respond(x)
 
     def respond(self, x: Tensor) -> Tensor:
         """What W_1 adds."""
@@ -157,6 +161,17 @@ class TunedLinear(Tuned):
 
     plain: nn.Linear
 
+    def together(self, x: Tensor) -> Tensor:
+        if x.ndim != 2:
+            return super().together(x)
+        p, g = self.plain, self.gate("weight", len(x))
+        if p.bias is None:
+            plain = x @ p.weight.T
+        else:
+            shift = torch.addcmul(p.bias, self.gate("bias", len(x)), self.gate_of("bias").response)
+            plain = torch.addmm(shift, x, p.weight.T)
+        return torch.addcmul(plain, x @ self.gate_of("weight").response.T, g)
+
     def respond(self, x: Tensor) -> Tensor:
         between = x.ndim - 2
         g = self.gate("weight", len(x), between)
@@ -184,16 +199,24 @@ class TunedConv(Tuned):
             error=InvalidProblem,
         )
 
+    def together(self, x: Tensor) -> Tensor:
+        dims = x.ndim - 2
+        out = torch.addcmul(self.call(x), self._convolved(x), self.gate("weight", len(x), dims))
+        return out if self.plain.bias is None else out.add_(self._shift(len(x), dims))
+
     def respond(self, x: Tensor) -> Tensor:
+        dims = x.ndim - 2
+        change = self._convolved(x) * self.gate("weight", len(x), dims)
+        return change if self.plain.bias is None else change + self._shift(len(x), dims)
+
+    def _convolved(self, x: Tensor) -> Tensor:
         p = self.plain
-        dims = 1 if isinstance(p, nn.Conv1d) else 2
-        convolve: Callable[..., Tensor] = functional.conv1d if dims == 1 else functional.conv2d
-        out = convolve(x, self.gate_of("weight").response, None, p.stride, p.padding, p.dilation, p.groups)
-        change = out * self.gate("weight", len(x), dims)
-        if p.bias is not None:
-            b = self.gate("bias", len(x)) * self.gate_of("bias").response
-            change = change + b.reshape(*b.shape, *[1] * dims)
-        return change
+        convolve: Callable[..., Tensor] = functional.conv1d if x.ndim == 3 else functional.conv2d
+        return convolve(x, self.gate_of("weight").response, None, p.stride, p.padding, p.dilation, p.groups)
+
+    def _shift(self, rows: int, dims: int) -> Tensor:
+        shift = self.gate("bias", rows) * self.gate_of("bias").response
+        return shift.reshape(*shift.shape, *[1] * dims)
 
 
 class TunedEmbedding(Tuned):

@@ -15,7 +15,7 @@ from thalweg.core.validation import require
 
 
 class TunedLSTM(Tuned):
-    """An LSTM that responds. The loop over time is Python's: a plain ``nn.LSTM`` has it in C.
+    """An LSTM that responds. The loop over time is Python's; a plain ``nn.LSTM`` is oneDNN's, some four times as fast.
 
     ``batch_first=True``, one direction, no projection; dropout between layers is left to the network.
     """
