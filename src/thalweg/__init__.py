@@ -9,14 +9,24 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from thalweg import bilevel, blackbox, core, datasets, linear, numerics, online, training
+    from thalweg import bilevel, blackbox, core, datasets, equilibrium, linear, numerics, online, training
     from thalweg.core import Checkpoint, Method, Problem, Progress, Result, Status, Stop, TensorBoard, solve
     from thalweg.workbench import compare
 
 __version__ = "0.1.0"
 
 _CORE = ("Checkpoint", "Method", "Problem", "Progress", "Result", "Status", "Stop", "TensorBoard", "solve")
-_SUBPACKAGES = ("bilevel", "blackbox", "core", "datasets", "linear", "numerics", "online", "training")
+_SUBPACKAGES = (
+    "bilevel",
+    "blackbox",
+    "core",
+    "datasets",
+    "equilibrium",
+    "linear",
+    "numerics",
+    "online",
+    "training",
+)
 
 __all__ = [
     "Checkpoint",
@@ -32,6 +42,7 @@ __all__ = [
     "compare",
     "core",
     "datasets",
+    "equilibrium",
     "linear",
     "numerics",
     "online",

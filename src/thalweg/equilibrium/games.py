@@ -1,0 +1,180 @@
+"""Games and other saddle points as monotone inclusions."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from thalweg.core import InvalidProblem
+from thalweg.core.seeding import torch_generator
+from thalweg.core.validation import require
+from thalweg.equilibrium.operators import Bilinear, Functions, Scaled, Sum
+from thalweg.equilibrium.problem import MonotoneInclusion
+from thalweg.numerics.projections import l2_ball, nonnegative, simplex
+
+
+def matrix_game(A: Tensor, regularisation: float = 0.0) -> MonotoneInclusion:
+    """``min_x max_y x' A y`` over mixed strategies: u is x, shape (rows,), and y, shape (columns,), in one vector.
+
+    Args:
+        A: what the row player pays, shape (rows, columns).
+        regularisation: adds ``(r/2)(|x|^2 - |y|^2)``: a game with one equilibrium.
+
+    Answers are judged by ``gap`` too, ``max_y x'Ay - min_x x'Ay``, zero at equilibria, and ``value``, x'Ay.
+
+    >>> matrix_game(torch.tensor([[1.0, -1.0], [-1.0, 1.0]])).metrics(torch.full((4,), 0.5))
+    {'residual': 0.0, 'gap': 0.0, 'value': 0.0}
+    """
+    game = Bilinear(A)
+    m, n = A.shape
+    require(
+        regularisation >= 0, "matrix_game needs regularisation >= 0", got=regularisation, error=InvalidProblem
+    )
+
+    def resolvent(v: Tensor, step: float) -> Tensor:
+        return torch.cat([simplex(v[:m]), simplex(v[m:])])
+
+    def judge(u: Tensor) -> dict[str, float]:
+        x, y = u[:m], u[m:]
+        gap = float((x @ A).max() - (A @ y).min())
+        return {"gap": gap, "value": float(x @ A @ y)}
+
+    start = torch.cat([torch.full((m,), 1.0 / m), torch.full((n,), 1.0 / n)]).to(A)
+    components = game if not regularisation else Sum(game, Scaled(regularisation, game.count))
+    importance = game.importance() + 1e-3 * game.importance().mean() + 1e-30
+    return MonotoneInclusion(components, start, resolvent, importance=importance, judge=judge)
+
+
+def policeman_and_burglar(houses: int, seed: int = 0) -> Tensor:
+    """Nemirovski's game: ``w_j (1 - exp(-0.8 |i - j|))``, what a burglar takes from house j with the policeman at i.
+
+    Rows are the policeman's posts, who pays what is stolen.
+    """
+    require(houses >= 2, "policeman_and_burglar needs two houses", got=houses, error=InvalidProblem)
+    wealth = torch.randn(houses, generator=torch_generator(seed, 0xB0), dtype=torch.float64).abs()
+    at = torch.arange(houses, dtype=torch.float64)
+    return wealth * (1.0 - torch.exp(-0.8 * (at[:, None] - at).abs()))
+
+
+def nemirovski(n: int, alpha: float = 1.0) -> Tensor:
+    """``((i + j - 1)/(2n - 1))^alpha``, one of Nemirovski's test matrices, shape (n, n)."""
+    require(n >= 2, "nemirovski needs n >= 2", got=n, error=InvalidProblem)
+    at = torch.arange(1, n + 1, dtype=torch.float64)
+    return ((at[:, None] + at - 1.0) / (2.0 * n - 1.0)) ** alpha
+
+
+def random_game(rows: int, columns: int, seed: int = 0) -> Tensor:
+    """Payoffs uniform in [-1, 1]."""
+    require(min(rows, columns) >= 1, "random_game needs rows and columns", error=InvalidProblem)
+    return 2.0 * torch.rand(rows, columns, generator=torch_generator(seed, 0xB1), dtype=torch.float64) - 1.0
+
+
+def linear_program(c: Tensor, A: Tensor, b: Tensor, radius: float = 1e3) -> MonotoneInclusion:
+    """``min c'x, A x >= b, x >= 0`` as the saddle point of ``c'x + y'(b - A x)`` over ``x, y >= 0``.
+
+    Args:
+        c, A, b: shapes (n,), (m, n), (m,).
+        radius: of a ball that x and y are kept in, so that the set is bounded: larger than any solution.
+
+    Components are A's rows and columns, as in a game. Answers are judged by ``value`` and the ``violation`` of
+    ``A x >= b`` too.
+    """
+    m, n = A.shape
+    if c.shape != (n,) or b.shape != (m,):
+        raise InvalidProblem(
+            f"linear_program needs c of shape ({n},) and b of shape ({m},); got {tuple(c.shape)}, {tuple(b.shape)}."
+        )
+    game = Bilinear(-A.T)  # x' (-A') y
+    offset = torch.cat([c, -b])
+
+    def affine(u: Tensor, rows: Tensor) -> Tensor:
+        return offset.expand(len(rows), -1)
+
+    def resolvent(v: Tensor, step: float) -> Tensor:
+        return torch.cat([l2_ball(nonnegative(v[:n]), radius), l2_ball(nonnegative(v[n:]), radius)])
+
+    def judge(u: Tensor) -> dict[str, float]:
+        x = u[:n]
+        return {"value": float(c @ x), "violation": float((b - A @ x).clamp_min(0.0).max())}
+
+    components = Sum(game, Functions(affine, game.count))
+    importance = game.importance() + 1e-3 * game.importance().mean() + 1e-30
+    return MonotoneInclusion(
+        components, torch.zeros(n + m).to(A), resolvent, importance=importance, judge=judge
+    )
+
+
+def robust_regression(
+    X: Tensor, y: Tensor, *, tail: float = 0.3, ridge: float = 1e-2, loss: str = "squares"
+) -> MonotoneInclusion:
+    """Regression whose worst ``tail`` share of examples counts: ``min_w max_p sum_i p_i loss_i(w) + (ridge/2)|w|^2``.
+
+    p is a distribution with ``p_i <= 1/(tail n)``: the loss is the mean of the worst examples (conditional value at
+    risk). u is w, shape (d,), and ``n p``, shape (n,); component i holds example i.
+
+    Args:
+        X, y: shapes (n, d) and (n,).
+        tail: in (0, 1]; 1 is the ordinary mean.
+        ridge: of the coefficients.
+        loss: ``"squares"``, halved, or ``"logistic"`` with y in {-1, 1}.
+    """
+    n, d = X.shape
+    require(0 < tail <= 1, "robust_regression needs 0 < tail <= 1", got=tail, error=InvalidProblem)
+    require(loss in ("squares", "logistic"), "robust_regression knows 'squares' and 'logistic'", got=loss)
+
+    def losses(w: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Values and their derivatives in the prediction."""
+        predicted = X[rows] @ w
+        if loss == "squares":
+            gap = predicted - y[rows]
+            return 0.5 * gap.square(), gap
+        margin = y[rows] * predicted
+        return torch.nn.functional.softplus(-margin), -y[rows] * torch.sigmoid(-margin)
+
+    class Examples:
+        count = n
+
+        def weighted(self, u: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
+            values, slopes = losses(u[:d], rows)
+            of_w = (weights * u[d + rows] * slopes) @ X[rows] + ridge * weights.sum() * u[:d]
+            of_p = u.new_zeros(n).index_add(0, rows, weights * values)
+            return torch.cat([of_w, -of_p])
+
+        def full(self, u: Tensor) -> Tensor:
+            rows = torch.arange(n, device=u.device)
+            return self.weighted(u, rows, torch.full((n,), 1.0 / n).to(u))
+
+    def resolvent(v: Tensor, step: float) -> Tensor:
+        return torch.cat([v[:d], _capped(v[d:], float(n), 1.0 / tail)])
+
+    def judge(u: Tensor) -> dict[str, float]:
+        worst = losses(u[:d], torch.arange(n))[0].sort(descending=True).values[: max(math.ceil(tail * n), 1)]
+        return {"worst loss": float(worst.mean())}
+
+    return MonotoneInclusion(
+        Examples(), torch.cat([torch.zeros(d), torch.ones(n)]).to(X), resolvent, judge=judge
+    )
+
+
+def _capped(v: Tensor, total: float, most: float) -> Tensor:
+    """The nearest point with ``0 <= p <= most, sum p = total``: ``clamp(v - mu, 0, most)`` with the mu that sums right.
+
+    The sum is piecewise linear in mu; it is known at all its breaks by sorting, and interpolated. O(n log n).
+    """
+    breaks = torch.cat([v, v - most]).sort().values
+    sums = _above(v, breaks) - _above(v - most, breaks)  # falls from most n to zero
+    right = int((sums >= total).sum().clamp(1, len(breaks) - 1))
+    left = right - 1
+    drop = float(sums[left] - sums[right])
+    share = (float(sums[left]) - total) / drop if drop > 0.0 else 0.0
+    return (v - (breaks[left] + share * (breaks[right] - breaks[left]))).clamp(0.0, most)
+
+
+def _above(v: Tensor, levels: Tensor) -> Tensor:
+    """``sum_i max(v_i - level, 0)`` for each level."""
+    ordered = v.sort().values
+    tails = torch.cat([ordered.flip(0).cumsum(0).flip(0), ordered.new_zeros(1)])
+    first = torch.searchsorted(ordered, levels, right=True)
+    return tails[first] - levels * (len(v) - first)

@@ -1,0 +1,180 @@
+"""Inexact Halpern iteration on the resolvent, for monotone Lipschitz sums (Cai et al., 2024, algorithm 3)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from thalweg.core.validation import require
+from thalweg.equilibrium.problem import InclusionMethod, InclusionState, MonotoneInclusion, estimate_lipschitz
+
+
+@dataclass(frozen=True)
+class InexactHalpern(InclusionMethod):
+    """``u_{k+1} = l_k u_0 + (1 - l_k) J~(u_k)``, ``l_k = 1/(k + 2)``, ``J~`` near the resolvent of ``eta (F + G)``.
+
+    The resolvent is a strongly monotone inclusion, solved by a variance-reduced inner loop until it is within
+    ``c/(k + 2)^2``: whenever F is evaluated wholly there, the distance is at most about eta times the inner residual.
+
+    Args:
+        inner: ``"extragradient"`` or ``"forb"``, forward-reflected-backward: one resolvent a step, not two, at half the
+            length. Both with a loopless anchor (Alacaoglu and Malitsky, 2022, algorithms 1 and 4).
+        batch: components sampled; by default the root of n.
+        eta: of the resolvent; by default ``n tau / batch``, the paper's ``sqrt(n)/L`` for batches of one.
+        accuracy: c, as a share of the first move.
+        restart: as for `VRHalpern`.
+
+    The metrics of a step are ``residual``, ``|u - J(u - F(u), 1)|`` at the answer, and ``inner``, the inner steps.
+
+    Cost per step: O(n) component evaluations times a logarithm.
+
+    Source: arXiv 2310.02987.
+
+    >>> from thalweg import Stop, solve
+    >>> from thalweg.equilibrium import matrix_game
+    >>> game = matrix_game(torch.tensor([[0.0, 1.0, -1.0], [-1.0, 0.0, 1.0], [1.0, -1.0, 0.0]]).double())
+    >>> solve(game, InexactHalpern(), stop=Stop(below={"residual": 1e-6})).x[:3].round(decimals=3)
+    tensor([0.3330, 0.3330, 0.3330], dtype=torch.float64)
+    """
+
+    inner: Literal["extragradient", "forb"] = "extragradient"
+    batch: int | None = None
+    eta: float | None = None
+    accuracy: float = 2.0
+    restart: float | None = None
+
+    def __post_init__(self) -> None:
+        require(
+            self.inner in ("extragradient", "forb"),
+            "InexactHalpern knows 'extragradient' and 'forb'",
+            got=self.inner,
+        )
+        require(self.batch is None or self.batch >= 1, "InexactHalpern needs batch >= 1", got=self.batch)
+        require(self.eta is None or self.eta > 0, "InexactHalpern needs eta > 0", got=self.eta)
+        require(self.accuracy > 0, "InexactHalpern needs accuracy > 0", got=self.accuracy)
+        require(
+            self.restart is None or 0 < self.restart < 1,
+            "InexactHalpern needs 0 < restart < 1",
+            got=self.restart,
+        )
+
+    def init(self, problem: MonotoneInclusion, seed: int) -> InclusionState:
+        n = problem.count
+        b = math.ceil(math.sqrt(n)) if self.batch is None else min(self.batch, n)
+        chance = b / n
+        L = estimate_lipschitz(problem, b, seed=seed)
+        if problem.lipschitz is not None and b == 1:
+            L = problem.lipschitz
+        share = math.sqrt(chance) if b < n else 1.0
+        tau = (0.9 if self.inner == "extragradient" else 0.45) * share / L
+        eta = self.eta if self.eta is not None else n * tau / b
+        u = problem.resolvent(problem.start, 1.0)
+        value = problem.components.full(u)
+        residual = problem.natural_residual(u, value)
+        extra = {
+            "anchor": u,
+            "u": u,
+            "k": 0,
+            "tau": tau,
+            "eta": eta,
+            "batch": b,
+            "scale": None,
+            "first": residual,
+        }
+        return InclusionState(
+            x=u, metrics={"residual": residual, "inner": 0.0}, calls=n, seed=seed, extra=extra
+        )
+
+    def step(self, problem: MonotoneInclusion, state: InclusionState) -> InclusionState:
+        extra, u = state.extra, state.extra["u"]
+        k = extra["k"]
+        loop = _Loop(problem, u, extra, state.stream(), self.inner)
+        z, value, steps, calls = loop.run(state.x, self.accuracy / (k + 2.0) ** 2, extra["scale"])
+        scale = (
+            extra["scale"]
+            if extra["scale"] is not None
+            else max(float(torch.linalg.vector_norm(z - u)), 1e-300)
+        )
+        pull = 1.0 / (k + 2.0)
+        new = pull * extra["anchor"] + (1.0 - pull) * z
+        residual = problem.natural_residual(z, value)
+        extra = {**extra, "u": new, "k": k + 1, "scale": scale}
+        if self.restart is not None and residual <= self.restart * extra["first"]:
+            extra |= {"anchor": z, "u": z, "k": 0, "scale": None, "first": residual}
+        metrics = {"residual": residual, "inner": float(steps)}
+        return self.moved(state, z, calls=calls, metrics=metrics, extra=extra)
+
+
+class _Loop:
+    """The inner loop: ``0 in F(z) + G(z) + (z - u)/eta``, its quadratic in the resolvent, w a loopless anchor."""
+
+    #: Inner steps, as multiples of n / batch, after which the loop gives up.
+    MOST = 200
+
+    def __init__(
+        self,
+        problem: MonotoneInclusion,
+        u: Tensor,
+        extra: dict[str, Any],
+        random: torch.Generator,
+        kind: str,
+    ) -> None:
+        self.problem, self.u, self.random, self.kind = problem, u, random, kind
+        self.tau, self.eta, self.batch = extra["tau"], extra["eta"], extra["batch"]
+        self.chance = self.batch / problem.count
+        self.shrink = 1.0 + self.tau / self.eta
+        self.calls = 0
+
+    def resolved(self, v: Tensor) -> Tensor:
+        """The resolvent of ``tau (G + (. - u)/eta)``."""
+        return self.problem.resolvent(
+            (v + self.tau / self.eta * self.u) / self.shrink, self.tau / self.shrink
+        )
+
+    def full(self, z: Tensor) -> Tensor:
+        self.calls += self.problem.count
+        return self.problem.components.full(z)
+
+    def change(self, at: Tensor, w: Tensor) -> Tensor:
+        """``F_S(at) - F_S(w)`` of a batch, or of all."""
+        if self.batch >= self.problem.count:
+            return self.full(at) - self.full(w)
+        rows, weights = self.problem.sampled(self.batch, self.random)
+        self.calls += 2 * self.batch
+        components = self.problem.components
+        return components.weighted(at, rows, weights) - components.weighted(w, rows, weights)
+
+    def distance(self, w: Tensor, value: Tensor) -> float:
+        """How far w may be from the solution: a step's length over tau, times eta, strong monotonicity being 1/eta."""
+        step = w - self.resolved(w - self.tau * value)
+        return self.eta / self.tau * float(torch.linalg.vector_norm(step))
+
+    def run(self, start: Tensor, accuracy: float, scale: float | None) -> tuple[Tensor, Tensor, int, int]:
+        """The solution, F there, inner steps, component evaluations."""
+        z = w = start
+        before = w  # forward-reflected-backward compares with the last anchor
+        value = self.full(w)
+        steps = 0
+        while steps < self.MOST / self.chance:
+            steps += 1
+            middle = (1.0 - self.chance) * z + self.chance * w
+            if self.kind == "extragradient":
+                half = self.resolved(middle - self.tau * value)
+                z = self.resolved(middle - self.tau * (value + self.change(half, w)))
+            else:
+                change = self.change(z, before)
+                before, z = w, self.resolved(middle - self.tau * (value + change))
+            if self.batch >= self.problem.count or float(torch.rand((), generator=self.random)) < self.chance:
+                w = z
+                value = self.full(w)
+                far = self.distance(w, value)
+                goal = accuracy * (
+                    scale if scale is not None else float(torch.linalg.vector_norm(w - self.u))
+                )
+                if far <= max(goal, 1e-15):
+                    break
+        return w, value, steps, self.calls

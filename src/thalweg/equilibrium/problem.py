@@ -1,0 +1,220 @@
+"""``0 in F(u) + G(u)``: what is given, and how good an answer is."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from thalweg.core import InvalidProblem, Method, NotFinite, Problem, State
+from thalweg.core.seeding import torch_generator
+from thalweg.core.validation import require
+from thalweg.equilibrium.operators import Components
+
+
+class NotMonotone(UserWarning):
+    """``(F(u) - F(v))'(u - v)`` was negative for some pair: no method here is sure to converge."""
+
+
+def _nothing(v: Tensor, step: float) -> Tensor:
+    """The resolvent of zero."""
+    return v
+
+
+@dataclass(frozen=True, eq=False)
+class MonotoneInclusion(Problem):
+    """Find u with ``0 in F(u) + G(u)``, ``F = (1/n) sum F_i`` monotone, G maximally monotone with a resolvent.
+
+    Args:
+        components: the finite sum.
+        start: where to start, a vector.
+        resolvent: ``J(v, step) = (I + step G)^-1 v``: a projection for a set's normal cone, a proximal operator for a
+            function's subgradient. By default G is zero.
+        lipschitz: L, of the components on average, ``(1/n) sum |F_i(u) - F_i(v)|^2 <= L^2 |u - v|^2``; by default
+            estimated by `estimate_lipschitz` where a method needs it.
+        importance: positive weights, by which components are drawn; by default uniformly.
+        judge: more numbers about an answer, e.g. a game's duality gap.
+
+    The metric is ``residual``, ``|u - J(u - F(u), 1)|``, zero at solutions only and at most the distance of 0 to
+    ``F(u) + G(u)``; and what ``judge`` says.
+
+    Raises:
+        InvalidProblem: no components, a start of more than one axis, a resolvent that changes shapes or moves points
+            apart (it is no resolvent), an operator that gives another shape.
+        NotFinite: the operator is not finite at the start.
+
+    Warns:
+        NotMonotone: random pairs of points near the start contradict monotonicity.
+
+    >>> from thalweg.equilibrium import Functions
+    >>> problem = MonotoneInclusion(Functions(lambda u, rows: (u - rows[:, None]), 3), torch.zeros(1))
+    >>> problem.metrics(torch.ones(1))
+    {'residual': 0.0}
+    """
+
+    objective: ClassVar[str | None] = "residual"
+
+    components: Components
+    start: Tensor
+    resolvent: Callable[[Tensor, float], Tensor] = _nothing
+    lipschitz: float | None = None
+    importance: Tensor | None = None
+    judge: Callable[[Tensor], dict[str, float]] | None = None
+    _chances: Tensor = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        n = self.components.count
+        require(n >= 1, "MonotoneInclusion needs components", got=n, error=InvalidProblem)
+        if self.start.ndim != 1 or not self.start.is_floating_point():
+            raise InvalidProblem("MonotoneInclusion needs start to be a floating-point vector.")
+        if self.lipschitz is not None:
+            require(self.lipschitz > 0, "MonotoneInclusion needs lipschitz > 0", got=self.lipschitz)
+        weights = torch.ones(n) if self.importance is None else self.importance
+        if weights.shape != (n,) or not bool((weights > 0).all()):
+            raise InvalidProblem(f"MonotoneInclusion needs importance to be {n} positive weights.")
+        object.__setattr__(self, "_chances", (weights / weights.sum()).to(self.start))
+        value = self.components.full(self.start)
+        if value.shape != self.start.shape:
+            raise InvalidProblem(
+                f"The operator gives shape {tuple(value.shape)}; expected that of start, {tuple(self.start.shape)}."
+            )
+        if not bool(torch.isfinite(value).all()):
+            raise NotFinite("The operator is not finite at the start.")
+        self._look_at_pairs()
+
+    def _look_at_pairs(self) -> None:
+        random = torch_generator(0, 0xE0)
+        for _ in range(4):
+            u, v = (
+                self.start + torch.randn(self.start.shape, generator=random, dtype=self.start.dtype)
+                for _ in "uv"
+            )
+            a, b = self.resolvent(u, 1.0), self.resolvent(v, 1.0)
+            if a.shape != u.shape:
+                raise InvalidProblem(
+                    f"The resolvent gives shape {tuple(a.shape)}; expected {tuple(u.shape)}."
+                )
+            firm = float((a - b) @ (u - v) - (a - b).square().sum())
+            if firm < -1e-4 * float((u - v).square().sum()):
+                raise InvalidProblem(
+                    "The resolvent is not firmly non-expansive: it is not that of a monotone operator. Projections on "
+                    "convex sets and proximal operators of convex functions are."
+                )
+            along = float((self.components.full(a) - self.components.full(b)) @ (a - b))
+            if along < -1e-6 * float((a - b).square().sum()):
+                warnings.warn(
+                    "The operator is not monotone: (F(u) - F(v))'(u - v) < 0 for a random pair. Residuals still tell "
+                    "the truth, but convergence is not to be expected.",
+                    NotMonotone,
+                    stacklevel=4,
+                )
+                return
+
+    @property
+    def count(self) -> int:
+        """n, the components."""
+        return self.components.count
+
+    def sampled(self, size: int, random: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Rows of components drawn by importance, and the weights that make their weighted sum unbiased for F."""
+        rows = torch.multinomial(self._chances, size, replacement=True, generator=random)
+        return rows, 1.0 / (size * self.count * self._chances[rows])
+
+    def natural_residual(self, u: Tensor, value: Tensor | None = None) -> float:
+        """``|u - J(u - F(u), 1)|``, F(u) given or not."""
+        value = self.components.full(u) if value is None else value
+        return float(torch.linalg.vector_norm(u - self.resolvent(u - value, 1.0)))
+
+    def metrics(self, x: Tensor) -> dict[str, float]:
+        """``residual`` and what ``judge`` says."""
+        return {"residual": self.natural_residual(x)} | (self.judge(x) if self.judge is not None else {})
+
+    def recommended(self) -> Any:
+        """Inexact Halpern with variance reduction: it asks for no cocoercivity."""
+        from thalweg.equilibrium.inexact import InexactHalpern
+
+        return InexactHalpern()
+
+
+def estimate_lipschitz(
+    problem: MonotoneInclusion, batch: int | None = None, rounds: int = 30, seed: int = 0
+) -> float:
+    """Root mean square Lipschitz constant of minibatches, ``E |F_S(u) - F_S(v)|^2 <= L^2 |u - v|^2``, from differences.
+
+    A power iteration on differences of F finds the direction in which it stretches most; there and in random directions
+    minibatches are compared. Batches of one give the components' average L.
+
+    Cost: ``rounds`` evaluations of F and as many of 64 minibatches.
+    """
+    b = problem.count if batch is None else batch
+    random = torch_generator(seed, 0xE1)
+    at = problem.resolvent(problem.start, 1.0)
+    d = torch.randn(at.shape, generator=random, dtype=at.dtype)
+    value, most = problem.components.full(at), 0.0
+    for k in range(rounds):
+        d = d / torch.linalg.vector_norm(d)
+        stretched = problem.components.full(at + d) - value
+        squares = [float(stretched.square().sum())] if b >= problem.count else []
+        for _ in range(0 if b >= problem.count else 64 // rounds + 1):
+            rows, weights = problem.sampled(b, random)
+            move = problem.components.weighted(at + d, rows, weights) - problem.components.weighted(
+                at, rows, weights
+            )
+            squares.append(float(move.square().sum()))
+        most = (
+            max(most, sum(squares) / len(squares))
+            if b >= problem.count
+            else most + sum(squares) / len(squares)
+        )
+        if k == rounds // 2:  # once more from elsewhere, should the first direction have missed the largest
+            d = torch.randn(at.shape, generator=random, dtype=at.dtype)
+        elif float(stretched.abs().max()) > 0.0:
+            d = stretched
+    mean = most if b >= problem.count else most / rounds
+    return 1.1 * math.sqrt(mean) if mean > 0.0 else 1e-12
+
+
+@dataclass(kw_only=True)
+class InclusionState(State):
+    """``x`` is u; ``calls`` counts component evaluations; ``extra`` is the method's own."""
+
+    seed: int
+    step: int = 0
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def stream(self) -> torch.Generator:
+        """The random numbers of the coming step."""
+        return torch_generator(self.seed, self.step, 0xE2)
+
+
+class InclusionMethod(Method[MonotoneInclusion, InclusionState]):
+    """Base of the area's methods."""
+
+    def moved(
+        self,
+        state: InclusionState,
+        u: Tensor,
+        *,
+        calls: int,
+        metrics: dict[str, float],
+        extra: dict[str, Any],
+    ) -> InclusionState:
+        """The state after a step."""
+        if not math.isfinite(float(u.sum())) and not bool(torch.isfinite(u).all()):
+            raise NotFinite(
+                f"{type(self).__name__}: the iterate is not finite after {state.step} steps. The step may be too long: "
+                "give a larger lipschitz."
+            )
+        return InclusionState(
+            x=u,
+            metrics=metrics,
+            calls=state.calls + calls,
+            seed=state.seed,
+            step=state.step + 1,
+            extra=extra,
+        )

@@ -1,0 +1,349 @@
+"""Monotone inclusions: games with known equilibria, linear systems, linear programs; estimators; bad input."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import linprog
+
+from thalweg import Status, Stop, solve
+from thalweg.core import Checkpoint, InvalidParameter, InvalidProblem, NotFinite
+from thalweg.equilibrium import (
+    PDHG,
+    AnchoredExtragradient,
+    Bilinear,
+    Extragradient,
+    ForwardReflectedBackward,
+    Functions,
+    Halpern,
+    InexactHalpern,
+    MonotoneInclusion,
+    NotMonotone,
+    Scaled,
+    Sum,
+    VRExtragradient,
+    VRHalpern,
+    estimate_lipschitz,
+    linear_program,
+    matrix_game,
+    nemirovski,
+    policeman_and_burglar,
+    random_game,
+    robust_regression,
+)
+from thalweg.equilibrium.games import _capped
+from thalweg.numerics.projections import box_section
+
+DOUBLE = torch.float64
+GENERATOR = torch.Generator().manual_seed(0)
+
+
+def normal(*shape):
+    return torch.randn(*shape, generator=GENERATOR, dtype=DOUBLE)
+
+
+X, Y = normal(64, 5), normal(64)
+SOLUTION = torch.linalg.lstsq(X, Y[:, None]).solution[:, 0]
+L_AVERAGE = float(X.square().sum(1).square().mean().sqrt())
+
+
+def least_squares(**options):
+    """``F_i(u) = x_i (x_i'u - y_i)``: cocoercive."""
+    components = Functions(lambda u, rows: X[rows] * (X[rows] @ u - Y[rows])[:, None], 64)
+    return MonotoneInclusion(components, torch.zeros(5, dtype=DOUBLE), **options)
+
+
+def equilibrium_value(A):
+    """HiGHS: ``min v, A'x <= v, x in the simplex``."""
+    m, n = A.shape
+    found = linprog(
+        np.r_[np.zeros(m), 1.0],
+        A_ub=np.c_[A.numpy().T, -np.ones(n)],
+        b_ub=np.zeros(n),
+        A_eq=np.r_[np.ones(m), 0.0][None],
+        b_eq=[1.0],
+        bounds=[(0, None)] * m + [(None, None)],
+    )
+    return found.fun
+
+
+ROCK = torch.tensor([[0.0, 1.0, -1.0], [-1.0, 0.0, 1.0], [1.0, -1.0, 0.0]], dtype=DOUBLE)
+GENERAL = {
+    "extragradient": Extragradient(),
+    "forb": ForwardReflectedBackward(),
+    "anchored": AnchoredExtragradient(),
+    "pdhg": PDHG(),
+    "vr extragradient": VRExtragradient(),
+    "inexact halpern": InexactHalpern(),
+    "inexact halpern, forb": InexactHalpern("forb"),
+    "inexact halpern, whole": InexactHalpern(batch=10**9),
+    "inexact halpern, restarted": InexactHalpern(restart=0.5),
+}
+
+
+class TestGames:
+    @pytest.mark.parametrize("name", GENERAL)
+    def test_every_method_finds_the_equilibrium_of_a_game_with_bias(self, name):
+        """A 2 x 2 game with the equilibrium (2/5, 3/5), (2/5, 3/5) and the value 1/5."""
+        A = torch.tensor([[2.0, -1.0], [-1.0, 1.0]], dtype=DOUBLE)
+        found = solve(
+            matrix_game(A), GENERAL[name], stop=Stop(below={"residual": 1e-3}, calls=400_000, steps=None)
+        )
+        assert found.status is Status.CONVERGED
+        torch.testing.assert_close(
+            found.x, torch.tensor([0.4, 0.6, 0.4, 0.6], dtype=DOUBLE), atol=5e-3, rtol=0
+        )
+        assert found.metrics["value"] == pytest.approx(0.2, abs=2e-3)
+
+    @pytest.mark.parametrize(
+        "A",
+        [random_game(12, 20), random_game(20, 12), policeman_and_burglar(15), nemirovski(10)],
+        ids=["wide", "tall", "policeman", "nemirovski"],
+    )
+    def test_values_are_those_of_highs(self, A):
+        found = solve(matrix_game(A), PDHG(), stop=Stop(below={"residual": 1e-6}, steps=40_000))
+        assert found.metrics["value"] == pytest.approx(equilibrium_value(A), abs=1e-3)
+        mine = solve(
+            matrix_game(A), InexactHalpern(restart=0.5), stop=Stop(calls=20_000 * max(A.shape), steps=None)
+        )
+        assert mine.metrics["value"] == pytest.approx(equilibrium_value(A), abs=3e-2)
+
+    def test_regularised_games_have_the_closed_form_in_the_interior(self):
+        """Rock, paper, scissors with a pull to the middle stays in the middle; a biased one is a linear system."""
+        game = matrix_game(ROCK, regularisation=1.0)
+        found = solve(game, Extragradient(), stop=Stop(below={"residual": 1e-10}))
+        torch.testing.assert_close(found.x, torch.full((6,), 1 / 3, dtype=DOUBLE))
+
+    def test_the_gap_bounds_the_value(self):
+        A = random_game(7, 9)
+        game = matrix_game(A)
+        u = game.resolvent(normal(16), 1.0)
+        told = game.metrics(u)
+        assert told["gap"] >= 0
+        assert abs(told["value"] - equilibrium_value(A)) <= told["gap"] + 1e-9
+
+    def test_a_linear_program_has_highs_solution(self):
+        c = torch.tensor([3.0, 2.0, 4.0], dtype=DOUBLE)
+        A = torch.tensor([[1.0, 1.0, 0.0], [0.0, 1.0, 2.0]], dtype=DOUBLE)
+        b = torch.tensor([2.0, 3.0], dtype=DOUBLE)
+        exact = linprog(c, A_ub=-A, b_ub=-b).fun
+        found = solve(
+            linear_program(c, A, b, radius=50.0),
+            Extragradient(),
+            stop=Stop(below={"residual": 1e-8}, steps=50_000),
+        )
+        assert found.metrics["value"] == pytest.approx(exact, abs=1e-5)
+        assert found.metrics["violation"] < 1e-6
+
+    @pytest.mark.parametrize("loss", ["squares", "logistic"])
+    def test_robust_regression_minimises_the_mean_of_the_worst(self, loss):
+        """Against subgradient-free checks: no random change of w lowers the conditional value at risk."""
+        y = Y if loss == "squares" else torch.where(Y + X[:, 0] > 0, 1.0, -1.0).to(DOUBLE)
+        problem = robust_regression(X, y, tail=0.25, ridge=0.1, loss=loss)
+        found = solve(problem, Extragradient(0.05), stop=Stop(below={"residual": 1e-6}, steps=15_000))
+        w = found.x[:5]
+
+        def objective(w):
+            u = torch.cat([w, found.x[5:]])
+            return problem.judge(u)["worst loss"] + 0.05 * float(w.square().sum())
+
+        here = objective(w)
+        for _ in range(50):
+            assert objective(w + 0.05 * normal(5)) >= here - 1e-6
+        torch.testing.assert_close(found.x[5:].sum(), torch.tensor(64.0, dtype=DOUBLE))
+        assert float(found.x[5:].max()) <= 4.0 + 1e-9
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(1, 12), st.floats(0.05, 1.0), st.integers(0, 1000))
+def test_capped_distributions_are_the_nearest(n, share, seed):
+    """Against the general projection on a box section."""
+    v = 3.0 * torch.randn(n, generator=torch.Generator().manual_seed(seed), dtype=DOUBLE)
+    most = 1.0 / share
+    expected = box_section(v, 0.0, most, torch.ones(n, dtype=DOUBLE), float(n))
+    torch.testing.assert_close(_capped(v, float(n), most), expected, atol=1e-9, rtol=0)
+
+
+class TestHalpern:
+    @pytest.mark.parametrize("method", [Halpern(), VRHalpern(restart=0.5), VRHalpern(batch=64, restart=0.5)])
+    def test_least_squares_is_solved(self, method):
+        found = solve(
+            least_squares(), method, stop=Stop(below={"residual": 1e-3}, calls=3_000_000, steps=None)
+        )
+        torch.testing.assert_close(found.x, SOLUTION, atol=1e-2, rtol=0)
+
+    def test_an_affine_monotone_system_is_solved(self):
+        B = normal(6, 6)
+        M, q = B @ B.T / 6 + 0.5 * (B - B.T), normal(6)
+        problem = MonotoneInclusion(
+            Functions(lambda u, rows: (M @ u + q).expand(len(rows), -1), 3), torch.zeros(6, dtype=DOUBLE)
+        )
+        exact = torch.linalg.solve(M, -q)
+        for method in (AnchoredExtragradient(), InexactHalpern(restart=0.5), Extragradient()):
+            found = solve(problem, method, stop=Stop(below={"residual": 1e-6}, steps=20_000))
+            torch.testing.assert_close(found.x, exact, atol=1e-3, rtol=1e-3)
+
+    def test_with_one_component_it_is_deterministic_halpern_exactly(self):
+        one = MonotoneInclusion(
+            Functions(lambda u, rows: (u - torch.arange(3.0).double())[None], 1),
+            torch.zeros(3, dtype=DOUBLE),
+            lambda v, step: v.clamp(0.0, 1.5),
+        )
+        a = solve(one, VRHalpern(0.2), stop=Stop(steps=25)).x
+        b = solve(one, Halpern(0.2), stop=Stop(steps=25)).x
+        assert torch.equal(a, b)
+
+    def test_the_last_iterate_keeps_to_its_bound(self):
+        """Unconstrained, with eta = 1/(4L) and l_k = 2/(k + 4): ``|F(u_k)| <= 4 |u_0 - u*| / (eta (k + 4))``."""
+        L = float(torch.linalg.eigvalsh(X.T @ X / 64)[-1])
+        problem, eta = least_squares(), 1.0 / (4.0 * L)
+        far = float(torch.linalg.vector_norm(SOLUTION))
+        residuals = []
+        solve(
+            problem,
+            Halpern(eta),
+            stop=Stop(steps=300),
+            callbacks=[lambda run: residuals.append(run.state.metrics["residual"])],
+        )
+        for k, residual in enumerate(residuals, start=1):
+            assert residual <= 4.0 * far / (eta * (k + 4.0)) + 1e-12
+
+    @settings(max_examples=15, deadline=None)
+    @given(st.integers(1, 20), st.integers(0, 100))
+    def test_sampled_sums_are_unbiased(self, size, seed):
+        importance = torch.rand(64, generator=torch.Generator().manual_seed(seed)) + 0.1
+        problem = least_squares(importance=importance)
+        u = torch.randn(5, generator=torch.Generator().manual_seed(seed), dtype=DOUBLE)
+        # the expectation over one draw, exactly
+        chances = (importance / importance.sum()).double()
+        rows = torch.arange(64)
+        total = problem.components.weighted(u, rows, chances * 1.0 / (64 * chances))
+        torch.testing.assert_close(total, problem.components.full(u))
+        drawn, weights = problem.sampled(size, torch.Generator().manual_seed(seed))
+        torch.testing.assert_close(weights, 1.0 / (size * 64 * chances[drawn]))
+
+    def test_the_estimators_error_is_within_pages_bound(self):
+        """``E|Ft - F|^2`` after one difference: the variance of a batch of changes, at most ``L^2 |move|^2 / b``."""
+        problem = least_squares()
+        u, v = normal(5), normal(5)
+        exact = problem.components.full(u) - problem.components.full(v)
+        errors = []
+        for seed in range(2000):
+            rows, weights = problem.sampled(8, torch.Generator().manual_seed(seed))
+            change = problem.components.weighted(u, rows, weights) - problem.components.weighted(
+                v, rows, weights
+            )
+            errors.append(float((change - exact).square().sum()))
+        assert np.mean(errors) <= 1.1 * L_AVERAGE**2 * float((u - v).square().sum()) / 8
+
+    @pytest.mark.parametrize("shape", [(4, 4), (3, 7), (7, 3), (1, 5)])
+    def test_rows_and_columns_of_a_game_add_up(self, shape):
+        A = normal(*shape)
+        game = Bilinear(A)
+        u = normal(sum(shape))
+        n = game.count
+        some = game.weighted(u, torch.arange(n), torch.full((n,), 1.0 / n, dtype=DOUBLE))
+        torch.testing.assert_close(some, game.full(u))
+        both = Sum(game, Scaled(0.3, n))
+        torch.testing.assert_close(
+            both.weighted(u, torch.arange(n), torch.full((n,), 1.0 / n, dtype=DOUBLE)), both.full(u)
+        )
+
+    def test_the_estimated_lipschitz_constant_is_near(self):
+        assert estimate_lipschitz(least_squares()) == pytest.approx(
+            1.1 * float(torch.linalg.eigvalsh(X.T @ X / 64)[-1]), rel=0.02
+        )
+        assert L_AVERAGE / 3 < estimate_lipschitz(least_squares(), 1) < 3 * L_AVERAGE
+
+    def test_restarts_are_linear_on_a_strongly_monotone_problem(self):
+        calls = {}
+        for restart in (None, 0.5):
+            stop = Stop(below={"residual": 1e-3}, calls=400_000, steps=None)
+            calls[restart] = solve(least_squares(), VRHalpern(restart=restart), stop=stop).calls
+        assert calls[0.5] < 0.2 * calls[None]
+
+    def test_resuming_gives_the_same_bits(self, tmp_path):
+        game = matrix_game(random_game(9, 9))
+        for name, method in (
+            ("a", VRHalpern(0.05)),
+            ("b", InexactHalpern()),
+            ("c", VRExtragradient()),
+            ("d", PDHG()),
+        ):
+            whole = solve(game, method, stop=Stop(steps=20))
+            solve(game, method, stop=Stop(steps=9), callbacks=[Checkpoint(tmp_path / name)])
+            resumed = solve(game, method, stop=Stop(steps=20), resume=tmp_path / name)
+            assert torch.equal(whole.x, resumed.x), name
+
+
+class TestBadInput:
+    def test_an_operator_that_is_not_monotone_is_told(self):
+        with pytest.warns(NotMonotone, match="not monotone"):
+            MonotoneInclusion(Functions(lambda u, rows: -u.expand(len(rows), -1), 2), torch.zeros(3))
+
+    def test_a_resolvent_that_is_none_is_refused(self):
+        components = Functions(lambda u, rows: u.expand(len(rows), -1), 2)
+        with pytest.raises(InvalidProblem, match="not firmly non-expansive"):
+            MonotoneInclusion(components, torch.zeros(3), lambda v, step: 2.0 * v)
+        with pytest.raises(InvalidProblem, match=r"resolvent gives shape \(2,\)"):
+            MonotoneInclusion(components, torch.zeros(3), lambda v, step: v[:2])
+
+    def test_empty_and_misshapen_input_is_refused(self):
+        with pytest.raises(InvalidProblem, match="count >= 1"):
+            Functions(lambda u, rows: u, 0)
+        with pytest.raises(InvalidProblem, match=r"gives shape \(2,\)"):
+            MonotoneInclusion(Functions(lambda u, rows: u[:2].expand(len(rows), -1), 2), torch.zeros(3))
+        with pytest.raises(InvalidProblem, match="floating-point vector"):
+            MonotoneInclusion(Functions(lambda u, rows: u, 1), torch.zeros(2, 2))
+        with pytest.raises(InvalidProblem, match="2 positive weights"):
+            MonotoneInclusion(
+                Functions(lambda u, rows: u.expand(len(rows), -1), 2),
+                torch.zeros(3),
+                importance=torch.zeros(2),
+            )
+        with pytest.raises(InvalidProblem, match="payoff matrix"):
+            matrix_game(torch.zeros(0, 3))
+        with pytest.raises(NotFinite, match="NaN or infinity"):
+            matrix_game(torch.tensor([[math.nan]]))
+        with pytest.raises(NotFinite, match="not finite at the start"):
+            MonotoneInclusion(
+                Functions(lambda u, rows: (u * math.nan).expand(len(rows), -1), 2), torch.ones(3)
+            )
+        with pytest.raises(InvalidProblem, match=r"c of shape \(2,\)"):
+            linear_program(torch.zeros(3), torch.zeros(1, 2), torch.zeros(1))
+        with pytest.raises(InvalidProblem, match="equally many"):
+            Sum(Scaled(1.0, 2), Scaled(1.0, 3))
+        with pytest.raises(InvalidProblem, match="bilinear games"):
+            solve(least_squares(), PDHG())
+
+    def test_too_small_a_lipschitz_constant_is_caught(self):
+        problem = least_squares(lipschitz=1e-3)
+        message = ""
+        try:
+            status = solve(problem, VRHalpern(), stop=Stop(steps=3000)).status
+        except NotFinite as error:
+            status, message = Status.DIVERGED, str(error)
+        assert status is Status.DIVERGED
+        assert not message or "larger lipschitz" in message
+
+    @pytest.mark.parametrize(
+        ("make", "message"),
+        [
+            (lambda: VRHalpern(step_size=0.0), "step_size > 0"),
+            (lambda: VRHalpern(restart=1.0), "0 < restart < 1"),
+            (lambda: InexactHalpern("newton"), "knows 'extragradient' and 'forb'"),
+            (lambda: InexactHalpern(accuracy=0.0), "accuracy > 0"),
+            (lambda: VRExtragradient(batch=0), "batch >= 1"),
+            (lambda: PDHG(every=0), "every >= 1"),
+            (lambda: least_squares(lipschitz=-1.0), "lipschitz > 0"),
+            (lambda: solve(least_squares(), Extragradient(-1.0)), "step_size > 0"),
+        ],
+    )
+    def test_parameters_out_of_range_are_refused(self, make, message):
+        with pytest.raises(InvalidParameter, match=message):
+            make()
