@@ -125,6 +125,19 @@ class TestSolve:
         assert "written for another problem" in done.stderr
 
 
+def test_an_equilibrium_of_a_game_in_a_file_is_found(tmp_path):
+    (tmp_path / "pay.csv").write_text("2,-1\n-1,1\n")
+    for method in ("pdhg", "extragradient"):
+        words = ["solve", "equilibrium", tmp_path / "pay.csv", "--method", method, "--json"]
+        done = thalweg(*words, "--out", tmp_path / "s.npz")
+        assert done.returncode == 0, done.stderr
+        told = json.loads(done.stdout)
+        assert told["metrics"]["gap"] < 1e-5
+        assert told["x"] == pytest.approx([0.4, 0.6], abs=1e-4)
+        with np.load(tmp_path / "s.npz") as kept:
+            assert kept["y"] == pytest.approx([0.4, 0.6], abs=1e-4)
+
+
 def test_compare_prints_a_table_and_writes_a_page(files):
     page = files[0] / "page.html"
     done = thalweg(

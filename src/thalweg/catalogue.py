@@ -207,6 +207,13 @@ SYSTEMS = (
         "Variance-reduced Halpern iteration for finite-sum monotone inclusions",
         "arXiv 2310.02987, ICLR 2024",
         "equilibrium",
+        (
+            "equilibrium.MonotoneInclusion",
+            "equilibrium.VRHalpern",
+            "equilibrium.InexactHalpern",
+            "equilibrium.matrix_game",
+        ),
+        "variance_reduced_halpern",
     ),
     System(
         "23", "fzoos", "FZooS: federated zeroth-order optimization", "arXiv 2308.04077, 2023", "distributed"

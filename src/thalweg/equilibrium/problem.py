@@ -66,6 +66,7 @@ class MonotoneInclusion(Problem):
     importance: Tensor | None = None
     judge: Callable[[Tensor], dict[str, float]] | None = None
     _chances: Tensor = field(init=False, repr=False, compare=False)
+    _sums: Tensor = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         n = self.components.count
@@ -77,7 +78,9 @@ class MonotoneInclusion(Problem):
         weights = torch.ones(n) if self.importance is None else self.importance
         if weights.shape != (n,) or not bool((weights > 0).all()):
             raise InvalidProblem(f"MonotoneInclusion needs importance to be {n} positive weights.")
-        object.__setattr__(self, "_chances", (weights / weights.sum()).to(self.start))
+        chances = (weights / weights.sum()).to(self.start)
+        object.__setattr__(self, "_chances", chances)
+        object.__setattr__(self, "_sums", chances.cumsum(0))
         value = self.components.full(self.start)
         if value.shape != self.start.shape:
             raise InvalidProblem(
@@ -122,7 +125,11 @@ class MonotoneInclusion(Problem):
 
     def sampled(self, size: int, random: torch.Generator) -> tuple[Tensor, Tensor]:
         """Rows of components drawn by importance, and the weights that make their weighted sum unbiased for F."""
-        rows = torch.multinomial(self._chances, size, replacement=True, generator=random)
+        if self.importance is None:
+            rows = torch.randint(self.count, (size,), generator=random)
+            return rows, torch.full((size,), 1.0 / size, dtype=self.start.dtype)
+        drawn = torch.rand(size, generator=random, dtype=self._sums.dtype)
+        rows = torch.searchsorted(self._sums, drawn).clamp_max(self.count - 1)
         return rows, 1.0 / (size * self.count * self._chances[rows])
 
     def natural_residual(self, u: Tensor, value: Tensor | None = None) -> float:
