@@ -50,72 +50,89 @@ def cvxpy_layer(
     tensor([[ 0.5000, -0.5000],
             [-0.5000,  0.5000]], dtype=torch.float64)
     """
-    try:
-        import cvxpy as cp
-    except ImportError:
-        raise MissingExtra("cvxpy", "cvxpy") from None
-    _check(problem, parameters, variables)
-    for parameter in parameters:  # cvxpy wants values to bring the problem into its form
-        if parameter.value is None:
-            parameter.value = parameter.project(np.ones(parameter.shape))
-    data, chain, _ = problem.get_problem_data(cp.CLARABEL, solver_opts={"use_quad_obj": False})
-    form = data["param_prob"]
-    dims = data["dims"]
-    if dims.exp or dims.p3d or getattr(dims, "pnd", None):
-        raise InvalidProblem(
-            "cvxpy_layer takes linear, second-order and semidefinite cones, no exponential or power."
-        )
-    m, n = data["A"].shape
-    matrix, cost = _Affine(form.reduced_A.matrix_data), _Affine(form.q)
-    columns = [form.param_id_to_col[p.id] for p in parameters]
+    conic = _ConicForm(problem, parameters, variables)
 
-    def conic(values: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """``A, b, c`` of ``min c'x, A x + s = b, s in K``."""
+    @custom_root(conic.residual, solve=solve if solve is not None else LinearSolver("dense"))
+    def solution(_: Any, A: Tensor, b: Tensor, c: Tensor) -> Any:
+        return _refined(conic.residual, conic.solved(A, b, c), (A, b, c))
+
+    def layer(*values: Tensor) -> Any:
+        x, _ = solution(None, *conic.data(values))
+        solutions = tuple(conic.variable(x, v) for v in variables)
+        return solutions[0] if len(solutions) == 1 else solutions
+
+    return layer
+
+
+class _ConicForm:
+    """``min c'x, A x + s = b, s in K`` with A, b and c affine in the parameters."""
+
+    def __init__(self, problem: Any, parameters: Sequence[Any], variables: Sequence[Any]) -> None:
+        try:
+            import cvxpy as cp
+        except ImportError:
+            raise MissingExtra("cvxpy", "cvxpy") from None
+        _check(problem, parameters, variables)
+        for parameter in parameters:  # cvxpy wants values to bring the problem into its form
+            if parameter.value is None:
+                parameter.value = parameter.project(np.ones(parameter.shape))
+        self.given, self.chain, _ = problem.get_problem_data(cp.CLARABEL, solver_opts={"use_quad_obj": False})
+        self.form, self.dims, self.parameters = self.given["param_prob"], self.given["dims"], parameters
+        if self.dims.exp or self.dims.p3d or getattr(self.dims, "pnd", None):
+            raise InvalidProblem(
+                "cvxpy_layer takes linear, second-order and semidefinite cones, no exponential or power."
+            )
+        self.m, self.n = self.given["A"].shape
+        self.matrix, self.cost = _Affine(self.form.reduced_A.matrix_data), _Affine(self.form.q)
+        self.order = np.argsort([self.form.param_id_to_col[p.id] for p in parameters])
+
+    def data(self, values: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """``A, b, c`` at the parameters' values."""
+        if len(values) != len(self.parameters):
+            raise InvalidProblem(
+                f"The layer has {len(self.parameters)} parameters; got {len(values)} values."
+            )
         parts = []
-        for value, parameter in zip(values, parameters, strict=True):
+        for value, parameter in zip(values, self.parameters, strict=True):
             if tuple(value.shape) != parameter.shape:
                 raise InvalidProblem(
                     f"Parameter {parameter.name()} has shape {parameter.shape}; got {tuple(value.shape)}."
                 )
-            parts.append(
-                value.permute(*range(value.ndim - 1, -1, -1)).reshape(-1)
-            )  # by columns, as cvxpy has it
-        order = np.argsort(columns)
-        flat = torch.cat([*(parts[i] for i in order), values[0].new_ones(1)])
-        both = matrix(flat).reshape(n + 1, m).T
-        return -both[:, :n], both[:, n], cost(flat)[:n]
+            parts.append(_reversed(value).reshape(-1))  # by columns, as cvxpy has it
+        flat = torch.cat([*(parts[i] for i in self.order), values[0].new_ones(1)])
+        both = self.matrix(flat).reshape(self.n + 1, self.m).T
+        return -both[:, : self.n], both[:, self.n], self.cost(flat)[: self.n]
 
-    def project_dual(v: Tensor) -> Tensor:
-        return _project_dual(v, dims)
-
-    def residual(x: Any, A: Tensor, b: Tensor, c: Tensor) -> Any:
+    def residual(self, x: Any, A: Tensor, b: Tensor, c: Tensor) -> Any:
+        """Optimality in ``u = x`` and ``v = y - s``."""
         u, v = x
-        y = project_dual(v)
+        y = _project_dual(v, self.dims)
         return A.T @ y + c, b - A @ u + v - y
 
-    @custom_root(residual, solve=solve if solve is not None else LinearSolver("dense"))
-    def solution(_: Any, A: Tensor, b: Tensor, c: Tensor) -> Any:
+    def solved(self, A: Tensor, b: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        """Clarabel's u and v."""
         numbers = {"A": csc_array(A.cpu().double().numpy()), "b": b.cpu().double().numpy()}
         numbers["c"] = c.cpu().double().numpy()
-        found = chain.solver.solve_via_data({**data, **numbers}, False, False, TOLERANCES)
-        status = str(found.status)
-        if "Solved" not in status:
+        found = self.chain.solver.solve_via_data({**self.given, **numbers}, False, False, TOLERANCES)
+        if "Solved" not in str(found.status):
             raise InvalidProblem(
-                f"cvxpy_layer: Clarabel says {status}: the problem may be infeasible or unbounded."
+                f"cvxpy_layer: Clarabel says {found.status}: the problem may be infeasible or unbounded."
             )
         x, z, s = (
             torch.tensor(np.asarray(v), dtype=c.dtype, device=c.device) for v in (found.x, found.z, found.s)
         )
-        return _refined(residual, (x, z - s), (A, b, c))
+        return x, z - s
 
-    def layer(*values: Tensor) -> Any:
-        if len(values) != len(parameters):
-            raise InvalidProblem(f"The layer has {len(parameters)} parameters; got {len(values)} values.")
-        x, _ = solution(None, *conic(values))
-        solutions = tuple(_taken(x, form.var_id_to_col[v.id], v.shape) for v in variables)
-        return solutions[0] if len(solutions) == 1 else solutions
+    def variable(self, x: Tensor, variable: Any) -> Tensor:
+        """A variable's part of x, in its shape."""
+        start = self.form.var_id_to_col[variable.id]
+        part = x[start : start + int(np.prod(variable.shape))]
+        return _reversed(part.reshape(tuple(reversed(variable.shape))))
 
-    return layer
+
+def _reversed(t: Tensor) -> Tensor:
+    """The axes the other way round."""
+    return t.permute(*range(t.ndim - 1, -1, -1))
 
 
 def _refined(residual: Callable[..., Any], point: Any, theta: Sequence[Tensor]) -> Any:
@@ -208,9 +225,3 @@ def _semidefinite(v: Tensor, side: int) -> Tensor:
     upper = v.new_zeros(side, side).index_put((rows, columns), v * scale)
     X = psd_cone(upper + upper.triu(1).T)
     return X[rows, columns] / scale
-
-
-def _taken(x: Tensor, start: int, shape: tuple[int, ...]) -> Tensor:
-    size = int(np.prod(shape))
-    part = x[start : start + size].reshape(tuple(reversed(shape)))
-    return part.permute(*range(len(shape) - 1, -1, -1))
