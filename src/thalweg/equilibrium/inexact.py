@@ -25,7 +25,7 @@ class InexactHalpern(InclusionMethod):
             length. Both with a loopless anchor (Alacaoglu and Malitsky, 2022, algorithms 1 and 4).
         batch: components sampled; by default the root of n.
         eta: of the resolvent; by default ``n tau / batch``, the paper's ``sqrt(n)/L`` for batches of one.
-        accuracy: c, as a share of the first move.
+        accuracy: c, as a share of the first move; the bound is loose by about n over the batch, and so is the default.
         restart: as for `VRHalpern`.
 
     The metrics of a step are ``residual``, ``|u - J(u - F(u), 1)|`` at the answer, and ``inner``, the inner steps.
@@ -44,7 +44,7 @@ class InexactHalpern(InclusionMethod):
     inner: Literal["extragradient", "forb"] = "extragradient"
     batch: int | None = None
     eta: float | None = None
-    accuracy: float = 2.0
+    accuracy: float = 100.0
     restart: float | None = None
 
     def __post_init__(self) -> None:

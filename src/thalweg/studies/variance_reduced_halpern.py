@@ -48,11 +48,11 @@ def run(scale: Scale = "quick", tell: Tell = lambda share, what: None) -> Eviden
     tell(0.2, "matrix games of growing size")
     sides = {"smoke": (10, 20), "quick": (50, 100, 200, 400), "paper": (100, 200, 400, 800, 1600)}[scale]
     games = {n: _growing(random_game(n, n), seeds) for n in sides}
-    flat = {n: _growing(nemirovski(n), seeds) for n in sides}
+    flat = {n: _growing(nemirovski(n), seeds) for n in ((40, 80, 160) if scale == "quick" else sides)}
     tell(0.5, "last iterates")
     last = _last_iterates({"smoke": 40}.get(scale, 1000))
     tell(0.6, "three games, robust regression")
-    side, passes = {"smoke": (10, 200), "quick": (100, 4000), "paper": (1000, 20_000)}[scale]
+    side, passes = {"smoke": (10, 200), "quick": (100, 1500), "paper": (1000, 20_000)}[scale]
     problems = {
         "random game": matrix_game(random_game(side, side)),
         "policeman and burglar": matrix_game(policeman_and_burglar(side)),
