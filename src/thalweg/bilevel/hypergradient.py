@@ -100,9 +100,8 @@ class ConjugateGradient:
     ) -> tuple[Tensor, int]:
         """See `Inverse`."""
         product = _watched(curvature())
-        linear = LinearSolver("cg", self.tolerance, self.iterations + 1, self.ridge)
-        found = linear(product, b)
-        return found.x, found.products + 1
+        found = LinearSolver("cg", self.tolerance, self.iterations, self.ridge)(product, b)
+        return found.x, found.products
 
 
 @dataclass(frozen=True)
