@@ -231,9 +231,8 @@ def explicit_hypergradient(problem: Bilevel, x: Tensor, y: Tensor, step: float =
 
     upper_x, upper_y = problem.gradients("upper", x, y, problem.batch("upper", None))
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", SolveInaccurate
-        )  # a singular system is expected, its least-norm solution meant
+        # a singular system is expected, and its least-norm solution meant
+        warnings.simplefilter("ignore", SolveInaccurate)
         (through_y,) = root_vjp(
             condition, y.detach(), (x.detach(),), upper_y, solve=LinearSolver("dense", tolerance=1e-8)
         )
