@@ -7,11 +7,18 @@ import socket
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import settings
 
 # Compilation of Numba kernels can fall into any example; time is not what these tests are about.
 settings.register_profile("thalweg", deadline=None, max_examples=40, derandomize=True)
 settings.load_profile("thalweg")
+
+
+@pytest.fixture(autouse=True)
+def torch_seed():
+    """Tests that draw from torch's global stream see the same numbers each time, whatever ran before."""
+    torch.manual_seed(0)
 
 
 @pytest.fixture

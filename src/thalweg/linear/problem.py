@@ -21,8 +21,8 @@ class LinearSystem(Problem):
     """``A x = b`` with A of shape (n, n) and b of shape (n,), real, float64.
 
     Args:
-        A: a dense array, a SciPy sparse matrix, a `FivePointStencil`, or a `LinearOperator`. Dense and sparse
-            matrices are kept as CSR; their arrays are shared where the format allows it.
+        A: a dense array, a SciPy sparse matrix, a `FivePointStencil`, a `PoissonGrid`, or a `LinearOperator`. Dense
+            and sparse matrices are kept as CSR; their arrays are shared where the format allows it.
         b: right-hand side.
         x0: where iterations start; zeros by default.
 
@@ -85,15 +85,17 @@ class LinearSystem(Problem):
         """A fresh copy of the starting point."""
         return np.zeros(self.n) if self.x0 is None else self.x0.copy()
 
-    def metrics(self, x: NDArray[np.float64]) -> dict[str, float]:
+    def metrics(self, x: Any) -> dict[str, float]:
         """``{"residual": |b - A x| / |b|}``."""
+        if not isinstance(x, np.ndarray):
+            x = x.cpu().numpy()  # a tensor, from a method that runs on another device
         return {"residual": float(np.linalg.norm(self.b - self.A @ x)) / self.scale}
 
     def recommended(self) -> Any:
         """SSOR-preconditioned CG where A is symmetric with a positive diagonal, GMRES otherwise."""
         from thalweg.linear.krylov import GMRES, SSORCG, ConjugateGradient
 
-        if isinstance(self.A, FivePointStencil):
+        if hasattr(self.A, "to_csr"):
             return ConjugateGradient()
         if not sp.issparse(self.A):
             return GMRES()
@@ -158,8 +160,8 @@ class LinearSystem(Problem):
 
     @cached_property
     def asymmetry(self) -> float:
-        """``max |A - A'| / max |A|``; zero for a symmetric matrix, and for a stencil."""
-        if isinstance(self.A, FivePointStencil):
+        """``max |A - A'| / max |A|``; zero for a symmetric matrix, for a stencil and for a grid."""
+        if hasattr(self.A, "to_csr"):
             return 0.0
         largest = float(np.abs(self.csr.data).max(initial=0.0)) or 1.0
         if self.mirror is not None:
@@ -168,7 +170,8 @@ class LinearSystem(Problem):
 
     def require_positive_diagonal(self, method: str) -> None:
         """Refuse a matrix that cannot be positive definite; ``method`` names who needs it."""
-        values = self.diagonal[0] if sp.issparse(self.A) else np.array([self.A.center])
+        stencil = isinstance(self.A, FivePointStencil)
+        values = np.array([self.A.center]) if stencil else self.diagonal[0]
         negative = np.flatnonzero(values < 0)
         if negative.size:
             raise InvalidProblem(

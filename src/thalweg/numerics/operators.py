@@ -25,7 +25,7 @@ def as_csr(matrix: Any, name: str = "A") -> sp.csr_array:
         InvalidProblem: when it is not two-dimensional, is empty, or holds complex numbers.
         NotFinite: when it holds NaN or infinity.
     """
-    if isinstance(matrix, FivePointStencil):
+    if hasattr(matrix, "to_csr"):
         return matrix.to_csr()
     if isinstance(matrix, LinearOperator):
         raise InvalidProblem(
