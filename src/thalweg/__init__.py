@@ -9,7 +9,18 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from thalweg import bilevel, blackbox, core, datasets, equilibrium, linear, numerics, online, training
+    from thalweg import (
+        bilevel,
+        blackbox,
+        convex,
+        core,
+        datasets,
+        equilibrium,
+        linear,
+        numerics,
+        online,
+        training,
+    )
     from thalweg.core import Checkpoint, Method, Problem, Progress, Result, Status, Stop, TensorBoard, solve
     from thalweg.workbench import compare
 
@@ -19,6 +30,7 @@ _CORE = ("Checkpoint", "Method", "Problem", "Progress", "Result", "Status", "Sto
 _SUBPACKAGES = (
     "bilevel",
     "blackbox",
+    "convex",
     "core",
     "datasets",
     "equilibrium",
@@ -40,6 +52,7 @@ __all__ = [
     "bilevel",
     "blackbox",
     "compare",
+    "convex",
     "core",
     "datasets",
     "equilibrium",

@@ -110,7 +110,9 @@ class FivePointStencil(LinearOperator):
         """The same operator as a CSR array of shape (n, n)."""
         line, column = (sp.eye_array(n, k=1) + sp.eye_array(n, k=-1) for n in (self.columns, self.rows))
         neighbours = sp.kron(sp.eye_array(self.rows), line) + sp.kron(column, sp.eye_array(self.columns))
-        return as_csr(self.center * sp.eye_array(self.shape[0]) + self.neighbour * neighbours)
+        csr = as_csr(self.center * sp.eye_array(self.shape[0]) + self.neighbour * neighbours)
+        csr.eliminate_zeros()  # kron fills small blocks with stored zeros
+        return csr
 
     def shifted(self, offset: float) -> FivePointStencil:
         """``A + offset I``."""

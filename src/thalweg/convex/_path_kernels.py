@@ -1,0 +1,111 @@
+"""Numba loops of sparse linear models: sweeps over a working set of columns, dense or sparse.
+
+A matrix is three arrays: columns one after another, and CSC's row indices and pointers; a dense one has no pointers.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+_FAST = {"contract", "reassoc", "nsz", "arcp"}
+
+
+@njit(cache=True, fastmath=_FAST, inline="always")
+def column_dot(data, indices, indptr, j, v):
+    """``X_j . v``."""
+    total = 0.0
+    if len(indptr) == 0:
+        n = len(v)
+        column = data[j * n : (j + 1) * n]
+        for i in range(n):
+            total += column[i] * v[i]
+    else:
+        for e in range(indptr[j], indptr[j + 1]):
+            total += data[e] * v[indices[e]]
+    return total
+
+
+@njit(cache=True, fastmath=_FAST, inline="always")
+def column_add(data, indices, indptr, j, step, h, v):
+    """``v += step h * X_j``; an empty h stands for ones."""
+    if len(indptr) == 0:
+        n = len(v)
+        column = data[j * n : (j + 1) * n]
+        if len(h) == 0:
+            for i in range(n):
+                v[i] += step * column[i]
+        else:
+            for i in range(n):
+                v[i] += step * h[i] * column[i]
+    elif len(h) == 0:
+        for e in range(indptr[j], indptr[j + 1]):
+            v[indices[e]] += step * data[e]
+    else:
+        for e in range(indptr[j], indptr[j + 1]):
+            v[indices[e]] += step * h[indices[e]] * data[e]
+
+
+@njit(cache=True, fastmath=_FAST)
+def correlations(data, indices, indptr, columns, v, out):
+    """``out[k] = X_columns[k] . v``."""
+    for k in range(len(columns)):
+        out[k] = column_dot(data, indices, indptr, columns[k], v)
+
+
+@njit(cache=True, fastmath=_FAST)
+def curvatures(data, indices, indptr, columns, h, rows, out):
+    """``out[k] = sum_i h_i X_ik^2``; an empty h stands for ones."""
+    for k in range(len(columns)):
+        j, total = columns[k], 0.0
+        start = j * rows if len(indptr) == 0 else indptr[j]
+        stop = start + rows if len(indptr) == 0 else indptr[j + 1]
+        for e in range(start, stop):
+            i = e - start if len(indptr) == 0 else indices[e]
+            total += data[e] * data[e] * (h[i] if len(h) else 1.0)
+        out[k] = total
+
+
+@njit(cache=True)
+def sweep(data, indices, indptr, h, curvature, w, v, columns, l1, l2, intercept, h_sum):
+    """One round of coordinate steps on ``sum_i h_i (z_i - t_i)^2/2 + l1 |w|_1 + l2/2 |w|^2``, ``v = h (z - t)``.
+
+    Intercept first (where ``h_sum > 0``). Returns the intercept and the largest violation met.
+    """
+    worst = 0.0
+    if h_sum > 0.0:
+        total = v.sum()
+        step = -total / h_sum
+        intercept += step
+        if len(h) == 0:
+            for i in range(len(v)):
+                v[i] += step
+        else:
+            for i in range(len(v)):
+                v[i] += step * h[i]
+        worst = abs(total)
+    for k in range(len(columns)):
+        j = columns[k]
+        L = curvature[k] + l2
+        if L == 0.0:
+            continue
+        old = w[j]
+        g = column_dot(data, indices, indptr, j, v) + l2 * old
+        u = old - g / L
+        t = l1 / L
+        new = u - t if u > t else (u + t if u < -t else 0.0)
+        if new != old:
+            w[j] = new
+            column_add(data, indices, indptr, j, new - old, h, v)
+            worst = max(worst, abs(new - old) * L)
+    return intercept, worst
+
+
+@njit(cache=True)
+def predict(data, indices, indptr, w, columns, intercept, z):
+    """``z = X_columns w_columns + intercept``."""
+    z[:] = intercept
+    nothing = np.empty(0)
+    for j in columns:
+        if w[j] != 0.0:
+            column_add(data, indices, indptr, j, w[j], nothing, z)

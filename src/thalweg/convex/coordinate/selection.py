@@ -1,0 +1,196 @@
+"""Which block next: in turn, at random, or the one that promises most.
+
+Nutini, Laradji and Schmidt (2022), sections 2.2, 3 and 5.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.linalg import cho_factor, cho_solve
+
+from thalweg.convex.losses import Index, Vector
+from thalweg.convex.problem import Penalized
+
+if TYPE_CHECKING:
+    from thalweg.convex.coordinate.solver import BlockState
+
+
+class Selection(ABC):
+    """Base: picks one of several blocks, or a number of coordinates."""
+
+    @abstractmethod
+    def block(self, problem: Penalized, state: BlockState, blocks: Sequence[Index]) -> int:
+        """Number of the block to take."""
+
+    @abstractmethod
+    def order(self, problem: Penalized, state: BlockState) -> Index:
+        """All coordinates, the most wanted first."""
+
+    def coordinates(self, problem: Penalized, state: BlockState, size: int) -> Index:
+        """The ``size`` most wanted coordinates."""
+        return self.order(problem, state)[:size]
+
+
+@dataclass(frozen=True)
+class Cyclic(Selection):
+    """One after another."""
+
+    def block(self, problem: Penalized, state: BlockState, blocks: Sequence[Index]) -> int:
+        return state.t % len(blocks)
+
+    def order(self, problem: Penalized, state: BlockState) -> Index:
+        return np.roll(np.arange(problem.loss.n), -state.used)
+
+
+@dataclass(frozen=True)
+class Random(Selection):
+    """Each with the same probability."""
+
+    def block(self, problem: Penalized, state: BlockState, blocks: Sequence[Index]) -> int:
+        return int(state.stream.integers(len(blocks)))
+
+    def order(self, problem: Penalized, state: BlockState) -> Index:
+        return state.stream.permutation(problem.loss.n)
+
+
+@dataclass(frozen=True)
+class LipschitzSampling(Selection):
+    """Probabilities proportional to the blocks' Lipschitz constants (Nesterov, 2012)."""
+
+    def block(self, problem: Penalized, state: BlockState, blocks: Sequence[Index]) -> int:
+        constants = np.array([state.constant(problem, block) for block in blocks])
+        return int(state.stream.choice(len(blocks), p=constants / constants.sum()))
+
+    def order(self, problem: Penalized, state: BlockState) -> Index:
+        # Gumbel's trick: sampling without replacement, proportional to the constants
+        noise = state.stream.gumbel(size=problem.loss.n)
+        return np.argsort(-(np.log(problem.loss.lipschitz) + noise))
+
+
+class Greedy(Selection):
+    """Base of the Gauss-Southwell rules: a score for each coordinate; a block's score is the sum, unless a rule has
+    its own."""
+
+    @abstractmethod
+    def scores(self, problem: Penalized, x: Vector, g: Vector) -> Vector:
+        """The promise of each coordinate, shape (n,), >= 0."""
+
+    def block_scores(self, problem: Penalized, state: BlockState, blocks: Sequence[Index]) -> Vector:
+        """The promise of each block."""
+        scores = self.scores(problem, state.x, state.g)
+        return np.array([scores[block].sum() for block in blocks])
+
+    def block(self, problem: Penalized, state: BlockState, blocks: Sequence[Index]) -> int:
+        return int(np.argmax(self.block_scores(problem, state, blocks)))
+
+    def order(self, problem: Penalized, state: BlockState) -> Index:
+        return np.argsort(-self.scores(problem, state.x, state.g), kind="stable")
+
+    def coordinates(self, problem: Penalized, state: BlockState, size: int) -> Index:
+        scores = self.scores(problem, state.x, state.g)
+        if size == 1:
+            return np.array([int(np.argmax(scores))])
+        if size == len(scores):
+            return np.arange(size)
+        return np.argpartition(-scores, size)[:size]
+
+
+@dataclass(frozen=True)
+class GS(Greedy):
+    """Gauss-Southwell: the largest gradient; with a penalty the largest subgradient of least norm (GS-s)."""
+
+    def scores(self, problem: Penalized, x: Vector, g: Vector) -> Vector:
+        return problem.slopes(x, g) ** 2
+
+
+@dataclass(frozen=True)
+class GSL(Greedy):
+    """``|g_b|^2 / L_b``: counts the Lipschitz constant of the block; for variable blocks, of each coordinate."""
+
+    def scores(self, problem: Penalized, x: Vector, g: Vector) -> Vector:
+        return problem.slopes(x, g) ** 2 / problem.loss.lipschitz
+
+    def block_scores(self, problem: Penalized, state: BlockState, blocks: Sequence[Index]) -> Vector:
+        squares = problem.slopes(state.x, state.g) ** 2
+        return np.array([squares[b].sum() / state.constant(problem, b) for b in blocks])
+
+
+@dataclass(frozen=True)
+class GSD(Greedy):
+    """``sum g_i^2 / D_i`` with the diagonal bound D_i = (block size) L_i, which holds for every block (section 3.3)."""
+
+    def scores(self, problem: Penalized, x: Vector, g: Vector) -> Vector:
+        return problem.slopes(x, g) ** 2 / problem.loss.lipschitz
+
+    def block_scores(self, problem: Penalized, state: BlockState, blocks: Sequence[Index]) -> Vector:
+        scores = self.scores(problem, state.x, state.g)
+        return np.array([scores[b].sum() / len(b) for b in blocks])
+
+
+@dataclass(frozen=True)
+class GSDHB(Greedy):
+    """``sum g_i^2 / H_ii`` with the diagonal of the Hessian's bound: GSQ without what lies off the diagonal."""
+
+    def scores(self, problem: Penalized, x: Vector, g: Vector) -> Vector:
+        return problem.slopes(x, g) ** 2 / problem.loss.lipschitz
+
+
+@dataclass(frozen=True)
+class GSQ(Greedy):
+    """``g_b' H_b^-1 g_b`` with the bound matrix H_b: the decrease that `BoundStep` is sure of.
+
+    Variable blocks are a combinatorial choice; they are grown one coordinate at a time, by the gradient that would be
+    left after the matrix step on those before (orthogonal matching pursuit).
+    """
+
+    def scores(self, problem: Penalized, x: Vector, g: Vector) -> Vector:
+        return problem.slopes(x, g) ** 2 / problem.loss.lipschitz
+
+    def block_scores(self, problem: Penalized, state: BlockState, blocks: Sequence[Index]) -> Vector:
+        slopes = problem.slopes(state.x, state.g)
+        found = np.empty(len(blocks))
+        for k, b in enumerate(blocks):
+            found[k] = slopes[b] @ cho_solve(state.factor(problem, b), slopes[b])
+        return found
+
+    def coordinates(self, problem: Penalized, state: BlockState, size: int) -> Index:
+        slopes, lipschitz = problem.slopes(state.x, state.g), problem.loss.lipschitz
+        block = [int(np.argmax(slopes**2 / lipschitz))]
+        columns = np.empty((len(slopes), size))
+        for k in range(1, size + 1):
+            columns[:, k - 1] = problem.loss.bound_columns(np.array(block[-1:]))[:, 0]
+            if k == size:
+                break
+            H = columns[block, :k] + 1e-12 * np.diag(lipschitz[block])
+            left = slopes - columns[:, :k] @ cho_solve(cho_factor(H), slopes[block])
+            promise = left**2 / lipschitz
+            promise[block] = -1.0
+            block.append(int(np.argmax(promise)))
+        return np.array(block)
+
+
+@dataclass(frozen=True)
+class GSR(Greedy):
+    """The longest proximal step (GS-r), scaled by the root of L_i; for smooth problems the same as `GSL`."""
+
+    def scores(self, problem: Penalized, x: Vector, g: Vector) -> Vector:
+        step = 1.0 / problem.loss.lipschitz
+        return (problem.prox(x - step * g, step) - x) ** 2 / step
+
+
+@dataclass(frozen=True)
+class GSProgress(Greedy):
+    """The largest decrease of the coordinate's proximal model (GS-q with L_i): never misled by a step that a kink or a
+    bound cuts short."""
+
+    def scores(self, problem: Penalized, x: Vector, g: Vector) -> Vector:
+        step = 1.0 / problem.loss.lipschitz
+        new = problem.prox(x - step * g, step)
+        d = new - x
+        change = g * d + 0.5 * d**2 / step + problem.weight * (np.abs(new) - np.abs(x))
+        return np.maximum(-2.0 * change, 0.0)

@@ -1,0 +1,237 @@
+"""Sparse linear models against scikit-learn, their duality gaps, paths, and scikit-learn's contract."""
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn import linear_model
+from sklearn.datasets import load_breast_cancer, load_digits, load_iris, make_moons
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from thalweg.convex import ElasticNet, LabelPropagation, Lasso, LogisticRegression, lasso_path
+from thalweg.convex.working_set import Columns, LogLoss, Squares, fit_penalized
+from thalweg.core import InvalidParameter, InvalidProblem
+
+
+@parametrize_with_checks(
+    [Lasso(), ElasticNet(), LogisticRegression(), LogisticRegression(l1_ratio=1.0), LabelPropagation()]
+)
+def test_scikit_learns_contract(estimator, check):
+    check(estimator)
+
+
+def regression(seed=0, samples=60, features=100, kind="dense"):
+    rng = np.random.default_rng(seed)
+    X = rng.standard_normal((samples, features))
+    if kind == "sparse":
+        X = sp.random_array(
+            (samples, features), density=0.2, rng=rng, data_sampler=rng.standard_normal, format="csr"
+        )
+    w = np.zeros(features)
+    w[:5] = rng.standard_normal(5) * 3
+    return X, X @ w + 0.2 * rng.standard_normal(samples) + 1.5
+
+
+@pytest.mark.parametrize("kind", ["dense", "sparse"])
+@pytest.mark.parametrize("intercept", [True, False])
+class TestRegression:
+    def objective(self, model, X, y, alpha, ratio):
+        r = y - model.predict(X)
+        w = model.coef_
+        return r @ r / (2 * len(y)) + alpha * (ratio * np.abs(w).sum() + 0.5 * (1 - ratio) * w @ w)
+
+    @pytest.mark.parametrize("share", [0.5, 0.05])
+    def test_the_lasso_is_scikit_learns(self, kind, intercept, share):
+        X, y = regression(kind=kind)
+        alpha = share * np.abs(X.T @ (y - intercept * y.mean())).max() / len(y)
+        ours = Lasso(alpha, fit_intercept=intercept, tol=1e-13, max_iter=1000).fit(X, y)
+        theirs = linear_model.Lasso(alpha, fit_intercept=intercept, tol=1e-13, max_iter=1_000_000).fit(X, y)
+        a, b = (self.objective(m, X, y, alpha, 1.0) for m in (ours, theirs))
+        assert abs(a - b) <= 1e-10 * (1 + b)
+        np.testing.assert_allclose(ours.predict(X), theirs.predict(X), atol=1e-5)
+
+    @pytest.mark.parametrize("ratio", [0.0, 0.3, 0.9])
+    def test_the_elastic_net_is_scikit_learns(self, kind, intercept, ratio):
+        X, y = regression(kind=kind, samples=80, features=40)
+        ours = ElasticNet(0.1, l1_ratio=ratio, fit_intercept=intercept, tol=1e-12, max_iter=1000).fit(X, y)
+        if ratio == 0.0:
+            theirs = linear_model.Ridge(0.1 * len(y), fit_intercept=intercept, tol=1e-12).fit(X, y)
+        else:
+            options = {"fit_intercept": intercept, "tol": 1e-13, "max_iter": 1_000_000}
+            theirs = linear_model.ElasticNet(0.1, l1_ratio=ratio, **options).fit(X, y)
+        a, b = (self.objective(m, X, y, 0.1, ratio) for m in (ours, theirs))
+        assert abs(a - b) <= 1e-8 * (1 + b)
+
+    def test_the_gap_bounds_the_distance_from_the_minimum(self, kind, intercept):
+        X, y = regression(kind=kind)
+        best = Lasso(0.1, fit_intercept=intercept, tol=1e-14, max_iter=1000).fit(X, y)
+        for tol in (1e-2, 1e-4):
+            rough = Lasso(0.1, fit_intercept=intercept, tol=tol).fit(X, y)
+            a, b = (self.objective(m, X, y, 0.1, 1.0) for m in (rough, best))
+            scale = np.square(y - intercept * y.mean()).sum() / (2 * len(y))
+            assert a - b <= rough.dual_gap_ + 1e-12 <= tol * scale + 2e-12
+
+
+class TestScreening:
+    @given(st.integers(0, 10_000), st.floats(0.05, 0.9))
+    def test_screened_columns_are_zero_in_the_solution(self, seed, share):
+        X, y = regression(seed, 30, 60)
+        l1 = share * np.abs(X.T @ y).max()
+        fit = fit_penalized(Columns(X), Squares(y), l1, tol=1e-4)
+        exact = (
+            linear_model.Lasso(l1 / 30, fit_intercept=False, tol=1e-14, max_iter=1_000_000).fit(X, y).coef_
+        )
+        r = y - X @ exact
+        active = np.abs(X.T @ r) > l1 * (1 - 1e-6)
+        assert fit.converged
+        assert fit.screened <= 60 - active.sum()
+
+    def test_a_hard_problem_screens_most_columns(self):
+        X, y = regression(1, 100, 2000)
+        l1 = 0.02 * np.abs(X.T @ y).max()
+        assert fit_penalized(Columns(X), Squares(y), l1, tol=1e-10).screened > 1000
+
+    def test_above_the_critical_strength_nothing_is_left(self):
+        X, y = regression()
+        l1 = 1.001 * np.abs(X.T @ y).max()
+        fit = fit_penalized(Columns(X), Squares(y), l1)
+        assert fit.converged
+        assert not fit.w.any()
+
+
+class TestPath:
+    def test_solutions_are_scikit_learns_along_the_path(self):
+        X, y = regression()
+        alphas, coefs, gaps = lasso_path(X, y, alphas=20, eps=1e-2, tol=1e-11)
+        theirs = linear_model.lasso_path(X, y, alphas=alphas, tol=1e-12, max_iter=1_000_000)[1]
+        assert (gaps <= 1e-11 * (y @ y) / (2 * len(y)) + 1e-15).all()
+        assert not coefs[:, 0].any()
+        for alpha, a, b in zip(alphas, coefs.T, theirs.T):
+            values = [np.square(y - X @ w).sum() / (2 * len(y)) + alpha * np.abs(w).sum() for w in (a, b)]
+            assert abs(values[0] - values[1]) <= 1e-8
+
+    def test_bad_ratios_are_refused(self):
+        with pytest.raises(InvalidParameter, match="l1_ratio"):
+            lasso_path(np.eye(3), np.ones(3), l1_ratio=0.0)
+
+
+class TestLogistic:
+    @pytest.fixture
+    def cancer(self):
+        X, y = load_breast_cancer(return_X_y=True)
+        return StandardScaler().fit_transform(X), y
+
+    def objective(self, model, X, y, C, ratio):
+        signs = np.where(y == model.classes_[1], 1.0, -1.0)
+        w = model.coef_.ravel()
+        loss = np.logaddexp(0, -signs * model.decision_function(X)).sum()
+        return C * loss + ratio * np.abs(w).sum() + 0.5 * (1 - ratio) * w @ w
+
+    @pytest.mark.parametrize("sparse", [False, True])
+    def test_l1_is_liblinears(self, cancer, sparse):
+        X, y = cancer
+        data = sp.csr_array(X) if sparse else X
+        ours = LogisticRegression(0.1, l1_ratio=1.0, fit_intercept=False, tol=1e-12).fit(data, y)
+        theirs = linear_model.LogisticRegression(
+            C=0.1, l1_ratio=1.0, solver="liblinear", fit_intercept=False, tol=1e-10, max_iter=100_000
+        ).fit(X, y)
+        a, b = (self.objective(m, X, y, 0.1, 1.0) for m in (ours, theirs))
+        assert a <= b + 1e-8 * b
+
+    @pytest.mark.parametrize("ratio", [0.0, 0.5])
+    def test_ridge_and_elastic_net_reach_the_minimum(self, cancer, ratio):
+        X, y = cancer
+        ours = LogisticRegression(0.5, l1_ratio=ratio, tol=1e-11).fit(X, y)
+        theirs = linear_model.LogisticRegression(
+            C=0.5, l1_ratio=ratio, solver="saga" if ratio else "newton-cholesky", tol=1e-10, max_iter=20_000
+        ).fit(X, y)
+        a, b = (self.objective(m, X, y, 0.5, ratio) for m in (ours, theirs))
+        assert a <= b + 1e-8 * b
+
+    @pytest.mark.parametrize("ratio", [0.0, 1.0])
+    def test_the_gap_bounds_the_distance_from_the_minimum(self, cancer, ratio):
+        X, y = cancer
+        signs = 2.0 * y - 1
+        l1, l2 = 3.0 * ratio, 3.0 * (1 - ratio)
+
+        def value(fit):
+            z = X @ fit.w + fit.intercept
+            return LogLoss(signs).value(z) + l1 * np.abs(fit.w).sum() + 0.5 * l2 * fit.w @ fit.w
+
+        options = {"has_intercept": True, "max_iter": 1000}
+        best = value(fit_penalized(Columns(X), LogLoss(signs), l1, l2, tol=1e-14, **options))
+        for tol in (1e-1, 1e-3, 1e-6):
+            rough = fit_penalized(Columns(X), LogLoss(signs), l1, l2, tol=tol, **options)
+            assert rough.converged
+            assert -1e-9 <= value(rough) - best <= rough.gap + 1e-9
+
+    def test_three_classes_are_the_softmax_of_scikit_learn(self):
+        X, y = load_iris(return_X_y=True)
+        X = StandardScaler().fit_transform(X)
+        ours = LogisticRegression(1.0, tol=1e-8, max_iter=5000).fit(X, y)
+        theirs = linear_model.LogisticRegression(C=1.0, tol=1e-10, max_iter=10_000).fit(X, y)
+        np.testing.assert_allclose(ours.predict_proba(X), theirs.predict_proba(X), atol=1e-5)
+
+    def test_ten_classes_with_l1_reach_sagas_minimum(self):
+        X, y = load_digits(return_X_y=True)
+        X, y = X[:300] / 16.0, y[:300]
+        ours = LogisticRegression(1.0, l1_ratio=1.0, tol=1e-5, max_iter=1000).fit(X, y)
+        theirs = linear_model.LogisticRegression(
+            C=1.0, l1_ratio=1.0, solver="saga", tol=1e-6, max_iter=20_000
+        ).fit(X, y)
+
+        def objective(m):
+            return -m.predict_log_proba(X)[np.arange(300), y].sum() + np.abs(m.coef_).sum()
+
+        ours.predict_log_proba = lambda X: np.log(ours.predict_proba(X))
+        assert objective(ours) <= objective(theirs) * (1 + 1e-5)
+
+    def test_separable_data_with_a_penalty_converge(self):
+        model = LogisticRegression(100.0, tol=1e-9).fit([[-2.0], [-1.0], [1.0], [2.0]], [0, 0, 1, 1])
+        assert np.isfinite(model.coef_).all()
+
+    def test_warm_starts_save_sweeps(self, cancer):
+        X, y = cancer
+        model = LogisticRegression(0.1, l1_ratio=1.0, warm_start=True, tol=1e-10).fit(X, y)
+        cold = model.n_iter_
+        assert model.fit(X, y).n_iter_ < cold / 2
+
+    def test_too_few_rounds_warn(self, cancer):
+        with pytest.warns(ConvergenceWarning, match="duality gap"):
+            LogisticRegression(1e3, l1_ratio=1.0, tol=1e-14, max_iter=1).fit(*cancer)
+
+    def test_no_penalty_at_all_is_refused(self, cancer):
+        with pytest.raises(InvalidParameter, match="not both 0"):
+            fit_penalized(Columns(cancer[0]), LogLoss(np.where(cancer[1] > 0, 1.0, -1.0)), 0.0, 0.0)
+
+
+class TestLabelPropagation:
+    def test_two_labels_are_enough_for_two_moons(self):
+        X, y = make_moons(300, noise=0.06, random_state=0)
+        known = np.full(300, -1)
+        for label in (0, 1):
+            known[np.flatnonzero(y == label)[0]] = label
+        model = LabelPropagation(n_neighbors=8).fit(X, known)
+        assert (model.transduction_ == y).mean() > 0.97
+        assert (model.predict(X) == y).mean() > 0.97
+
+    def test_probabilities_are_harmonic_and_sum_to_one(self):
+        X, y = load_iris(return_X_y=True)
+        known = np.where(np.arange(150) % 10 == 0, y, -1)
+        model = LabelPropagation(tol=1e-10).fit(X, known)
+        P = model.label_distributions_
+        np.testing.assert_allclose(P.sum(1), 1.0)
+        assert (P >= 0).all()
+        assert (model.transduction_ == y).mean() > 0.9
+
+    def test_clusters_without_a_label_are_named(self):
+        X = np.array([[0.0], [1.0], [100.0], [101.0]])
+        with pytest.raises(InvalidProblem, match="components of the graph hold no label"):
+            LabelPropagation(n_neighbors=1).fit(X, [0, 1, -1, -1])
+
+    def test_no_label_at_all_is_refused(self):
+        with pytest.raises(InvalidProblem, match="no point has a label"):
+            LabelPropagation().fit(np.eye(4), [-1, -1, -1, -1])
