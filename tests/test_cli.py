@@ -219,3 +219,70 @@ class TestBadInput:
         assert done.returncode == 2
         assert message in done.stderr
         assert "Traceback" not in done.stderr
+
+
+class TestConvex:
+    @pytest.fixture
+    def rows(self, tmp_path):
+        rng = np.random.default_rng(0)
+        X = rng.standard_normal((60, 6))
+        y = X[:, 0] - 2 * X[:, 1]
+        header = ",".join([*(f"x{i}" for i in range(6)), "y"])
+        for name, target in (
+            ("squares", y),
+            ("logistic", y > 0.3 * rng.standard_normal(60)),
+            ("many", np.digitize(y, [-1, 1])),
+        ):
+            np.savetxt(tmp_path / f"{name}.csv", np.c_[X, target], delimiter=",", header=header, comments="")
+        return tmp_path
+
+    @pytest.mark.parametrize(
+        "words",
+        [
+            ("squares.csv", "--l1", 5, "--select", "gsq", "--update", "bound", "--size", 2),
+            ("squares.csv", "--nonnegative", "--blocks", "sorted", "--select", "cyclic", "--size", 3),
+            ("logistic.csv", "--loss", "logistic", "--l1", 1, "--update", "two-metric"),
+            (
+                "many.csv",
+                "--loss",
+                "multiclass",
+                "--ridge",
+                0.1,
+                "--blocks",
+                "random",
+                "--select",
+                "lipschitz",
+            ),
+        ],
+    )
+    def test_losses_of_a_file_are_minimised(self, rows, words):
+        done = thalweg(
+            "solve", "convex", rows / words[0], "--target", "y", *words[1:], "--json", "--out", rows / "x.npy"
+        )
+        assert done.returncode == 0, done.stderr
+        told = json.loads(done.stdout)
+        assert told["metrics"]["violation"] <= 1e-6
+        assert np.count_nonzero(np.load(rows / "x.npy")) == told["nonzero"]
+
+    def test_svmlight_files_do_too(self, rows):
+        from sklearn.datasets import dump_svmlight_file
+
+        table = np.loadtxt(rows / "logistic.csv", delimiter=",", skiprows=1)
+        dump_svmlight_file(table[:, :-1], table[:, -1], str(rows / "rows.svm"))
+        done = thalweg("solve", "convex", rows / "rows.svm", "--loss", "logistic", "--l1", 1)
+        assert done.returncode == 0, done.stderr
+        assert "coefficients are not zero" in done.stdout
+
+    @pytest.mark.parametrize(
+        ("words", "message"),
+        [
+            (("--target", "y", "--select", "gsx"), "Did you mean"),
+            (("--target", "y", "--blocks", "heaps"), "No blocks 'heaps'"),
+            (("--target", "y", "--loss", "logistic"), "logistic needs two"),
+            ((), "holds no target"),
+        ],
+    )
+    def test_bad_words_are_told(self, rows, words, message):
+        done = thalweg("solve", "convex", rows / "squares.csv", *words)
+        assert done.returncode == 2
+        assert message in " ".join(done.stderr.split())

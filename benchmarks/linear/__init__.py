@@ -1,4 +1,4 @@
-"""02: sweeps against memory, PyAMG and SciPy; a sequence against SciPy's."""
+"""02: sweeps against memory, PyAMG and SciPy; a sequence against SciPy's. 03: Poisson systems on grids."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import scipy.sparse.linalg as spla
 from numba import njit, prange
 from pyamg.relaxation import relaxation as pyamg_relaxation
 
+from benchmarks.linear.grids import grids
 from benchmarks.race import Row, race
 from thalweg.core import Method, Problem, State, Stop, solve
 from thalweg.linear import (
@@ -38,6 +39,7 @@ def rows() -> Iterator[Row]:
     yield from sor_to_tolerance()
     yield triangular_solves()
     yield from heat_sequence()
+    yield from grids()
 
 
 def poisson(side: int) -> LinearSystem:

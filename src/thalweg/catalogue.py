@@ -53,6 +53,14 @@ SYSTEMS = (
         "Deep conjugate direction method, DCDM",
         "arXiv 2205.10763, ICML 2023",
         "linear",
+        (
+            "linear.DeepConjugateDirection",
+            "linear.PoissonGrid",
+            "linear.pretrained_direction",
+            "linear.train_direction",
+            "linear.SmokePlume",
+        ),
+        "deep_conjugate_direction",
     ),
     System(
         "04",
@@ -115,6 +123,15 @@ SYSTEMS = (
         "Block coordinate descent: faster greedy rules, message passing, active sets, superlinear",
         "arXiv 1712.08859, JMLR 2022",
         "convex",
+        (
+            "convex.BlockCoordinateDescent",
+            "convex.Penalized",
+            "convex.Lasso",
+            "convex.LogisticRegression",
+            "convex.LabelPropagation",
+            "convex.solve_forest",
+        ),
+        "block_coordinate_descent",
     ),
     System(
         "11",

@@ -53,12 +53,11 @@ def _root(parent, i):
 
 @njit(cache=True)
 def grow_forest(indptr, indices, order, allowed):
-    """The nodes of ``order`` that can be taken, one after another, without closing a cycle; in the order taken."""
+    """The nodes of ``order`` that can be taken, one after another, without closing a cycle; ascending."""
     n = len(indptr) - 1
     parent = np.arange(n)
     taken = np.zeros(n, np.bool_)
     roots = np.empty(n, np.int64)
-    kept, count = np.empty(len(order), np.int64), 0
     for v in order:
         if not allowed[v]:
             continue
@@ -79,9 +78,7 @@ def grow_forest(indptr, indices, order, allowed):
             taken[v] = True
             for k in range(found):
                 parent[roots[k]] = v
-            kept[count] = v
-            count += 1
-    return kept[:count]
+    return np.flatnonzero(taken)
 
 
 @njit(cache=True)

@@ -200,11 +200,10 @@ class Recipe:
     """How a shipped network was made, seed 0."""
 
     sides: tuple[int, ...]
-    convolutions: int
     steps: int
 
 
-RECIPES = {2: Recipe((64, 128, 256), 3, 8000), 3: Recipe((16, 32), 2, 6000)}
+RECIPES = {2: Recipe((32, 64, 128), 8000), 3: Recipe((16, 32), 6000)}
 
 
 def train_direction(
@@ -222,8 +221,8 @@ def train_direction(
     Args:
         dimensions: 2 or 3.
         network: trained in place; a new `SymmetricDirection` by default.
-        sides: of the training grids; (64, 128, 256) in 2-D, (16, 32) in 3-D.
-        steps, step_size: of `AdamTraining`; 8000 steps in 2-D, 6000 in 3-D. Half an hour each on one core.
+        sides: of the training grids; (32, 64, 128) in 2-D, (16, 32) in 3-D.
+        steps, step_size: of `AdamTraining`; 8000 steps in 2-D and 6000 in 3-D. Half an hour each on one core.
         seed: of the weights and of all batches.
         options: of `solve`: ``callbacks``, ``stop``, ``resume``, ``progress``.
 
@@ -234,7 +233,7 @@ def train_direction(
     if network is None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            network = SymmetricDirection(dimensions, convolutions=RECIPES[dimensions].convolutions)
+            network = SymmetricDirection(dimensions)
     sides, steps = sides or RECIPES[dimensions].sides, steps or RECIPES[dimensions].steps
     problem = DirectionLearning(dimensions, sides, seed=seed)
     options = {"stop": Stop(steps=steps), **options}

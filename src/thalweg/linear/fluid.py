@@ -73,6 +73,10 @@ class SmokePlume(LinearSystemSequence):
         """Smoke in each cell after the last system asked for, between 0 and 1."""
         return self._kept["flow"].density
 
+    def system_cells(self) -> NDArray[np.int8]:
+        """FLUID, SOLID or AIR of each cell in the last system asked for."""
+        return self._kept["flow"].grid.cells
+
     @property
     def velocity(self) -> list[Field]:
         """Velocity on the faces of each axis, before the last system's pressure acts."""

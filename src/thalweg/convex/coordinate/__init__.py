@@ -1,5 +1,7 @@
 """Block coordinate descent: partitions, selections and updates to combine."""
 
+from typing import Any
+
 from thalweg.convex.coordinate.partition import FixedBlocks, ForestBlocks, Partition, VariableBlocks
 from thalweg.convex.coordinate.selection import (
     GS,
@@ -34,7 +36,7 @@ from thalweg.convex.coordinate.update import (
 )
 
 #: By the names that the command uses.
-SELECTIONS = {
+SELECTIONS: dict[str, Any] = {
     "cyclic": Cyclic,
     "random": Random,
     "lipschitz": LipschitzSampling,
@@ -46,7 +48,7 @@ SELECTIONS = {
     "gsr": GSR,
     "progress": GSProgress,
 }
-UPDATES = {"gradient": GradientStep, "bound": BoundStep, "newton": NewtonStep, "two-metric": TwoMetric}
+UPDATES: dict[str, Any] = {"gradient": GradientStep, "bound": BoundStep, "newton": NewtonStep, "two-metric": TwoMetric}
 
 __all__ = [
     "GS",

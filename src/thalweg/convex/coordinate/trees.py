@@ -53,7 +53,7 @@ def solve_forest(H: Any, block: ArrayLike, g: ArrayLike) -> Vector:
 
 
 def greedy_forest(H: Any, order: ArrayLike, allowed: ArrayLike | None = None) -> Index:
-    """Coordinates taken in ``order``, each unless it closes a cycle with those before; in the order taken.
+    """Coordinates taken in ``order``, each unless it closes a cycle with those before; ascending.
 
     Args:
         H: sparse, symmetric.

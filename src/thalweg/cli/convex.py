@@ -1,0 +1,116 @@
+"""``thalweg solve convex``: least squares, logistic and multi-class problems from files, by any block rule."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from thalweg.cli.options import Json, Seconds, Seed
+
+LOSSES = ("squares", "logistic", "multiclass")
+
+
+def solve_convex(
+    data: Annotated[
+        Path, typer.Argument(help="Features and target: .svm, .csv (with --target) or .npz (X, y).")
+    ],
+    loss: Annotated[str, typer.Option(help=f"One of {', '.join(LOSSES)}.")] = "squares",
+    target: Annotated[str | None, typer.Option(help="The target's column of a .csv.")] = None,
+    l1: Annotated[float, typer.Option(help="Weight of the l1 penalty: l1 |x|_1.")] = 0.0,
+    ridge: Annotated[float, typer.Option(help="Weight of the l2 penalty: ridge/2 |x|^2.")] = 0.0,
+    nonnegative: Annotated[bool, typer.Option(help="Hold x >= 0.")] = False,
+    blocks: Annotated[str, typer.Option(help="variable, in-order, random, sorted or averaged.")] = "variable",
+    size: Annotated[int, typer.Option(help="Coordinates in a block.")] = 20,
+    select: Annotated[
+        str, typer.Option(help="cyclic, random, lipschitz, gs, gsl, gsd, gsdhb, gsq, gsr or progress.")
+    ] = "gsl",
+    update: Annotated[str, typer.Option(help="gradient, bound, newton or two-metric.")] = "newton",
+    tol: Annotated[float, typer.Option(help="Largest violation of optimality to reach.")] = 1e-6,
+    steps: Annotated[int, typer.Option(help="Most block updates.")] = 100_000,
+    seconds: Seconds = None,
+    seed: Seed = 0,
+    out: Annotated[Path | None, typer.Option(help="Write the coefficients here: .npy, .npz or .csv.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Minimise a loss with penalties by block coordinate descent. Exit status 1 if it did not converge."""
+    import numpy as np
+
+    from thalweg import convex
+    from thalweg.core import InvalidProblem, Stop, UnknownName, solve
+    from thalweg.core.storage import save_array
+    from thalweg.datasets import load
+
+    found = load(data, target=target)
+    if found.y is None:
+        raise InvalidProblem(
+            f"{data} holds no target. Name a column with --target, or give a .npz with X and y."
+        )
+    problem = convex.Penalized(_loss(loss, found, ridge), l1, 0.0 if nonnegative else -np.inf)
+    for kind, name, known in (
+        ("selection", select, convex.SELECTIONS),
+        ("update", update, convex.UPDATES),
+    ):
+        if name not in known:
+            raise UnknownName(kind, name, known, see="`thalweg solve convex --help` shows all.")
+    partition = _partition(blocks, problem, min(size, problem.loss.n), seed)
+    chosen = convex.BlockCoordinateDescent(partition, convex.SELECTIONS[select](), convex.UPDATES[update]())
+    stop = Stop(below={"violation": tol}, steps=steps, seconds=seconds)
+    result = solve(problem, chosen, stop=stop, seed=seed)
+    x = (
+        result.x.reshape(-1, problem.loss.classes)
+        if isinstance(problem.loss, convex.Multinomial)
+        else result.x
+    )
+    if out is not None:
+        save_array(out, x)
+    told: dict[str, Any] = {"status": result.status.value, "steps": result.steps, "seconds": result.seconds}
+    told |= {"metrics": result.metrics, "nonzero": int(np.count_nonzero(x)), "message": result.message}
+    if as_json:
+        typer.echo(json.dumps(told))
+    else:
+        typer.echo(f"{result!r}. {result.message}")
+        typer.echo(f"{told['nonzero']} of {x.size} coefficients are not zero.")
+        if out is not None:
+            typer.echo(f"Coefficients: {out}")
+    raise typer.Exit(0 if result.converged else 1)
+
+
+def _loss(name: str, data: Any, ridge: float) -> Any:
+    """The loss that ``name`` says; two labels of any kind become -1 and 1, several 0, 1, 2, ..."""
+    import numpy as np
+
+    from thalweg.convex import LeastSquares, Logistic, Multinomial
+    from thalweg.core import InvalidProblem, UnknownName
+
+    if name not in LOSSES:
+        raise UnknownName("loss", name, LOSSES)
+    if name == "squares":
+        return LeastSquares(data.X, data.y, ridge)
+    values, labels = np.unique(data.y, return_inverse=True)
+    if name == "multiclass":
+        return Multinomial(data.X, labels, len(values), ridge)
+    if len(values) != 2:
+        raise InvalidProblem(
+            f"The target has {len(values)} values; logistic needs two. Use --loss multiclass."
+        )
+    return Logistic(data.X, np.where(labels == 1, 1.0, -1.0), ridge)
+
+
+def _partition(name: str, problem: Any, size: int, seed: int) -> Any:
+    from thalweg.convex import FixedBlocks, VariableBlocks
+    from thalweg.core import UnknownName
+
+    n, lipschitz = problem.loss.n, problem.loss.lipschitz
+    made: dict[str, Any] = {
+        "variable": lambda: VariableBlocks(size),
+        "in-order": lambda: FixedBlocks.in_order(n, size),
+        "random": lambda: FixedBlocks.at_random(n, size, seed),
+        "sorted": lambda: FixedBlocks.sorted_by_lipschitz(lipschitz, size),
+        "averaged": lambda: FixedBlocks.averaged(lipschitz, size),
+    }
+    if name not in made:
+        raise UnknownName("blocks", name, made)
+    return made[name]()
