@@ -85,6 +85,29 @@ def test_a_schedule_is_refined_from_a_run_and_raced():
     assert len(found.rows) == 3
 
 
+def test_smoke_rises_with_a_tenth_of_the_iterations(tmp_path):
+    ours, theirs = example("smoke_plume").main(str(tmp_path / "smoke.html"), side=32, frames=10)
+    assert ours < theirs / 8
+    assert "Frame 9" in (tmp_path / "smoke.html").read_text()
+
+
+def test_columns_enter_a_lassos_path_one_after_another():
+    order, best = example("lasso_path").main()
+    assert set(order[:2]) == {"bmi", "s5"}
+    assert 0.0 < best < 10.0
+
+
+def test_unlabelled_digits_help():
+    spread, alone = example("few_labels").main()
+    assert spread > alone + 0.05
+
+
+def test_the_worst_examples_count_in_a_game():
+    worst, usual, residual = example("robust_regression").main(examples=100)
+    assert residual <= 1e-3
+    assert worst < usual
+
+
 def test_every_example_is_tested_here():
     tested = Path(__file__).read_text()
     missing = [path.stem for path in EXAMPLES.glob("*.py") if f'example("{path.stem}")' not in tested]

@@ -186,7 +186,7 @@ class TestPools:
 
 class TestPretrained:
     @pytest.mark.parametrize(
-        ("shape", "most"), [((64, 64), 28), ((128, 128), 34), ((16, 16, 16), 18), ((32,) * 3, 20)]
+        ("shape", "most"), [((64, 64), 17), ((128, 128), 23), ((16, 16, 16), 10), ((32,) * 3, 11)]
     )
     def test_a_tenth_of_the_iterations_of_conjugate_gradients_past_an_unseen_obstacle(self, shape, most):
         cells = box_of_fluid(shape)

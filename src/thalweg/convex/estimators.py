@@ -59,7 +59,7 @@ class ElasticNet(RegressorMixin, BaseEstimator):
 
     >>> model = ElasticNet(alpha=0.1).fit([[0.0], [1.0], [2.0]], [0.0, 1.0, 2.0])
     >>> model.coef_.round(3)
-    array([0.861])
+    array([0.86])
     """
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {

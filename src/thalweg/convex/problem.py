@@ -30,7 +30,7 @@ class Penalized(Problem):
     >>> from thalweg.convex.losses import LeastSquares
     >>> problem = Penalized(LeastSquares(np.eye(2), np.array([3.0, 0.5])), l1=1.0)
     >>> problem.metrics(np.array([2.0, 0.0]))
-    {'objective': 4.625, 'violation': 0.0, 'active': 1.0}
+    {'objective': 2.625, 'violation': 0.0, 'active': 1.0}
     """
 
     objective: ClassVar[str | None] = "violation"

@@ -21,6 +21,8 @@ from thalweg.core.validation import require
 Vector = NDArray[np.float64]
 NOTHING = np.empty(0)
 
+#: Most growth of a working set from one to the next, where so many columns violate optimality.
+GROWTH = 2
 #: Coordinates of the first working set; sweeps between two extrapolations, and between two looks at the gap.
 FIRST, ANDERSON, LOOK = 100, 5, 10
 
@@ -195,7 +197,8 @@ def fit_penalized(
         support = np.flatnonzero(fit.w)
         if l1 > 0:
             distance = np.where(fit.w[alive] != 0, -1.0, distance)
-            size = min(max(size, 2 * len(support)), len(alive))
+            violators = min(int((np.abs(c) > l1).sum()), GROWTH * size)
+            size = min(max(size, 2 * len(support), violators), len(alive))
             chosen = np.sort(
                 alive if size == len(alive) else alive[np.argpartition(distance, size - 1)[:size]]
             )
@@ -273,7 +276,7 @@ def _least_squares(
     curvature = X.curvatures(NOTHING, chosen)
     v, target = z - loss.y, max(0.3 * fit.gap, 0.1 * tol * fit.scale)
     rows = float(X.rows) if has_intercept else 0.0
-    for _ in range(1000):
+    for look in range(1000):
         fit.intercept, _ = kernels.sweep(
             *X.parts, NOTHING, curvature, fit.w, v, chosen, l1, l2, fit.intercept, rows
         )
@@ -281,7 +284,8 @@ def _least_squares(
         inner, bend = chosen[kept], curvature[kept]
         points = np.empty((ANDERSON + 1, len(inner) + 1))
         points[0, :-1], points[0, -1] = fit.w[inner], fit.intercept
-        for t in range(1, LOOK + 1):
+        sweeps = LOOK if look else LOOK // 3  # easy sets are done by then
+        for t in range(1, sweeps + 1):
             fit.intercept, _ = kernels.sweep(
                 *X.parts, NOTHING, bend, fit.w, v, inner, l1, l2, fit.intercept, rows
             )
@@ -290,7 +294,7 @@ def _least_squares(
             if at == ANDERSON:
                 v = _extrapolated(X, loss, fit, v, inner, points, t, l1, l2)
                 points[0, :-1], points[0, -1] = fit.w[inner], fit.intercept
-        fit.sweeps += LOOK + 1
+        fit.sweeps += sweeps + 1
         c = X.correlations(v, chosen) + l2 * fit.w[chosen]
         gap, _ = _gap(loss, v + loss.y, v, c, fit.w, chosen, l1, l2)
         if gap <= target:

@@ -95,6 +95,7 @@ class DeflatedState(State):
     p: Vector  # (n,) search direction
     W: Vector  # (k, n) rows span the deflated subspace
     AW: Vector  # (k, n)
+    E: Vector  # (k, k) W A W'
     rr: float
 
 
@@ -141,7 +142,7 @@ class DeflatedCG(Method[LinearSystem, DeflatedState]):
         r = problem.b - problem.A @ x
         p = r - W.T @ np.linalg.solve(projected, AW @ r)
         metrics = {"residual": float(np.linalg.norm(r)) / problem.scale}
-        return DeflatedState(x=x, r=r, p=p, W=W, AW=AW, rr=float(r @ r), metrics=metrics)
+        return DeflatedState(x=x, r=r, p=p, W=W, AW=AW, E=projected, rr=float(r @ r), metrics=metrics)
 
     def _subspace(self, problem: LinearSystem, r: Vector, seed: int) -> Vector:
         if not isinstance(self.vectors, int):
@@ -176,6 +177,6 @@ class DeflatedCG(Method[LinearSystem, DeflatedState]):
         r -= alpha * q
         rr = float(r @ r)
         p *= rr / state.rr
-        p += r - W.T @ np.linalg.solve(W @ AW.T, AW @ r)
+        p += r - W.T @ np.linalg.solve(state.E, AW @ r)
         metrics = {"residual": float(np.sqrt(rr)) / problem.scale}
-        return DeflatedState(x=x, r=r, p=p, W=W, AW=AW, rr=rr, metrics=metrics)
+        return DeflatedState(x=x, r=r, p=p, W=W, AW=AW, E=state.E, rr=rr, metrics=metrics)

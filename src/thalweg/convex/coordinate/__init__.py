@@ -48,7 +48,12 @@ SELECTIONS: dict[str, Any] = {
     "gsr": GSR,
     "progress": GSProgress,
 }
-UPDATES: dict[str, Any] = {"gradient": GradientStep, "bound": BoundStep, "newton": NewtonStep, "two-metric": TwoMetric}
+UPDATES: dict[str, Any] = {
+    "gradient": GradientStep,
+    "bound": BoundStep,
+    "newton": NewtonStep,
+    "two-metric": TwoMetric,
+}
 
 __all__ = [
     "GS",
