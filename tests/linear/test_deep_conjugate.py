@@ -200,6 +200,14 @@ class TestPretrained:
         assert result.steps <= most
         assert result.history.metrics[-1]["fallbacks"] == 0
 
+    @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+    def test_it_runs_where_the_network_is(self):
+        system, stop = grid_system((64, 64)), Stop(below={"residual": 1e-6}, steps=200)
+        there = solve(system, DeepConjugateDirection(pretrained_direction(2, device="cuda")), stop=stop)
+        here = solve(system, DeepConjugateDirection(pretrained_direction(2)), stop=stop)
+        assert there.x.device.type == "cuda"
+        assert abs(there.steps - here.steps) <= 1
+
     def test_it_reaches_1e_10_in_single_precision(self):
         result = solve(grid_system((64, 64)), DeepConjugateDirection(pretrained_direction(2)), stop=TIGHT)
         assert result.converged
