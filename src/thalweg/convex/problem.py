@@ -150,7 +150,7 @@ def nondegeneracy(problem: Penalized, solution: Vector) -> float:
 def identification_radius(problem: Penalized, solution: Vector) -> float:
     """``delta / (2 L)``: within this distance of the solution, every proximal coordinate step finds its bound or kink.
 
-    Nutini, Schmidt and Hare (2019), lemma 1, with L the largest coordinate's bound plus that of the whole gradient.
+    Nutini, Schmidt and Hare (2019), lemma 1, with L the largest eigenvalue of the Hessian's bound.
     """
     n = problem.loss.n
     bound = problem.loss.bound(np.arange(n))

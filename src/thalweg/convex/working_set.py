@@ -83,14 +83,12 @@ class Squares:
         """Derivative in each prediction."""
         return z - self.y
 
-    def dual(self, slope: Vector, w: Vector, l2: float, limit: float) -> float:
-        """The dual's value at the best multiple of the residuals, at most ``limit`` times them."""
+    def dual(self, slope: Vector, w: Vector, l2: float, limit: float) -> tuple[float, float]:
+        """The dual's value at the best multiple of the residuals, at most ``limit`` in size, and that multiple."""
         squares = float(slope @ slope) + l2 * float(w @ w)
-        if squares == 0.0:
-            return 0.0
         along = -float(slope @ self.y)
-        s = min(max(along / squares, -limit), limit)
-        return s * along - 0.5 * s * s * squares
+        s = min(max(along / squares, -limit), limit) if squares > 0 else 1.0
+        return s * along - 0.5 * s * s * squares, s
 
 
 @dataclass(frozen=True)
@@ -111,9 +109,9 @@ class LogLoss:
         p = expit(z + self.offset)
         return p * (1.0 - p)
 
-    def dual(self, slope: Vector, w: Vector, l2: float, limit: float) -> float:
+    def dual(self, slope: Vector, limit: float) -> float:
         """The entropy at the probabilities of being wrong, times ``limit <= 1``; ridge's part is the caller's."""
-        v = min(limit, 1.0) * slope
+        v = limit * slope
         u = np.clip(-self.y * v, 0.0, 1.0)
         return float((v * self.offset).sum()) - float((xlogy(u, u) + xlogy(1.0 - u, 1.0 - u)).sum())
 
@@ -235,22 +233,18 @@ def _gap(
     primal = loss.value(z) + l1 * float(np.abs(w).sum()) + 0.5 * l2 * float(w @ w)
     largest = float(np.abs(c).max(initial=0.0))
     if isinstance(loss, Squares) and l1 > 0:
-        limit = l1 / largest if largest > 0 else np.inf
-        s = min(1.0, limit)
-        squares = float(slope @ slope) + l2 * float(w @ w)
-        if squares > 0:
-            s = min(max(-float(slope @ loss.y) / squares, -limit), limit)
-        return primal - loss.dual(slope, w, l2, limit), s * c / l1
+        dual, s = loss.dual(slope, w, l2, l1 / largest if largest > 0 else np.inf)
+        return primal - dual, s * c / l1
     if isinstance(loss, LogLoss) and l2 == 0.0:
         limit = min(1.0, l1 / largest) if largest > 0 else 1.0
-        return primal - loss.dual(slope, w, l2, limit), limit * c / l1
+        return primal - loss.dual(slope, limit), limit * c / l1
     # With ridge every dual point is feasible; its conjugate is |(|X'u| - l1)_+|^2 / (2 l2).
     raw = c - l2 * w[alive]
     excess = np.maximum(np.abs(raw) - l1, 0.0)
     if isinstance(loss, Squares):
         dual = -float(slope @ loss.y) - 0.5 * float(slope @ slope)
     else:
-        dual = loss.dual(slope, w, l2, 1.0)
+        dual = loss.dual(slope, 1.0)
     dual -= float(excess @ excess) / (2.0 * l2)
     # A ball for screening needs |X_j'u| <= l1 at a feasible point of the problem without ridge's columns; with ridge
     # the optimality |X_j'u| < l1 at zero coefficients takes its place.

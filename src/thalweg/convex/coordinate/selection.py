@@ -108,12 +108,16 @@ class GS(Greedy):
         return problem.slopes(x, g) ** 2
 
 
-@dataclass(frozen=True)
-class GSL(Greedy):
-    """``|g_b|^2 / L_b``: counts the Lipschitz constant of the block; for variable blocks, of each coordinate."""
+class _Scaled(Greedy):
+    """Squared gradients over the coordinates' own Lipschitz constants."""
 
     def scores(self, problem: Penalized, x: Vector, g: Vector) -> Vector:
         return problem.slopes(x, g) ** 2 / problem.loss.lipschitz
+
+
+@dataclass(frozen=True)
+class GSL(_Scaled):
+    """``|g_b|^2 / L_b``: counts the Lipschitz constant of the block; for variable blocks, of each coordinate."""
 
     def block_scores(self, problem: Penalized, state: BlockState, blocks: Sequence[Index]) -> Vector:
         squares = problem.slopes(state.x, state.g) ** 2
@@ -121,11 +125,8 @@ class GSL(Greedy):
 
 
 @dataclass(frozen=True)
-class GSD(Greedy):
+class GSD(_Scaled):
     """``sum g_i^2 / D_i`` with the diagonal bound D_i = (block size) L_i, which holds for every block (section 3.3)."""
-
-    def scores(self, problem: Penalized, x: Vector, g: Vector) -> Vector:
-        return problem.slopes(x, g) ** 2 / problem.loss.lipschitz
 
     def block_scores(self, problem: Penalized, state: BlockState, blocks: Sequence[Index]) -> Vector:
         scores = self.scores(problem, state.x, state.g)
@@ -133,23 +134,17 @@ class GSD(Greedy):
 
 
 @dataclass(frozen=True)
-class GSDHB(Greedy):
+class GSDHB(_Scaled):
     """``sum g_i^2 / H_ii`` with the diagonal of the Hessian's bound: GSQ without what lies off the diagonal."""
-
-    def scores(self, problem: Penalized, x: Vector, g: Vector) -> Vector:
-        return problem.slopes(x, g) ** 2 / problem.loss.lipschitz
 
 
 @dataclass(frozen=True)
-class GSQ(Greedy):
+class GSQ(_Scaled):
     """``g_b' H_b^-1 g_b`` with the bound matrix H_b: the decrease that `BoundStep` is sure of.
 
     Variable blocks are a combinatorial choice; they are grown one coordinate at a time, by the gradient that would be
     left after the matrix step on those before (orthogonal matching pursuit).
     """
-
-    def scores(self, problem: Penalized, x: Vector, g: Vector) -> Vector:
-        return problem.slopes(x, g) ** 2 / problem.loss.lipschitz
 
     def block_scores(self, problem: Penalized, state: BlockState, blocks: Sequence[Index]) -> Vector:
         slopes = problem.slopes(state.x, state.g)

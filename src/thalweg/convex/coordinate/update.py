@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import scipy.sparse as sp
 from scipy.linalg import cho_solve
+from scipy.sparse.linalg import splu
 
 from thalweg.convex._kernels import box_l1_block
 from thalweg.convex.coordinate.trees import solve_forest
@@ -144,9 +146,6 @@ class SparseStep(Update):
         MessagePassing().check(problem)
 
     def change(self, problem: Penalized, state: BlockState, block: Index) -> Vector:
-        import scipy.sparse as sp
-        from scipy.sparse.linalg import splu
-
         H = sp.csc_array(problem.loss.H[block][:, block])  # type: ignore[attr-defined]
         options = {"SymmetricMode": True}
         found: Vector = -splu(H, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options=options).solve(
