@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from thalweg import (
         bilevel,
         blackbox,
+        constrained,
         convex,
         core,
         datasets,
@@ -30,6 +31,7 @@ _CORE = ("Checkpoint", "Method", "Problem", "Progress", "Result", "Status", "Sto
 _SUBPACKAGES = (
     "bilevel",
     "blackbox",
+    "constrained",
     "convex",
     "core",
     "datasets",
@@ -52,6 +54,7 @@ __all__ = [
     "bilevel",
     "blackbox",
     "compare",
+    "constrained",
     "convex",
     "core",
     "datasets",

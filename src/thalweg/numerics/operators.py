@@ -49,6 +49,11 @@ def as_csr(matrix: Any, name: str = "A") -> sp.csr_array:
     return csr
 
 
+def is_sparse(matrix: Any) -> bool:
+    """Whether this is one of SciPy's sparse arrays or matrices."""
+    return bool(sp.issparse(matrix))
+
+
 def as_operator(matrix: Any) -> LinearOperator:
     """``matrix`` as a `LinearOperator` with ``matvec`` and ``rmatvec``; shape (m, n).
 
@@ -71,6 +76,24 @@ def adjoint_mismatch(operator: LinearOperator, seed: int = 0) -> float:
     product = operator.matvec(u)
     gap = abs(float(product @ v) - float(u @ operator.rmatvec(v)))
     return gap / (float(np.linalg.norm(product) * np.linalg.norm(v)) or 1.0)
+
+
+def equilibration(A: sp.csr_array, rounds: int = 10) -> NDArray[np.float64]:
+    """d with the largest entry of every row of ``diag(d) A diag(d)`` near 1, for symmetric A (Ruiz, 2001).
+
+    Empty rows keep the scale 1. Cost: 4 flops for each stored entry and round.
+
+    >>> equilibration(as_csr(np.diag([4.0, 0.25]))).round(6)
+    array([0.5, 2. ])
+    """
+    d = np.ones(A.shape[0])
+    filled = np.flatnonzero(np.diff(A.indptr))
+    starts, rows = A.indptr[filled], np.repeat(np.arange(A.shape[0]), np.diff(A.indptr))
+    sizes = np.abs(A.data)
+    for _ in range(rounds if len(filled) else 0):
+        largest = np.maximum.reduceat(sizes * d[rows] * d[A.indices], starts)
+        d[filled] /= np.sqrt(np.where(largest > 0.0, largest, 1.0))
+    return d
 
 
 class FivePointStencil(LinearOperator):
