@@ -32,7 +32,9 @@ def test_contestants_run_in_turns_and_bring_back_their_last_result():
     assert order == ["a", "b"] * 4
 
 
-@pytest.mark.parametrize("area", ["linear", "training", "blackbox", "bilevel", "convex", "equilibrium"])
+@pytest.mark.parametrize(
+    "area", ["linear", "training", "blackbox", "bilevel", "convex", "constrained", "equilibrium"]
+)
 def test_an_area_has_rows(area):
     module = importlib.import_module(f"benchmarks.{area}")
     assert callable(module.rows)

@@ -125,6 +125,35 @@ class TestSolve:
         assert "written for another problem" in done.stderr
 
 
+@pytest.mark.parametrize(
+    "how", [["newton"], ["sketched", "--sketch", "rows"], ["gmres"], ["augmented-lagrangian"]]
+)
+def test_formulas_are_minimised_under_equations_and_inequalities(how):
+    words = [
+        "solve",
+        "constrained",
+        "x1 + x2",
+        "--subject-to",
+        "x1**2 + x2**2 - 2",
+        "--start=-1.5,-0.5",
+        "--json",
+    ]
+    done = thalweg(*words, "--method", *how)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["x"] == pytest.approx([-1.0, -1.0], abs=1e-6)
+    assert told["multipliers"] == pytest.approx([0.5], abs=1e-6)
+    assert told["strict_minimum"]
+
+
+def test_formulas_with_slips_are_told():
+    done = thalweg("solve", "constrained", "x1 + y", "--subject-to", "x1", "--start", "0")
+    assert done.returncode == 2
+    assert "the unknowns are x1 to x1" in done.stderr
+    done = thalweg("solve", "constrained", "x1", "--subject-to", "x1", "--start", "one")
+    assert "is no list of numbers" in done.stderr
+
+
 def test_an_equilibrium_of_a_game_in_a_file_is_found(tmp_path):
     (tmp_path / "pay.csv").write_text("2,-1\n-1,1\n")
     for method in ("pdhg", "extragradient"):

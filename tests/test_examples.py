@@ -108,6 +108,14 @@ def test_the_worst_examples_count_in_a_game():
     assert worst < usual
 
 
+def test_a_plate_is_heated_to_a_target_by_projections(tmp_path):
+    steps, residual, distance = example("optimal_control").main(side=36, page=tmp_path / "control.html")
+    assert residual <= 1e-6
+    assert steps <= 20
+    assert distance < 0.1
+    assert "Control" in (tmp_path / "control.html").read_text()
+
+
 def test_every_example_is_tested_here():
     tested = Path(__file__).read_text()
     missing = [path.stem for path in EXAMPLES.glob("*.py") if f'example("{path.stem}")' not in tested]

@@ -68,6 +68,13 @@ SYSTEMS = (
         "Exact augmented Lagrangian + randomized iterative sketching, AdaSketch-Newton",
         "arXiv 2305.18379, ICML 2023",
         "constrained",
+        (
+            "constrained.EqualityConstrained",
+            "constrained.SketchedNewton",
+            "constrained.PoissonControl",
+            "constrained.certify",
+        ),
+        "sketched_sqp",
     ),
     System(
         "05",

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from thalweg.cli import blackbox, convex, equilibrium, evidence, linear, training
+from thalweg.cli import blackbox, constrained, convex, equilibrium, evidence, linear, training
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -120,6 +120,7 @@ def _drawn_schedule(name: str) -> str:
 
 solve_app.command("linear")(linear.solve_linear)
 solve_app.command("blackbox")(blackbox.solve_blackbox)
+solve_app.command("constrained")(constrained.solve_constrained)
 solve_app.command("convex")(convex.solve_convex)
 solve_app.command("equilibrium")(equilibrium.solve_equilibrium)
 schedule_app.command("refine")(training.refine_schedule)

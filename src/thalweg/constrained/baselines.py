@@ -16,7 +16,7 @@ from thalweg.constrained._merit import ConstrainedState, MeritNewton, NewtonSyst
 from thalweg.constrained.problem import DENSE, EqualityConstrained, Point
 from thalweg.core.validation import require
 from thalweg.numerics.krylov import gmres, minres
-from thalweg.numerics.operators import is_sparse
+from thalweg.numerics.operators import factor_flops, is_sparse
 
 Vector = NDArray[np.float64]
 
@@ -128,7 +128,8 @@ class InexactSQP(MeritNewton):
             if self.adaptive or left >= away:
                 mu, kappa = mu * self.nu, kappa / self.nu**2
             else:
-                mu = 1.1 * (pull + bend) / (0.9 * (away - left)) + 1e-4
+                mu = max(mu, (pull + bend) / (0.9 * (away - left)) + 1e-4)
+                break
         slope = pull - mu * (away - left)
         before, alpha, calls, ahead = point.f + mu * away, 1.0, 0, None
         while ahead is None and alpha > 1e-14:
@@ -216,8 +217,7 @@ def _direct(A: Any, b: Vector) -> tuple[Vector, float]:
     """The solution, of least norm where A is singular, and the flops."""
     if is_sparse(A):
         factor = spla.splu(sp.csc_array(A))
-        stored = factor.L.nnz + factor.U.nnz
-        return factor.solve(b), 2.0 * stored * (1.0 + stored / len(b))
+        return factor.solve(b), factor_flops(factor) + 2.0 * (factor.L.nnz + factor.U.nnz)
     try:
         z = np.linalg.solve(A, b)
         if np.isfinite(z).all() and np.linalg.norm(A @ z - b) <= 1e-6 * np.linalg.norm(b):

@@ -136,7 +136,7 @@ class _Inner:
         self.prepared = method.sketch.prepare(self.A)
         self.limit = max(1_000_000, 2000 * len(self.b)) if method.limit is None else method.limit
         self.random = generator(state.seed, state.step, 0x04)
-        self.flops, self.projections, self.steepest = 0.0, 0, False
+        self.flops, self.projections, self.steepest = self.prepared.setup, 0, False
 
     def direction(self, point: Point, state: ConstrainedState) -> tuple[Vector, float, Weights, float]:
         """A direction that descends, its slope, the weights it does so with, and delta."""

@@ -54,6 +54,13 @@ def is_sparse(matrix: Any) -> bool:
     return bool(sp.issparse(matrix))
 
 
+def factor_flops(factor: Any) -> float:
+    """What a ``SuperLU`` factorization has cost: two flops for each pair of a column of L and a row of U."""
+    columns = np.diff(factor.L.indptr)
+    rows = np.bincount(factor.U.indices, minlength=len(columns))
+    return 2.0 * float(columns @ rows)
+
+
 def as_operator(matrix: Any) -> LinearOperator:
     """``matrix`` as a `LinearOperator` with ``matvec`` and ``rmatvec``; shape (m, n).
 

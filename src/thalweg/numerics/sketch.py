@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.linalg as la
@@ -22,7 +22,7 @@ from scipy.sparse.csgraph import reverse_cuthill_mckee
 from thalweg.core.errors import InvalidProblem
 from thalweg.core.validation import check_vector, require
 from thalweg.numerics._sketch_kernels import gaussian, kaczmarz
-from thalweg.numerics.operators import as_csr, is_sparse
+from thalweg.numerics.operators import as_csr, factor_flops, is_sparse
 
 Vector = NDArray[np.float64]
 
@@ -36,6 +36,8 @@ class Projector(ABC):
     #: Projections before the first look at the whole residual, and equations that one of them meets.
     every: int
     width: int = 1
+    #: What making it ready has cost.
+    setup: float = 0.0
 
     @abstractmethod
     def advance(self, z: Vector, r: Vector, b: Vector, count: int, random: np.random.Generator) -> float:
@@ -57,7 +59,7 @@ class Projection:
     Args:
         z: shape (columns,).
         residual: ``|A z - b|``, computed afresh.
-        projections, flops: what it took.
+        projections, flops: what it took, with the preparation where it was made here.
         converged: whether the bound was reached, or rounding's own.
     """
 
@@ -104,7 +106,7 @@ def sketch_and_project(
     require(below >= 0, "sketch_and_project needs below >= 0", got=below)
     projector = sketch.prepare(A) if prepared is None else prepared
     size, right = float(np.linalg.norm(A.data)), float(np.linalg.norm(b))
-    r, done, flops = A @ z - b, 0, 2.0 * A.nnz
+    r, done, flops = A @ z - b, 0, 2.0 * A.nnz + (projector.setup if prepared is None else 0.0)
     limit = max(limit // projector.width, 1)
     mark, at_mark = limit // 32, np.inf
     while True:
@@ -312,6 +314,17 @@ class BlockKaczmarz(Sketch):
         ]
 
 
+class _Block(NamedTuple):
+    rows: NDArray[np.int64]
+    columns: NDArray[Any]
+    #: Equations with a coefficient in one of ``columns``, and their coefficients there.
+    touched: NDArray[Any]
+    beside: sp.csr_array
+    #: From the residual of ``rows`` to the step in ``columns``.
+    solve: Callable[[Vector], Vector]
+    flops: float
+
+
 class _Blocks(Projector):
     """Sweeps over all blocks, each in random order; only what a block touches is updated."""
 
@@ -319,7 +332,7 @@ class _Blocks(Projector):
         covered = np.zeros(A.shape[0], dtype=bool)
         #: Numbers kept for the blocks.
         self.stored = 0
-        self.parts: list[tuple[Any, ...]] = []
+        self.blocks: list[_Block] = []
         self.every = len(blocks)
         self.width = max(1, sum(map(len, blocks)) // len(blocks))
         by_column = sp.csc_array(A)
@@ -328,12 +341,11 @@ class _Blocks(Projector):
             V = A[rows]
             columns = np.unique(V.indices)
             touched = np.unique(by_column[:, columns].indices)
-            V = sp.csr_array(V[:, columns])
-            W = sp.csr_array(A[touched][:, columns] @ V.T)
-            solve, fill = _factor(sp.csc_matrix(V @ V.T))
-            flops = 2.0 * (fill + V.nnz + W.nnz)
-            self.stored += fill + V.nnz + W.nnz
-            self.parts.append((rows, columns, touched, sp.csr_array(V.T), W, solve, flops))
+            beside = sp.csr_array(A[touched][:, columns])
+            solve, kept, setup = _pseudo_inverse(sp.csr_array(V[:, columns]))
+            self.setup += setup
+            self.stored += kept + beside.nnz
+            self.blocks.append(_Block(rows, columns, touched, beside, solve, 2.0 * (kept + beside.nnz)))
         if not covered.all():
             raise InvalidProblem(
                 f"BlockKaczmarz: {int((~covered).sum())} of {len(covered)} equations are in no block "
@@ -345,29 +357,28 @@ class _Blocks(Projector):
         for k in range(count):
             if k % n == 0:
                 order = random.permutation(n)
-            rows, columns, touched, back, W, solve, cost = self.parts[order[k % n]]
-            y = solve(r[rows])
-            z[columns] -= back @ y
-            r[touched] -= W @ y
-            flops += cost
+            block = self.blocks[order[k % n]]
+            step = block.solve(r[block.rows])
+            z[block.columns] -= step
+            r[block.touched] -= block.beside @ step
+            flops += block.flops
         return flops
 
 
-def _factor(gram: sp.csc_matrix) -> tuple[Callable[[Vector], Vector], int]:
-    """What applies the inverse, and the numbers kept: a sparse factor, or for small blocks the pseudo-inverse."""
-    if gram.shape[0] <= PSEUDO_INVERSE:
-        values, vectors = la.eigh(gram.toarray())
-        some = values > 1e-13 * values[-1]
-        inverse: Vector = (vectors[:, some] / values[some]) @ vectors[:, some].T
-        return inverse.__matmul__, inverse.size
-    options = {"SymmetricMode": True}
+def _pseudo_inverse(V: sp.csr_array) -> tuple[Callable[[Vector], Vector], int, float]:
+    """What applies ``V^+``, the numbers kept and the flops: dense for small blocks, else a sparse factor of VV'."""
+    if V.shape[0] <= PSEUDO_INVERSE:
+        inverse: Vector = la.pinv(V.toarray(), rtol=1e-13)
+        return inverse.__matmul__, inverse.size, 20.0 * V.shape[0] ** 2 * V.shape[1]
+    gram, back, options = sp.csc_matrix(V @ V.T), sp.csr_array(V.T), {"SymmetricMode": True}
     try:
         factor = spla.splu(gram, permc_spec="MMD_AT_PLUS_A", options=options)
     except RuntimeError:  # equations that depend on each other
         little = 1e-12 * (float(gram.diagonal().max()) or 1.0)
         lifted = sp.csc_matrix(gram + little * sp.eye_array(gram.shape[0], format="csc"))
         factor = spla.splu(lifted, permc_spec="MMD_AT_PLUS_A", options=options)
-    return factor.solve, factor.L.nnz + factor.U.nnz
+    kept = factor.L.nnz + factor.U.nnz + V.nnz
+    return lambda right: back @ factor.solve(right), kept, factor_flops(factor)
 
 
 def _least_norm(gram: Vector, right: Vector) -> Vector:
