@@ -62,8 +62,10 @@ class TestCollection:
         assert any(abs(value - v) <= 2e-3 * (1 + abs(v)) for v in (stated.optimum, *stated.local))
 
     @pytest.mark.parametrize("name", COLLECTION)
-    def test_blocks_or_direct_steps_reach_1e_8(self, name):
-        method = NewtonSQP() if name == "BT8" else SketchedNewton(BlockKaczmarz())
+    @pytest.mark.parametrize(
+        "method", [SketchedNewton(BlockKaczmarz()), NewtonSQP()], ids=["blocks", "direct"]
+    )
+    def test_blocks_and_direct_steps_reach_1e_8(self, name, method):
         found = quiet(named_problem(name), method, below={"kkt": 1e-8}, steps=200)
         assert found.status is Status.CONVERGED
 
