@@ -1,0 +1,104 @@
+"""Workers as Ray actors: processes here, or machines of a Ray cluster."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from thalweg.core import MissingExtra
+from thalweg.distributed.coding.schemes import Scheme, Task
+from thalweg.distributed.coding.stragglers import DelayProfile
+from thalweg.distributed.coding.training import Arrival, Cluster, DataParallel, Vector, Worker
+
+
+class RayCluster(Cluster):
+    """One actor for each worker; Ray carries, schedules and restarts them.
+
+    A worker whose process dies has no results in that round; Ray starts it again, and the round is sent to it anew
+    only where the code cannot do without. A worker that is late answers later; that answer is not used.
+
+    Args:
+        delays: seconds to sleep besides computing, to try a scheme out; none by default.
+        cpus: cores that Ray reserves for each actor; 0 shares what there is.
+        options: for `ray.init`, where Ray is not running yet: it then listens on the loopback alone. To use a Ray cluster,
+            connect to it first, with `ray.init(address=...)`.
+
+    Raises:
+        MissingExtra: Ray is not installed.
+    """
+
+    def __init__(self, delays: DelayProfile | None = None, *, cpus: float = 0.0, **options: Any) -> None:
+        self.delays, self.cpus, self.options = delays, cpus, options
+        self.actors: list[Any] = []
+        self.pending: dict[Any, int] = {}
+
+    def begin(self, problem: DataParallel, scheme: Scheme) -> None:
+        # A Ray started here serves this machine alone: read when Ray is imported first, its switch for the loopback.
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+        try:
+            import ray
+        except ImportError as error:
+            raise MissingExtra("ray", "ray") from error
+        if not ray.is_initialized():
+            ray.init(**{"include_dashboard": False, "log_to_driver": False, **self.options})
+        self.end()
+        self.ray, held, shares = ray, ray.put(problem), scheme.shares.tolist()
+        actor = ray.remote(num_cpus=self.cpus, max_restarts=-1, max_task_retries=0)(_Actor)
+        self.actors = [actor.remote(held, shares) for _ in range(scheme.n)]
+        ray.get([a.ready.remote() for a in self.actors])
+
+    def send(self, round: int, work: Mapping[int, Sequence[Task]], parameters: Mapping[int, Vector]) -> None:
+        self.round, self.work, self.parameters = round, work, self.ray.put(dict(parameters))
+        self.started, self.pending = time.perf_counter(), {}
+        for worker in work:
+            self._submit(worker)
+
+    def _submit(self, worker: int) -> None:
+        pause = 0.0
+        if self.delays is not None:
+            pause = float(self.delays.seconds[self.round % len(self.delays.seconds), worker])
+        future = self.actors[worker].compute.remote(list(self.work[worker]), self.parameters, pause)
+        self.pending[future] = worker
+
+    def wait(self, until: float) -> Arrival | None:
+        left = until - (time.perf_counter() - self.started)
+        if not self.pending or left < 0:
+            return None
+        timeout = None if left == float("inf") else left
+        ready, _ = self.ray.wait(list(self.pending), num_returns=1, timeout=timeout)
+        if not ready:
+            return None
+        worker = self.pending.pop(ready[0])
+        seconds = time.perf_counter() - self.started
+        try:
+            return Arrival(worker, seconds, self.ray.get(ready[0]))
+        except self.ray.exceptions.RayError:
+            if timeout is None:  # the code needs it: send the work to the restarted process
+                self._submit(worker)
+            return Arrival(worker, seconds, None)
+
+    def end(self) -> None:
+        for actor in self.actors:
+            self.ray.kill(actor)
+        self.actors = []
+
+
+class _Actor:
+    """In a process of its own."""
+
+    def __init__(self, problem: DataParallel, shares: Sequence[float]) -> None:
+        import torch
+
+        torch.set_num_threads(1)
+        self.worker = Worker(problem, shares)
+
+    def ready(self) -> int:
+        """The process, once there."""
+        return os.getpid()
+
+    def compute(self, tasks: Sequence[Task], parameters: Mapping[int, Vector], pause: float) -> list[Vector]:
+        """The worker's results, after a pause."""
+        time.sleep(pause)
+        return self.worker.compute(tasks, {job: v.copy() for job, v in parameters.items()})
