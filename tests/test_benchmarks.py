@@ -33,7 +33,8 @@ def test_contestants_run_in_turns_and_bring_back_their_last_result():
 
 
 @pytest.mark.parametrize(
-    "area", ["linear", "training", "blackbox", "bilevel", "convex", "constrained", "equilibrium"]
+    "area",
+    ["linear", "training", "blackbox", "bilevel", "convex", "constrained", "distributed", "equilibrium"],
 )
 def test_an_area_has_rows(area):
     module = importlib.import_module(f"benchmarks.{area}")

@@ -154,6 +154,43 @@ def test_formulas_with_slips_are_told():
     assert "is no list of numbers" in done.stderr
 
 
+def test_a_code_is_planned_on_the_times_of_a_file(tmp_path):
+    seconds = np.ones((40, 8))
+    seconds[np.arange(40), np.arange(40) % 8] = 6.0
+    np.savetxt(tmp_path / "delays.csv", seconds, delimiter=",")
+    words = ["coding", "plan", "--profile", tmp_path / "delays.csv", "--workers", 8, "--slope", 2]
+    done = thalweg(*words, "--json")
+    assert done.returncode == 0, done.stderr
+    ranked = json.loads(done.stdout)["ranked"]
+    assert len(ranked) == 4
+    assert [r["seconds"] for r in ranked] == sorted(r["seconds"] for r in ranked)
+    assert next(r for r in ranked if r["scheme"] == "Uncoded")["seconds"] == pytest.approx(240.0)
+    done = thalweg(*words[:-2], "--page", tmp_path / "page.html")
+    assert "measure it" in done.stdout
+    assert "Who was left out" in (tmp_path / "page.html").read_text()
+    done = thalweg("coding", "plan", "--profile", tmp_path / "delays.csv", "--workers", 9)
+    assert done.returncode == 2
+    assert "has 8 columns, not 9" in done.stderr
+
+
+def test_a_federation_is_reported_on_the_times_of_a_file(tmp_path):
+    (tmp_path / "times.csv").write_text("10,20,70\n12,18,80\n")
+    words = ["federated", "report", "--times", tmp_path / "times.csv", "--scheme", "fedfix", "--interval", 30]
+    done = thalweg(*words)
+    assert done.returncode == 0, done.stderr
+    assert "unbiased" in done.stdout
+    assert "every client within      3 aggregations" in done.stdout
+    done = thalweg(*words, "--no-corrected", "--json")
+    assert done.returncode == 1
+    told = json.loads(done.stdout)
+    assert told["neglected"] == [2]
+    assert told["q"] == pytest.approx([3 / 7, 3 / 7, 1 / 7])
+    (tmp_path / "samples.csv").write_text("100,100,200\n")
+    done = thalweg(*words, "--samples", tmp_path / "samples.csv", "--json")
+    assert json.loads(done.stdout)["p"] == [0.25, 0.25, 0.5]
+    assert "Did you mean 'fedfix'" in thalweg(*words[:5], "fedfox").stderr
+
+
 def test_an_equilibrium_of_a_game_in_a_file_is_found(tmp_path):
     (tmp_path / "pay.csv").write_text("2,-1\n-1,1\n")
     for method in ("pdhg", "extragradient"):

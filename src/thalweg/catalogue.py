@@ -181,6 +181,13 @@ SYSTEMS = (
         "Asynchronous federated optimization: FedFix",
         "arXiv 2206.10189, JMLR 2023",
         "distributed",
+        (
+            "distributed.federated.FedFix",
+            "distributed.federated.Federation",
+            "distributed.federated.Federated",
+            "distributed.federated.design",
+        ),
+        "federated_fedfix",
     ),
     System(
         "17",
@@ -217,6 +224,13 @@ SYSTEMS = (
         "Sequential gradient coding for straggler mitigation",
         "arXiv 2211.13802, ICLR 2023",
         "distributed",
+        (
+            "distributed.coding.GradientCode",
+            "distributed.coding.Multiplexed",
+            "distributed.coding.plan",
+            "distributed.coding.CodedTraining",
+        ),
+        "sequential_gradient_coding",
     ),
     System(
         "21",

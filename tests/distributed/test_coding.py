@@ -37,7 +37,7 @@ from thalweg.distributed.coding import (
     replay,
     waterfall,
 )
-from thalweg.distributed.coding.replay import _settings, _Space
+from thalweg.distributed.coding.replay import _settings, _Space, rehearsed
 
 CONSTRUCTIONS = ["repetition", "circulant", "random"]
 SCHEMES = [
@@ -222,7 +222,10 @@ class TestReplay:
             scheme = make()
             assert scheme.load == pytest.approx(load)
             space.total(kind, load, parameters)
-            np.testing.assert_allclose(space.out, replay(profile, scheme).seconds)
+            lived, quick = rehearsed(profile, scheme), replay(profile, scheme)
+            np.testing.assert_allclose(space.out, lived.seconds)
+            np.testing.assert_allclose(quick.seconds, lived.seconds)
+            np.testing.assert_array_equal(quick.late, lived.late)
 
     def test_without_stragglers_all_take_their_fastest(self):
         profile = DelayProfile(np.ones((10, 6)))

@@ -10,7 +10,17 @@ from typing import Annotated, Any
 
 import typer
 
-from thalweg.cli import blackbox, constrained, convex, equilibrium, evidence, linear, training
+from thalweg.cli import (
+    blackbox,
+    coding,
+    constrained,
+    convex,
+    equilibrium,
+    evidence,
+    federated,
+    linear,
+    training,
+)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -125,6 +135,8 @@ solve_app.command("convex")(convex.solve_convex)
 solve_app.command("equilibrium")(equilibrium.solve_equilibrium)
 schedule_app.command("refine")(training.refine_schedule)
 compare_app.command("linear")(linear.compare_linear)
+app.add_typer(coding.coding_app, name="coding")
+app.add_typer(federated.federated_app, name="federated")
 app.command()(evidence.reproduce)
 app.command()(evidence.report)
 

@@ -1,5 +1,5 @@
 """Many workers, some of them slow."""
 
-from thalweg.distributed import coding
+from thalweg.distributed import coding, federated
 
-__all__ = ["coding"]
+__all__ = ["coding", "federated"]

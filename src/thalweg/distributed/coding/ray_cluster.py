@@ -22,8 +22,8 @@ class RayCluster(Cluster):
     Args:
         delays: seconds to sleep besides computing, to try a scheme out; none by default.
         cpus: cores that Ray reserves for each actor; 0 shares what there is.
-        options: for `ray.init`, where Ray is not running yet: it then listens on the loopback alone. To use a Ray cluster,
-            connect to it first, with `ray.init(address=...)`.
+        options: for `ray.init`, where Ray is not running yet: it then listens on the loopback alone. To use a Ray
+            cluster, connect to it first, with `ray.init(address=...)`.
 
     Raises:
         MissingExtra: Ray is not installed.

@@ -332,7 +332,26 @@ def _combined(terms: Sequence[tuple[float, Any]]) -> Any:
         return {name: _combined([(w, v[name]) for w, v in terms]) for name in first}
     if isinstance(first, list | tuple):
         return type(first)(_combined([(w, v[k]) for w, v in terms]) for k in range(len(first)))
+    if isinstance(first, np.ndarray) and first.ndim == 1:
+        return _combined_vectors(terms)
     total = first * terms[0][0]
     for weight, value in terms[1:]:
         total += weight * value
+    return total
+
+
+def _combined_vectors(terms: Sequence[tuple[float, Any]], piece: int = 16_384) -> Any:
+    """Piece by piece, so that the sum stays in the cache and every vector is read once."""
+    first = terms[0][1]
+    total, scratch = (
+        np.empty_like(first, dtype=np.result_type(first, np.float32)),
+        np.empty(piece, dtype=first.dtype),
+    )
+    for begin in range(0, len(first), piece):
+        some = total[begin : begin + piece]
+        product = scratch[: len(some)]
+        np.multiply(first[begin : begin + piece], terms[0][0], out=some)
+        for weight, value in terms[1:]:
+            np.multiply(value[begin : begin + piece], weight, out=product)
+            some += product
     return total

@@ -1,0 +1,83 @@
+"""16, 20: encoding and decoding against the bandwidth of memory, thousands of replays, client updates by vmap."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import nn
+
+from benchmarks.race import Row, race
+from thalweg.distributed.coding import DelayProfile, GradientCoding, plan
+from thalweg.distributed.coding.schemes import _combined
+from thalweg.distributed.federated import Federated
+
+
+def rows() -> Iterator[Row]:
+    """Codes, then clients."""
+    yield from codes()
+    yield replays()
+    yield clients()
+
+
+def codes(workers: int = 256, size: int = 1_000_000) -> Iterator[Row]:
+    """Gradients of 10^6 numbers (a gigabyte in all) against NumPy reading them once, and against its matrix product."""
+    scheme = GradientCoding(workers, 15)
+    results = np.random.default_rng(0).standard_normal((workers, size)).astype(np.float32)
+    weights = scheme.code.decoding(range(workers - 15))
+    weights = np.where(weights == 0.0, 1.0, weights)  # as a dense code would have them
+    terms = [(float(w), v) for w, v in zip(weights, results)]
+    dense = weights.astype(np.float32)
+    decode = lambda: _combined(terms)  # noqa: E731
+    read = lambda: results[: len(weights)].max()  # noqa: E731
+    product = lambda: dense @ results[: len(weights)]  # noqa: E731
+    (ours, total), (bandwidth, _), (blas, exact) = race(decode, read, product, rounds=3)
+    error = float(np.abs(total - exact).max() / np.abs(exact).max())
+    name = f"decode {len(weights)} gradients of {size:.0e}"
+    yield Row("20", name, ours, "one pass over memory", bandwidth, accuracy_ours=error)
+    yield Row("20", name, ours, "NumPy's matrix product", blas, accuracy_ours=error)
+
+
+def replays() -> Row:
+    """Parameters for 256 workers and 300 rounds against the 30 seconds that were allowed."""
+    profile = DelayProfile.generated(300, 256, slope=32.0)
+    ((seconds, found),) = race(lambda: plan(profile, most_B=3, most_W=9), rounds=3)
+    return Row("20", f"{found.tried} settings, 256 workers, 300 rounds", seconds, "allowed", 30.0)
+
+
+def clients(count: int = 512) -> Row:
+    """Five local steps of many clients at once against one after another."""
+    made = torch.Generator().manual_seed(0)
+    shared = [
+        (torch.randn(50, 64, generator=made), torch.randint(10, (50,), generator=made)) for _ in range(count)
+    ]
+    problem = Federated.from_module(lambda: nn.Linear(64, 10), nn.functional.cross_entropy, shared)
+    who = [(i, 0) for i in range(count)]
+
+    def alone() -> torch.Tensor:
+        each = []
+        for client, task in who:
+            layer = nn.Linear(64, 10)
+            problem.into(layer, problem.start)
+            optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
+            X, y = shared[client]
+            uniform = np.random.default_rng((0, client, task, 0x1B)).random((5, 16))
+            for draw in (uniform * len(y)).astype(np.int64):
+                optimizer.zero_grad()
+                nn.functional.cross_entropy(layer(X[draw]), y[draw]).backward()
+                optimizer.step()
+            each.append(nn.utils.parameters_to_vector(layer.parameters()).detach() - problem.start)
+        return torch.stack(each)
+
+    (ours, one), (theirs, other) = race(
+        lambda: problem.updates(problem.start, who, 5, 0.1, 16, 0.0, 0), alone, rounds=3
+    )
+    return Row(
+        "16",
+        f"{count} client updates",
+        ours,
+        "a torch loop",
+        theirs,
+        accuracy_ours=float((one - other).abs().max()),
+    )

@@ -1,0 +1,134 @@
+"""Is a design unbiased? Whom does it favour? What does asynchrony cost?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from thalweg.core import InvalidProblem
+from thalweg.core.validation import check_vector
+from thalweg.distributed.federated.schemes import Aggregation
+from thalweg.distributed.federated.times import ClientTimes
+
+Vector = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Design:
+    """What a scheme does to the clients of some times.
+
+    Args:
+        scheme: the aggregation.
+        p: importances, shape (clients,).
+        expected: E[d_i] of an aggregation.
+        participation: updates of each client an aggregation takes, in expectation.
+        window: aggregations within which each client takes part.
+        interval: seconds between aggregations.
+    """
+
+    scheme: Aggregation
+    p: Vector
+    expected: Vector
+    participation: Vector
+    window: int
+    interval: float
+
+    @property
+    def q(self) -> Vector:
+        """The weights of the loss that is minimised, ``E[d_i] / sum_j E[d_j]``."""
+        return np.asarray(self.expected / self.expected.sum())
+
+    @property
+    def disparity(self) -> float:
+        """``sum_i |q_i - p_i| / 2``: the share of importance that is given to the wrong clients."""
+        return 0.5 * float(np.abs(self.q - self.p).sum())
+
+    @property
+    def unbiased(self) -> bool:
+        """Whether q is p, up to a thousandth."""
+        return self.disparity <= 1e-3
+
+    @property
+    def variance(self) -> Vector:
+        """Var[d_i] of an aggregation, for clients that take part at most once: ``E[d]^2 (1 / participation - 1)``."""
+        once = np.minimum(self.participation, 1.0)
+        return np.asarray(self.expected**2 * (1.0 / np.maximum(once, 1e-12) - 1.0))
+
+    @property
+    def favoured(self) -> list[int]:
+        """Clients whose weight exceeds their importance by 5 % and more, most first."""
+        return _beyond(self.q / self.p, 1.05)
+
+    @property
+    def neglected(self) -> list[int]:
+        """Clients whose weight falls short of their importance by 5 % and more, most first."""
+        return _beyond(self.p / self.q, 1.05)
+
+    def __str__(self) -> str:
+        gaps = self.q / self.p
+        lines = [
+            f"{self.scheme}: {'unbiased' if self.unbiased else 'BIASED'}",
+            f"aggregation every        {self.interval:.4g} s",
+            f"updates an aggregation   {self.participation.sum():.4g} of {len(self.p)} clients",
+            f"every client within      {self.window} aggregations, {self.window * self.interval:.4g} s",
+            f"q over p                 {gaps.min():.3f} to {gaps.max():.3f}; misplaced importance {self.disparity:.3f}",
+            f"deviation, at most       {float(np.sqrt(self.variance).max() / self.p.mean()):.3g} mean importances",
+        ]
+        if self.neglected:
+            lines.append(f"neglected                {', '.join(map(str, self.neglected[:8]))}")
+        return "\n".join([*lines, *(f"- {word}" for word in self.advice())])
+
+    def advice(self) -> list[str]:
+        """What to change, in sentences."""
+        said = []
+        if not self.unbiased:
+            said.append(
+                "The optimum is that of other importances: use the corrected weights (corrected=True)."
+            )
+        if self.window > 10:
+            said.append(
+                f"The slowest client is {self.window} aggregations behind: take a longer interval, or a smaller "
+                "server rate; updates that old can destabilise training."
+            )
+        if self.window == 1 and float(self.participation.min()) >= 1.0:
+            said.append(
+                "Everybody is waited for: an interval shorter than the slowest client's time saves time."
+            )
+        return said or ["Nothing to change."]
+
+
+def design(scheme: Aggregation, times: ClientTimes, p: ArrayLike | None = None) -> Design:
+    """Expectations of a scheme's weights; p are the importances, equal by default.
+
+    Raises:
+        InvalidProblem: importances that are no distribution over the clients.
+
+    >>> from thalweg.distributed.federated import FedFix
+    >>> times = ClientTimes.heterogeneous(4, 0.8)
+    >>> design(FedFix(0.5), times).unbiased, design(FedFix(0.5, corrected=False), times).unbiased
+    (True, False)
+    """
+    p = importances(p, times.clients)
+    expected = scheme.expected(p, times)
+    return Design(
+        scheme, p, expected, scheme.participation(p, times), scheme.window(times), scheme.interval(times)
+    )
+
+
+def importances(p: ArrayLike | None, clients: int) -> Vector:
+    """p as a distribution over clients, or a refusal."""
+    if p is None:
+        return np.full(clients, 1.0 / clients)
+    given = check_vector("importances", np.asarray(p, dtype=np.float64), clients)
+    if not (given > 0).all() or abs(float(given.sum()) - 1.0) > 1e-6:
+        raise InvalidProblem(
+            f"Importances are positive and sum to 1; these sum to {given.sum():.6g}. Divide them by their sum."
+        )
+    return given
+
+
+def _beyond(ratio: Vector, bound: float) -> list[int]:
+    order = np.argsort(-ratio, kind="stable")
+    return [int(i) for i in order if ratio[i] > bound]

@@ -1,0 +1,208 @@
+"""Data that stay with their clients, and one model for all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor, nn
+from torch.func import functional_call, grad, vmap
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
+
+from thalweg.core import InvalidProblem, NotFinite, Problem
+from thalweg.core.seeding import generator
+from thalweg.core.validation import require
+from thalweg.distributed.federated.design import importances
+
+#: Clients whose updates are computed at once.
+CHUNK = 512
+
+
+@dataclass(frozen=True, eq=False)
+class Federated(Problem):
+    """Minimise ``sum_i p_i L_i(theta)`` over clients, ``L_i`` the mean loss of client i's examples.
+
+    Args:
+        loss: ``loss(theta, X, y)``, the mean over a batch, for a vector theta; made of torch operations that
+            `torch.func.vmap` takes (no branches on values).
+        start: theta to start from.
+        clients: ``(X, y)`` of each client, tensors whose first axes agree within a client and other axes everywhere.
+        p: importances, summing to one; the clients' shares of the examples by default.
+
+    The metric is ``loss``, with the importances.
+
+    Raises:
+        InvalidProblem: no clients, a client without examples, importances that do not sum to one.
+        NotFinite: examples that are not finite.
+
+    >>> clients = [(torch.full((2, 1), float(c)), torch.zeros(2)) for c in range(3)]
+    >>> mean = Federated(lambda theta, X, y: ((theta - X) ** 2).mean(), torch.zeros(1), clients)
+    >>> round(mean.metrics(torch.ones(1))["loss"], 6)
+    0.666667
+    """
+
+    objective: ClassVar[str | None] = "loss"
+
+    loss: Callable[[Tensor, Tensor, Tensor], Tensor]
+    start: Tensor
+    clients: Sequence[tuple[Tensor, Tensor]]
+    p: ArrayLike | None = None
+    weights: NDArray[np.float64] = field(init=False, repr=False)
+    counts: NDArray[np.int64] = field(init=False, repr=False)
+    _X: Tensor = field(init=False, repr=False, compare=False)
+    _y: Tensor = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        require(len(self.clients) > 0, "There are no clients", error=InvalidProblem)
+        counts = np.array([len(y) for _, y in self.clients])
+        for i, (X, y) in enumerate(self.clients):
+            if len(X) != len(y) or len(y) == 0:
+                raise InvalidProblem(
+                    f"Client {i} has {len(X)} X and {len(y)} y; both need the same number, at least one."
+                )
+            if not bool(torch.isfinite(X).all()):
+                raise NotFinite(f"Client {i}'s X holds NaN or infinity. Remove or impute them.")
+        p = counts / counts.sum() if self.p is None else importances(self.p, len(self.clients))
+        most = int(counts.max())
+        padded = [_padded([v[k] for v in self.clients], most) for k in (0, 1)]
+        for name, value in {"weights": p, "counts": counts, "_X": padded[0], "_y": padded[1]}.items():
+            object.__setattr__(self, name, value)
+
+    @classmethod
+    def from_module(
+        cls, model: Callable[[], nn.Module], loss: Callable[[Tensor, Tensor], Tensor],
+        clients: Sequence[tuple[Tensor, Tensor]], p: ArrayLike | None = None, seed: int = 0,
+    ) -> Federated:  # fmt: skip
+        """A torch module, made by ``model`` under the seed, with ``loss(outputs, y)``, the mean over a batch."""
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            module = model()
+        names = [(name, v.shape, v.numel()) for name, v in module.named_parameters()]
+        start = parameters_to_vector(module.parameters()).detach().clone()
+
+        def value(theta: Tensor, X: Tensor, y: Tensor) -> Tensor:
+            pieces = torch.split(theta, [size for _, _, size in names])
+            parameters = {n: v.reshape(shape) for (n, shape, _), v in zip(names, pieces, strict=True)}
+            return loss(functional_call(module, parameters, (X,)), y)
+
+        return cls(value, start, clients, p)
+
+    def into(self, module: nn.Module, theta: Tensor) -> nn.Module:
+        """The module with theta for its parameters."""
+        vector_to_parameters(theta, module.parameters())
+        return module
+
+    def metrics(self, x: Tensor) -> dict[str, float]:
+        """``loss``."""
+        with torch.no_grad():
+            losses = [float(self.loss(x, X, y)) for X, y in self.clients]
+        return {"loss": float(np.dot(self.weights, losses))}
+
+    def updates(
+        self, theta: Tensor, who: Sequence[tuple[int, int]], steps: int, lr: float, batch: int | None,
+        proximal: float, seed: int,
+    ) -> Tensor:  # fmt: skip
+        """``Delta_i`` of some ``(client, task)``: local steps of SGD, many clients at once.
+
+        Args:
+            theta: what they begin from, one vector or a row for each.
+            steps: K.
+            lr: eta_l.
+            batch: examples a step, drawn anew from the client's, with repeats; None for all of them.
+            proximal: FedProx's mu, pulls local steps to theta.
+            seed: of the batches; a task's are the same wherever it is computed.
+
+        Shape (tasks, parameters).
+        """
+        theta = theta.expand(len(who), -1)
+        out = torch.empty_like(theta, memory_format=torch.contiguous_format)
+        for first in range(0, len(who), CHUNK):
+            some = who[first : first + CHUNK]
+            out[first : first + len(some)] = self._chunk(
+                theta[first : first + CHUNK], some, steps, lr, batch, proximal, seed
+            )
+        return out
+
+    def _chunk(
+        self, theta: Tensor, who: Sequence[tuple[int, int]], steps: int, lr: float, batch: int | None,
+        proximal: float, seed: int,
+    ) -> Tensor:  # fmt: skip
+        clients = torch.tensor([i for i, _ in who])
+        counts = self.counts[clients.numpy()]
+        if batch is None:
+            if len(set(counts.tolist())) > 1:  # different shapes: one after another
+                each = [self._whole(x, i, steps, lr, proximal) for x, (i, _) in zip(theta, who, strict=True)]
+                return torch.stack(each)
+            draws = np.tile(np.arange(counts[0]), (steps, len(who), 1))
+        else:
+            uniform = np.stack([generator(seed, i, task, 0x1B).random((steps, batch)) for i, task in who], 1)
+            draws = (uniform * counts[None, :, None]).astype(np.int64)
+        gradient = vmap(grad(self.loss), in_dims=(0, 0, 0))
+        local = theta
+        for rows in torch.from_numpy(draws):
+            X, y = self._X[clients[:, None], rows], self._y[clients[:, None], rows]
+            local = local - lr * (gradient(local, X, y) + proximal * (local - theta))
+        return local - theta
+
+    def _whole(self, theta: Tensor, client: int, steps: int, lr: float, proximal: float) -> Tensor:
+        X, y = self.clients[client]
+        local = theta
+        for _ in range(steps):
+            local = local - lr * (grad(self.loss)(local, X, y) + proximal * (local - theta))
+        return local - theta
+
+
+def _padded(tensors: list[Tensor], length: int) -> Tensor:
+    first = tensors[0]
+    out = torch.zeros(len(tensors), length, *first.shape[1:], dtype=first.dtype)
+    for k, v in enumerate(tensors):
+        if v.shape[1:] != first.shape[1:]:
+            raise InvalidProblem(
+                f"Client {k}'s examples have shape {tuple(v.shape[1:])}; those of client 0 {tuple(first.shape[1:])}."
+            )
+        out[k, : len(v)] = v
+    return out
+
+
+def dirichlet(labels: ArrayLike, clients: int, alpha: float = 0.1, seed: int = 0) -> list[NDArray[np.int64]]:
+    """Examples of each client, each class shared out by a Dirichlet(alpha) draw; none is left without.
+
+    >>> parts = dirichlet(np.repeat([0, 1], 50), 5, alpha=0.3)
+    >>> sorted(np.concatenate(parts).tolist()) == list(range(100)), min(map(len, parts)) > 0
+    (True, True)
+    """
+    labels, random = np.asarray(labels), generator(seed, 0x1C)
+    require(alpha > 0, "dirichlet needs alpha > 0", got=alpha)
+    require(1 <= clients <= len(labels), f"dirichlet needs 1 <= clients <= {len(labels)}", got=clients)
+    parts: list[list[Any]] = [[] for _ in range(clients)]
+    for label in np.unique(labels):
+        rows = random.permutation(np.flatnonzero(labels == label))
+        cuts = np.round(np.cumsum(random.dirichlet(np.full(clients, alpha))) * len(rows)).astype(int)[:-1]
+        for part, some in zip(parts, np.split(rows, cuts), strict=True):
+            part.extend(some.tolist())
+    for part in parts:
+        while not part:
+            part.append(max(parts, key=len).pop())
+    return [np.sort(np.array(part, dtype=np.int64)) for part in parts]
+
+
+def by_class(labels: ArrayLike, clients: int, classes: int = 2, seed: int = 0) -> list[NDArray[np.int64]]:
+    """Examples of each client from few classes: the sorted data are cut into pieces, ``classes`` for each client.
+
+    >>> [len(part) for part in by_class(np.repeat([0, 1, 2, 3], 10), 4, 1)]
+    [10, 10, 10, 10]
+    """
+    labels = np.asarray(labels)
+    require(
+        clients * classes <= len(labels), "by_class has fewer examples than pieces", got=clients * classes
+    )
+    pieces = np.array_split(np.argsort(labels, kind="stable"), clients * classes)
+    order = generator(seed, 0x1D).permutation(clients * classes)
+    return [
+        np.sort(np.concatenate([pieces[k] for k in order[i::clients]])).astype(np.int64)
+        for i in range(clients)
+    ]

@@ -1,0 +1,216 @@
+"""A federation in virtual time: an event queue of clients' finishing times, deterministic by seed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from thalweg.core import InvalidProblem, Method, NotFinite, State
+from thalweg.core.seeding import generator
+from thalweg.core.validation import require
+from thalweg.distributed.federated.problem import Federated
+from thalweg.distributed.federated.schemes import (
+    Aggregation,
+    FedBuff,
+    FedFix,
+    arrival_shares,
+)
+from thalweg.distributed.federated.times import ClientTimes
+
+
+@dataclass(frozen=True)
+class Faults:
+    """What goes wrong at clients.
+
+    Args:
+        lost: chance that an update never arrives; its client begins anew when it would have.
+        stale: updates that are more aggregations old are thrown away; none by default.
+        spoil: ``spoil(client, task, update)`` returns what arrives in the update's place, for experiments.
+    """
+
+    lost: float = 0.0
+    stale: int | None = None
+    spoil: Callable[[int, int, Tensor], Tensor] | None = None
+
+    def __post_init__(self) -> None:
+        require(0 <= self.lost < 1, "Faults needs 0 <= lost < 1", got=self.lost)
+        require(self.stale is None or self.stale >= 0, "Faults needs stale >= 0", got=self.stale)
+
+
+@dataclass(kw_only=True)
+class FederationState(State):
+    """``x`` is the model; ``busy`` has a row for each task under way: finishes, began, client, task, version."""
+
+    clock: float = 0.0
+    aggregation: int = 0
+    busy: np.ndarray[Any, Any]
+    tasks: np.ndarray[Any, Any]
+    versions: dict[str, Tensor]
+    rejected: int = 0
+    discarded: int = 0
+
+
+@dataclass(frozen=True)
+class Federation(Method[Federated, FederationState]):
+    """Federated training under an aggregation scheme; a step is an aggregation.
+
+    Clients work all the time: one whose update has been taken gets the new model and begins its next task. With
+    `FedAvg` and `Sampled` the server waits for all it has called.
+
+    Args:
+        scheme: the aggregation.
+        times: how long tasks take.
+        lr: eta_l, of the local steps.
+        server_lr: eta_g.
+        local_steps: K.
+        batch: examples a local step; None for all.
+        proximal: FedProx's pull towards the model received.
+        faults: what goes wrong.
+        judge: aggregations between two evaluations of the loss.
+
+    Updates of a wrong shape or with NaN are rejected and counted, and so are those that are too old.
+
+    Cost per step: the local steps of the updates taken, up to 512 clients at once by `torch.func.vmap`; the models
+    that tasks under way began from are kept.
+
+    Source: Fraboni and others (2023), algorithm 1.
+
+    >>> from thalweg import Stop, solve
+    >>> from thalweg.distributed.federated import Federated, FedFix
+    >>> clients = [(torch.full((1, 1), float(c)), torch.zeros(1)) for c in range(4)]
+    >>> mean = Federated(lambda theta, X, y: 0.5 * ((theta - X) ** 2).mean(), torch.zeros(1), clients)
+    >>> method = Federation(FedFix(0.5), ClientTimes.heterogeneous(4, 0.8), lr=0.1, local_steps=1)
+    >>> solve(mean, method, stop=Stop(steps=400)).x.round(decimals=1)
+    tensor([1.5000])
+    """
+
+    scheme: Aggregation
+    times: ClientTimes
+    lr: float = 0.1
+    server_lr: float = 1.0
+    local_steps: int = 5
+    batch: int | None = None
+    proximal: float = 0.0
+    faults: Faults = Faults()
+    judge: int = 1
+
+    def __post_init__(self) -> None:
+        require(
+            self.lr > 0 and self.server_lr > 0,
+            "Federation needs lr, server_lr > 0",
+            got=(self.lr, self.server_lr),
+        )
+        require(self.local_steps >= 1, "Federation needs local_steps >= 1", got=self.local_steps)
+        require(self.batch is None or self.batch >= 1, "Federation needs batch >= 1", got=self.batch)
+        require(self.proximal >= 0, "Federation needs proximal >= 0", got=self.proximal)
+        require(self.judge >= 1, "Federation needs judge >= 1", got=self.judge)
+
+    def init(self, problem: Federated, seed: int) -> FederationState:
+        count = len(problem.clients)
+        if self.times.clients != count:
+            raise InvalidProblem(f"There are times for {self.times.clients} clients, and {count} clients.")
+        x = problem.start.clone()
+        state = FederationState(
+            x=x, busy=np.empty((0, 5)), tasks=np.zeros(count, dtype=np.int64), versions={"0": x},
+            metrics={"loss": problem.metrics(x)["loss"], "seconds": 0.0},
+        )  # fmt: skip
+        called = self.scheme.chosen(count, problem.weights, 0, seed)
+        self._begin(state, range(count) if called is None else called, seed)
+        state.tasks = np.append(state.tasks, seed)  # the stream of all that is random here
+        return state
+
+    def _begin(self, state: FederationState, who: Any, seed: int) -> None:
+        """Tasks that start now, from the present model."""
+        rows = [self._task(state, int(client), state.clock, seed) for client in who]
+        if rows:
+            state.busy = np.vstack([state.busy, rows])
+
+    def _task(self, state: FederationState, client: int, now: float, seed: int) -> tuple[float, ...]:
+        task = int(state.tasks[client])
+        state.tasks[client] += 1
+        return (now + self.times.draw(client, task, seed), now, client, task, state.aggregation)
+
+    def step(self, problem: Federated, state: FederationState) -> FederationState:
+        seed = int(state.tasks[-1])
+        new = FederationState(
+            x=state.x, clock=state.clock, aggregation=state.aggregation, busy=state.busy, tasks=state.tasks.copy(),
+            versions=dict(state.versions), rejected=state.rejected, discarded=state.discarded, calls=state.calls,
+        )  # fmt: skip
+        taken, anew = self._collect(new, seed)
+        moves = self._moves(problem, new, taken, seed)
+        new.calls += len(taken)
+        if moves is not None:
+            new.x = state.x + self.server_lr * moves
+            if not bool(torch.isfinite(new.x).all()):
+                raise NotFinite(
+                    f"The model is not finite after {state.aggregation + 1} aggregations. Lower lr or server_lr."
+                )
+        new.aggregation += 1
+        called = self.scheme.chosen(len(problem.clients), problem.weights, new.aggregation, seed)
+        new.versions[str(new.aggregation)] = new.x
+        self._begin(new, anew if called is None else called, seed)
+        needed = {str(int(v)) for v in new.busy[:, 4]}
+        new.versions = {name: v for name, v in new.versions.items() if name in needed}
+        new.metrics = {"seconds": new.clock, "updates": float(len(taken)), "rejected": float(new.rejected)}
+        new.metrics |= {"discarded": float(new.discarded)}
+        if new.aggregation % self.judge == 0:
+            new.metrics |= problem.metrics(new.x)
+        return new
+
+    def _collect(self, state: FederationState, seed: int) -> tuple[np.ndarray[Any, Any], Any]:
+        """The tasks that this aggregation takes, by client, and who begins anew after it; the clock moves to it."""
+        busy, scheme = state.busy, self.scheme
+        if isinstance(scheme, FedBuff):
+            return self._arrivals(state, scheme.count, seed)
+        if isinstance(scheme, FedFix):
+            state.clock = (state.aggregation + 1) * scheme.seconds
+            ready = busy[:, 0] <= state.clock * (1.0 + 1e-12)
+        else:
+            ready = np.ones(len(busy), dtype=bool)
+            state.clock = float(busy[:, 0].max())
+        state.busy, taken = busy[~ready], busy[ready]
+        taken = taken[np.lexsort((taken[:, 3], taken[:, 2]))]
+        return taken, taken[:, 2].astype(np.int64)
+
+    def _arrivals(self, state: FederationState, count: int, seed: int) -> tuple[np.ndarray[Any, Any], Any]:
+        """The next ``count``; clients go on at once with the model of that moment, the last with the coming one."""
+        state.busy, taken = state.busy.copy(), np.empty((count, 5))
+        for k in range(count):
+            first = int(state.busy[:, 0].argmin())
+            taken[k] = state.busy[first]
+            state.clock = float(taken[k, 0])
+            if k < count - 1:
+                state.busy[first] = self._task(state, int(taken[k, 2]), state.clock, seed)
+        state.busy = np.delete(state.busy, first, axis=0)
+        return taken, [int(taken[-1, 2])]
+
+    def _moves(self, problem: Federated, state: FederationState, taken: Any, seed: int) -> Tensor | None:
+        """``sum_i d_i Delta_i`` of what has arrived whole, client by client."""
+        arrived = [row for row in taken if not self._lost(row, seed)]
+        if self.faults.stale is not None:
+            fresh = [row for row in arrived if state.aggregation - row[4] <= self.faults.stale]
+            state.discarded += len(arrived) - len(fresh)
+            arrived = fresh
+        if not arrived:
+            return None
+        who = [(int(row[2]), int(row[3])) for row in arrived]
+        theta = torch.stack([state.versions[str(int(row[4]))] for row in arrived])
+        updates = problem.updates(theta, who, self.local_steps, self.lr, self.batch, self.proximal, seed)
+        total, shares = None, arrival_shares(self.times)
+        for row, (client, task), update in zip(arrived, who, updates, strict=True):
+            sent = update if self.faults.spoil is None else self.faults.spoil(client, task, update)
+            if sent.shape != update.shape or not bool(torch.isfinite(sent).all()):
+                state.rejected += 1
+                continue
+            d = self.scheme.weight(client, float(row[0] - row[1]), problem.weights, shares)
+            total = d * sent if total is None else total + d * sent
+        return total
+
+    def _lost(self, row: Any, seed: int) -> bool:
+        lost = self.faults.lost
+        return lost > 0 and bool(generator(seed, int(row[2]), int(row[3]), 0x1E).random() < lost)

@@ -1,0 +1,288 @@
+"""Federations: expectations by simulation, fixed points in closed form, FedFix at its limit, faults, designs."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from thalweg import Status, Stop, solve
+from thalweg.core import Checkpoint, InvalidParameter, InvalidProblem, NotFinite
+from thalweg.distributed.federated import (
+    AsyncFedAvg,
+    ClientTimes,
+    Faults,
+    FedAvg,
+    FedBuff,
+    Federated,
+    Federation,
+    FedFix,
+    Sampled,
+    by_class,
+    design,
+    dirichlet,
+)
+
+TIMES = {
+    "fixed": ClientTimes.heterogeneous(6, 0.8),
+    "exponential": ClientTimes.heterogeneous(6, 0.6, "exponential"),
+    "lognormal": ClientTimes.heterogeneous(6, 0.8, "lognormal", 0.4),
+    "gaussian": ClientTimes.heterogeneous(6, 0.4, "gaussian", 0.2),
+    "recorded": ClientTimes.recorded(np.random.default_rng(0).uniform(0.2, 2.0, (50, 6))),
+}
+P = np.array([0.1, 0.2, 0.1, 0.3, 0.2, 0.1])
+
+
+def quadratic(count=6, p=P, scale=None):
+    """``L_i = a_i/2 (theta - i)^2``: with one local step the fixed point is that of the weighted gradients."""
+    a = np.ones(count) if scale is None else scale
+    clients = [(torch.tensor([[float(i), float(a[i])]]), torch.zeros(1)) for i in range(count)]
+    return Federated(
+        lambda theta, X, y: (0.5 * X[:, 1] * (theta - X[:, 0]) ** 2).mean(), torch.zeros(1), clients, p
+    )
+
+
+def counted(scheme, times, steps, p=P):
+    """Mean d_i over aggregations, by unit updates that write down whose they are."""
+    clients = [(torch.eye(6)[i : i + 1], torch.zeros(1)) for i in range(6)]
+    counting = Federated(lambda theta, X, y: -(theta * X).sum(), torch.zeros(6), clients, p)
+    method = Federation(scheme, times, lr=1.0, local_steps=1, judge=10**9)
+    found = {}
+
+    def look(run):
+        found["x"] = run.state.x
+
+    solve(counting, method, stop=Stop(steps=steps), callbacks=[look])
+    return found["x"].numpy() / steps
+
+
+class TestWeights:
+    @pytest.mark.parametrize("kind", TIMES)
+    @pytest.mark.parametrize(
+        "scheme",
+        [FedAvg(), FedFix(0.45), FedFix(0.45, False), AsyncFedAvg(), FedBuff(3), FedBuff(3, False), Sampled(3),
+         Sampled(3, "md")],
+        ids=str,
+    )  # fmt: skip
+    def test_expectations_are_those_of_the_simulation(self, scheme, kind):
+        steps = 2500
+        seen = counted(scheme, TIMES[kind], steps)
+        np.testing.assert_allclose(seen, scheme.expected(P, TIMES[kind]), rtol=0.12)
+
+    def test_corrected_schemes_are_unbiased_and_others_favour_the_fast(self):
+        times = TIMES["fixed"]
+        for scheme in (FedAvg(), FedFix(0.3), AsyncFedAvg(), FedBuff(4), Sampled(2), Sampled(2, "md")):
+            assert design(scheme, times, P).unbiased
+        for scheme in (FedFix(0.3, False), FedBuff(4, False), AsyncFedAvg(corrected=False)):
+            found = design(scheme, times, P)
+            assert not found.unbiased
+            assert found.favoured[0] == 5
+            assert found.neglected[0] == 0
+
+    def test_windows_and_intervals_of_fixed_times(self):
+        found = design(FedFix(0.3), ClientTimes(np.array([0.9, 0.3, 0.5])))
+        np.testing.assert_allclose(found.participation, [1 / 3, 1, 1 / 2])
+        assert (found.window, found.interval) == (3, 0.3)
+        assert design(FedAvg(), TIMES["fixed"]).interval == 1.0
+        assert design(AsyncFedAvg(), ClientTimes(np.array([1.0, 0.5]))).interval == pytest.approx(1 / 3)
+
+    def test_variances_are_those_of_a_coin(self):
+        found = design(FedFix(0.5), ClientTimes(np.array([1.0, 0.5])))
+        np.testing.assert_allclose(found.variance, [0.25 * 1.0, 0.0])
+
+    def test_reports_say_what_to_change(self):
+        said = str(design(FedFix(0.1, False), TIMES["fixed"], P))
+        assert "BIASED" in said
+        assert "use the corrected weights" in said
+        assert "neglected" in said
+        assert "shorter than the slowest" in str(design(FedAvg(), TIMES["fixed"]))
+
+
+class TestTraining:
+    def test_fedfix_with_the_slowest_clients_interval_is_fedavg_bit_for_bit(self):
+        X = torch.randn(60, 4, generator=torch.Generator().manual_seed(1))
+        y = torch.randint(3, (60,), generator=torch.Generator().manual_seed(2))
+        clients = [(X[k::5], y[k::5]) for k in range(5)]
+        problem = Federated.from_module(
+            lambda: nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3)),
+            nn.functional.cross_entropy,
+            clients,
+        )
+        times = ClientTimes.heterogeneous(5, 0.8)
+        ran = [
+            solve(problem, Federation(s, times, batch=4, judge=1), stop=Stop(steps=15), seed=3)
+            for s in (FedAvg(), FedFix(1.0))
+        ]
+        np.testing.assert_array_equal(ran[0].history["loss"], ran[1].history["loss"])
+        np.testing.assert_allclose(ran[0].history["seconds"], ran[1].history["seconds"])
+        assert torch.equal(ran[0].x, ran[1].x)
+
+    @pytest.mark.parametrize(
+        ("scheme", "tolerance"),
+        [(FedAvg(), 1e-3), (FedFix(0.5), 0.1), (AsyncFedAvg(), 0.1), (FedBuff(3), 0.1)],
+        ids=str,
+    )
+    def test_corrected_schemes_come_to_the_right_optimum_and_others_to_theirs(self, scheme, tolerance):
+        scale = np.array([1.0, 2.0, 1.0, 0.5, 1.0, 3.0])
+        means = {}
+
+        def end(scheme):
+            tail = []
+            method = Federation(scheme, TIMES["fixed"], lr=0.02, local_steps=1, judge=10**9)
+            solve(quadratic(scale=scale), method, stop=Stop(steps=2500),
+                  callbacks=[lambda run: tail.append(float(run.state.x[0])) or False])  # fmt: skip
+            return float(np.mean(tail[-1000:]))
+
+        def optimum(q):
+            return float((q * scale * np.arange(6)).sum() / (q * scale).sum())
+
+        means["right"] = end(scheme)
+        assert means["right"] == pytest.approx(optimum(P), abs=tolerance)
+        if not isinstance(scheme, FedAvg):
+            wrong = type(scheme)(*([0.5] if isinstance(scheme, FedFix) else [scheme.count]), corrected=False)
+            q = design(wrong, TIMES["fixed"], P).q
+            assert abs(optimum(q) - optimum(P)) > 0.2
+            assert end(wrong) == pytest.approx(optimum(q), abs=tolerance)
+
+    def test_one_client_is_gradient_descent(self):
+        X = torch.randn(20, 3, generator=torch.Generator().manual_seed(0))
+        y = X @ torch.tensor([1.0, 2.0, 3.0])
+        problem = Federated(lambda t, A, b: 0.5 * ((A @ t - b) ** 2).mean(), torch.zeros(3), [(X, y)])
+        method = Federation(FedFix(1.0), ClientTimes(np.ones(1)), lr=0.1, local_steps=4)
+        found = solve(problem, method, stop=Stop(steps=5))
+        theta = torch.zeros(3)
+        for _ in range(20):
+            theta = theta - 0.1 * X.T @ (X @ theta - y) / 20
+        torch.testing.assert_close(found.x, theta)
+
+    def test_vectorised_updates_are_those_of_each_client(self):
+        problem = Federated.from_module(
+            lambda: nn.Linear(2, 1), nn.functional.mse_loss,
+            [(torch.randn(n, 2), torch.randn(n, 1)) for n in (3, 5, 4)],
+        )  # fmt: skip
+        theta, who = problem.start, [(0, 1), (1, 0), (2, 7)]
+        whole = problem.updates(theta, who, 3, 0.1, 2, 0.5, 9)
+        for k, one in enumerate(who):
+            torch.testing.assert_close(problem.updates(theta, [one], 3, 0.1, 2, 0.5, 9)[0], whole[k])
+
+    def test_the_proximal_pull_keeps_local_steps_near(self):
+        problem = quadratic()
+        free, held = (problem.updates(torch.zeros(1), [(5, 0)], 20, 0.1, None, mu, 0) for mu in (0.0, 2.0))
+        assert 0 < float(held) < 0.5 * float(free)
+
+    @pytest.mark.parametrize("scheme", [FedFix(0.4), FedBuff(2), Sampled(3)], ids=str)
+    def test_a_restarted_server_has_the_same_bits(self, scheme, tmp_path):
+        file = tmp_path / "server.npz"
+        method = Federation(scheme, TIMES["lognormal"], lr=0.05, local_steps=2, faults=Faults(lost=0.2))
+        stop = Stop(below={"loss": 0.0}, steps=20)
+        states = []
+
+        def run(**options):
+            solve(
+                quadratic(),
+                method,
+                seed=5,
+                callbacks=options.pop("callbacks", [lambda r: states.append(r.state) or False]),
+                **options,
+            )
+
+        run(stop=stop)
+        run(stop=Stop(steps=9), callbacks=[Checkpoint(file, every=1)])
+        run(stop=stop, resume=file)
+        assert torch.equal(states[19].x, states[-1].x)
+        assert states[19].clock == states[-1].clock
+
+
+class TestFaults:
+    def test_lost_updates_cost_time_and_not_the_optimum(self):
+        tail = []
+        method = Federation(
+            FedFix(1.0), ClientTimes(np.ones(6)), lr=0.02, local_steps=1, faults=Faults(lost=0.4), judge=10**9
+        )
+        solve(
+            quadratic(),
+            method,
+            stop=Stop(steps=3000),
+            callbacks=[lambda r: tail.append(float(r.state.x[0])) or False],
+        )
+        assert np.mean(tail[-1500:]) == pytest.approx(float(P @ np.arange(6)), abs=0.1)
+
+    @pytest.mark.parametrize(
+        "bad", [lambda u: u * math.nan, lambda u: torch.cat([u, u])], ids=["nan", "shape"]
+    )
+    def test_updates_that_are_no_updates_are_rejected_and_counted(self, bad):
+        spoil = Faults(spoil=lambda client, task, update: bad(update) if client == 2 else update)
+        method = Federation(FedAvg(), ClientTimes(np.ones(6)), lr=0.1, local_steps=1, faults=spoil)
+        last = []
+        found = solve(
+            quadratic(),
+            method,
+            stop=Stop(steps=200),
+            callbacks=[lambda r: last.append(float(r.state.x[0])) or False],
+        )
+        assert found.history["rejected"][-1] == 200
+        rest = np.delete(P, 2)
+        assert last[-1] == pytest.approx(float(rest @ np.delete(np.arange(6), 2) / rest.sum()), abs=1e-3)
+
+    def test_updates_that_are_too_old_are_thrown_away(self):
+        times = ClientTimes(np.array([1.0, 1.0, 1.0, 1.0, 1.0, 9.5]))
+        method = Federation(FedFix(1.0), times, lr=0.1, local_steps=1, faults=Faults(stale=5))
+        found = solve(quadratic(), method, stop=Stop(steps=40))
+        assert found.history["discarded"][-1] == 4
+
+
+class TestData:
+    @settings(max_examples=25, deadline=None)
+    @given(clients=st.integers(1, 12), alpha=st.floats(0.05, 10.0), seed=st.integers(0, 1000))
+    def test_partitions_hand_out_every_example_once(self, clients, alpha, seed):
+        labels = np.repeat(np.arange(4), 15)
+        for parts in (dirichlet(labels, clients, alpha, seed), by_class(labels, clients, 2, seed)):
+            assert sorted(np.concatenate(parts).tolist()) == list(range(60))
+            assert min(map(len, parts)) > 0
+
+    def test_small_alphas_give_clients_few_classes(self):
+        labels = np.repeat(np.arange(5), 200)
+        few, many = (
+            np.mean([len(np.unique(labels[part])) for part in dirichlet(labels, 10, alpha)])
+            for alpha in (0.05, 100.0)
+        )
+        assert few < 4 < many
+
+    def test_times_have_their_means(self):
+        for kind in ("exponential", "lognormal", "gaussian"):
+            times = ClientTimes(np.array([2.0]), kind, 0.3)
+            assert np.mean([times.draw(0, k, 1) for k in range(3000)]) == pytest.approx(2.0, rel=0.06)
+
+
+class TestBadInput:
+    def test_what_does_not_fit_is_told(self):
+        with pytest.raises(InvalidProblem, match=r"sum to 0\.9"):
+            design(FedAvg(), ClientTimes(np.ones(2)), [0.5, 0.4])
+        with pytest.raises(InvalidParameter, match="FedFix needs seconds > 0"):
+            FedFix(0.0)
+        with pytest.raises(InvalidProblem, match="positive seconds"):
+            ClientTimes(np.array([1.0, 0.0]))
+        with pytest.raises(InvalidProblem, match="times for 3 clients, and 6"):
+            solve(quadratic(), Federation(FedAvg(), ClientTimes(np.ones(3))), stop=Stop(steps=1))
+        with pytest.raises(InvalidProblem, match="Client 1 has 2 X and 1 y"):
+            Federated(lambda t, X, y: t.sum(), torch.zeros(1),
+                      [(torch.ones(1, 1), torch.ones(1)), (torch.ones(2, 1), torch.ones(1))])  # fmt: skip
+        with pytest.raises(NotFinite, match="Client 0's X"):
+            Federated(
+                lambda t, X, y: t.sum(), torch.zeros(1), [(torch.full((1, 1), math.nan), torch.ones(1))]
+            )
+
+    def test_an_interval_that_all_clients_exceed_waits_and_goes_on(self):
+        method = Federation(FedFix(0.3), ClientTimes(np.ones(6)), lr=0.1, local_steps=1)
+        found = solve(quadratic(), method, stop=Stop(steps=8))
+        assert found.history["updates"].tolist() == [0, 0, 0, 6, 0, 0, 0, 6]
+
+    def test_rates_that_are_too_large_are_told(self):
+        method = Federation(AsyncFedAvg(), TIMES["fixed"], lr=5.0, local_steps=3)
+        found = solve(quadratic(), method, stop=Stop(steps=500))
+        assert found.status is Status.DIVERGED
