@@ -170,6 +170,19 @@ class TestTraining:
         for k, one in enumerate(who):
             torch.testing.assert_close(problem.updates(theta, [one], 3, 0.1, 2, 0.5, 9)[0], whole[k])
 
+    def test_a_module_with_an_answer_in_it_is_trained_without_changing_the_answer(self):
+        ones = [(torch.ones(3, 2), torch.ones(3, 1))]
+        problem = Federated.from_module(lambda: nn.Linear(2, 1), nn.functional.mse_loss, ones)
+        before = problem.start.clone()
+        layer = problem.into(nn.Linear(2, 1), problem.start)
+        torch.testing.assert_close(nn.utils.parameters_to_vector(layer.parameters()).detach(), before)
+        optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
+        nn.functional.mse_loss(layer(torch.ones(3, 2)), torch.ones(3, 1)).backward()
+        optimizer.step()
+        assert torch.equal(problem.start, before)
+        moved = nn.utils.parameters_to_vector(layer.parameters()).detach() - before
+        torch.testing.assert_close(problem.updates(before, [(0, 0)], 1, 0.1, None, 0.0, 0)[0], moved)
+
     def test_the_proximal_pull_keeps_local_steps_near(self):
         problem = quadratic()
         free, held = (problem.updates(torch.zeros(1), [(5, 0)], 20, 0.1, None, mu, 0) for mu in (0.0, 2.0))

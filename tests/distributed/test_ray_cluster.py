@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from thalweg import Stop, solve
+from thalweg.core import InvalidProblem
 from thalweg.distributed.coding import (
     CodedTraining,
     DataParallel,
@@ -66,6 +67,19 @@ def test_processes_train_the_models_of_virtual_time(scheme):
     assert same
     torch.testing.assert_close(same[-1].models, by_jobs[same[-1].jobs], atol=1e-5, rtol=1e-4)
     assert states[-1].seconds < 0.3 * len(states)  # nobody waited for the late one
+
+
+def test_work_that_always_fails_is_told_and_not_tried_without_end():
+    def broken(out, y):
+        if torch.is_grad_enabled():  # the judge asks without
+            raise RuntimeError("no loss today")
+        return out.sum()
+
+    problem = DataParallel(lambda: nn.Linear(1, 1), broken, torch.ones(4, 1), torch.ones(4))
+    cluster = RayCluster()
+    with pytest.raises(InvalidProblem, match="has failed 5 times in a row"):
+        solve(problem, CodedTraining(Uncoded(2), cluster), stop=Stop(steps=2))
+    cluster.end()
 
 
 @pytest.mark.parametrize("scheme", [GradientCoding(4, 1), Uncoded(4)], ids=repr)

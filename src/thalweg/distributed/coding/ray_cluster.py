@@ -7,17 +7,20 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from thalweg.core import MissingExtra
+from thalweg.core import InvalidProblem, MissingExtra
 from thalweg.distributed.coding.schemes import Scheme, Task
 from thalweg.distributed.coding.stragglers import DelayProfile
 from thalweg.distributed.coding.training import Arrival, Cluster, DataParallel, Vector, Worker
 
+#: Failures of a worker in a row, after which it is the work that is wrong.
+RESTARTS = 5
+
 
 class RayCluster(Cluster):
-    """One actor for each worker; Ray carries, schedules and restarts them.
+    """One actor for each worker; Ray carries and schedules.
 
-    A worker whose process dies has no results in that round; Ray starts it again, and the round is sent to it anew
-    only where the code cannot do without. A worker that is late answers later; that answer is not used.
+    A worker whose process dies has no results in that round; another takes its place, and gets the round's work only
+    where the code cannot do without. A worker that is late answers later; that answer is not used.
 
     Args:
         delays: seconds to sleep besides computing, to try a scheme out; none by default.
@@ -27,12 +30,14 @@ class RayCluster(Cluster):
 
     Raises:
         MissingExtra: Ray is not installed.
+        InvalidProblem: a worker fails five times in a row, with its last error.
     """
 
     def __init__(self, delays: DelayProfile | None = None, *, cpus: float = 0.0, **options: Any) -> None:
         self.delays, self.cpus, self.options = delays, cpus, options
         self.actors: list[Any] = []
         self.pending: dict[Any, int] = {}
+        self.fallen: list[int] = []
 
     def begin(self, problem: DataParallel, scheme: Scheme) -> None:
         # A Ray started here serves this machine alone: read when Ray is imported first, its switch for the loopback.
@@ -45,8 +50,9 @@ class RayCluster(Cluster):
             ray.init(**{"include_dashboard": False, "log_to_driver": False, **self.options})
         self.end()
         self.ray, held, shares = ray, ray.put(problem), scheme.shares.tolist()
-        actor = ray.remote(num_cpus=self.cpus, max_restarts=-1, max_task_retries=0)(_Actor)
-        self.actors = [actor.remote(held, shares) for _ in range(scheme.n)]
+        actor = ray.remote(num_cpus=self.cpus, max_restarts=0, max_task_retries=0)(_Actor)
+        self.hire = lambda: actor.remote(held, shares)
+        self.actors, self.fallen = [self.hire() for _ in range(scheme.n)], [0] * scheme.n
         ray.get([a.ready.remote() for a in self.actors])
 
     def send(self, round: int, work: Mapping[int, Sequence[Task]], parameters: Mapping[int, Vector]) -> None:
@@ -73,11 +79,22 @@ class RayCluster(Cluster):
         worker = self.pending.pop(ready[0])
         seconds = time.perf_counter() - self.started
         try:
-            return Arrival(worker, seconds, self.ray.get(ready[0]))
-        except self.ray.exceptions.RayError:
-            if timeout is None:  # the code needs it: send the work to the restarted process
+            results = self.ray.get(ready[0])
+        except self.ray.exceptions.RayError as error:
+            self._replace(worker, error)
+            if timeout is None:  # the code cannot do without
                 self._submit(worker)
             return Arrival(worker, seconds, None)
+        self.fallen[worker] = 0
+        return Arrival(worker, seconds, results)
+
+    def _replace(self, worker: int, error: Exception) -> None:
+        """Another process in the place of one that has fallen; not without end."""
+        self.fallen[worker] += 1
+        if self.fallen[worker] > RESTARTS:
+            raise InvalidProblem(f"Worker {worker} has failed {RESTARTS} times in a row: {error}") from error
+        self.ray.kill(self.actors[worker])
+        self.actors[worker] = self.hire()
 
     def end(self) -> None:
         for actor in self.actors:

@@ -63,7 +63,7 @@ class DataParallel(Problem):
     def metrics(self, x: Tensor) -> dict[str, float]:
         """``loss``."""
         module = self.model()
-        vector_to_parameters(x, module.parameters())
+        vector_to_parameters(x.clone(), module.parameters())
         with torch.no_grad():
             return {"loss": float(self.loss(module(self.X), self.y)) / len(self.X)}
 

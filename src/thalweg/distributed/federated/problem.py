@@ -93,7 +93,7 @@ class Federated(Problem):
 
     def into(self, module: nn.Module, theta: Tensor) -> nn.Module:
         """The module with theta for its parameters."""
-        vector_to_parameters(theta, module.parameters())
+        vector_to_parameters(theta.clone(), module.parameters())  # which would share its memory
         return module
 
     def metrics(self, x: Tensor) -> dict[str, float]:
