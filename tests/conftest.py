@@ -9,10 +9,10 @@ import socket
 # MKL's results depend on where arrays lie in memory on some processors; tests of equal bits need it not to. Read by torch.
 os.environ.setdefault("MKL_CBWR", "COMPATIBLE")
 
-import numpy as np  # noqa: E402
-import pytest  # noqa: E402
-import torch  # noqa: E402
-from hypothesis import settings  # noqa: E402
+import numpy as np
+import pytest
+import torch
+from hypothesis import settings
 
 # Compilation of Numba kernels can fall into any example; time is not what these tests are about.
 settings.register_profile("thalweg", deadline=None, max_examples=40, derandomize=True)
