@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import socket
 
-# MKL's results depend on where arrays lie in memory on some processors; tests of equal bits need it not to. Read by torch.
+# On some processors MKL's last bits depend on where arrays lie in memory; tests of equal bits need them not to.
 os.environ.setdefault("MKL_CBWR", "COMPATIBLE")
 
 import numpy as np
