@@ -158,11 +158,11 @@ class TestTheory:
         method = SketchedNewton()
         state = method.init(p, 0)
         system = NewtonSystem.at(p, state.now, state.multipliers, method.xi)
-        z, _, _, delta = _Inner(method, system, state).direction(state.now, state)
+        found = _Inner(method, system, state).direction(state.now, state)
         hessian = np.linalg.norm(system.H, 2)
         psi = 20 * max((hessian + system.shift) ** 2, 1) / (min(system.smallest, 1) * 0.1)
-        residual = np.linalg.norm(system.A @ z - system.b)
-        assert np.linalg.norm(system.A, 2) * psi * residual <= delta * np.linalg.norm(system.b)
+        residual = np.linalg.norm(system.A @ found.z - system.b)
+        assert np.linalg.norm(system.A, 2) * psi * residual <= found.delta * np.linalg.norm(system.b)
 
 
 class TestCurvature:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from abc import abstractmethod
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -26,8 +27,7 @@ BOTTOM = 1e10
 
 @dataclass(kw_only=True)
 class ConstrainedState(State):
-    """``x``, the ``multipliers`` lambda, the merit's weights, and the accuracy delta; ``calls`` counts points
-    evaluated."""
+    """``x``, the ``multipliers`` lambda, the merit's weights, the accuracy delta; ``calls`` counts points."""
 
     multipliers: Vector
     seed: int
@@ -104,10 +104,25 @@ class NewtonSystem:
         return cls(A, b, H, shift, smallest < DEFICIENT, smallest)
 
 
-class MeritNewton(Method[EqualityConstrained, ConstrainedState]):
-    """Base: init, the safeguarded line search, and the books."""
+class Direction(NamedTuple):
+    """z in x and lambda, the merit's slope along it, the weights it descends with, and delta."""
 
-    beta: float
+    z: Vector
+    slope: float
+    weights: Weights
+    delta: float
+    steepest: bool = False
+
+
+def downhill(system: NewtonSystem, point: Point, state: ConstrainedState) -> Direction:
+    """The merit's steepest descent with the weights of before: always downhill, never fast."""
+    weights = Weights(state.eta1, state.eta2)
+    gradient = weights.gradient(point, state.multipliers, system.H)
+    return Direction(-gradient, -float(gradient @ gradient), weights, state.delta, steepest=True)
+
+
+class ConstrainedMethod(Method[EqualityConstrained, ConstrainedState]):
+    """Base of the area's methods: the books."""
 
     def _begin(self, problem: EqualityConstrained, seed: int, **values: Any) -> ConstrainedState:
         assert problem.multipliers is not None
@@ -119,31 +134,8 @@ class MeritNewton(Method[EqualityConstrained, ConstrainedState]):
             now=now, **values,
         )  # fmt: skip
 
-    def _search(
-        self,
-        problem: EqualityConstrained,
-        point: Point,
-        multipliers: Vector,
-        z: Vector,
-        weights: Weights,
-        slope: float,
-    ) -> tuple[float, Point | None, int]:
-        """Armijo's rule on the merit by halving: the length, the point there (none where it fails), the calls."""
-        n = problem.n
-        before = weights.merit(point, multipliers)
-        rounding = 10.0 * np.finfo(float).eps * max(1.0, abs(before))
-        alpha, calls = 1.0, 0
-        while alpha > 1e-14:
-            ahead = problem.at(point.x + alpha * z[:n])
-            calls += 1
-            after = weights.merit(ahead, multipliers + alpha * z[n:])
-            if after <= before + alpha * self.beta * slope + rounding:
-                return alpha, ahead, calls
-            alpha *= 0.5
-        return 0.0, None, calls
-
     def _moved(
-        self, problem: EqualityConstrained, state: ConstrainedState, ahead: Point, multipliers: Vector,
+        self, state: ConstrainedState, ahead: Point, multipliers: Vector,
         calls: int, extra: dict[str, float], **values: Any,
     ) -> ConstrainedState:  # fmt: skip
         metrics = residuals(ahead, multipliers) | {"value": ahead.f} | extra
@@ -168,6 +160,58 @@ class MeritNewton(Method[EqualityConstrained, ConstrainedState]):
             message=message, multipliers=state.multipliers, seed=state.seed, step=state.step + 1,
             first=state.first, now=point, **values,
         )  # fmt: skip
+
+
+class MeritNewton(ConstrainedMethod):
+    """Newton steps under the exact augmented Lagrangian; how the system is solved is for `_direction` to say."""
+
+    xi: float
+    beta: float
+
+    @abstractmethod
+    def _direction(
+        self, system: NewtonSystem, point: Point, state: ConstrainedState
+    ) -> tuple[Direction, float, int]:
+        """A direction that descends, the flops and the projections it took."""
+
+    def step(self, problem: EqualityConstrained, state: ConstrainedState) -> ConstrainedState:
+        point = problem.at(state.x) if state.now is None else state.now
+        system = NewtonSystem.at(problem, point, state.multipliers, self.xi)
+        warned = warn_deficient(system, point, state)
+        found, flops, projections = self._direction(system, point, state)
+        alpha, ahead, calls = self._search(problem, point, state.multipliers, found)
+        if ahead is None and not found.steepest:
+            found = downhill(system, point, state)
+            alpha, ahead, more = self._search(problem, point, state.multipliers, found)
+            calls += more
+        kept: dict[str, Any] = {"eta1": found.weights.eta1, "eta2": found.weights.eta2, "delta": found.delta}
+        kept |= {
+            "flops": state.flops + flops,
+            "projections": state.projections + projections,
+            "warned": warned,
+        }
+        if ahead is None:
+            return self._stalled(state, point, calls, **kept)
+        multipliers = state.multipliers + alpha * found.z[problem.n :]
+        extra = {"length": alpha, "projections": float(kept["projections"]), "flops": kept["flops"]}
+        return self._moved(state, ahead, multipliers, calls, extra, **kept)
+
+    def _search(
+        self, problem: EqualityConstrained, point: Point, multipliers: Vector, found: Direction
+    ) -> tuple[float, Point | None, int]:
+        """Armijo's rule on the merit by halving: the length, the point there (none where it fails), the calls."""
+        n, z = problem.n, found.z
+        before = found.weights.merit(point, multipliers)
+        rounding = 10.0 * np.finfo(float).eps * max(1.0, abs(before))
+        alpha, calls = 1.0, 0
+        while alpha > 1e-14:
+            ahead = problem.at(point.x + alpha * z[:n])
+            calls += 1
+            after = found.weights.merit(ahead, multipliers + alpha * z[n:])
+            if after <= before + alpha * self.beta * found.slope + rounding:
+                return alpha, ahead, calls
+            alpha *= 0.5
+        return 0.0, None, calls
 
 
 def _cannot_be_met(point: Point) -> str:

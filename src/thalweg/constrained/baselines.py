@@ -12,7 +12,16 @@ import scipy.sparse.linalg as spla
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
-from thalweg.constrained._merit import ConstrainedState, MeritNewton, NewtonSystem, Weights, warn_deficient
+from thalweg.constrained._merit import (
+    ConstrainedMethod,
+    ConstrainedState,
+    Direction,
+    MeritNewton,
+    NewtonSystem,
+    Weights,
+    downhill,
+    warn_deficient,
+)
 from thalweg.constrained.problem import DENSE, EqualityConstrained, Point
 from thalweg.core.validation import require
 from thalweg.numerics.krylov import gmres, minres
@@ -43,39 +52,24 @@ class NewtonSQP(MeritNewton):
     def init(self, problem: EqualityConstrained, seed: int) -> ConstrainedState:
         return self._begin(problem, seed, eta1=self.eta1, eta2=self.eta2)
 
-    def step(self, problem: EqualityConstrained, state: ConstrainedState) -> ConstrainedState:
-        point = problem.at(state.x) if state.now is None else state.now
-        system = NewtonSystem.at(problem, point, state.multipliers, self.xi)
-        warned = warn_deficient(system, point, state)
+    def _direction(
+        self, system: NewtonSystem, point: Point, state: ConstrainedState
+    ) -> tuple[Direction, float, int]:
         size = float(system.b @ system.b)
         z, flops = _direct(system.A, system.b)
         weights = Weights(state.eta1, state.eta2)
-        slope = float(weights.gradient(point, state.multipliers, system.H) @ z)
-        while not slope <= -0.5 * weights.eta2 * size:
-            weights = Weights(weights.eta1 * self.nu**2, weights.eta2 / self.nu)
-            if weights.eta1 > 1e8 or weights.eta2 < 1e-8:
-                break
+        while True:
             slope = float(weights.gradient(point, state.multipliers, system.H) @ z)
-        alpha, ahead, calls = 0.0, None, 0
-        if slope < 0.0:
-            alpha, ahead, calls = self._search(problem, point, state.multipliers, z, weights, slope)
-        if ahead is None:
-            weights = Weights(state.eta1, state.eta2)
-            z = -weights.gradient(point, state.multipliers, system.H)
-            alpha, ahead, more = self._search(problem, point, state.multipliers, z, weights, -float(z @ z))
-            calls += more
-        kept: dict[str, Any] = {"eta1": weights.eta1, "eta2": weights.eta2}
-        kept |= {"flops": state.flops + flops, "warned": warned}
-        if ahead is None:
-            return self._stalled(state, point, calls, **kept)
-        extra = {"length": alpha, "flops": kept["flops"]}
-        return self._moved(
-            problem, state, ahead, state.multipliers + alpha * z[problem.n :], calls, extra, **kept
-        )
+            spent = weights.eta1 > 1e8 or weights.eta2 < 1e-8
+            if slope <= -0.5 * weights.eta2 * size or (spent and slope < 0.0):
+                return Direction(z, slope, weights, state.delta), flops, 0
+            if spent:
+                return downhill(system, point, state), flops, 0
+            weights = Weights(weights.eta1 * self.nu**2, weights.eta2 / self.nu)
 
 
 @dataclass(frozen=True)
-class InexactSQP(MeritNewton):
+class InexactSQP(ConstrainedMethod):
     """SQP with GMRES or MINRES steps and the merit ``f + mu |c|_1`` (Byrd, Curtis and Nocedal, 2008).
 
     A step is accepted when the merit's model falls enough. Where it does not, ``adaptive`` raises mu and asks the
@@ -144,7 +138,7 @@ class InexactSQP(MeritNewton):
         if ahead is None:
             return self._stalled(state, point, calls, **kept)
         extra = {"length": alpha, "flops": kept["flops"]}
-        return self._moved(problem, state, ahead, state.multipliers + alpha * z[n:], calls, extra, **kept)
+        return self._moved(state, ahead, state.multipliers + alpha * z[n:], calls, extra, **kept)
 
     def _solve(self, system: NewtonSystem, kappa: float) -> tuple[Vector, float]:
         """z with ``|A z - b|_1 <= kappa |b|_1``, and the flops: products, and GMRES's orthogonalization."""
@@ -163,7 +157,7 @@ class InexactSQP(MeritNewton):
 
 
 @dataclass(frozen=True)
-class AugmentedLagrangian(MeritNewton):
+class AugmentedLagrangian(ConstrainedMethod):
     """The method of multipliers (Hestenes, 1969; Powell, 1969): each step minimises ``L + mu/2 |c|^2`` in x by trust
     regions.
 
@@ -210,7 +204,7 @@ class AugmentedLagrangian(MeritNewton):
         multipliers = lam + mu * ahead.c
         if float(np.linalg.norm(ahead.c)) > 0.25 * before:
             mu *= 10.0
-        return self._moved(problem, state, ahead, multipliers, calls + 1, {}, eta1=min(mu, 1e10))
+        return self._moved(state, ahead, multipliers, calls + 1, {}, eta1=min(mu, 1e10))
 
 
 def _direct(A: Any, b: Vector) -> tuple[Vector, float]:

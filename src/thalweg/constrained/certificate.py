@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from thalweg.constrained.curvature import dependent_rows, reduced_curvature, smallest_square
-from thalweg.constrained.problem import DENSE, EqualityConstrained
+from thalweg.constrained.problem import DENSE, EqualityConstrained, fitted_multipliers, residuals
+from thalweg.core.validation import check_vector
 
 
 @dataclass(frozen=True)
@@ -63,16 +64,16 @@ def certify(problem: EqualityConstrained, x: ArrayLike) -> Certificate:
     >>> certify(circle, [-1.0, -1.0]).minimum(), certify(circle, [1.0, 1.0]).minimum()
     (True, False)
     """
-    multipliers, found = problem.best_multipliers(x), problem.metrics(x)
-    x = np.asarray(x, dtype=np.float64)
-    G = problem.jacobian(x)
+    point = problem.at(check_vector("x", x, problem.n))
+    multipliers = fitted_multipliers(point)
+    found, G = residuals(point, multipliers), point.G
     smallest = smallest_square(G)
     return Certificate(
-        value=found["value"],
+        value=point.f,
         stationarity=found["stationarity"],
         feasibility=found["feasibility"],
         multipliers=multipliers,
         smallest=smallest,
         dependent=tuple(dependent_rows(G)) if smallest < 1e-8 and max(G.shape) <= DENSE else (),
-        curvature=reduced_curvature(problem.hessian(x, multipliers), G),
+        curvature=reduced_curvature(problem.hessian(point.x, multipliers), G),
     )

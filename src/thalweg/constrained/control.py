@@ -18,12 +18,11 @@ Vector = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class PoissonControl:
-    """Find the source u whose state y comes closest to a target: ``-Laplace y + reaction y^3 = u``, y = 0 on the
-    boundary.
+    """Find the source u whose state y comes closest to a target: ``-Laplace y + reaction y^3 = u``.
 
-    ``1/2 |y - target|^2 + weight/2 |u|^2`` over the interior points of a square grid, five-point differences. The
-    unknowns are ``x = (y, sqrt(weight) u)`` and the equation is multiplied by ``sqrt(weight)``: then all blocks of
-    the Newton system are of comparable size, which projections need.
+    Minimised is ``1/2 |y - target|^2 + weight/2 |u|^2`` over the interior points of a square grid, five-point
+    differences, y = 0 on the boundary. The unknowns are ``x = (y, sqrt(weight) u)`` and the equation is multiplied by
+    ``sqrt(weight)``: then all blocks of the Newton system are of comparable size, which projections need.
 
     Args:
         target: shape (side, side).

@@ -189,20 +189,21 @@ class EqualityConstrained(Problem):
 
     def best_multipliers(self, x: ArrayLike) -> Vector:
         """The lambda of least ``|f'(x) + G(x)'lambda|``, of least norm where G's rows depend on each other."""
-        return _least_squares(self.at(check_vector("x", x, self.n)))
+        return fitted_multipliers(self.at(check_vector("x", x, self.n)))
 
     def metrics(self, x: ArrayLike) -> dict[str, float]:
         """``kkt``, ``stationarity``, ``feasibility``, ``value``."""
         point = self.at(check_vector("x", x, self.n))
-        return residuals(point, _least_squares(point)) | {"value": point.f}
+        return residuals(point, fitted_multipliers(point)) | {"value": point.f}
 
     def recommended(self) -> Any:
-        """Sketched Newton; by blocks of equations where there are many."""
+        """Direct Newton; for many unknowns sketched Newton, by blocks of equations."""
+        from thalweg.constrained.baselines import NewtonSQP
         from thalweg.constrained.sketched_newton import SketchedNewton
         from thalweg.numerics.sketch import BlockKaczmarz
 
         if self.n + self.m <= DENSE:
-            return SketchedNewton()
+            return NewtonSQP()
         return SketchedNewton(BlockKaczmarz(blocks=self.blocks), conditioning=1.0)
 
     def derivative_error(self, x: ArrayLike | None = None, seed: int = 0) -> dict[str, float]:
@@ -240,7 +241,8 @@ def residuals(point: Point, multipliers: Vector) -> dict[str, float]:
     }
 
 
-def _least_squares(point: Point) -> Vector:
+def fitted_multipliers(point: Point) -> Vector:
+    """The lambda of least squares at a point, of least norm; zeros where something is not finite."""
     if not point.finite:
         return np.zeros(len(point.c))
     if is_sparse(point.G):

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from thalweg.constrained._merit import ConstrainedState, MeritNewton, NewtonSystem, Weights, warn_deficient
+from thalweg.constrained._merit import (
+    ConstrainedState,
+    Direction,
+    MeritNewton,
+    NewtonSystem,
+    Weights,
+    downhill,
+)
 from thalweg.constrained.curvature import spectral_norm
 from thalweg.constrained.problem import EqualityConstrained, Point
 from thalweg.core.seeding import generator
@@ -104,24 +110,11 @@ class SketchedNewton(MeritNewton):
     def init(self, problem: EqualityConstrained, seed: int) -> ConstrainedState:
         return self._begin(problem, seed, eta1=self.eta1, eta2=self.eta2, delta=self.delta)
 
-    def step(self, problem: EqualityConstrained, state: ConstrainedState) -> ConstrainedState:
-        point = problem.at(state.x) if state.now is None else state.now
-        system = NewtonSystem.at(problem, point, state.multipliers, self.xi)
-        warned = warn_deficient(system, point, state)
+    def _direction(
+        self, system: NewtonSystem, point: Point, state: ConstrainedState
+    ) -> tuple[Direction, float, int]:
         inner = _Inner(self, system, state)
-        z, slope, weights, delta = inner.direction(point, state)
-        alpha, ahead, calls = self._search(problem, point, state.multipliers, z, weights, slope)
-        if ahead is None and not inner.steepest:
-            z, slope, weights, delta = inner.downhill(point, state)
-            alpha, ahead, more = self._search(problem, point, state.multipliers, z, weights, slope)
-            calls += more
-        kept: dict[str, Any] = {"eta1": weights.eta1, "eta2": weights.eta2, "delta": delta, "warned": warned}
-        kept |= {"flops": state.flops + inner.flops, "projections": state.projections + inner.projections}
-        if ahead is None:
-            return self._stalled(state, point, calls, **kept)
-        multipliers = state.multipliers + alpha * z[problem.n :]
-        extra = {"length": alpha, "projections": float(kept["projections"]), "flops": kept["flops"]}
-        return self._moved(problem, state, ahead, multipliers, calls, extra, **kept)
+        return inner.direction(point, state), inner.flops, inner.projections
 
 
 class _Inner:
@@ -136,10 +129,10 @@ class _Inner:
         self.prepared = method.sketch.prepare(self.A)
         self.limit = max(1_000_000, 2000 * len(self.b)) if method.limit is None else method.limit
         self.random = generator(state.seed, state.step, 0x04)
-        self.flops, self.projections, self.steepest = self.prepared.setup, 0, False
+        self.flops, self.projections = self.prepared.setup, 0
 
-    def direction(self, point: Point, state: ConstrainedState) -> tuple[Vector, float, Weights, float]:
-        """A direction that descends, its slope, the weights it does so with, and delta."""
+    def direction(self, point: Point, state: ConstrainedState) -> Direction:
+        """Projections until they descend, or steepest descent where they do not."""
         method, system = self.method, self.system
         kappa, allowed = self._constants(point)
         weights = Weights(state.eta1, state.eta2)
@@ -151,19 +144,12 @@ class _Inner:
             z, met = self._project(z, theta * delta * size / kappa)
             slope = float(weights.gradient(point, state.multipliers, system.H) @ z)
             if slope <= -0.5 * weights.eta2 * size**2:
-                return z, slope, weights, delta
+                return Direction(z, slope, weights, delta)
             hopeless = system.deficient and not met
             if hopeless or weights.eta1 > 1e8 or weights.eta2 < 1e-8:
-                return self.downhill(point, state)
+                return downhill(system, point, state)
             weights = Weights(weights.eta1 * method.nu**2, weights.eta2 / method.nu)
             delta = max(min(delta / method.nu**4, allowed(weights)), 1e-6)
-
-    def downhill(self, point: Point, state: ConstrainedState) -> tuple[Vector, float, Weights, float]:
-        """The merit's steepest descent with the weights of before: always downhill, never fast."""
-        self.steepest = True
-        weights = Weights(state.eta1, state.eta2)
-        gradient = weights.gradient(point, state.multipliers, self.system.H)
-        return -gradient, -float(gradient @ gradient), weights, state.delta
 
     def _constants(self, point: Point) -> tuple[float, Callable[[Weights], float]]:
         """kappa, and what bounds delta for given weights."""
