@@ -10,7 +10,7 @@ from torch import nn
 
 from benchmarks.race import Row, race
 from thalweg.distributed.coding import DelayProfile, GradientCoding, plan
-from thalweg.distributed.coding.schemes import _combined
+from thalweg.distributed.coding.schemes import weighted_sum
 from thalweg.distributed.federated import Federated
 
 
@@ -29,7 +29,7 @@ def codes(workers: int = 256, size: int = 1_000_000) -> Iterator[Row]:
     weights = np.where(weights == 0.0, 1.0, weights)  # as a dense code would have them
     terms = [(float(w), v) for w, v in zip(weights, results)]
     dense = weights.astype(np.float32)
-    decode = lambda: _combined(terms)  # noqa: E731
+    decode = lambda: weighted_sum(terms)  # noqa: E731
     read = lambda: results[: len(weights)].max()  # noqa: E731
     product = lambda: dense @ results[: len(weights)]  # noqa: E731
     (ours, total), (bandwidth, _), (blas, exact) = race(decode, read, product, rounds=3)

@@ -37,7 +37,8 @@ from thalweg.distributed.coding import (
     replay,
     waterfall,
 )
-from thalweg.distributed.coding.replay import _settings, _Space, rehearsed
+from thalweg.distributed.coding.replay import rehearsed
+from thalweg.distributed.coding.replay import settings as tried
 
 CONSTRUCTIONS = ["repetition", "circulant", "random"]
 SCHEMES = [
@@ -107,8 +108,8 @@ class TestCodes:
             results = (code.encoding @ g)[arrived]
             error = np.abs(code.decoding(arrived) @ results - g.sum(0)).max() / np.abs(g.sum(0)).max()
             assert error < 1e-8
-            median, largest = code.amplification(20)
-            assert 1.0 <= median <= largest < 1e6
+            assert code.amplification(20)[1] < 1e6
+        assert GradientCode(256, 15).amplification(20) == (1.0, 1.0)
 
     def test_fewer_results_decode_to_the_nearest(self):
         code = GradientCode(6, 1)
@@ -134,10 +135,8 @@ class TestSchemes:
         assert scheme.shares.sum() == pytest.approx(1.0)
         ledger = Ledger()
         ledger.late = [frozenset()] * 50
-        work = [
-            sum(scheme.shares[p] for t in scheme.tasks(w, 50, ledger) for p in t.parts)
-            for w in range(scheme.n)
-        ]
+        tasks = scheme.tasks(50, ledger)
+        work = [sum(scheme.shares[p] for t in tasks[w] for p in t.parts) for w in range(scheme.n)]
         assert max(work) == pytest.approx(scheme.load)
 
     @settings(max_examples=60, deadline=None)
@@ -217,13 +216,8 @@ class TestReplay:
     @pytest.mark.parametrize("slope", [0.0, 5.0, 40.0])
     def test_kernels_live_every_round_as_the_protocol_does(self, slope):
         profile = DelayProfile.generated(30, 5, slope=slope, enter=0.25, leave=0.4, seed=int(slope))
-        space = _Space(profile, 0.2)
-        for kind, load, parameters, make in _settings(5, 3, 6):
-            scheme = make()
-            assert scheme.load == pytest.approx(load)
-            space.total(kind, load, parameters)
+        for scheme in [*tried(5, 3, 6), IgnoreStragglers(5, 2)]:
             lived, quick = rehearsed(profile, scheme), replay(profile, scheme)
-            np.testing.assert_allclose(space.out, lived.seconds)
             np.testing.assert_allclose(quick.seconds, lived.seconds)
             np.testing.assert_array_equal(quick.late, lived.late)
 
@@ -244,7 +238,7 @@ class TestReplay:
     def test_the_plan_is_the_best_of_every_setting(self):
         profile = DelayProfile.generated(60, 12, slope=30.0, enter=0.05, leave=0.8, seed=3)
         found = plan(profile, most_B=2, most_W=4)
-        totals = [replay(profile, make()).total for _, _, _, make in _settings(12, 2, 4)]
+        totals = [replay(profile, scheme).total for scheme in tried(12, 2, 4)]
         assert found.tried == len(totals)
         assert found.ranked[0][1] == pytest.approx(min(totals))
         assert replay(profile, found.best).total == pytest.approx(min(totals))

@@ -95,6 +95,11 @@ class TestWeights:
         found = design(FedFix(0.5), ClientTimes(np.array([1.0, 0.5])))
         np.testing.assert_allclose(found.variance, [0.25 * 1.0, 0.0])
 
+    def test_windows_know_whom_importance_calls_rarely(self):
+        p = np.array([0.01, 0.99])
+        assert design(Sampled(2, "md"), ClientTimes(np.ones(2)), p).window == 50
+        assert design(Sampled(1, "uniform"), ClientTimes(np.ones(2)), p).window == 2
+
     def test_reports_say_what_to_change(self):
         said = str(design(FedFix(0.1, False), TIMES["fixed"], P))
         assert "BIASED" in said

@@ -82,7 +82,8 @@ def solve(
         seed: makes the run repeatable.
         progress: show a progress bar; by default only when standard error is a terminal.
         resume: a file written by `Checkpoint`, to go on from. The rest of the trajectory has the same bits
-            as that of a run never stopped, on the same machine.
+            as that of a run never stopped, on the same machine. (PyTorch's MKL rounds by where arrays lie in memory
+            on some processors; there the environment needs MKL_CBWR=COMPATIBLE for that.)
 
     Ctrl-C ends the run after the step in progress with status INTERRUPTED and the best answer so far; a
     second Ctrl-C raises `KeyboardInterrupt` at once.

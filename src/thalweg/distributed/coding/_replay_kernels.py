@@ -14,45 +14,28 @@ def coded_rounds(order, seconds, shift, mu, s, out):
 
 
 @njit(cache=True)
-def bursty_rounds(order, seconds, shift, mu, B, W, lam, recent, late, out):
+def bursty_rounds(order, seconds, shift, mu, B, W, lam, recent, late, again, out):
     """M-SGC: as many as the (B, W, lam) model allows are left out.
 
-    ``recent`` (n,) and ``late`` (rounds, n) are work space: in how many rounds of the window a worker was late, and
-    in which.
+    ``recent`` (n,), ``late`` (rounds, n) and ``again`` (n,) are work space: in how many rounds of the window a
+    worker was late, and in which; nobody repeats.
     """
-    rounds, n = order.shape
+    rounds = len(order)
     late[:] = False
     recent[:] = 0
+    again[:] = False
     distinct = 0
     for r in range(rounds):
         if r >= W:
             distinct = _retire(late[r - W], recent, distinct)
         end = (1.0 + mu) * _at(seconds[r, order[r, 0]], shift)
-        room, k = lam - distinct, n
-        while k > 0 and _at(seconds[r, order[r, k - 1]], shift) > end:
-            worker = order[r, k - 1]
-            if recent[worker] == 0:
-                if room == 0:
-                    break
-                room -= 1
-            elif not _within(late, worker, r, B, W):
-                break
-            k -= 1
-        if k == n:
-            end = _at(seconds[r, order[r, n - 1]], shift)
-        elif k > 0:
-            end = max(end, _at(seconds[r, order[r, k - 1]], shift))
-        for j in range(k, n):
-            worker = order[r, j]
-            late[r, worker] = True
-            if recent[worker] == 0:
-                distinct += 1
-            recent[worker] += 1
-        out[r] = end
+        k = _tolerated(order[r], seconds[r], shift, end, again, recent, late, r, B, W, lam - distinct)
+        out[r] = _end(order[r], seconds[r], shift, end, k)
+        distinct = _leave_out(order[r, k:], recent, late[r], distinct)
 
 
 @njit(cache=True)
-def repeated_rounds(order, seconds, shift, mu, B, W, lam, s, recent, late, here, again, out):
+def repeated_rounds(order, seconds, shift, mu, B, W, lam, s, recent, late, again, here, out):
     """SR-SGC: repeats are waited for; others by the count s, or by the (B, W, lam) model.
 
     ``here`` (rounds, n): whose result of that round's own job has come; ``again`` (n,): who repeats.
@@ -67,42 +50,57 @@ def repeated_rounds(order, seconds, shift, mu, B, W, lam, s, recent, late, here,
             distinct = _retire(late[r - W], recent, distinct)
         repeats = _repeats(here, late, again, r, B, s)
         end = (1.0 + mu) * _at(seconds[r, order[r, 0]], shift)
-        # How far down from the slowest each rule lets the round leave workers out; repeats stop both.
         by_count, allowed = n, s - repeats
         while by_count > 0 and allowed > 0 and not again[order[r, by_count - 1]]:
             if _at(seconds[r, order[r, by_count - 1]], shift) <= end:
                 break
             by_count -= 1
             allowed -= 1
-        room, k = lam - distinct, n
-        while room >= 0 and k > 0 and _at(seconds[r, order[r, k - 1]], shift) > end:
-            worker = order[r, k - 1]
-            if again[worker]:
-                break
-            if recent[worker] == 0:
-                if room == 0:
-                    break
-                room -= 1
-            elif not _within(late, worker, r, B, W):
-                break
-            k -= 1
+        k = _tolerated(order[r], seconds[r], shift, end, again, recent, late, r, B, W, lam - distinct)
         k = min(k, by_count)
-        if k == n:
-            end = _at(seconds[r, order[r, n - 1]], shift)
-        elif k > 0:
-            end = max(end, _at(seconds[r, order[r, k - 1]], shift))
-        for j in range(n):
-            worker = order[r, j]
-            if j >= k:
-                late[r, worker] = True
-                if recent[worker] == 0:
-                    distinct += 1
-                recent[worker] += 1
-            elif again[worker]:
+        out[r] = _end(order[r], seconds[r], shift, end, k)
+        distinct = _leave_out(order[r, k:], recent, late[r], distinct)
+        for worker in order[r, :k]:
+            if again[worker]:
                 here[r - B, worker] = True
             else:
                 here[r, worker] = True
-        out[r] = end
+
+
+@njit(cache=True)
+def _tolerated(order, seconds, shift, end, again, recent, late, r, B, W, room):
+    """How many of the fastest have to be waited for so that the others fit the (B, W, lam) model; repeats always."""
+    k = len(order)
+    while room >= 0 and k > 0 and _at(seconds[order[k - 1]], shift) > end:
+        worker = order[k - 1]
+        if again[worker]:
+            break
+        if recent[worker] == 0:
+            if room == 0:
+                break
+            room -= 1
+        elif not _within(late, worker, r, B, W):
+            break
+        k -= 1
+    return k
+
+
+@njit(cache=True)
+def _end(order, seconds, shift, end, k):
+    """When a round ends that waits for its k fastest."""
+    if k == len(order):
+        return _at(seconds[order[k - 1]], shift)
+    return max(end, _at(seconds[order[k - 1]], shift)) if k > 0 else end
+
+
+@njit(cache=True)
+def _leave_out(workers, recent, late, distinct):
+    for worker in workers:
+        late[worker] = True
+        if recent[worker] == 0:
+            distinct += 1
+        recent[worker] += 1
+    return distinct
 
 
 @njit(cache=True)

@@ -32,12 +32,11 @@ class GradientCode:
     Args:
         n: workers.
         s: stragglers tolerated, ``0 <= s < n``.
-        construction: ``"repetition"`` (s + 1 divides n: groups of s + 1 workers hold the same, decoding only adds),
-            ``"circulant"`` (n - s odd: rows are shifts of a polynomial whose roots are the s roots of unity about
-            -1; decoding is a Vandermonde system on the unit circle, bad where the stragglers are neighbours),
-            ``"random"`` (Tandon's
-            algorithm 2: for any n and s, bad for s above some forty). By default repetition where it fits, random to
-            s = 32, then circulant where it fits. `amplification` tells what rounding is multiplied by.
+        construction: by default the steadiest that fits; `amplification` tells what rounding is multiplied by.
+            ``"repetition"``, where s + 1 divides n: groups of s + 1 workers hold the same, and decoding only adds.
+            ``"random"``, for any n and s, the default up to s = 32: Tandon's algorithm 2, bad for s above some forty.
+            ``"circulant"``, where n - s is odd: rows are shifts of a polynomial whose roots are the s roots of unity
+            about -1; decoding is a Vandermonde system on the unit circle, bad where the stragglers are neighbours.
 
     The load, relative to all data, is ``(s + 1) / n``.
 

@@ -29,8 +29,7 @@ class Master:
     def assignments(self) -> dict[int, list[Task]]:
         """What each worker does in this round."""
         if self._tasks is None:
-            scheme = self.scheme
-            self._tasks = {w: scheme.tasks(w, self.round, self.ledger) for w in range(scheme.n)}
+            self._tasks = self.scheme.tasks(self.round, self.ledger)
         return self._tasks
 
     def may_end(self, arrived: Sequence[int] | set[int]) -> bool:

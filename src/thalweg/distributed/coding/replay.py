@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -16,6 +15,7 @@ from thalweg.distributed.coding._replay_kernels import bursty_rounds, coded_roun
 from thalweg.distributed.coding.master import Master, waited
 from thalweg.distributed.coding.schemes import (
     GradientCoding,
+    IgnoreStragglers,
     Multiplexed,
     Scheme,
     SelectiveRepeat,
@@ -75,18 +75,10 @@ def replay(profile: DelayProfile, scheme: Scheme, mu: float = 0.2) -> Replay:
     True
     """
     _fits(profile, scheme.n, mu)
-    space = _Space(profile, mu)
-    if isinstance(scheme, Uncoded):
-        space.total("uncoded", scheme.load, (0,))
-    elif isinstance(scheme, GradientCoding):
-        space.total("GC", scheme.load, (scheme.s,))
-    elif isinstance(scheme, SelectiveRepeat):
-        space.total("SR-SGC", scheme.load, (scheme.B, scheme.W, scheme.lam, scheme.s))
-    elif isinstance(scheme, Multiplexed):
-        space.total("M-SGC", scheme.load, (scheme.B, scheme.W, scheme.lam))
-    else:
+    if not isinstance(scheme, IgnoreStragglers | GradientCoding | SelectiveRepeat | Multiplexed):
         return rehearsed(profile, scheme, mu)
-    return Replay(scheme, space.out, profile.at(scheme.load) > space.out[:, None] * (1.0 + 1e-12))
+    lengths = _Space(profile, mu).lengths(scheme)
+    return Replay(scheme, lengths, profile.at(scheme.load) > lengths[:, None] * (1.0 + 1e-12))
 
 
 def rehearsed(profile: DelayProfile, scheme: Scheme, mu: float = 0.2) -> Replay:
@@ -123,17 +115,28 @@ def plan(
     n = profile.workers
     _fits(profile, n, mu)
     require(1 <= most_B < most_W, "plan needs 1 <= most_B < most_W", got=(most_B, most_W))
-    best: dict[str, tuple[Callable[[], Scheme], float]] = {}
-    settings = list(_settings(n, most_B, most_W))
-    space = _Space(profile, mu)
-    for k, (kind, load, parameters, make) in enumerate(settings):
-        total = space.total(kind, load, parameters)
-        if kind not in best or total < best[kind][1]:
-            best[kind] = (make, total)
+    best: dict[type[Scheme], tuple[Scheme, float]] = {}
+    schemes, space = list(settings(n, most_B, most_W)), _Space(profile, mu)
+    for k, scheme in enumerate(schemes):
+        total = float(space.lengths(scheme).sum())
+        if type(scheme) not in best or total < best[type(scheme)][1]:
+            best[type(scheme)] = (scheme, total)
         if k % 64 == 0:
-            tell(k / len(settings))
-    ranked = sorted(((make(), total) for make, total in best.values()), key=lambda pair: pair[1])
-    return Plan(tuple(ranked), len(settings))
+            tell(k / len(schemes))
+    return Plan(tuple(sorted(best.values(), key=lambda pair: pair[1])), len(schemes))
+
+
+def settings(n: int, most_B: int, most_W: int) -> Iterator[Scheme]:
+    """What `plan` tries."""
+    yield Uncoded(n)
+    for s in range(1, n):
+        yield GradientCoding(n, s)
+    for B in range(1, most_B + 1):
+        for W in range(B + 1, most_W + 1):
+            for lam in range(1, n + 1):
+                yield Multiplexed(n, B, W, lam)
+                if (W - 1) % B == 0 and B * lam <= (n - 1) * (W - 1 + B):
+                    yield SelectiveRepeat(n, B, W, lam)
 
 
 class _Space:
@@ -141,48 +144,25 @@ class _Space:
 
     def __init__(self, profile: DelayProfile, mu: float) -> None:
         self.profile, self.mu = profile, mu
-        shape = profile.seconds.shape
-        self.late, self.here = np.empty(shape, dtype=bool), np.empty(shape, dtype=bool)
-        self.recent = np.empty(shape[1], dtype=np.int64)
-        self.again, self.out = np.empty(shape[1], dtype=bool), np.empty(shape[0])
+        rounds, n = profile.seconds.shape
+        self.late, self.here = np.empty((rounds, n), dtype=bool), np.empty((rounds, n), dtype=bool)
+        self.recent, self.again = np.empty(n, dtype=np.int64), np.empty(n, dtype=bool)
+        self.out = np.empty(rounds)
 
-    def total(self, kind: str, load: float, parameters: tuple[int, ...]) -> float:
-        """Seconds of all rounds."""
-        profile, mu = self.profile, self.mu
+    def lengths(self, scheme: Scheme) -> Vector:
+        """Seconds of each round, overwritten by the next call."""
+        profile = self.profile
         assert profile.load is not None
-        given = (profile.order, profile.seconds, profile.slope * (load - profile.load), mu)
-        if kind == "M-SGC":
-            bursty_rounds(*given, *parameters, self.recent, self.late, self.out)
-        elif kind == "SR-SGC":
-            repeated_rounds(*given, *parameters, self.recent, self.late, self.here, self.again, self.out)
+        given = (profile.order, profile.seconds, profile.slope * (scheme.load - profile.load), self.mu)
+        window = (self.recent, self.late, self.again)
+        if isinstance(scheme, Multiplexed):
+            bursty_rounds(*given, scheme.B, scheme.W, scheme.lam, *window, self.out)
+        elif isinstance(scheme, SelectiveRepeat):
+            repeated_rounds(*given, scheme.B, scheme.W, scheme.lam, scheme.s, *window, self.here, self.out)
         else:
-            coded_rounds(*given, *parameters, self.out)
-        return float(self.out.sum())
-
-
-def _settings(
-    n: int, most_B: int, most_W: int
-) -> Iterator[tuple[str, float, tuple[int, ...], Callable[[], Scheme]]]:
-    """Kind, load, the kernel's parameters, and what makes the scheme (which is slow for large codes)."""
-    yield "uncoded", 1.0 / n, (0,), functools.partial(Uncoded, n)
-    for s in range(1, n):
-        yield "GC", (s + 1) / n, (s,), functools.partial(GradientCoding, n, s)
-    for B in range(1, most_B + 1):
-        for W in range(B + 1, most_W + 1):
-            slots, uncoded = W - 1 + B, W - 1
-            for lam in range(1, n + 1):
-                load = (
-                    (lam + 1) * slots / (n * (B + uncoded * (lam + 1))) if lam < n else slots / (n * uncoded)
-                )
-                yield "M-SGC", load, (B, W, lam), functools.partial(Multiplexed, n, B, W, lam)
-                s = -(-B * lam // slots)
-                if uncoded % B == 0 and s < n:
-                    yield (
-                        "SR-SGC",
-                        (s + 1) / n,
-                        (B, W, lam, s),
-                        functools.partial(SelectiveRepeat, n, B, W, lam),
-                    )
+            assert isinstance(scheme, IgnoreStragglers | GradientCoding)
+            coded_rounds(*given, scheme.s, self.out)
+        return self.out
 
 
 def _fits(profile: DelayProfile, n: int, mu: float) -> None:

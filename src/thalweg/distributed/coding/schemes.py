@@ -10,6 +10,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -64,8 +65,8 @@ class Scheme(ABC):
         return np.full(self.n, 1.0 / self.n)
 
     @abstractmethod
-    def tasks(self, worker: int, round: int, ledger: Ledger) -> list[Task]:
-        """What a worker does in a round."""
+    def tasks(self, round: int, ledger: Ledger) -> dict[int, list[Task]]:
+        """What each worker does in a round."""
 
     @abstractmethod
     def tolerates(self, late: frozenset[int], round: int, ledger: Ledger) -> bool:
@@ -74,24 +75,6 @@ class Scheme(ABC):
     @abstractmethod
     def decode(self, job: int, results: Mapping[tuple[Any, ...], Any]) -> Any | None:
         """The job's gradient from its results, or None where they do not determine it."""
-
-
-@dataclass(frozen=True)
-class Uncoded(Scheme):
-    """Every worker does its own part, and all are waited for."""
-
-    @property
-    def load(self) -> float:
-        return 1.0 / self.n
-
-    def tasks(self, worker: int, round: int, ledger: Ledger) -> list[Task]:
-        return [Task(round, (worker,), (worker,), (1.0,))]
-
-    def tolerates(self, late: frozenset[int], round: int, ledger: Ledger) -> bool:
-        return not late
-
-    def decode(self, job: int, results: Mapping[tuple[Any, ...], Any]) -> Any | None:
-        return _combined([(1.0, v) for v in results.values()]) if len(results) == self.n else None
 
 
 @dataclass(frozen=True)
@@ -108,8 +91,8 @@ class IgnoreStragglers(Scheme):
     def load(self) -> float:
         return 1.0 / self.n
 
-    def tasks(self, worker: int, round: int, ledger: Ledger) -> list[Task]:
-        return [Task(round, (worker,), (worker,), (1.0,))]
+    def tasks(self, round: int, ledger: Ledger) -> dict[int, list[Task]]:
+        return {w: [Task(round, (w,), (w,), (1.0,))] for w in range(self.n)}
 
     def tolerates(self, late: frozenset[int], round: int, ledger: Ledger) -> bool:
         return len(late) <= self.s
@@ -117,7 +100,14 @@ class IgnoreStragglers(Scheme):
     def decode(self, job: int, results: Mapping[tuple[Any, ...], Any]) -> Any | None:
         if len(results) < self.n - self.s:
             return None
-        return _combined([(self.n / len(results), v) for v in results.values()])
+        return weighted_sum([(self.n / len(results), v) for v in results.values()])
+
+
+@dataclass(frozen=True)
+class Uncoded(IgnoreStragglers):
+    """Every worker does its own part, and all are waited for."""
+
+    s: int = field(default=0, init=False)
 
 
 @dataclass(frozen=True)
@@ -132,17 +122,21 @@ class GradientCoding(Scheme):
     """
 
     s: int = 1
-    code: GradientCode = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "code", GradientCode(self.n, self.s))
+        require(0 <= self.s < self.n, "GradientCoding needs 0 <= s < n", got=(self.n, self.s))
+
+    @cached_property
+    def code(self) -> GradientCode:
+        """Made when it is first needed: replays do without."""
+        return GradientCode(self.n, self.s)
 
     @property
     def load(self) -> float:
-        return self.code.load
+        return (self.s + 1) / self.n
 
-    def tasks(self, worker: int, round: int, ledger: Ledger) -> list[Task]:
-        return [_coded(self.code, worker, round, (worker,))]
+    def tasks(self, round: int, ledger: Ledger) -> dict[int, list[Task]]:
+        return {w: [_coded(self.code, w, round, (w,))] for w in range(self.n)}
 
     def tolerates(self, late: frozenset[int], round: int, ledger: Ledger) -> bool:
         return len(late) <= self.s
@@ -168,7 +162,6 @@ class SelectiveRepeat(Scheme):
     B: int = 1
     W: int = 2
     lam: int = 1
-    code: GradientCode = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         n, B, W, lam = self.n, self.B, self.W, self.lam
@@ -176,7 +169,11 @@ class SelectiveRepeat(Scheme):
         require((W - 1) % B == 0, "SelectiveRepeat needs B to divide W - 1", got=(B, W))
         require(0 <= lam <= n, "SelectiveRepeat needs 0 <= lam <= n", got=lam)
         require(self.s < n, "SelectiveRepeat needs s = ceil(B lam / (W - 1 + B)) < n", got=self.s)
-        object.__setattr__(self, "code", GradientCode(n, self.s))
+
+    @cached_property
+    def code(self) -> GradientCode:
+        """Made when it is first needed."""
+        return GradientCode(self.n, self.s)
 
     @property
     def s(self) -> int:
@@ -201,9 +198,10 @@ class SelectiveRepeat(Scheme):
         late = ledger.late[job]  # a burst that began then is over; others may be late again
         return sorted((w for w in range(self.n) if w not in here), key=lambda w: (w not in late, w))[:missing]
 
-    def tasks(self, worker: int, round: int, ledger: Ledger) -> list[Task]:
-        job = round - self.B if worker in self.repeats(round, ledger) else round
-        return [_coded(self.code, worker, job, (worker,))]
+    def tasks(self, round: int, ledger: Ledger) -> dict[int, list[Task]]:
+        again = set(self.repeats(round, ledger))
+        jobs = {w: round - self.B if w in again else round for w in range(self.n)}
+        return {w: [_coded(self.code, w, job, (w,))] for w, job in jobs.items()}
 
     def tolerates(self, late: frozenset[int], round: int, ledger: Ledger) -> bool:
         repeats = set(self.repeats(round, ledger))
@@ -237,12 +235,15 @@ class Multiplexed(Scheme):
     B: int = 1
     W: int = 2
     lam: int = 1
-    code: GradientCode | None = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         require(self.B >= 1 and self.W > self.B, "Multiplexed needs W > B >= 1", got=(self.B, self.W))
         require(0 <= self.lam <= self.n, "Multiplexed needs 0 <= lam <= n", got=self.lam)
-        object.__setattr__(self, "code", GradientCode(self.n, self.lam) if self.lam < self.n else None)
+
+    @cached_property
+    def code(self) -> GradientCode | None:
+        """Made when it is first needed; none where lam is n, and all the data are D1."""
+        return GradientCode(self.n, self.lam) if self.lam < self.n else None
 
     @property
     def load(self) -> float:
@@ -259,15 +260,12 @@ class Multiplexed(Scheme):
     def shares(self) -> NDArray[np.float64]:
         chunk = self.load / (self.W - 1 + self.B)
         first = np.full(self.n * (self.W - 1), chunk)
-        return first if self.code is None else np.r_[first, np.full(self.n * self.B, chunk / (self.lam + 1))]
+        return first if self.lam == self.n else np.r_[first, np.full(self.n * self.B, chunk / (self.lam + 1))]
 
-    def tasks(self, worker: int, round: int, ledger: Ledger) -> list[Task]:
-        out = []
-        for slot in range(self.W - 1 + self.B):
-            if round - slot >= ledger.done:
-                task = self._task(worker, round - slot, slot, ledger)
-                out += [] if task is None else [task]
-        return out
+    def tasks(self, round: int, ledger: Ledger) -> dict[int, list[Task]]:
+        slots = [m for m in range(self.W - 1 + self.B) if round - m >= ledger.done]
+        found = {w: [self._task(w, round - m, m, ledger) for m in slots] for w in range(self.n)}
+        return {w: [task for task in some if task is not None] for w, some in found.items()}
 
     def _task(self, worker: int, job: int, slot: int, ledger: Ledger) -> Task | None:
         uncoded = self.W - 1
@@ -300,7 +298,7 @@ class Multiplexed(Scheme):
             if part is None:
                 return None
             terms.append((1.0, part))
-        return _combined(terms)
+        return weighted_sum(terms)
 
 
 def _bursty_with(late: frozenset[int], ledger: Ledger, B: int, W: int, lam: int) -> bool:
@@ -322,31 +320,28 @@ def _decoded(code: GradientCode, arrived: Mapping[int, Any]) -> Any | None:
         return None
     workers = list(arrived)
     weights = code.decoding(workers)
-    return _combined([(float(w), arrived[i]) for w, i in zip(weights, workers, strict=True) if w != 0.0])
+    return weighted_sum([(float(w), arrived[i]) for w, i in zip(weights, workers, strict=True) if w != 0.0])
 
 
-def _combined(terms: Sequence[tuple[float, Any]]) -> Any:
+def weighted_sum(terms: Sequence[tuple[float, Any]]) -> Any:
     """The weighted sum of gradients: arrays or tensors, or containers of them, of one structure."""
     first = terms[0][1]
     if isinstance(first, Mapping):
-        return {name: _combined([(w, v[name]) for w, v in terms]) for name in first}
+        return {name: weighted_sum([(w, v[name]) for w, v in terms]) for name in first}
     if isinstance(first, list | tuple):
-        return type(first)(_combined([(w, v[k]) for w, v in terms]) for k in range(len(first)))
+        return type(first)(weighted_sum([(w, v[k]) for w, v in terms]) for k in range(len(first)))
     if isinstance(first, np.ndarray) and first.ndim == 1:
-        return _combined_vectors(terms)
+        return _weighted_vectors(terms)
     total = first * terms[0][0]
     for weight, value in terms[1:]:
         total += weight * value
     return total
 
 
-def _combined_vectors(terms: Sequence[tuple[float, Any]], piece: int = 16_384) -> Any:
+def _weighted_vectors(terms: Sequence[tuple[float, Any]], piece: int = 16_384) -> Any:
     """Piece by piece, so that the sum stays in the cache and every vector is read once."""
     first = terms[0][1]
-    total, scratch = (
-        np.empty_like(first, dtype=np.result_type(first, np.float32)),
-        np.empty(piece, dtype=first.dtype),
-    )
+    total, scratch = np.empty_like(first), np.empty(piece, dtype=first.dtype)
     for begin in range(0, len(first), piece):
         some = total[begin : begin + piece]
         product = scratch[: len(some)]

@@ -113,7 +113,12 @@ def design(scheme: Aggregation, times: ClientTimes, p: ArrayLike | None = None) 
     p = importances(p, times.clients)
     expected = scheme.expected(p, times)
     return Design(
-        scheme, p, expected, scheme.participation(p, times), scheme.window(times), scheme.interval(times)
+        scheme,
+        p,
+        expected,
+        scheme.participation(p, times),
+        scheme.window(p, times),
+        scheme.interval(p, times),
     )
 
 

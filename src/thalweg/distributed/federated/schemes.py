@@ -41,12 +41,21 @@ class Aggregation(ABC):
         """Updates of each client an aggregation takes, in expectation."""
 
     @abstractmethod
-    def interval(self, times: ClientTimes) -> float:
+    def interval(self, p: Vector, times: ClientTimes) -> float:
         """Seconds between aggregations, in expectation."""
 
-    def window(self, times: ClientTimes) -> int:
+    @property
+    def arrivals(self) -> int | None:
+        """Updates that an aggregation takes as they come; None where a time ends it, `due`."""
+        return None
+
+    def due(self, finishes: Vector, aggregation: int) -> float:
+        """When an aggregation takes what has finished: by default when the last of those called has."""
+        return float(finishes.max())
+
+    def window(self, p: Vector, times: ClientTimes) -> int:
         """Aggregations within which every client takes part: for fixed times; for random ones, in expectation."""
-        least = float(self.participation(np.full(times.clients, 1.0 / times.clients), times).min())
+        least = float(self.participation(p, times).min())
         return int(np.ceil(1.0 / max(least, 1e-12)))
 
     def chosen(self, clients: int, p: Vector, aggregation: int, seed: int) -> NDArray[np.int64] | None:
@@ -73,7 +82,7 @@ class FedAvg(Aggregation):
     def participation(self, p: Vector, times: ClientTimes) -> Vector:
         return np.ones_like(p)
 
-    def interval(self, times: ClientTimes) -> float:
+    def interval(self, p: Vector, times: ClientTimes) -> float:
         if times.kind == "fixed":
             return float(times.means.max())
         drawn = [times.sample(i, SAMPLES) for i in range(times.clients)]
@@ -107,8 +116,8 @@ class Sampled(Aggregation):
     def participation(self, p: Vector, times: ClientTimes) -> Vector:
         return np.full_like(p, self.count / len(p)) if self.how == "uniform" else self.count * p
 
-    def interval(self, times: ClientTimes) -> float:
-        random, p = generator(0, 0x19), np.full(times.clients, 1.0 / times.clients)
+    def interval(self, p: Vector, times: ClientTimes) -> float:
+        random = generator(0, 0x19)
         most = [
             max(float(random.choice(times.sample(int(i), 200))) for i in self.chosen(times.clients, p, k, 1))
             for k in range(400)
@@ -147,8 +156,11 @@ class FedFix(Aggregation):
     def participation(self, p: Vector, times: ClientTimes) -> Vector:
         return 1.0 / np.array([self._rounds(times.sample(i, SAMPLES)).mean() for i in range(times.clients)])
 
-    def interval(self, times: ClientTimes) -> float:
+    def interval(self, p: Vector, times: ClientTimes) -> float:
         return self.seconds
+
+    def due(self, finishes: Vector, aggregation: int) -> float:
+        return (aggregation + 1) * self.seconds
 
     def _rounds(self, seconds: float | Vector) -> Vector:
         """Aggregations that a task lasts; a task that ends with an interval, up to rounding, is in time."""
@@ -170,6 +182,10 @@ class FedBuff(Aggregation):
     def __post_init__(self) -> None:
         require(self.count >= 1, "FedBuff needs count >= 1", got=self.count)
 
+    @property
+    def arrivals(self) -> int:
+        return self.count
+
     def weight(self, client: int, seconds: float, p: Vector, rates: Vector) -> float:
         often = rates[client] if self.corrected else 1.0 / len(p)
         return float(p[client] / (self.count * often))
@@ -180,7 +196,7 @@ class FedBuff(Aggregation):
     def participation(self, p: Vector, times: ClientTimes) -> Vector:
         return self.count * arrival_shares(times)
 
-    def interval(self, times: ClientTimes) -> float:
+    def interval(self, p: Vector, times: ClientTimes) -> float:
         return self.count / float((1.0 / times.means).sum())
 
 

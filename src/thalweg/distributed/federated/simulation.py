@@ -14,12 +14,7 @@ from thalweg.core import InvalidProblem, Method, NotFinite, State
 from thalweg.core.seeding import generator
 from thalweg.core.validation import require
 from thalweg.distributed.federated.problem import Federated
-from thalweg.distributed.federated.schemes import (
-    Aggregation,
-    FedBuff,
-    FedFix,
-    arrival_shares,
-)
+from thalweg.distributed.federated.schemes import Aggregation, arrival_shares
 from thalweg.distributed.federated.times import ClientTimes
 
 
@@ -46,6 +41,7 @@ class Faults:
 class FederationState(State):
     """``x`` is the model; ``busy`` has a row for each task under way: finishes, began, client, task, version."""
 
+    seed: int
     clock: float = 0.0
     aggregation: int = 0
     busy: np.ndarray[Any, Any]
@@ -116,33 +112,32 @@ class Federation(Method[Federated, FederationState]):
             raise InvalidProblem(f"There are times for {self.times.clients} clients, and {count} clients.")
         x = problem.start.clone()
         state = FederationState(
-            x=x, busy=np.empty((0, 5)), tasks=np.zeros(count, dtype=np.int64), versions={"0": x},
+            x=x, seed=seed, busy=np.empty((0, 5)), tasks=np.zeros(count, dtype=np.int64), versions={"0": x},
             metrics={"loss": problem.metrics(x)["loss"], "seconds": 0.0},
         )  # fmt: skip
         called = self.scheme.chosen(count, problem.weights, 0, seed)
-        self._begin(state, range(count) if called is None else called, seed)
-        state.tasks = np.append(state.tasks, seed)  # the stream of all that is random here
+        self._begin(state, range(count) if called is None else called)
         return state
 
-    def _begin(self, state: FederationState, who: Any, seed: int) -> None:
+    def _begin(self, state: FederationState, who: Any) -> None:
         """Tasks that start now, from the present model."""
-        rows = [self._task(state, int(client), state.clock, seed) for client in who]
+        rows = [self._task(state, int(client), state.clock) for client in who]
         if rows:
             state.busy = np.vstack([state.busy, rows])
 
-    def _task(self, state: FederationState, client: int, now: float, seed: int) -> tuple[float, ...]:
+    def _task(self, state: FederationState, client: int, now: float) -> tuple[float, ...]:
         task = int(state.tasks[client])
         state.tasks[client] += 1
-        return (now + self.times.draw(client, task, seed), now, client, task, state.aggregation)
+        return (now + self.times.draw(client, task, state.seed), now, client, task, state.aggregation)
 
     def step(self, problem: Federated, state: FederationState) -> FederationState:
-        seed = int(state.tasks[-1])
         new = FederationState(
-            x=state.x, clock=state.clock, aggregation=state.aggregation, busy=state.busy, tasks=state.tasks.copy(),
-            versions=dict(state.versions), rejected=state.rejected, discarded=state.discarded, calls=state.calls,
+            x=state.x, seed=state.seed, clock=state.clock, aggregation=state.aggregation, busy=state.busy,
+            tasks=state.tasks.copy(), versions=dict(state.versions), rejected=state.rejected,
+            discarded=state.discarded, calls=state.calls,
         )  # fmt: skip
-        taken, anew = self._collect(new, seed)
-        moves = self._moves(problem, new, taken, seed)
+        taken, anew = self._collect(new)
+        moves = self._moves(problem, new, taken)
         new.calls += len(taken)
         if moves is not None:
             new.x = state.x + self.server_lr * moves
@@ -151,9 +146,9 @@ class Federation(Method[Federated, FederationState]):
                     f"The model is not finite after {state.aggregation + 1} aggregations. Lower lr or server_lr."
                 )
         new.aggregation += 1
-        called = self.scheme.chosen(len(problem.clients), problem.weights, new.aggregation, seed)
+        called = self.scheme.chosen(len(problem.clients), problem.weights, new.aggregation, new.seed)
         new.versions[str(new.aggregation)] = new.x
-        self._begin(new, anew if called is None else called, seed)
+        self._begin(new, anew if called is None else called)
         needed = {str(int(v)) for v in new.busy[:, 4]}
         new.versions = {name: v for name, v in new.versions.items() if name in needed}
         new.metrics = {"seconds": new.clock, "updates": float(len(taken)), "rejected": float(new.rejected)}
@@ -162,22 +157,18 @@ class Federation(Method[Federated, FederationState]):
             new.metrics |= problem.metrics(new.x)
         return new
 
-    def _collect(self, state: FederationState, seed: int) -> tuple[np.ndarray[Any, Any], Any]:
+    def _collect(self, state: FederationState) -> tuple[np.ndarray[Any, Any], Any]:
         """The tasks that this aggregation takes, by client, and who begins anew after it; the clock moves to it."""
         busy, scheme = state.busy, self.scheme
-        if isinstance(scheme, FedBuff):
-            return self._arrivals(state, scheme.count, seed)
-        if isinstance(scheme, FedFix):
-            state.clock = (state.aggregation + 1) * scheme.seconds
-            ready = busy[:, 0] <= state.clock * (1.0 + 1e-12)
-        else:
-            ready = np.ones(len(busy), dtype=bool)
-            state.clock = float(busy[:, 0].max())
+        if scheme.arrivals is not None:
+            return self._arrivals(state, scheme.arrivals)
+        state.clock = scheme.due(busy[:, 0], state.aggregation)
+        ready = busy[:, 0] <= state.clock * (1.0 + 1e-12)
         state.busy, taken = busy[~ready], busy[ready]
         taken = taken[np.lexsort((taken[:, 3], taken[:, 2]))]
         return taken, taken[:, 2].astype(np.int64)
 
-    def _arrivals(self, state: FederationState, count: int, seed: int) -> tuple[np.ndarray[Any, Any], Any]:
+    def _arrivals(self, state: FederationState, count: int) -> tuple[np.ndarray[Any, Any], Any]:
         """The next ``count``; clients go on at once with the model of that moment, the last with the coming one."""
         state.busy, taken = state.busy.copy(), np.empty((count, 5))
         for k in range(count):
@@ -185,13 +176,13 @@ class Federation(Method[Federated, FederationState]):
             taken[k] = state.busy[first]
             state.clock = float(taken[k, 0])
             if k < count - 1:
-                state.busy[first] = self._task(state, int(taken[k, 2]), state.clock, seed)
+                state.busy[first] = self._task(state, int(taken[k, 2]), state.clock)
         state.busy = np.delete(state.busy, first, axis=0)
         return taken, [int(taken[-1, 2])]
 
-    def _moves(self, problem: Federated, state: FederationState, taken: Any, seed: int) -> Tensor | None:
+    def _moves(self, problem: Federated, state: FederationState, taken: Any) -> Tensor | None:
         """``sum_i d_i Delta_i`` of what has arrived whole, client by client."""
-        arrived = [row for row in taken if not self._lost(row, seed)]
+        arrived = [row for row in taken if not self._lost(row, state.seed)]
         if self.faults.stale is not None:
             fresh = [row for row in arrived if state.aggregation - row[4] <= self.faults.stale]
             state.discarded += len(arrived) - len(fresh)
@@ -200,7 +191,9 @@ class Federation(Method[Federated, FederationState]):
             return None
         who = [(int(row[2]), int(row[3])) for row in arrived]
         theta = torch.stack([state.versions[str(int(row[4]))] for row in arrived])
-        updates = problem.updates(theta, who, self.local_steps, self.lr, self.batch, self.proximal, seed)
+        updates = problem.updates(
+            theta, who, self.local_steps, self.lr, self.batch, self.proximal, state.seed
+        )
         total, shares = None, arrival_shares(self.times)
         for row, (client, task), update in zip(arrived, who, updates, strict=True):
             sent = update if self.faults.spoil is None else self.faults.spoil(client, task, update)
