@@ -308,6 +308,8 @@ class TestConvex:
             ("squares.csv", "--l1", 5, "--select", "gsq", "--update", "bound", "--size", 2),
             ("squares.csv", "--nonnegative", "--blocks", "sorted", "--select", "cyclic", "--size", 3),
             ("logistic.csv", "--loss", "logistic", "--l1", 1, "--update", "two-metric"),
+            ("squares.csv", "--group", 20, "--group-size", 2, "--select", "progress", "--size", 2),
+            ("many.csv", "--loss", "multiclass", "--group", 3, "--size", 2),
             (
                 "many.csv",
                 "--loss",
@@ -345,6 +347,8 @@ class TestConvex:
             (("--target", "y", "--select", "gsx"), "Did you mean"),
             (("--target", "y", "--blocks", "heaps"), "No blocks 'heaps'"),
             (("--target", "y", "--loss", "logistic"), "logistic needs two"),
+            (("--target", "y", "--group", 1), "--group needs --group-size"),
+            (("--target", "y", "--group", 1, "--group-size", 2, "--blocks", "random"), "cut groups in two"),
             ((), "holds no target"),
         ],
     )

@@ -16,7 +16,18 @@ from scipy.sparse.linalg import splu
 from sklearn import linear_model
 
 from benchmarks.race import Row
-from thalweg.convex import Lasso, LogisticRegression, lasso_path, lattice, random_forest, solve_forest
+from thalweg.convex import (
+    AcceleratedProximalGradient,
+    GroupPenalized,
+    Lasso,
+    LeastSquares,
+    LogisticRegression,
+    lasso_path,
+    lattice,
+    random_forest,
+    solve_forest,
+)
+from thalweg.core import Stop, solve
 
 #: Duality gap to reach, as a share of the loss at zero coefficients.
 GAP = 1e-6
@@ -26,10 +37,11 @@ LIBLINEAR: dict[str, Any] = {"l1_ratio": 1.0, "solver": "liblinear", "max_iter":
 
 
 def rows() -> Iterator[Row]:
-    """The Lasso, its path, logistic regression, and exact steps on forests."""
+    """The Lasso, its path, logistic regression, the group Lasso, and exact steps on forests."""
     yield from lassos()
     yield from paths()
     yield from logistics()
+    yield from group_lassos()
     yield forests()
 
 
@@ -174,6 +186,31 @@ def logistics() -> Iterator[Row]:
                 theirs, other = to_gap(make, X, signs, gap)
                 told = f"l1 logistic, {name}, 1/{share} of the largest strength"
                 yield Row("10", told, ours, peer, theirs, reached, other)
+
+
+def group_lassos(features: int = 3000) -> Iterator[Row]:
+    """Groups of ten neighbouring columns, correlated; accuracy is the largest violation over the weight."""
+    X, y = dense(0.5, 500, features)
+    labels = np.arange(features) // 10
+    largest = max(float(np.linalg.norm(X[:, labels == k].T @ y)) for k in range(labels[-1] + 1))
+    for share in (10, 100):
+        weight = largest / share
+
+        def ours(weight: float = weight) -> Any:
+            problem = GroupPenalized(LeastSquares(X, y), groups=labels, group_weight=weight)
+            stop = Stop(below={"violation": GAP * weight}, steps=10_000)
+            return solve(problem, AcceleratedProximalGradient(), stop=stop, progress=False).x
+
+        judge = GroupPenalized(LeastSquares(X, y), groups=labels, group_weight=weight)
+
+        def gap(w: Any, judge: Any = judge, weight: float = weight) -> float:
+            return float(judge.metrics(w)["violation"]) / weight
+
+        options: dict[str, Any] = {"groups": 10, "alpha": weight / len(y), "fit_intercept": False}
+        theirs, other = to_gap(lambda tol, o=options: skglm.GroupLasso(tol=tol, **o), X, y, gap)
+        ours()  # compiled
+        told = f"group Lasso, dense 500 x {features}, 1/{share} of the largest strength"
+        yield Row("10", told, min(_seconds(ours) for _ in range(2)), "skglm", theirs, gap(ours()), other)
 
 
 def forests(side: int = 400) -> Row:

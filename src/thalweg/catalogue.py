@@ -133,6 +133,7 @@ SYSTEMS = (
         (
             "convex.BlockCoordinateDescent",
             "convex.Penalized",
+            "convex.GroupPenalized",
             "convex.Lasso",
             "convex.LogisticRegression",
             "convex.LabelPropagation",
@@ -250,6 +251,7 @@ SYSTEMS = (
             "equilibrium.VRHalpern",
             "equilibrium.InexactHalpern",
             "equilibrium.matrix_game",
+            "equilibrium.MarkovGame",
         ),
         "variance_reduced_halpern",
     ),

@@ -1,6 +1,7 @@
 """Block coordinate descent: choices against brute force, forests against Cholesky, progress bounds, identification."""
 
 import itertools
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -18,11 +19,13 @@ from thalweg.convex import (
     GSQ,
     SELECTIONS,
     UPDATES,
+    AcceleratedProximalGradient,
     BlockCoordinateDescent,
     BoundStep,
     FixedBlocks,
     ForestBlocks,
     GradientStep,
+    GroupPenalized,
     HeapGreedy,
     LeastSquares,
     Logistic,
@@ -44,7 +47,7 @@ from thalweg.convex import (
     solve_forest,
     tree_partition,
 )
-from thalweg.core import Checkpoint, InvalidProblem
+from thalweg.core import Checkpoint, InvalidParameter, InvalidProblem
 
 TIGHT = Stop(below={"violation": 1e-9}, steps=20_000)
 
@@ -211,6 +214,207 @@ class TestGreedyChoices:
             assert pursuit <= best + 1e-9
             gains.append((pursuit / best, diagonal / best))
         assert np.mean([a for a, _ in gains]) > max(0.9, np.mean([b for _, b in gains]))
+
+    def test_thresholding_is_near_the_best_choice(self):
+        """Of blocks of three among ten; never worse than the diagonal's choice, from which it starts."""
+        shares, diagonal = [], []
+        for seed in range(30):
+            rng = np.random.default_rng(seed)
+            A = rng.standard_normal((12, 10))
+            A[:, 1] = A[:, 0] + 0.05 * A[:, 1]
+            problem = Penalized(LeastSquares(A, rng.standard_normal(12)))
+            state = BlockCoordinateDescent().init(problem, 0)
+            H = problem.loss.bound(np.arange(10))
+
+            def promise(block, H=H, g=state.g):
+                return g[block] @ np.linalg.solve(H[np.ix_(block, block)], g[block])
+
+            best = max(promise(np.array(b)) for b in itertools.combinations(range(10), 3))
+            found = promise(GSQ("iht").coordinates(problem, state, 3))
+            plain = promise(GSDHB().coordinates(problem, state, 3))
+            assert plain - 1e-9 <= found <= best + 1e-9
+            shares.append(found / best)
+            diagonal.append(plain / best)
+        assert np.mean(shares) > max(0.93, np.mean(diagonal))
+
+
+class TestGroups:
+    LABELS = np.array([2, 0, 0, 1, 2, 1, 0, 3])
+
+    def problems(self):
+        for name in ("squares", "logistic", "squares, sparse"):
+            yield GroupPenalized(losses()[name], groups=self.LABELS, group_weight=2.0)
+            yield GroupPenalized(losses()[name], 0.5, groups=self.LABELS, group_weight=[1.0, 2.0, 0.0, 0.3])
+
+    def test_the_proximal_map_is_the_minimiser(self, rng):
+        for problem in self.problems():
+            u = 2.0 * rng.standard_normal(8)
+            step = np.array([0.3, 0.5, 0.4, 1.0])[problem.labels]
+            new = problem.prox(u, step)
+
+            def value(v, u=u, step=step, problem=problem):
+                return 0.5 * np.sum((v - u) ** 2 / step) + problem.penalty(v)
+
+            for _ in range(200):
+                assert value(new) <= value(new + 0.01 * rng.standard_normal(8)) + 1e-12
+            block = problem.members(np.array([3, 1]))
+            np.testing.assert_array_equal(problem.prox(u[block], step[block], block), new[block])
+
+    @given(st.integers(0, 10_000))
+    def test_slopes_are_the_least_subgradient(self, seed):
+        """The directional derivative along minus the least subgradient s is ``-|s|^2``; no direction is steeper."""
+        rng = np.random.default_rng(seed)
+        for problem in self.problems():
+            x = rng.standard_normal(8) * (rng.random(4) < 0.5)[problem.labels] * (rng.random(8) < 0.7)
+            g = 3.0 * rng.standard_normal(8)
+            s, h = problem.slopes(x, g), 1e-7
+
+            def along(d, x=x, g=g, problem=problem, h=h):
+                return float(g @ d) + (problem.penalty(x + h * d) - problem.penalty(x)) / h
+
+            assert along(-s) == pytest.approx(-float(s @ s), abs=2e-5 * (1 + float(s @ s)))
+            for _ in range(10):
+                d = rng.standard_normal(8)
+                d /= np.linalg.norm(d)
+                assert along(d) >= -np.linalg.norm(s) - 1e-4
+
+    @given(st.integers(0, 10_000))
+    def test_changes_of_the_penalty_are_its_differences(self, seed):
+        rng = np.random.default_rng(seed)
+        for problem in self.problems():
+            x, new = rng.standard_normal((2, 8)) * (rng.random((2, 4)) < 0.6)[:, problem.labels]
+            apart = problem.penalty_change(x, new).sum()
+            assert apart == pytest.approx(problem.penalty(new) - problem.penalty(x), abs=1e-12)
+
+    @pytest.mark.parametrize("selection", SELECTIONS)
+    @pytest.mark.parametrize(
+        "update", [GradientStep(), GradientStep(line_search=True), BoundStep(), NewtonStep()]
+    )
+    def test_every_rule_and_update_agrees_with_a_conic_solver(self, selection, update):
+        cp = pytest.importorskip("cvxpy")
+        for problem in self.problems():
+            loss = problem.loss
+            A = loss.A.toarray() if sp.issparse(loss.A) else loss.A
+            x = cp.Variable(8)
+            f = (
+                0.5 * cp.sum_squares(A @ x - loss.b)
+                if isinstance(loss, LeastSquares)
+                else cp.sum(cp.logistic(cp.multiply(-loss.y, A @ x)))
+            )
+            groups = [problem.group_weight[k] * cp.norm2(x[problem.members([k])]) for k in range(4)]
+            penalty = problem.weight @ cp.abs(x) + sum(groups) + 0.5 * loss.ridge * cp.sum_squares(x)
+            best = self.conic(problem, cp.Problem(cp.Minimize(f + penalty)))
+            blocks = FixedBlocks((np.flatnonzero(self.LABELS < 2), np.flatnonzero(self.LABELS >= 2)))
+            for partition in (VariableBlocks(2), blocks):
+                method = BlockCoordinateDescent(partition, SELECTIONS[selection](), update)
+                result = solve(problem, method, stop=Stop(below={"violation": 1e-7}, steps=5000))
+                assert result.converged, method.name
+                assert result.metrics["objective"] == pytest.approx(best, abs=1e-5)
+
+    minima: ClassVar[dict[str, float]] = {}
+
+    def conic(self, problem, program):
+        key = f"{type(problem.loss).__name__} {problem.loss.ridge} {problem.group_weight} {problem.weight[0]}"
+        if key not in self.minima:
+            self.minima[key] = program.solve(solver="CLARABEL")
+        return self.minima[key]
+
+    def test_groups_of_one_are_the_lasso(self):
+        loss = losses()["squares"]
+        lasso = solve(Penalized(loss, l1=0.8), stop=TIGHT).x
+        groups = solve(GroupPenalized(loss, groups=np.arange(8), group_weight=0.8), stop=TIGHT).x
+        np.testing.assert_allclose(groups, lasso, atol=1e-9)
+
+    def test_within_the_radius_zero_groups_are_identified(self, rng):
+        A = rng.standard_normal((60, 20))
+        b = A[:, :4] @ np.ones(4) + 0.1 * rng.standard_normal(60)
+        for l1 in (0.0, 2.0):
+            problem = GroupPenalized(
+                LeastSquares(A, b), l1, groups=np.repeat(np.arange(5), 4), group_weight=12.0
+            )
+            x = solve(problem, stop=Stop(below={"violation": 1e-11}, steps=20_000)).x
+            assert (x == 0).sum() >= 12
+            delta, radius = nondegeneracy(problem, x), identification_radius(problem, x)
+            step = 1.0 / np.linalg.eigvalsh(problem.loss.bound(np.arange(20)))[-1]
+            assert 0 < delta < np.inf
+            for _ in range(50):
+                d = rng.standard_normal(20)
+                near = x + radius * d / np.linalg.norm(d)
+                g = problem.loss.gradient(near, problem.loss.keep(near))
+                new = problem.prox(near - step * g, np.full(20, step))
+                assert (new[x == 0] == 0).all()
+
+    def test_random_rules_reach_every_group(self):
+        problem = next(self.problems())
+        for rule in ("cyclic", "random", "lipschitz"):
+            method = BlockCoordinateDescent(VariableBlocks(1), SELECTIONS[rule](), BoundStep())
+            state = method.init(problem, 0)
+            met = set()
+            for _ in range(60):
+                met.add(tuple(method.partition.choose(problem, state, method.selection)))
+                state = method.step(problem, state)
+            assert len(met) == 4
+
+    def test_bad_groups_are_refused(self):
+        loss = losses()["squares"]
+        with pytest.raises(InvalidProblem, match=r"groups has shape \(3,\); expected \(8,\)"):
+            GroupPenalized(loss, groups=[0, 1, 2])
+        with pytest.raises(InvalidProblem, match="no box"):
+            GroupPenalized(loss, low=0.0, groups=self.LABELS)
+        with pytest.raises(InvalidProblem, match="group_weight >= 0"):
+            GroupPenalized(loss, groups=self.LABELS, group_weight=-1.0)
+        problem = GroupPenalized(loss, groups=self.LABELS)
+        with pytest.raises(InvalidProblem, match="1 of the 3 coordinates of group 0"):
+            solve(problem, BlockCoordinateDescent(FixedBlocks((np.arange(2), np.arange(2, 8)))))
+        with pytest.raises(InvalidProblem, match="no projection for groups"):
+            solve(problem, BlockCoordinateDescent(VariableBlocks(1), GS(), TwoMetric()))
+        quadratic = GroupPenalized(losses()["quadratic"], groups=np.arange(12) // 2)
+        with pytest.raises(InvalidProblem, match="cut groups in two"):
+            solve(quadratic, BlockCoordinateDescent(ForestBlocks(), GSL(), BoundStep()))
+
+
+class TestAccelerated:
+    @pytest.mark.parametrize("name", NAMES)
+    @pytest.mark.parametrize("penalty", [{}, {"l1": 0.8}, {"low": 0.0}], ids=["smooth", "l1", "non-negative"])
+    def test_reaches_the_minimum(self, name, penalty):
+        problem = Penalized(losses()[name], **penalty)
+        result = solve(
+            problem, AcceleratedProximalGradient(), stop=Stop(below={"violation": 1e-8}, steps=20_000)
+        )
+        assert result.converged
+        assert result.metrics["objective"] <= minimum(problem) + 1e-7
+
+    def test_it_keeps_to_nesterovs_bound(self):
+        """``F(x_k) - F* <= 2 L |x_0 - x*|^2 / (k + 1)^2`` (Beck and Teboulle, theorem 4.4)."""
+        rng = np.random.default_rng(0)
+        A = rng.standard_normal((40, 30)) * np.geomspace(1.0, 1e-3, 30)
+        problem = Penalized(LeastSquares(A, rng.standard_normal(40)), l1=1e-3)
+        L = np.linalg.eigvalsh(A.T @ A)[-1]
+        best = solve(problem, stop=Stop(below={"violation": 1e-11}, steps=20_000))
+        values = []
+        solve(
+            problem,
+            AcceleratedProximalGradient(L),
+            stop=Stop(steps=100),
+            callbacks=[lambda run: values.append(problem.metrics(run.state.x)["objective"]) and None],
+        )
+        far = float(best.x @ best.x)
+        for k, value in enumerate(values, start=1):
+            assert value - best.metrics["objective"] <= 2.0 * L * far / (k + 1) ** 2 + 1e-9
+
+    def test_resuming_gives_the_same_bits(self, tmp_path):
+        problem = Penalized(losses()["logistic"], l1=0.5)
+        whole = solve(problem, AcceleratedProximalGradient(), stop=Stop(steps=9))
+        first = [Checkpoint(tmp_path / "c", every=1)]
+        solve(problem, AcceleratedProximalGradient(), stop=Stop(steps=4), callbacks=first)
+        rest = solve(problem, AcceleratedProximalGradient(), stop=Stop(steps=9), resume=tmp_path / "c")
+        assert np.array_equal(whole.x, rest.x)
+
+    def test_bad_lengths_are_refused(self):
+        with pytest.raises(InvalidParameter, match="lipschitz > 0"):
+            AcceleratedProximalGradient(0.0)
+        with pytest.raises(InvalidParameter, match="'omp' and 'iht'"):
+            GSQ("best")
 
 
 class TestProgress:

@@ -15,6 +15,7 @@ from thalweg import Status, Stop, solve
 from thalweg.core import Checkpoint, InvalidParameter, InvalidProblem, NotFinite
 from thalweg.equilibrium import (
     PDHG,
+    SVRG,
     AnchoredExtragradient,
     Bilinear,
     Extragradient,
@@ -22,19 +23,24 @@ from thalweg.equilibrium import (
     Functions,
     Halpern,
     InexactHalpern,
+    MarkovGame,
     MonotoneInclusion,
     NotMonotone,
     Scaled,
+    ShapleyIteration,
     Sum,
     VRExtragradient,
     VRHalpern,
     estimate_lipschitz,
+    linear_gan,
     linear_program,
     matrix_game,
     nemirovski,
     policeman_and_burglar,
     random_game,
+    random_markov_game,
     robust_regression,
+    stage_games,
 )
 from thalweg.equilibrium.games import _capped
 from thalweg.numerics.projections import box_section
@@ -274,11 +280,181 @@ class TestHalpern:
             ("b", InexactHalpern()),
             ("c", VRExtragradient()),
             ("d", PDHG()),
+            ("e", SVRG(step_size=0.05, epoch=4)),
         ):
             whole = solve(game, method, stop=Stop(steps=20))
             solve(game, method, stop=Stop(steps=9), callbacks=[Checkpoint(tmp_path / name)])
             resumed = solve(game, method, stop=Stop(steps=20), resume=tmp_path / name)
             assert torch.equal(whole.x, resumed.x), name
+
+
+class TestMarkovGames:
+    def test_values_are_those_of_linear_programs_iterated(self):
+        """Shapley's operator with HiGHS in every state, to its fixed point."""
+        game = random_markov_game(4, 3, 2, discount=0.8, seed=1)
+        values = torch.zeros(4, dtype=DOUBLE)
+        for _ in range(60):
+            values = torch.tensor([equilibrium_value(A) for A in game.stage(values)], dtype=DOUBLE)
+        found = solve(game, stop=Stop(below={"exploitability": 1e-5}, steps=200))
+        assert found.status is Status.CONVERGED
+        assert found.metrics["value"] == pytest.approx(float(values.mean()), abs=1e-5)
+        for player in ("rows", "columns"):
+            torch.testing.assert_close(game.best_response(found.x, player), values, atol=2e-5, rtol=0)
+
+    def test_without_a_future_it_is_a_matrix_game_in_every_state(self):
+        game = random_markov_game(3, 4, 3, discount=0.0)
+        found = solve(game, stop=Stop(below={"exploitability": 1e-7}, steps=100))
+        exact = np.mean([equilibrium_value(A) for A in game.payments])
+        assert found.metrics["value"] == pytest.approx(exact, abs=1e-6)
+
+    def test_best_responses_are_those_of_value_iteration(self):
+        game = random_markov_game(5, 3, 4, discount=0.7, seed=2)
+        x = torch.cat([torch.full((5, 3), 1 / 3, dtype=DOUBLE), torch.full((5, 4), 0.25, dtype=DOUBLE)], 1)
+        for player, sign in (("columns", 1.0), ("rows", -1.0)):
+            values = torch.zeros(5, dtype=DOUBLE)
+            for _ in range(200):
+                worth = game.stage(values)
+                average = worth.mean(1) if player == "columns" else worth.mean(2)
+                values = sign * (sign * average).amax(1)
+            torch.testing.assert_close(game.best_response(x, player), values, atol=1e-9, rtol=0)
+
+    def test_one_state_is_a_matrix_game_for_ever(self):
+        A = random_game(4, 5)
+        game = MarkovGame(A[None], torch.ones(1, 4, 5, 1, dtype=DOUBLE), 0.9)
+        u = matrix_game(A).resolvent(normal(9), 1.0)
+        gap = matrix_game(A).metrics(u)["gap"]
+        assert game.metrics(u[None])["exploitability"] == pytest.approx(10.0 * gap)
+
+    def test_stage_games_are_the_games_apart(self):
+        games = torch.stack([random_game(3, 4, seed) for seed in range(5)])
+        stages = stage_games(games, torch.full((5, 7), 0.3, dtype=DOUBLE))
+        u = stages.resolvent(normal(35), 1.0)
+        parts = [matrix_game(A) for A in games]
+        pieces = u.view(5, 7)
+        expected = torch.cat([p.components.full(x) for p, x in zip(parts, pieces, strict=True)])
+        torch.testing.assert_close(stages.components.full(u), expected)
+        ones = torch.full((5,), 0.2, dtype=DOUBLE)
+        torch.testing.assert_close(stages.components.weighted(u, torch.arange(5), ones), expected)
+        gaps = [p.judge(x)["gap"] for p, x in zip(parts, pieces, strict=True)]
+        assert stages.judge(u)["gap"] == pytest.approx(max(gaps))
+
+    def test_resuming_gives_the_same_bits(self, tmp_path):
+        game = random_markov_game(3, 2, 3)
+        whole = solve(game, stop=Stop(steps=4))
+        solve(game, stop=Stop(steps=2), callbacks=[Checkpoint(tmp_path / "m", every=1)])
+        assert torch.equal(whole.x, solve(game, stop=Stop(steps=4), resume=tmp_path / "m").x)
+
+    def test_bad_games_are_refused(self):
+        pay, move = torch.zeros(2, 2, 2), torch.full((2, 2, 2, 2), 0.5)
+        with pytest.raises(InvalidProblem, match=r"transitions of shape \(2, 2, 2, 2\)"):
+            MarkovGame(pay, move[0], 0.5)
+        with pytest.raises(InvalidProblem, match=r"state 1 is off by 0.2"):
+            MarkovGame(pay, torch.stack([move[0], 1.2 * move[1]]), 0.5)
+        with pytest.raises(InvalidProblem, match="discount < 1"):
+            MarkovGame(pay, move, 1.0)
+        with pytest.raises(NotFinite, match="payments hold NaN"):
+            MarkovGame(pay * math.nan, move, 0.5)
+        with pytest.raises(InvalidProblem, match="payments of shape"):
+            MarkovGame(pay[0], move, 0.5)
+
+
+class TestGenerativeToy:
+    def data(self, n=200):
+        random = torch.Generator().manual_seed(3)
+        z = torch.randn(n, 3, generator=random, dtype=DOUBLE)
+        W = torch.randn(2, 3, generator=random, dtype=DOUBLE)
+        return z, z @ W.T + 0.5 * torch.randn(n, 2, generator=random, dtype=DOUBLE)
+
+    @pytest.mark.parametrize("regularisation", [0.0, 0.3])
+    def test_the_generator_is_least_squares(self, regularisation):
+        z, x = self.data()
+        problem = linear_gan(z, x, regularisation=regularisation)
+        found = solve(problem, Extragradient(), stop=Stop(below={"residual": 1e-9}, steps=5000))
+        W = torch.linalg.lstsq(z, x).solution.T
+        torch.testing.assert_close(found.x[:6].view(2, 3), W, atol=1e-7, rtol=0)
+        torch.testing.assert_close(found.x[6:], torch.zeros(6, dtype=DOUBLE), atol=1e-7, rtol=0)
+        assert found.metrics["moments"] < 1e-8
+
+    def test_examples_add_up_and_have_the_games_gradient(self):
+        z, x = self.data(20)
+        problem = linear_gan(z, x, regularisation=0.4)
+        u = normal(12).requires_grad_()
+        W, C = u[:6].view(2, 3), u[6:].view(3, 2)
+        value = torch.einsum("ik,kp,ip->i", z, C, x - z @ W.T).mean() - 0.2 * C.square().sum()
+        g = torch.autograd.grad(value, u)[0]
+        expected = torch.cat([g[:6], -g[6:]])
+        u = u.detach()
+        torch.testing.assert_close(problem.components.full(u), expected)
+        even = torch.full((20,), 0.05, dtype=DOUBLE)
+        torch.testing.assert_close(problem.components.weighted(u, torch.arange(20), even), expected)
+        # a sample's weights need not sum to one
+        rows, weights = torch.tensor([3, 7]), torch.tensor([0.2, 1.1], dtype=DOUBLE)
+        single = [
+            problem.components.weighted(u, torch.tensor([i]), torch.ones(1, dtype=DOUBLE)) for i in (3, 7)
+        ]
+        both = problem.components.weighted(u, rows, weights)
+        torch.testing.assert_close(both, 0.2 * single[0] + 1.1 * single[1])
+
+    def test_the_critic_stays_in_its_ball(self):
+        z, x = self.data()
+        problem = linear_gan(z, x, radius=0.1)
+        callbacks = [lambda run: assert_below(float(run.state.x[6:].norm()), 0.1 + 1e-12)]
+        solve(problem, Extragradient(), stop=Stop(steps=50), callbacks=callbacks)
+
+    def test_variance_reduction_needs_fewer_evaluations(self):
+        z, x = self.data(10_000)
+        problem = linear_gan(z, x)
+        stop = Stop(below={"residual": 1e-3}, steps=100_000)
+        calls = {
+            m: solve(problem, m, stop=stop).calls for m in (Extragradient(), InexactHalpern(restart=0.5))
+        }
+        ours, theirs = calls[InexactHalpern(restart=0.5)], calls[Extragradient()]
+        assert ours < 0.5 * theirs
+
+    def test_misshapen_examples_are_refused(self):
+        with pytest.raises(InvalidProblem, match=r"got \(3, 2\), \(4, 2\)"):
+            linear_gan(torch.zeros(3, 2), torch.zeros(4, 2))
+        with pytest.raises(InvalidProblem, match="radius > 0"):
+            linear_gan(torch.ones(3, 2), torch.zeros(3, 2), radius=0.0)
+
+
+def assert_below(value, limit):
+    assert value <= limit
+
+
+class TestSVRG:
+    def test_least_squares_is_solved_linearly(self):
+        """Each epoch shrinks the residual by a constant share."""
+        residuals = []
+        stop = Stop(below={"residual": 1e-9}, steps=60_000)
+        found = solve(
+            least_squares(),
+            SVRG(),
+            stop=stop,
+            callbacks=[lambda run: residuals.append(run.state.metrics.get("residual"))],
+        )
+        assert found.status is Status.CONVERGED
+        torch.testing.assert_close(found.x, SOLUTION, atol=1e-7, rtol=0)
+        told = [r for r in residuals if r is not None]
+        assert np.polyfit(np.arange(len(told)), np.log(told), 1)[0] < -0.2
+
+    def test_a_regularised_game_is_solved(self):
+        game = matrix_game(ROCK, regularisation=1.0)
+        found = solve(game, SVRG(step_size=0.05), stop=Stop(below={"residual": 1e-5}, steps=20_000))
+        torch.testing.assert_close(found.x, torch.full((6,), 1 / 3, dtype=DOUBLE), atol=1e-4, rtol=0)
+
+    def test_with_all_in_a_batch_it_is_the_forward_backward_method(self):
+        targets = torch.arange(3.0).double()
+        one = MonotoneInclusion(
+            Functions(lambda u, rows: (u - targets)[None], 1),
+            torch.zeros(3, dtype=DOUBLE),
+            lambda v, step: v.clamp(0.0, 1.5),
+        )
+        found = solve(one, SVRG(step_size=0.3, epoch=1), stop=Stop(steps=4)).x
+        u = torch.zeros(3, dtype=DOUBLE)
+        for _ in range(4):
+            u = (u - 0.3 * (u - targets)).clamp(0.0, 1.5)
+        torch.testing.assert_close(found, u)
 
 
 class TestBadInput:
@@ -340,6 +516,9 @@ class TestBadInput:
             (lambda: InexactHalpern(accuracy=0.0), "accuracy > 0"),
             (lambda: VRExtragradient(batch=0), "batch >= 1"),
             (lambda: PDHG(every=0), "every >= 1"),
+            (lambda: SVRG(batch=0), "batch >= 1"),
+            (lambda: SVRG(epoch=0), "epoch >= 1"),
+            (lambda: ShapleyIteration(accuracy=0.0), "accuracy > 0"),
             (lambda: least_squares(lipschitz=-1.0), "lipschitz > 0"),
             (lambda: solve(least_squares(), Extragradient(-1.0)), "step_size > 0"),
         ],

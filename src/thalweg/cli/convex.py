@@ -21,9 +21,18 @@ def solve_convex(
     target: Annotated[str | None, typer.Option(help="The target's column of a .csv.")] = None,
     l1: Annotated[float, typer.Option(help="Weight of the l1 penalty: l1 |x|_1.")] = 0.0,
     ridge: Annotated[float, typer.Option(help="Weight of the l2 penalty: ridge/2 |x|^2.")] = 0.0,
+    group: Annotated[
+        float, typer.Option(help="Weight of the group penalty: the sum of the groups' lengths.")
+    ] = 0.0,
+    group_size: Annotated[
+        int | None,
+        typer.Option(
+            help="Neighbouring columns in a group; with multiclass by default a column and its classes."
+        ),
+    ] = None,
     nonnegative: Annotated[bool, typer.Option(help="Hold x >= 0.")] = False,
     blocks: Annotated[str, typer.Option(help="variable, in-order, random, sorted or averaged.")] = "variable",
-    size: Annotated[int, typer.Option(help="Coordinates in a block.")] = 20,
+    size: Annotated[int, typer.Option(help="Coordinates in a block; with a group penalty, groups.")] = 20,
     select: Annotated[
         str, typer.Option(help="cyclic, random, lipschitz, gs, gsl, gsd, gsdhb, gsq, gsr or progress.")
     ] = "gsl",
@@ -48,14 +57,15 @@ def solve_convex(
         raise InvalidProblem(
             f"{data} holds no target. Name a column with --target, or give a .npz with X and y."
         )
-    problem = convex.Penalized(_loss(loss, found, ridge), l1, 0.0 if nonnegative else -np.inf)
+    low = 0.0 if nonnegative else -np.inf
+    problem = _problem(_loss(loss, found, ridge), l1, low, group, group_size)
     for kind, name, known in (
         ("selection", select, convex.SELECTIONS),
         ("update", update, convex.UPDATES),
     ):
         if name not in known:
             raise UnknownName(kind, name, known, see="`thalweg solve convex --help` shows all.")
-    partition = _partition(blocks, problem, min(size, problem.loss.n), seed)
+    partition = _partition(blocks, problem, min(size, problem.units), seed)
     chosen = convex.BlockCoordinateDescent(partition, convex.SELECTIONS[select](), convex.UPDATES[update]())
     stop = Stop(below={"violation": tol}, steps=steps, seconds=seconds)
     result = solve(problem, chosen, stop=stop, seed=seed)
@@ -99,11 +109,28 @@ def _loss(name: str, data: Any, ridge: float) -> Any:
     return Logistic(data.X, np.where(labels == 1, 1.0, -1.0), ridge)
 
 
+def _problem(loss: Any, l1: float, low: float, group: float, group_size: int | None) -> Any:
+    import numpy as np
+
+    from thalweg.convex import GroupPenalized, Multinomial, Penalized
+    from thalweg.core import InvalidParameter
+
+    if not group:
+        return Penalized(loss, l1, low)
+    classes = loss.classes if isinstance(loss, Multinomial) else 1
+    size = group_size if group_size is not None else 1
+    if size < 1 or (size == 1 and classes == 1):
+        raise InvalidParameter(f"--group needs --group-size of two columns or more; got {group_size}.")
+    return GroupPenalized(loss, l1, low, groups=np.arange(loss.n) // (classes * size), group_weight=group)
+
+
 def _partition(name: str, problem: Any, size: int, seed: int) -> Any:
     from thalweg.convex import FixedBlocks, VariableBlocks
-    from thalweg.core import UnknownName
+    from thalweg.core import InvalidParameter, UnknownName
 
     n, lipschitz = problem.loss.n, problem.loss.lipschitz
+    if name != "variable" and problem.units < n:
+        raise InvalidParameter(f"--blocks {name} would cut groups in two. Use --blocks variable.")
     made: dict[str, Any] = {
         "variable": lambda: VariableBlocks(size),
         "in-order": lambda: FixedBlocks.in_order(n, size),

@@ -1,5 +1,6 @@
 """Smooth convex losses plus simple terms: block coordinate descent, and sparse linear models."""
 
+from thalweg.convex.accelerated import AcceleratedProximalGradient
 from thalweg.convex.coordinate import (
     GS,
     GSD,
@@ -32,6 +33,7 @@ from thalweg.convex.coordinate import (
     tree_partition,
 )
 from thalweg.convex.estimators import ElasticNet, Lasso, LogisticRegression, lasso_path
+from thalweg.convex.groups import GroupPenalized
 from thalweg.convex.label_propagation import LabelPropagation
 from thalweg.convex.losses import LeastSquares, Logistic, Loss, Multinomial, Quadratic, label_propagation
 from thalweg.convex.problem import Penalized, identification_radius, nondegeneracy
@@ -45,6 +47,7 @@ __all__ = [
     "GSR",
     "SELECTIONS",
     "UPDATES",
+    "AcceleratedProximalGradient",
     "BlockCoordinateDescent",
     "BoundStep",
     "Cyclic",
@@ -53,6 +56,7 @@ __all__ = [
     "ForestBlocks",
     "GSProgress",
     "GradientStep",
+    "GroupPenalized",
     "HeapGreedy",
     "LabelPropagation",
     "Lasso",

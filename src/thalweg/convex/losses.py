@@ -31,7 +31,8 @@ GRAM = 4000
 class Loss(ABC):
     """A smooth convex function of x, shape (n,), with what is kept to move cheaply.
 
-    ``z`` is what the loss keeps of x (predictions, or a product), and ``g`` the gradient; both go on with `advance`.
+    ``z``, linear in x, is what the loss keeps of it (predictions, or a product), and ``g`` the gradient; `advance`
+    brings both up to date.
     """
 
     n: int
@@ -194,6 +195,12 @@ class LeastSquares(_Linear):
         z += self.change(block, d)
         x[block] += d
         g += d @ self.gram[block]  # rows are contiguous, and the matrix symmetric
+
+    def bound(self, block: Index) -> Vector:
+        return super().bound(block) if self.gram is None else self.gram[np.ix_(block, block)]
+
+    def bound_columns(self, block: Index) -> Vector:
+        return super().bound_columns(block) if self.gram is None else np.ascontiguousarray(self.gram[block].T)
 
     def hessian(self, x: Vector, z: Vector, block: Index) -> Vector:
         return self.bound(block)

@@ -9,9 +9,12 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike
 
+from thalweg.convex._kernels import box_l1_block
 from thalweg.convex.losses import Index, Loss, Vector
 from thalweg.core import InvalidProblem, Problem
 from thalweg.core.validation import check_vector, require
+
+SWEEPS = 10_000  # most passes over a block's own coordinates
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,9 +86,42 @@ class Penalized(Problem):
         x = np.zeros(self.loss.n) if self.x0 is None else np.array(self.x0)
         return np.clip(x, self.lower, self.upper)
 
+    @property
+    def lipschitz(self) -> Vector:
+        """For each coordinate, the curvature along all that is chosen together with it: along itself; (n,)."""
+        return self.loss.lipschitz
+
+    @property
+    def units(self) -> int:
+        """How many things a variable block is put together from: coordinates, or groups."""
+        return self.loss.n
+
+    def unit_sums(self, values: Vector) -> Vector:
+        """Values of coordinates, (n,), added up within each unit, (units,)."""
+        return values
+
+    def members(self, units: Index) -> Index:
+        """The coordinates of some units."""
+        return units
+
+    def count_units(self, block: Index) -> int:
+        """How many units a block holds."""
+        return len(block)
+
+    def require_whole(self, block: Index) -> None:
+        """Refuse a block that cuts a unit in two."""
+
+    def penalties(self, x: Vector, block: Index | slice = slice(None)) -> Vector:
+        """``l1_i |x_i|`` of a block's coordinates, x of its shape."""
+        return self.weight[block] * np.abs(x)
+
+    def penalty_change(self, x: Vector, new: Vector, block: Index | slice = slice(None)) -> Vector:
+        """``penalties(new) - penalties(x)``, without cancellation."""
+        return self.weight[block] * (np.abs(new) - np.abs(x))
+
     def penalty(self, x: Vector) -> float:
         """``sum l1_i |x_i|``."""
-        return float(self.weight @ np.abs(x)) if self.weight.any() else 0.0
+        return 0.0 if self.is_smooth else float(self.penalties(x).sum())
 
     def prox(self, u: Vector, step: Vector, block: Index | slice = slice(None)) -> Vector:
         """Nearest points to u in the metric 1/step, with penalty and box: shrink, then clip."""
@@ -93,6 +129,14 @@ class Penalized(Problem):
         shrunk = np.sign(u) * np.maximum(np.abs(u) - threshold, 0.0)
         found: Vector = np.clip(shrunk, self.lower[block], self.upper[block])
         return found
+
+    def block_minimum(self, H: Vector, g: Vector, x: Vector, block: Index) -> Vector:
+        """The d that minimises ``g'd + d'H d/2`` and the penalty of ``x + d`` over a block's coordinates."""
+        if self.is_smooth:
+            return -np.asarray(np.linalg.solve(H, g))
+        parts = (x, self.lower[block], self.upper[block], self.weight[block])
+        d: Vector = box_l1_block(H, g, *parts, rounding_of(x), SWEEPS)
+        return d
 
     def slopes(self, x: Vector, g: Vector) -> Vector:
         """The element nearest to zero of each coordinate's subdifferential, shape (n,)."""
@@ -108,6 +152,19 @@ class Penalized(Problem):
         """Coordinates at a kink of the penalty, or at a bound."""
         return ((x == 0) & (self.weight > 0)) | (x == self.lower) | (x == self.upper)
 
+    def rooms(self, x: Vector, g: Vector) -> Vector:
+        """How far inside its subdifferential zero is, for each active coordinate; infinite for the others."""
+        w = self.weight
+        room = np.full(len(g), np.inf)
+        kink = (x == 0) & (w > 0)
+        room[kink] = w[kink] - np.abs(g[kink])
+        # at a bound the slope (with the penalty's where the bound is no kink) pushes outwards
+        slope = g + w * np.sign(x)
+        at_low, at_high = x == self.lower, x == self.upper
+        room[at_low] = np.where(kink, g + w, slope)[at_low]
+        room[at_high] = np.where(kink, w - g, -slope)[at_high]
+        return room
+
     def metrics(self, x: Vector) -> dict[str, float]:
         z = self.loss.keep(x)
         slopes = self.slopes(x, self.loss.gradient(x, z))
@@ -121,7 +178,12 @@ class Penalized(Problem):
         """Greedy blocks of 20, chosen anew each step by Lipschitz-scaled slopes, Newton's step on them."""
         from thalweg.convex.coordinate import GSL, BlockCoordinateDescent, NewtonStep, VariableBlocks
 
-        return BlockCoordinateDescent(VariableBlocks(min(20, self.loss.n)), GSL(), NewtonStep())
+        return BlockCoordinateDescent(VariableBlocks(min(20, self.units)), GSL(), NewtonStep())
+
+
+def rounding_of(x: Vector) -> float:
+    """Changes smaller than this are none."""
+    return 1e-14 * (1.0 + float(np.abs(x).max(initial=0.0)))
 
 
 def nondegeneracy(problem: Penalized, solution: Vector) -> float:
@@ -135,16 +197,7 @@ def nondegeneracy(problem: Penalized, solution: Vector) -> float:
     0.5
     """
     g = problem.loss.gradient(solution, problem.loss.keep(solution))
-    w = problem.weight
-    room = np.full(len(g), np.inf)
-    kink = (solution == 0) & (w > 0)
-    room[kink] = w[kink] - np.abs(g[kink])
-    # at a bound the slope (with the penalty's where the bound is no kink) pushes outwards
-    slope = g + w * np.sign(solution)
-    at_low, at_high = solution == problem.lower, solution == problem.upper
-    room[at_low] = np.where(kink, g + w, slope)[at_low]
-    room[at_high] = np.where(kink, w - g, -slope)[at_high]
-    return float(max(room.min(initial=np.inf), 0.0))
+    return float(max(problem.rooms(solution, g).min(initial=np.inf), 0.0))
 
 
 def identification_radius(problem: Penalized, solution: Vector) -> float:

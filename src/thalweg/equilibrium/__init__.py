@@ -2,6 +2,7 @@
 
 from thalweg.equilibrium.baselines import (
     PDHG,
+    SVRG,
     AnchoredExtragradient,
     Extragradient,
     ForwardReflectedBackward,
@@ -9,6 +10,7 @@ from thalweg.equilibrium.baselines import (
     VRExtragradient,
 )
 from thalweg.equilibrium.games import (
+    linear_gan,
     linear_program,
     matrix_game,
     nemirovski,
@@ -18,11 +20,13 @@ from thalweg.equilibrium.games import (
 )
 from thalweg.equilibrium.halpern import VRHalpern
 from thalweg.equilibrium.inexact import InexactHalpern
+from thalweg.equilibrium.markov import MarkovGame, ShapleyIteration, random_markov_game, stage_games
 from thalweg.equilibrium.operators import Bilinear, Components, Functions, Scaled, Sum
 from thalweg.equilibrium.problem import MonotoneInclusion, NotMonotone, estimate_lipschitz
 
 __all__ = [
     "PDHG",
+    "SVRG",
     "AnchoredExtragradient",
     "Bilinear",
     "Components",
@@ -31,17 +35,22 @@ __all__ = [
     "Functions",
     "Halpern",
     "InexactHalpern",
+    "MarkovGame",
     "MonotoneInclusion",
     "NotMonotone",
     "Scaled",
+    "ShapleyIteration",
     "Sum",
     "VRExtragradient",
     "VRHalpern",
     "estimate_lipschitz",
+    "linear_gan",
     "linear_program",
     "matrix_game",
     "nemirovski",
     "policeman_and_burglar",
     "random_game",
+    "random_markov_game",
     "robust_regression",
+    "stage_games",
 ]

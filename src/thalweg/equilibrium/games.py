@@ -158,6 +158,71 @@ def robust_regression(
     )
 
 
+def linear_gan(
+    conditions: Tensor, outputs: Tensor, *, regularisation: float = 0.0, radius: float = 10.0
+) -> MonotoneInclusion:
+    """A conditional generative toy: ``min_W max_C (1/n) sum_i z_i' C (x_i - W z_i) - (r/2) |C|^2``, |C| <= radius.
+
+    The generator W makes an output of a condition z_i; the critic C, linear in both, tells made from real outputs. At
+    the equilibrium the made ones have the real ones' moments with the conditions: W is least squares of x on z. The
+    components, one for each example, are alike: the average Lipschitz constant does not grow with n, and variance
+    reduction pays the root of n that theory promises.
+
+    Args:
+        conditions, outputs: z, shape (n, k), and x, shape (n, p).
+        regularisation: r, of the critic.
+        radius: of the ball the critic is kept in.
+
+    u is W, shape (p, k), then C, shape (k, p), in one vector. Answers are judged by ``moments``, the length of the mean
+    of ``z (x - W z)'``.
+
+    >>> z = torch.tensor([[1.0], [2.0]], dtype=torch.float64)
+    >>> linear_gan(z, 3.0 * z).metrics(torch.tensor([3.0, 0.0], dtype=torch.float64))
+    {'residual': 0.0, 'moments': 0.0}
+    """
+    if conditions.ndim != 2 or outputs.ndim != 2 or len(conditions) != len(outputs) or not len(outputs):
+        raise InvalidProblem(
+            "linear_gan needs conditions of shape (n, k) and outputs of shape (n, p); got "
+            f"{tuple(conditions.shape)}, {tuple(outputs.shape)}."
+        )
+    require(
+        regularisation >= 0, "linear_gan needs regularisation >= 0", got=regularisation, error=InvalidProblem
+    )
+    require(radius > 0, "linear_gan needs radius > 0", got=radius, error=InvalidProblem)
+    (n, k), p = conditions.shape, outputs.shape[1]
+    moments, cross = conditions.T @ conditions / n, conditions.T @ outputs / n
+
+    def apart(u: Tensor, squares: Tensor, products: Tensor) -> Tensor:
+        """F from ``sum z z'`` and ``sum z x'``."""
+        W, C = u[: p * k].view(p, k), u[p * k :].view(k, p)
+        of_W = -(C.T @ squares)
+        of_C = squares @ W.T - products + regularisation * C
+        return torch.cat([of_W.reshape(-1), of_C.reshape(-1)])
+
+    class Examples:
+        count = n
+
+        def weighted(self, u: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
+            Z = conditions[rows]
+            weighed = weights[:, None] * Z
+            found = apart(u, weighed.T @ Z, weighed.T @ outputs[rows])
+            found[p * k :] += (weights.sum() - 1.0) * regularisation * u[p * k :]
+            return found
+
+        def full(self, u: Tensor) -> Tensor:
+            return apart(u, moments, cross)
+
+    def resolvent(v: Tensor, step: float) -> Tensor:
+        return torch.cat([v[: p * k], l2_ball(v[p * k :], radius)])
+
+    def judge(u: Tensor) -> dict[str, float]:
+        left = cross - moments @ u[: p * k].view(p, k).T
+        return {"moments": float(torch.linalg.matrix_norm(left))}
+
+    start = torch.zeros(2 * p * k).to(outputs)
+    return MonotoneInclusion(Examples(), start, resolvent, judge=judge)
+
+
 def _capped(v: Tensor, total: float, most: float) -> Tensor:
     """The nearest point with ``0 <= p <= most, sum p = total``: ``clamp(v - mu, 0, most)`` with the mu that sums right.
 

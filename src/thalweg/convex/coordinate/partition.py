@@ -81,6 +81,8 @@ class FixedBlocks(Partition):
                 f"FixedBlocks: {len(self.blocks)} blocks hold {len(together)} coordinates, "
                 f"{len(np.unique(together))} of them different; the problem has {n}, each to be in one block."
             )
+        for block in self.blocks:
+            problem.require_whole(np.asarray(block))
 
     def choose(self, problem: Penalized, state: BlockState, selection: Selection) -> Index:
         return np.asarray(self.blocks[selection.block(problem, state, self.blocks)])
@@ -88,12 +90,12 @@ class FixedBlocks(Partition):
 
 @dataclass(frozen=True)
 class VariableBlocks(Partition):
-    """Any ``size`` coordinates, chosen anew each step: the greedy rules' best (section 3.1)."""
+    """Any ``size`` coordinates, or groups, chosen anew each step: the greedy rules' best (section 3.1)."""
 
     size: int
 
     def check(self, problem: Penalized) -> None:
-        n = problem.loss.n
+        n = problem.units
         require(1 <= self.size <= n, f"VariableBlocks needs 1 <= size <= {n}", got=self.size)
 
     def choose(self, problem: Penalized, state: BlockState, selection: Selection) -> Index:
@@ -112,6 +114,8 @@ class ForestBlocks(Partition):
             raise InvalidProblem(
                 f"ForestBlocks follow the graph of a sparse Quadratic; this loss is a {type(problem.loss).__name__}."
             )
+        if problem.units < problem.loss.n:
+            raise InvalidProblem("ForestBlocks would cut groups in two. Use VariableBlocks.")
 
     def choose(self, problem: Penalized, state: BlockState, selection: Selection) -> Index:
         order = selection.order(problem, state)

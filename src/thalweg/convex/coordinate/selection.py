@@ -8,13 +8,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 
 from thalweg.convex.losses import Index, Vector
 from thalweg.convex.problem import Penalized
+from thalweg.core.validation import require
 
 if TYPE_CHECKING:
     from thalweg.convex.coordinate.solver import BlockState
@@ -29,11 +30,11 @@ class Selection(ABC):
 
     @abstractmethod
     def order(self, problem: Penalized, state: BlockState) -> Index:
-        """All coordinates, the most wanted first."""
+        """All coordinates, or groups, the most wanted first."""
 
     def coordinates(self, problem: Penalized, state: BlockState, size: int) -> Index:
-        """The ``size`` most wanted coordinates."""
-        return self.order(problem, state)[:size]
+        """The ``size`` most wanted coordinates, or those of as many groups."""
+        return problem.members(self.order(problem, state)[:size])
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Cyclic(Selection):
         return state.t % len(blocks)
 
     def order(self, problem: Penalized, state: BlockState) -> Index:
-        return np.roll(np.arange(problem.loss.n), -state.used)
+        return np.roll(np.arange(problem.units), -state.used)
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class Random(Selection):
         return int(state.stream.integers(len(blocks)))
 
     def order(self, problem: Penalized, state: BlockState) -> Index:
-        return state.stream.permutation(problem.loss.n)
+        return state.stream.permutation(problem.units)
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,8 @@ class LipschitzSampling(Selection):
 
     def order(self, problem: Penalized, state: BlockState) -> Index:
         # Gumbel's trick: sampling without replacement, proportional to the constants
-        noise = state.stream.gumbel(size=problem.loss.n)
-        return np.argsort(-(np.log(problem.loss.lipschitz) + noise))
+        noise = state.stream.gumbel(size=problem.units)
+        return np.argsort(-(np.log(problem.unit_sums(problem.lipschitz)) + noise))
 
 
 class Greedy(Selection):
@@ -78,7 +79,7 @@ class Greedy(Selection):
 
     @abstractmethod
     def scores(self, problem: Penalized, x: Vector, g: Vector) -> Vector:
-        """The promise of each coordinate, shape (n,), >= 0."""
+        """The promise of each coordinate, shape (n,); a group's is the sum."""
 
     def block_scores(self, problem: Penalized, state: BlockState, blocks: Sequence[Index]) -> Vector:
         """The promise of each block."""
@@ -89,15 +90,18 @@ class Greedy(Selection):
         return int(np.argmax(self.block_scores(problem, state, blocks)))
 
     def order(self, problem: Penalized, state: BlockState) -> Index:
-        return np.argsort(-self.scores(problem, state.x, state.g), kind="stable")
+        return np.argsort(-problem.unit_sums(self.scores(problem, state.x, state.g)), kind="stable")
 
     def coordinates(self, problem: Penalized, state: BlockState, size: int) -> Index:
-        scores = self.scores(problem, state.x, state.g)
-        if size == 1:
-            return np.array([int(np.argmax(scores))])
-        if size == len(scores):
-            return np.arange(size)
-        return np.argpartition(-scores, size)[:size]
+        return problem.members(_largest(problem.unit_sums(self.scores(problem, state.x, state.g)), size))
+
+
+def _largest(scores: Vector, size: int) -> Index:
+    if size == 1:
+        return np.array([int(np.argmax(scores))])
+    if size == len(scores):
+        return np.arange(size)
+    return np.argpartition(-scores, size)[:size]
 
 
 @dataclass(frozen=True)
@@ -112,7 +116,7 @@ class _Scaled(Greedy):
     """Squared gradients over the coordinates' own Lipschitz constants."""
 
     def scores(self, problem: Penalized, x: Vector, g: Vector) -> Vector:
-        return problem.slopes(x, g) ** 2 / problem.loss.lipschitz
+        return problem.slopes(x, g) ** 2 / problem.lipschitz
 
 
 @dataclass(frozen=True)
@@ -142,9 +146,19 @@ class GSDHB(_Scaled):
 class GSQ(_Scaled):
     """``g_b' H_b^-1 g_b`` with the bound matrix H_b: the decrease that `BoundStep` is sure of.
 
-    Variable blocks are a combinatorial choice; they are grown one coordinate at a time, by the gradient that would be
-    left after the matrix step on those before (orthogonal matching pursuit).
+    Args:
+        search: how variable blocks, a combinatorial choice, are looked for. ``"omp"`` (default): grown one coordinate
+            or group at a time, by the gradient that would be left after the matrix step on those before (orthogonal
+            matching pursuit). ``"iht"``: from the diagonal's choice on, a matrix step on the block, a gradient step
+            outside it, and the largest of both kept (hard thresholding pursuit; Foucart, 2011); the best block met.
+
+    Cost of a variable block: O(n b^2) by pursuit; O(n b) for each of the at most thirty steps of thresholding.
     """
+
+    search: Literal["omp", "iht"] = "omp"
+
+    def __post_init__(self) -> None:
+        require(self.search in ("omp", "iht"), "GSQ knows the searches 'omp' and 'iht'", got=self.search)
 
     def block_scores(self, problem: Penalized, state: BlockState, blocks: Sequence[Index]) -> Vector:
         slopes = problem.slopes(state.x, state.g)
@@ -154,19 +168,55 @@ class GSQ(_Scaled):
         return found
 
     def coordinates(self, problem: Penalized, state: BlockState, size: int) -> Index:
-        slopes, lipschitz = problem.slopes(state.x, state.g), problem.loss.lipschitz
-        block = [int(np.argmax(slopes**2 / lipschitz))]
-        columns = np.empty((len(slopes), size))
-        for k in range(1, size + 1):
-            columns[:, k - 1] = problem.loss.bound_columns(np.array(block[-1:]))[:, 0]
-            if k == size:
-                break
-            H = columns[block, :k] + 1e-12 * np.diag(lipschitz[block])
-            left = slopes - columns[:, :k] @ cho_solve(cho_factor(H), slopes[block])
-            promise = left**2 / lipschitz
-            promise[block] = -1.0
-            block.append(int(np.argmax(promise)))
-        return np.array(block)
+        slopes = problem.slopes(state.x, state.g)
+        return (_pursued if self.search == "omp" else _thresholded)(problem, slopes, size)
+
+
+def _pursued(problem: Penalized, slopes: Vector, size: int) -> Index:
+    lipschitz = problem.lipschitz
+    units = [int(np.argmax(problem.unit_sums(slopes**2 / lipschitz)))]
+    block = problem.members(np.array(units))
+    columns = problem.loss.bound_columns(block)
+    while len(units) < size:
+        H = columns[block] + 1e-12 * np.diag(lipschitz[block])
+        left = slopes - columns @ cho_solve(cho_factor(H), slopes[block])
+        promise = problem.unit_sums(left**2 / lipschitz)
+        promise[units] = -1.0
+        units.append(int(np.argmax(promise)))
+        new = problem.members(np.array(units[-1:]))
+        block = np.concatenate([block, new])
+        columns = np.column_stack([columns, problem.loss.bound_columns(new)])
+    return block
+
+
+THRESHOLDINGS = 30
+
+
+def _thresholded(problem: Penalized, slopes: Vector, size: int) -> Index:
+    lipschitz = problem.lipschitz
+    block = problem.members(_largest(problem.unit_sums(slopes**2 / lipschitz), size))
+    seen, best, most = set(), block, -np.inf
+    for _ in range(THRESHOLDINGS):
+        columns = problem.loss.bound_columns(block)
+        H = columns[block] + 1e-12 * np.diag(lipschitz[block])
+        d = cho_solve(cho_factor(H), slopes[block])  # the step is -d
+        promise = float(slopes[block] @ d)
+        if promise > most:
+            best, most = block, promise
+        seen.add(np.sort(block).tobytes())
+        left = slopes - columns @ d
+        # the length that is exact along the best direction outside the block, in the metric of the diagonal
+        aside = left / lipschitz
+        aside[block] = 0.0
+        ahead = problem.members(_largest(problem.unit_sums(aside**2 * lipschitz), min(size, problem.units)))
+        curved = float(aside[ahead] @ problem.loss.bound(ahead) @ aside[ahead])
+        length = float(left[ahead] @ aside[ahead]) / curved if curved > 0.0 else 1.0
+        trial = length * aside
+        trial[block] = d
+        block = problem.members(_largest(problem.unit_sums(trial**2 * lipschitz), size))
+        if np.sort(block).tobytes() in seen:
+            break
+    return best
 
 
 @dataclass(frozen=True)
@@ -174,7 +224,7 @@ class GSR(Greedy):
     """The longest proximal step (GS-r), scaled by the root of L_i; for smooth problems the same as `GSL`."""
 
     def scores(self, problem: Penalized, x: Vector, g: Vector) -> Vector:
-        step = 1.0 / problem.loss.lipschitz
+        step = 1.0 / problem.lipschitz
         return (problem.prox(x - step * g, step) - x) ** 2 / step
 
 
@@ -184,8 +234,8 @@ class GSProgress(Greedy):
     bound cuts short."""
 
     def scores(self, problem: Penalized, x: Vector, g: Vector) -> Vector:
-        step = 1.0 / problem.loss.lipschitz
+        step = 1.0 / problem.lipschitz
         new = problem.prox(x - step * g, step)
         d = new - x
-        change = g * d + 0.5 * d**2 / step + problem.weight * (np.abs(new) - np.abs(x))
-        return np.maximum(-2.0 * change, 0.0)
+        change = g * d + 0.5 * d**2 / step + problem.penalty_change(x, new)
+        return -2.0 * change

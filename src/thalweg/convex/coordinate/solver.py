@@ -42,7 +42,7 @@ class BlockState(State):
     z: Vector  # the loss's own: predictions, or a product
     g: Vector  # (n,) gradient of the smooth part
     t: int = 0  # steps done
-    used: int = 0  # coordinates updated so far
+    used: int = 0  # coordinates, or groups, updated so far
     stream: Any = None
     identified: int = 0  # last step at which the active set changed
     is_fixed: bool = False
@@ -147,7 +147,7 @@ class BlockCoordinateDescent(Method[Penalized, BlockState]):
         before = problem.active(state.x[:])[block] if not problem.is_smooth else None
         d = self.update.change(problem, state, block)
         problem.loss.advance(state.x, state.z, state.g, block, d)
-        state.t, state.used = state.t + 1, state.used + len(block)
+        state.t, state.used = state.t + 1, state.used + problem.count_units(block)
         state.calls += 1
         active = state.metrics["active"]
         if before is not None:

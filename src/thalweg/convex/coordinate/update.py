@@ -14,7 +14,6 @@ import scipy.sparse as sp
 from scipy.linalg import cho_solve
 from scipy.sparse.linalg import splu
 
-from thalweg.convex._kernels import box_l1_block
 from thalweg.convex.coordinate.trees import solve_forest
 from thalweg.convex.losses import Index, Quadratic, Vector
 from thalweg.convex.problem import Penalized
@@ -23,7 +22,7 @@ from thalweg.core import InvalidProblem
 if TYPE_CHECKING:
     from thalweg.convex.coordinate.solver import BlockState
 
-ARMIJO, HALVINGS, SWEEPS = 1e-4, 40, 10_000
+ARMIJO, HALVINGS = 1e-4, 40
 
 
 class Update(ABC):
@@ -68,7 +67,7 @@ class GradientStep(Update):
 class BoundStep(Update):
     """``-H_b^-1 g_b`` with a matrix above the Hessian's block (the paper's matrix update): no line search needed.
 
-    With a penalty or a box the block's quadratic model is minimised exactly, by sweeps over the block.
+    With a penalty or a box the block's quadratic model is minimised exactly, by sweeps over its coordinates or groups.
     """
 
     def change(self, problem: Penalized, state: BlockState, block: Index) -> Vector:
@@ -95,6 +94,10 @@ class TwoMetric(Update):
 
     Cheaper than `NewtonStep` with a penalty: one linear system in place of a block problem.
     """
+
+    def check(self, problem: Penalized) -> None:
+        if problem.units < problem.loss.n:
+            raise InvalidProblem("TwoMetric has no projection for groups. Use NewtonStep or BoundStep.")
 
     def change(self, problem: Penalized, state: BlockState, block: Index) -> Vector:
         x, weight = state.x[block], problem.weight[block]
@@ -155,12 +158,7 @@ class SparseStep(Update):
 
 
 def _model_minimum(problem: Penalized, state: BlockState, block: Index, H: Vector) -> Vector:
-    if problem.is_smooth:
-        return -np.asarray(np.linalg.solve(H, state.g[block]))
-    parts = (state.x[block], problem.lower[block], problem.upper[block], problem.weight[block])
-    scale = 1e-14 * (1.0 + float(np.abs(parts[0]).max(initial=0.0)))
-    d: Vector = box_l1_block(H, state.g[block], *parts, scale, SWEEPS)
-    return d
+    return problem.block_minimum(H, state.g[block], state.x[block], block)
 
 
 def _value_after(problem: Penalized, state: BlockState, block: Index, d: Vector) -> float:
@@ -168,13 +166,14 @@ def _value_after(problem: Penalized, state: BlockState, block: Index, d: Vector)
     x = state.x.copy()
     x[block] += d
     z = state.z + problem.loss.change(block, d)
-    return problem.loss.value(x, z) + float(problem.weight[block] @ np.abs(x[block]))
+    return problem.loss.value(x, z) + float(problem.penalties(x[block], block).sum())
 
 
 def _backtracked(problem: Penalized, state: BlockState, block: Index, d: Vector) -> Vector:
-    x, weight = state.x[block], problem.weight[block]
+    x = state.x[block]
     before = _value_after(problem, state, block, np.zeros(len(block)))
-    promised = float(state.g[block] @ d) + float(weight @ (np.abs(x + d) - np.abs(x)))
+    change = problem.penalty_change(x, x + d, block)
+    promised = float(state.g[block] @ d) + float(change.sum())
     if not promised < 0:
         return np.zeros(len(block))
     size, rounding = 1.0, 1e-14 * (1.0 + abs(before))

@@ -1,0 +1,239 @@
+"""Zero-sum Markov games: a matrix game in every state, and Shapley's iteration over them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from thalweg.core import InvalidProblem, Method, NotFinite, Problem, State, Stop, solve
+from thalweg.core.seeding import torch_generator
+from thalweg.core.validation import require
+from thalweg.equilibrium.baselines import Extragradient
+from thalweg.equilibrium.problem import MonotoneInclusion
+from thalweg.numerics.projections import simplex
+
+
+@dataclass(frozen=True, eq=False)
+class MarkovGame(Problem):
+    """Two players, states, and what the row player pays, discounted: find both players' stationary strategies.
+
+    Args:
+        payments: shape (states, rows, columns).
+        transitions: chances of the next state, shape (states, rows, columns, states).
+        discount: in [0, 1).
+
+    An answer x is both strategies: the row player's, shape (states, rows), beside the column player's, in one tensor of
+    shape (states, rows + columns). It is judged by ``exploitability``: how much more the column player could get
+    against the row strategy than the row player would have to pay against the column strategy, in the worst state, both
+    playing best responses (by policy iteration, exactly); zero at equilibria only. ``value`` is the mean over states of
+    what is paid when both play x.
+
+    Raises:
+        InvalidProblem: shapes that do not fit, chances that are negative or do not sum to one, a discount out of range.
+        NotFinite: NaN or infinity in the payments.
+
+    >>> pennies = torch.tensor([[[1.0, -1.0], [-1.0, 1.0]]], dtype=torch.float64)
+    >>> game = MarkovGame(pennies, torch.ones(1, 2, 2, 1, dtype=torch.float64), 0.9)
+    >>> game.metrics(torch.full((1, 4), 0.5, dtype=torch.float64))
+    {'exploitability': 0.0, 'value': 0.0}
+    """
+
+    objective: ClassVar[str | None] = "exploitability"
+
+    payments: Tensor
+    transitions: Tensor
+    discount: float
+
+    def __post_init__(self) -> None:
+        if self.payments.ndim != 3 or self.payments.numel() == 0:
+            raise InvalidProblem(
+                f"MarkovGame needs payments of shape (states, rows, columns); got {tuple(self.payments.shape)}."
+            )
+        expected = (*self.payments.shape, self.payments.shape[0])
+        if self.transitions.shape != expected:
+            raise InvalidProblem(
+                f"MarkovGame needs transitions of shape {tuple(expected)}; got {tuple(self.transitions.shape)}."
+            )
+        if not bool(torch.isfinite(self.payments).all()):
+            raise NotFinite("MarkovGame: the payments hold NaN or infinity.")
+        off = (self.transitions.sum(-1) - 1.0).abs()
+        if not bool((self.transitions >= 0).all()) or float(off.max()) > 1e-6:
+            state = int(off.flatten(1).amax(1).argmax())
+            raise InvalidProblem(
+                f"MarkovGame: transitions are chances: not negative, and summing to one (state {state} is off by "
+                f"{float(off[state].max()):.3g})."
+            )
+        require(
+            0 <= self.discount < 1,
+            "MarkovGame needs 0 <= discount < 1",
+            got=self.discount,
+            error=InvalidProblem,
+        )
+
+    @property
+    def rows(self) -> int:
+        """The row player's actions."""
+        return self.payments.shape[1]
+
+    def strategies(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Both players', shapes (states, rows) and (states, columns)."""
+        return x[:, : self.rows], x[:, self.rows :]
+
+    def stage(self, values: Tensor) -> Tensor:
+        """``payments + discount E[values of the next state]``: the matrix game of each state."""
+        return self.payments + self.discount * (self.transitions @ values)
+
+    def best_response(self, x: Tensor, player: str) -> Tensor:
+        """The value of each state when ``"columns"`` (or ``"rows"``) play their best against the other's strategy."""
+        rows, columns = self.strategies(x)
+        if player == "columns":
+            payments = torch.einsum("sa,sab->sb", rows, self.payments)
+            moves = torch.einsum("sa,sabt->sbt", rows, self.transitions)
+            return _best(payments, moves, self.discount)
+        payments = torch.einsum("sb,sab->sa", columns, self.payments)
+        moves = torch.einsum("sb,sabt->sat", columns, self.transitions)
+        return -_best(-payments, moves, self.discount)
+
+    def metrics(self, x: Tensor) -> dict[str, float]:
+        """``exploitability`` and ``value``."""
+        rows, columns = self.strategies(x)
+        paid = torch.einsum("sa,sab,sb->s", rows, self.payments, columns)
+        moves = torch.einsum("sa,sabt,sb->st", rows, self.transitions, columns)
+        values = torch.linalg.solve(torch.eye(len(paid)).to(paid) - self.discount * moves, paid)
+        apart = self.best_response(x, "columns") - self.best_response(x, "rows")
+        return {"exploitability": float(apart.max().clamp_min(0.0)), "value": float(values.mean())}
+
+    def recommended(self) -> Any:
+        """Shapley's iteration."""
+        return ShapleyIteration()
+
+
+def random_markov_game(
+    states: int, rows: int, columns: int, discount: float = 0.9, seed: int = 0
+) -> MarkovGame:
+    """Payments uniform in [-1, 1]; chances of the next state uniform, then scaled to sum to one."""
+    require(min(states, rows, columns) >= 1, "random_markov_game needs states, rows and columns")
+    random = torch_generator(seed, 0xB2)
+    payments = 2.0 * torch.rand(states, rows, columns, generator=random, dtype=torch.float64) - 1.0
+    moves = torch.rand(states, rows, columns, states, generator=random, dtype=torch.float64)
+    return MarkovGame(payments, moves / moves.sum(-1, keepdim=True), discount)
+
+
+def stage_games(games: Tensor, start: Tensor) -> MonotoneInclusion:
+    """Independent matrix games, shape (states, rows, columns), as one inclusion; u is the flattened strategies.
+
+    A state is a component. Judged by ``gap``, the largest duality gap of a state.
+    """
+    states, m, n = games.shape
+
+    def operator(u: Tensor, some: Tensor) -> Tensor:
+        """F of some states."""
+        x = u.view(states, m + n)[some]
+        A = games[some]
+        of_rows = torch.einsum("sab,sb->sa", A, x[:, m:])
+        of_columns = -torch.einsum("sab,sa->sb", A, x[:, :m])
+        return torch.cat([of_rows, of_columns], 1)
+
+    class States:
+        count = states
+
+        def weighted(self, u: Tensor, some: Tensor, weights: Tensor) -> Tensor:
+            found = u.new_zeros(states, m + n)
+            return found.index_add(0, some, states * weights[:, None] * operator(u, some)).view(-1)
+
+        def full(self, u: Tensor) -> Tensor:
+            return operator(u, torch.arange(states)).view(-1)
+
+    def resolvent(v: Tensor, step: float) -> Tensor:
+        x = v.view(states, m + n)
+        return torch.cat([simplex(x[:, :m]), simplex(x[:, m:])], 1).view(-1)
+
+    def judge(u: Tensor) -> dict[str, float]:
+        of = operator(u, torch.arange(states))
+        return {"gap": float((-of[:, m:].amin(1) - of[:, :m].amin(1)).max())}
+
+    return MonotoneInclusion(States(), start.reshape(-1), resolvent, judge=judge)
+
+
+def _best(payments: Tensor, moves: Tensor, discount: float) -> Tensor:
+    """Values of the best policy of an MDP, rewards (states, actions), by policy iteration."""
+    states = len(payments)
+    eye, at = torch.eye(states).to(payments), torch.arange(states)
+    policy = payments.argmax(1)
+    while True:
+        values = torch.linalg.solve(eye - discount * moves[at, policy], payments[at, policy])
+        worth = payments + discount * (moves @ values)
+        better = worth.amax(1) > worth[at, policy] + 1e-12 * (1.0 + values.abs().max())
+        if not bool(better.any()):
+            return values
+        policy = torch.where(better, worth.argmax(1), policy)
+
+
+@dataclass(kw_only=True)
+class ShapleyState(State):
+    """``values`` of the states; ``calls`` counts evaluations of a state's stage game."""
+
+    values: Tensor
+    seed: int
+
+
+@dataclass(frozen=True)
+class ShapleyIteration(Method[MarkovGame, ShapleyState]):
+    """``V(s) = val(payments(s) + discount E V)``: solve the matrix games of all states, take their values, go on.
+
+    A step is a contraction by the discount, up to the accuracy of its games.
+
+    Args:
+        stage: method for the games of a step, all states' in one inclusion, started from the step before. Default
+            `Extragradient`.
+        accuracy: residual of the stage games, as a share of the last change of the values. Default 0.1.
+        passes: most evaluations of all states' games in a step. Default 10 000.
+
+    The metrics of a step are ``exploitability`` and ``value``, as the game's.
+
+    Source: Shapley (1953). Cost per step: the stage games, and policy iteration for both best responses.
+
+    >>> from thalweg.equilibrium import random_markov_game
+    >>> found = solve(random_markov_game(3, 2, 2), stop=Stop(below={"exploitability": 1e-4}))
+    >>> found.converged
+    True
+    """
+
+    stage: Method[Any, Any] = field(default_factory=Extragradient)
+    accuracy: float = 0.1
+    passes: int = 10_000
+
+    def __post_init__(self) -> None:
+        require(self.accuracy > 0, "ShapleyIteration needs accuracy > 0", got=self.accuracy)
+        require(self.passes >= 1, "ShapleyIteration needs passes >= 1", got=self.passes)
+
+    def init(self, problem: MarkovGame, seed: int) -> ShapleyState:
+        states, m, n = problem.payments.shape
+        x = torch.cat([torch.full((states, m), 1.0 / m), torch.full((states, n), 1.0 / n)], 1)
+        x = x.to(problem.payments)
+        values = torch.zeros(states).to(x)
+        return ShapleyState(x=x, values=values, seed=seed, metrics=problem.metrics(x))
+
+    def step(self, problem: MarkovGame, state: ShapleyState) -> ShapleyState:
+        games = problem.stage(state.values)
+        far = state.metrics["exploitability"] * (1.0 - problem.discount)
+        stop = Stop(
+            below={"residual": max(self.accuracy * far, 1e-13)},
+            calls=self.passes * len(games),
+            steps=None,
+        )
+        stages = stage_games(games, state.x)
+        found = solve(stages, self.stage, stop=stop, seed=state.seed, progress=False)
+        x = found.x.view_as(state.x)
+        rows, columns = problem.strategies(x)
+        values = torch.einsum("sa,sab,sb->s", rows, games, columns)
+        return ShapleyState(
+            x=x,
+            values=values,
+            seed=state.seed,
+            calls=state.calls + found.calls,
+            metrics=problem.metrics(x),
+        )
