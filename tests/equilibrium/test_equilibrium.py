@@ -31,6 +31,7 @@ from thalweg.equilibrium import (
     Sum,
     VRExtragradient,
     VRHalpern,
+    adversarial_classification,
     estimate_lipschitz,
     linear_gan,
     linear_program,
@@ -42,7 +43,7 @@ from thalweg.equilibrium import (
     robust_regression,
     stage_games,
 )
-from thalweg.equilibrium.games import _capped
+from thalweg.equilibrium.games import _capped, _weights_and_moves
 from thalweg.numerics.projections import box_section
 
 DOUBLE = torch.float64
@@ -356,6 +357,64 @@ class TestMarkovGames:
             MarkovGame(pay * math.nan, move, 0.5)
         with pytest.raises(InvalidProblem, match="payments of shape"):
             MarkovGame(pay[0], move, 0.5)
+
+
+class TestAdversaries:
+    def test_the_classifier_minimises_the_robust_hinge_loss(self):
+        """Against a conic solver on the closed form of the inner maximum."""
+        cp = pytest.importorskip("cvxpy")
+        y = torch.where(X[:, 0] + 0.5 * Y > 0, 1.0, -1.0).to(DOUBLE)
+        for radius in (0.0, 0.3):
+            problem = adversarial_classification(X, y, radius=radius, ridge=0.1)
+            found = solve(problem, Extragradient(), stop=Stop(below={"residual": 1e-6}, steps=30_000))
+            w = cp.Variable(5)
+            margins = cp.multiply(y.numpy(), X.numpy() @ w) - radius * cp.norm2(w)
+            best = cp.Problem(cp.Minimize(cp.sum(cp.pos(1 - margins)) / 64 + 0.05 * cp.sum_squares(w)))
+            best.solve(solver="CLARABEL")
+            assert found.metrics["robust loss"] == pytest.approx(best.value, abs=1e-4)
+            np.testing.assert_allclose(found.x[:5].numpy(), w.value, atol=5e-3)
+
+    def test_certified_examples_withstand_the_worst_move(self):
+        y = torch.where(X[:, 0] > 0, 1.0, -1.0).to(DOUBLE)
+        problem = adversarial_classification(X, y, radius=0.2)
+        w = normal(5)
+        worst = X - 0.2 * y[:, None] * w / w.norm()
+        share = float((y * (worst @ w) > 0).double().mean())
+        assert problem.judge(torch.cat([w, torch.zeros(69, dtype=DOUBLE)]))["certified"] == share
+
+    @settings(max_examples=40, deadline=None)
+    @given(st.integers(0, 10_000), st.integers(1, 9), st.floats(0.0, 3.0))
+    def test_projections_satisfy_the_variational_inequality(self, seed, n, radius):
+        random = torch.Generator().manual_seed(seed)
+        p0, q0 = (
+            2.0 * torch.randn(n, generator=random).double(),
+            2.0 * torch.randn(3, generator=random).double(),
+        )
+        p, q = _weights_and_moves(p0, q0, radius)
+        assert bool(((p >= 0) & (p <= 1)).all())
+        assert float(q.norm()) <= radius * float(p.mean()) + 1e-9
+        for _ in range(20):
+            r = torch.rand(n, generator=random).double()
+            s = torch.randn(3, generator=random).double()
+            s *= radius * float(r.mean()) / s.norm() * float(torch.rand((), generator=random))
+            assert float((p0 - p) @ (r - p) + (q0 - q) @ (s - q)) <= 1e-8
+
+    def test_examples_add_up_and_labels_are_checked(self):
+        y = torch.where(Y > 0, 1.0, -1.0).to(DOUBLE)
+        components = adversarial_classification(X, y).components
+        u = normal(74)
+        p, q, w = (
+            u[5:69].clone().requires_grad_(),
+            u[69:].clone().requires_grad_(),
+            u[:5].clone().requires_grad_(),
+        )
+        value = (p * (1 - y * (X @ w))).mean() + q @ w + 0.005 * w.square().sum()
+        of_w, of_p, of_q = torch.autograd.grad(value, (w, p, q))
+        torch.testing.assert_close(components.full(u), torch.cat([of_w, -of_p, -of_q]))
+        with pytest.raises(InvalidProblem, match="labels -1 and 1"):
+            adversarial_classification(X, Y)
+        with pytest.raises(InvalidProblem, match="radius >= 0"):
+            adversarial_classification(X, y, radius=-1.0)
 
 
 class TestGenerativeToy:

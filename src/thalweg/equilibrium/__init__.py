@@ -10,6 +10,7 @@ from thalweg.equilibrium.baselines import (
     VRExtragradient,
 )
 from thalweg.equilibrium.games import (
+    adversarial_classification,
     linear_gan,
     linear_program,
     matrix_game,
@@ -43,6 +44,7 @@ __all__ = [
     "Sum",
     "VRExtragradient",
     "VRHalpern",
+    "adversarial_classification",
     "estimate_lipschitz",
     "linear_gan",
     "linear_program",

@@ -158,6 +158,80 @@ def robust_regression(
     )
 
 
+def adversarial_classification(
+    X: Tensor, y: Tensor, *, radius: float = 0.1, ridge: float = 1e-2
+) -> MonotoneInclusion:
+    """A linear classifier whose every example an adversary may move by ``radius``: the robust hinge loss as a game.
+
+    ``min_w mean_i max(0, 1 - y_i x_i'w + radius |w|) + (ridge/2) |w|^2``, the hinge by a weight p_i in [0, 1] and the
+    adversary's moves by their weighted mean q: ``max_{p, q} mean_i p_i (1 - y_i x_i'w) + q'w`` with
+    ``|q| <= radius mean(p)``, which is bilinear.
+
+    Args:
+        X, y: shapes (n, d) and (n,), y in {-1, 1}.
+        radius: of the moves, Euclidean, >= 0.
+        ridge: of the coefficients.
+
+    u is w, shape (d,), p, shape (n,), and q, shape (d,); component i holds example i. Answers are judged by ``robust
+    loss``, the objective at w, and ``certified``, the share of examples that no move can misclassify.
+    """
+    n, d = X.shape
+    require(
+        bool(((y == 1) | (y == -1)).all()),
+        "adversarial_classification needs labels -1 and 1",
+        error=InvalidProblem,
+    )
+    require(radius >= 0, "adversarial_classification needs radius >= 0", got=radius, error=InvalidProblem)
+    require(ridge >= 0, "adversarial_classification needs ridge >= 0", got=ridge, error=InvalidProblem)
+
+    class Examples:
+        count = n
+
+        def weighted(self, u: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
+            w, p, q = u[:d], u[d : d + n], u[d + n :]
+            signed, total = y[rows, None] * X[rows], weights.sum()
+            of_w = -(weights * p[rows]) @ signed + total * (q + ridge * w)
+            of_p = u.new_zeros(n).index_add(0, rows, weights * (signed @ w - 1.0))
+            return torch.cat([of_w, of_p, -total * w])
+
+        def full(self, u: Tensor) -> Tensor:
+            rows = torch.arange(n, device=u.device)
+            return self.weighted(u, rows, torch.full((n,), 1.0 / n).to(u))
+
+    def resolvent(v: Tensor, step: float) -> Tensor:
+        return torch.cat([v[:d], *_weights_and_moves(v[d : d + n], v[d + n :], radius)])
+
+    def judge(u: Tensor) -> dict[str, float]:
+        w = u[:d]
+        margins = y * (X @ w) - radius * torch.linalg.vector_norm(w)
+        loss = (1.0 - margins).clamp_min(0.0).mean() + 0.5 * ridge * w.square().sum()
+        return {"robust loss": float(loss), "certified": float((margins > 0).double().mean())}
+
+    start = torch.cat([torch.zeros(d), torch.full((n,), 0.5), torch.zeros(d)]).to(X)
+    return MonotoneInclusion(Examples(), start, resolvent, judge=judge)
+
+
+def _weights_and_moves(p: Tensor, q: Tensor, radius: float) -> tuple[Tensor, Tensor]:
+    """The nearest p in [0, 1] and q with ``|q| <= radius mean(p)``: both on a line in the multiplier, by bisection."""
+    length, share = float(torch.linalg.vector_norm(q)), radius / len(p)
+
+    def at(mu: float) -> tuple[Tensor, float]:
+        return (p + mu * share).clamp(0.0, 1.0), max(length - mu, 0.0)
+
+    low, high = 0.0, length
+    inside, left = at(0.0)
+    if left <= radius * float(inside.mean()):
+        return inside, q
+    while high - low > 1e-15 * length:
+        middle = 0.5 * (low + high)
+        if middle in (low, high):
+            break
+        inside, left = at(middle)
+        low, high = (middle, high) if left > radius * float(inside.mean()) else (low, middle)
+    inside, left = at(high)
+    return inside, q * (left / length)
+
+
 def linear_gan(
     conditions: Tensor, outputs: Tensor, *, regularisation: float = 0.0, radius: float = 10.0
 ) -> MonotoneInclusion:
