@@ -1,5 +1,5 @@
 """Many workers, some of them slow."""
 
-from thalweg.distributed import coding, federated
+from thalweg.distributed import coding, federated, zeroth_order
 
-__all__ = ["coding", "federated"]
+__all__ = ["coding", "federated", "zeroth_order"]

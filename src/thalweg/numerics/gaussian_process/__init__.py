@@ -16,7 +16,7 @@ from thalweg.numerics.gaussian_process.kernels import (
     Task,
 )
 from thalweg.numerics.gaussian_process.model import GaussianProcess, standardised
-from thalweg.numerics.gaussian_process.paths import Paths, draw_paths
+from thalweg.numerics.gaussian_process.paths import Paths, draw_paths, spectral_frequencies
 from thalweg.numerics.gaussian_process.posterior import NearSingular, Posterior, cholesky
 from thalweg.numerics.gaussian_process.sparse import SparsePosterior, inducing_points, sparse_posterior
 
@@ -44,6 +44,7 @@ __all__ = [
     "draw_paths",
     "inducing_points",
     "sparse_posterior",
+    "spectral_frequencies",
     "standardised",
     "with_gradients",
 ]

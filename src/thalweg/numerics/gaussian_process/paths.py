@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from thalweg.core import InvalidProblem
-from thalweg.numerics.gaussian_process.kernels import RBF, Matern, Scaled
+from thalweg.numerics.gaussian_process.kernels import RBF, Matern, Scaled, Stationary
 from thalweg.numerics.gaussian_process.posterior import Posterior
 
 
@@ -44,6 +44,19 @@ class Paths:
         return prior[..., 0] + trend + (cross @ self.corrections[..., None])[..., 0]
 
 
+def spectral_frequencies(
+    kernel: Stationary, count: int, d: int, generator: torch.Generator, dtype: torch.dtype
+) -> Tensor:
+    """Frequencies drawn from the spectral density of `RBF` or `Matern` with lengthscales of one, shape (count, d)."""
+    if not isinstance(kernel, RBF | Matern) or kernel.dims is not None:
+        raise InvalidProblem("Random Fourier features need a kernel RBF or Matern of all coordinates.")
+    normal = torch.randn(count, d, generator=generator, dtype=dtype)
+    if isinstance(kernel, Matern):  # its spectral density is a multivariate t of 2 nu degrees of freedom
+        squares = torch.randn(count, int(2 * kernel.nu), generator=generator, dtype=dtype).square().sum(1)
+        normal = normal * torch.sqrt(2 * kernel.nu / squares)[:, None]
+    return normal
+
+
 def draw_paths(posterior: Posterior, count: int, seed: int = 0, features: int = 1024) -> Paths:
     """Draw functions from a single posterior with kernel `RBF` or `Matern`, scaled or not.
 
@@ -64,12 +77,8 @@ def draw_paths(posterior: Posterior, count: int, seed: int = 0, features: int = 
     generator = torch.Generator().manual_seed(seed)
     theta, X = posterior.theta, posterior.X
     d = X.shape[1]
-    normal = torch.randn(features, d, generator=generator, dtype=X.dtype).to(X.device)
-    if isinstance(base, Matern):  # its spectral density is a multivariate t of 2 nu degrees of freedom
-        squares = torch.randn(features, int(2 * base.nu), generator=generator, dtype=X.dtype).square().sum(1)
-        squares = squares.to(X.device)
-        normal = normal * torch.sqrt(2 * base.nu / squares)[:, None]
-    frequencies = normal * torch.exp(-theta[first : first + d])
+    frequencies = spectral_frequencies(base, features, d, generator, X.dtype).to(X.device)
+    frequencies = frequencies * torch.exp(-theta[first : first + d])
     phases = 2 * math.pi * torch.rand(features, generator=generator, dtype=X.dtype).to(X.device)
     scale = math.sqrt(2.0 / features) * (torch.exp(0.5 * theta[0]) if first else 1.0)
     amplitudes = scale * torch.randn(count, features, generator=generator, dtype=X.dtype).to(X.device)

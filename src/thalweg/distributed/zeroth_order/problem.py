@@ -1,0 +1,74 @@
+"""Black boxes that stay with their clients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from thalweg.core import InvalidProblem, Problem
+from thalweg.core.validation import require
+from thalweg.distributed.federated.design import importances
+
+
+@dataclass(frozen=True, eq=False)
+class FederatedBlackBox(Problem):
+    """Minimise ``sum_i p_i f_i(x)`` over the unit cube; f_i is client i's own, has no gradient, and each value costs.
+
+    Args:
+        clients: f_i: takes points, shape (m, d), and gives their values, shape (m,). NaN where an evaluation failed.
+        start: where to start, in the cube, shape (d,).
+        p: importances, summing to one; equal by default.
+
+    The metric is ``objective``; what it takes to tell it is not counted among the queries.
+
+    Raises:
+        InvalidProblem: no clients, a start outside the cube, importances that do not sum to one, a client that gives
+            another shape.
+
+    >>> bowls = [lambda X, c=c: ((X - c) ** 2).sum(-1) for c in (0.2, 0.6)]
+    >>> problem = FederatedBlackBox(bowls, torch.full((3,), 0.5))
+    >>> round(problem.metrics(torch.full((3,), 0.4))["objective"], 6)
+    0.12
+    """
+
+    objective: ClassVar[str | None] = "objective"
+
+    clients: Sequence[Callable[[Tensor], Tensor]]
+    start: Tensor
+    p: ArrayLike | None = None
+    weights: NDArray[np.float64] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        require(len(self.clients) > 0, "There are no clients", error=InvalidProblem)
+        if self.start.ndim != 1 or not bool(((self.start >= 0) & (self.start <= 1)).all()):
+            raise InvalidProblem(
+                "FederatedBlackBox needs start to be a vector in the unit cube. Scale the coordinates of the clients' "
+                "functions to [0, 1]."
+            )
+        object.__setattr__(self, "start", self.start.to(torch.float64))
+        count = len(self.clients)
+        p = np.full(count, 1.0 / count) if self.p is None else importances(self.p, count)
+        object.__setattr__(self, "weights", p)
+
+    def values(self, X: Tensor, who: Sequence[int]) -> Tensor:
+        """Each client at its own points, X of shape (clients, m, d): shape (clients, m)."""
+        found, X = [], X.to(torch.float64)
+        for i, points in zip(who, X, strict=True):
+            value = self.clients[i](points)
+            if value.shape != points.shape[:1]:
+                raise InvalidProblem(
+                    f"Client {i} gives shape {tuple(value.shape)} for {len(points)} points; expected one value each."
+                )
+            found.append(value.detach().to(X))
+        return torch.stack(found)
+
+    def metrics(self, x: Tensor) -> dict[str, float]:
+        """``objective``."""
+        values = self.values(x.expand(len(self.clients), 1, -1), range(len(self.clients)))
+        return {"objective": float(values[:, 0] @ torch.from_numpy(self.weights))}
