@@ -1,17 +1,22 @@
-"""16, 20: encoding and decoding against the bandwidth of memory, thousands of replays, client updates by vmap."""
+"""16, 20, 23: encoding and decoding against the bandwidth of memory, thousands of replays, client updates by
+vmap, surrogates that grow."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 
 import numpy as np
 import torch
+from sklearn.gaussian_process import GaussianProcessRegressor
+from sklearn.gaussian_process.kernels import Matern
 from torch import nn
 
 from benchmarks.race import Row, race
 from thalweg.distributed.coding import DelayProfile, GradientCoding, plan
 from thalweg.distributed.coding.schemes import weighted_sum
 from thalweg.distributed.federated import Federated
+from thalweg.distributed.zeroth_order import FZooS, quadratic
 
 
 def rows() -> Iterator[Row]:
@@ -19,6 +24,7 @@ def rows() -> Iterator[Row]:
     yield from codes()
     yield replays()
     yield clients()
+    yield surrogates()
 
 
 def codes(workers: int = 256, size: int = 1_000_000) -> Iterator[Row]:
@@ -80,4 +86,36 @@ def clients(count: int = 512) -> Row:
         "a torch loop",
         theirs,
         accuracy_ours=float((one - other).abs().max()),
+    )
+
+
+def surrogates(dim: int = 300, points: int = 150) -> Row:
+    """A local step of FZooS for one client, active queries and all, against fitting a process anew as its reference
+    does: scikit-learn's, twenty restarts, and differences of its mean."""
+    problem = quadratic(dim, 1)
+    method = FZooS(nearest=points)
+    state = method.init(problem, 0)
+    while state.memory["X"].shape[1] < points:
+        state = method.step(problem, state)
+    X, y = state.memory["X"][0, -points:].numpy(), state.memory["y"][0, -points:].numpy()
+    x = state.x.numpy()
+
+    def refit() -> np.ndarray:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            process = GaussianProcessRegressor(
+                Matern(nu=2.5), alpha=1e-6, n_restarts_optimizer=20, random_state=0
+            )
+            process.fit(X, (y - y.min()) / (y.max() - y.min()))
+            near = np.concatenate([x[None], x + 1e-6 * np.eye(dim)])
+            values = process.predict(near)
+        return (values[1:] - values[0]) / 1e-6
+
+    (ours, _), (peer, _) = race(lambda: method.step(problem, state), refit, rounds=2)
+    return Row(
+        "23",
+        f"local step, {dim} dimensions, {points} points",
+        ours / method.local_steps,
+        "scikit-learn refitted",
+        peer,
     )

@@ -256,7 +256,18 @@ SYSTEMS = (
         "variance_reduced_halpern",
     ),
     System(
-        "23", "fzoos", "FZooS: federated zeroth-order optimization", "arXiv 2308.04077, 2023", "distributed"
+        "23",
+        "fzoos",
+        "FZooS: federated zeroth-order optimization",
+        "arXiv 2308.04077, 2023",
+        "distributed",
+        (
+            "distributed.zeroth_order.FederatedBlackBox",
+            "distributed.zeroth_order.FZooS",
+            "distributed.zeroth_order.FedZO",
+            "distributed.zeroth_order.Client",
+        ),
+        "federated_zeroth_order",
     ),
     System(
         "24",

@@ -99,6 +99,11 @@ class FZooS(ZerothOrder):
         X = torch.empty(clients, 0, d, dtype=torch.float64)
         return {"X": X, "y": X[..., 0], "known": torch.empty(clients, 0, dtype=torch.bool)}
 
+    def surrogates(self, broadcast: Message, memory: Message) -> Surrogates:
+        """The clients' surrogates with the points they have that are nearest to the broadcast's x."""
+        near = _nearest(memory, broadcast["x"], self.nearest)
+        return Surrogates.fit(self.kernel, float(broadcast["lengthscale"]), self.noise, *near)
+
     def begin(self, ask: Ask, broadcast: Message, memory: Message) -> Local:
         return _Round(self, ask, broadcast, memory)
 
@@ -125,11 +130,9 @@ class _Round(Local):
 
     def __init__(self, method: FZooS, ask: Ask, broadcast: Message, memory: Message) -> None:
         self.method, self.ask, self.broadcast, self.memory = method, ask, broadcast, memory
-        self.seed, self.scale = int(broadcast["features"]), float(broadcast["lengthscale"])
-        d = len(broadcast["x"])
+        self.seed, d = int(broadcast["features"]), len(broadcast["x"])
         self.features = Features.of(method.kernel, method.features, d, self.seed)
-        near = _nearest(memory, broadcast["x"], method.nearest)
-        self.surrogates = Surrogates.fit(method.kernel, self.scale, method.noise, *near)
+        self.surrogates = method.surrogates(broadcast, memory)
         self.first = self.surrogates.X.shape[1]
 
     def _query(self, X: Tensor) -> None:
@@ -160,10 +163,8 @@ class _Round(Local):
         method, fitted = self.method, self.surrogates
         sent = {"w": fitted.summary(self.features), "features": torch.full((len(x),), self.seed)}
         if method.lengthscale is None:
-            parts = fitted.X, fitted.y, fitted.known
-            root = math.sqrt(x.shape[1])
-            fits = [Surrogates.fit(method.kernel, s * root, method.noise, *parts) for s in LENGTHSCALES]
-            sent["likelihood"] = torch.stack([s.log_likelihood() for s in fits], 1)
+            scales = math.sqrt(x.shape[1]) * torch.tensor(LENGTHSCALES, dtype=torch.float64)
+            sent["likelihood"] = fitted.log_likelihoods(scales)
         new = {"X": fitted.X, "y": fitted.y, "known": fitted.known}
         kept = {k: torch.cat([self.memory[k], v[:, self.first :]], 1) for k, v in new.items()}
         return sent, {k: v[:, -method.history :] for k, v in kept.items()} | {"w": sent["w"]}

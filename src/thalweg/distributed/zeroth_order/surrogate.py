@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 
 from thalweg.numerics.gaussian_process import Stationary, spectral_frequencies
+from thalweg.numerics.gaussian_process.kernels import squared_distances
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,7 @@ class Features:
     phases: Tensor  # (M,)
 
     @classmethod
+    @lru_cache(maxsize=8)
     def of(cls, kernel: Stationary, count: int, d: int, seed: int) -> Features:
         """``count`` features from a seed."""
         random = torch.Generator().manual_seed(seed)
@@ -83,8 +86,7 @@ class Surrogates:
         return Surrogates(self.kernel, self.lengthscale, self.noise, *parts, factor)
 
     def _covariance(self, A: Tensor, B: Tensor) -> Tensor:
-        theta = A.new_full((A.shape[-1],), math.log(self.lengthscale))
-        return self.kernel(theta, A, B)
+        return self.kernel.profile(squared_distances(A, B) / self.lengthscale**2)[0]
 
     def scaled(self) -> tuple[Tensor, Tensor]:
         """Values about their mean over their range, zero where unknown, and the range, shape (clients, 1)."""
@@ -124,11 +126,15 @@ class Surrogates:
         prior = -2.0 * float(self.kernel.profile(torch.zeros(1, dtype=Z.dtype))[1])
         return (prior * Z.shape[-1] - 4.0 * explained) / self.lengthscale**2
 
-    def log_likelihood(self) -> Tensor:
-        """Of the scaled values, shape (clients,); constants left out."""
+    def log_likelihoods(self, lengthscales: Tensor) -> Tensor:
+        """Of the scaled values under other lengthscales, shape (clients, lengthscales); constants left out."""
         y, _ = self.scaled()
-        alpha = torch.cholesky_solve(y[..., None], self.factor)[..., 0]
-        return -0.5 * (y * alpha).sum(-1) - self.factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        inside = self.known.to(y)
+        squares = squared_distances(self.X, self.X)[:, None] / lengthscales[:, None, None] ** 2
+        K = self.kernel.profile(squares)[0] * (inside[:, :, None] * inside[:, None])[:, None]
+        factor = torch.linalg.cholesky(K + torch.diag_embed(self.noise + 1.0 - inside)[:, None])
+        white = torch.linalg.solve_triangular(factor, y[:, None, :, None], upper=False)
+        return -0.5 * white.square().sum((-1, -2)) - factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
 
     def summary(self, features: Features) -> Tensor:
         """w such that ``phi(x)'w`` is close to the posterior mean but for a constant, shape (clients, M)."""
