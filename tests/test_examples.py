@@ -125,3 +125,27 @@ def test_every_example_is_tested_here():
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda p: p.stem)
 def test_an_example_says_how_to_run_it(path):
     assert f"python examples/{path.name}" in path.read_text()
+
+
+@pytest.mark.parametrize(
+    ("task", "engine", "steps", "least"),
+    [
+        ("federated", "virtual", 60, 0.8),
+        ("federated", "flower", 14, 0.3),
+        ("coded", "virtual", 60, 0.8),
+        ("coded", "ray", 60, 0.8),
+    ],
+)
+def test_one_script_trains_on_every_engine(task, engine, steps, least):
+    assert example("train_anywhere").main(task, engine, steps) > least
+
+
+def test_the_flower_app_has_a_server_and_a_client():
+    pytest.importorskip("flwr")
+    from flwr.clientapp import ClientApp
+    from flwr.serverapp import ServerApp
+
+    app = example("flower_app/fedfix_digits/app")
+    assert isinstance(app.client, ClientApp)
+    assert isinstance(app.server, ServerApp)
+    assert len(app.own_data(1).clients) == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from torch import nn
 from benchmarks.race import Row, race
 from thalweg.distributed.coding import DelayProfile, GradientCoding, plan
 from thalweg.distributed.coding.schemes import weighted_sum
-from thalweg.distributed.federated import Federated
+from thalweg.distributed.federated import ClientTimes, FedAvg, Federated, Federation
 from thalweg.distributed.zeroth_order import FZooS, quadratic
 
 
@@ -24,6 +25,7 @@ def rows() -> Iterator[Row]:
     yield from codes()
     yield replays()
     yield clients()
+    yield flower()
     yield surrogates()
 
 
@@ -87,6 +89,41 @@ def clients(count: int = 512) -> Row:
         theirs,
         accuracy_ours=float((one - other).abs().max()),
     )
+
+
+def flower(count: int = 20, rounds: int = 10) -> Row:
+    """The same federation of small models in virtual time and in Flower's simulation: seconds an update, without the
+    start of processes; both give the same model."""
+    from thalweg.distributed.federated.flower import simulate
+
+    made = torch.Generator().manual_seed(0)
+    shared = [
+        (torch.randn(50, 64, generator=made), torch.randint(10, (50,), generator=made)) for _ in range(count)
+    ]
+    problem = Federated.from_module(lambda: nn.Linear(64, 10), nn.functional.cross_entropy, shared)
+    method = Federation(FedAvg(), ClientTimes([1.0] * count), batch=16, judge=1000)
+    state = method.init(problem, 0)
+
+    def ours() -> torch.Tensor:
+        now = state
+        for _ in range(rounds):
+            now = method.step(problem, now)
+        return now.x
+
+    ((seconds, _),) = race(ours, rounds=3)
+    ends: list[float] = []
+    server = simulate(problem, method, rounds + 1, look=lambda number, x, told: ends.append(told["seconds"]))
+    assert float((method.step(problem, _after(problem, method, rounds)).x - server.x).abs().max()) == 0.0
+    peer = (ends[-1] - ends[0]) / (rounds * count)  # the first starts Ray's processes
+    told = f"{count} clients, {rounds} aggregations, an update"
+    return Row("16", told, seconds / (rounds * count), "Flower's simulation", peer)
+
+
+def _after(problem: Federated, method: Federation, rounds: int) -> Any:
+    state = method.init(problem, 0)
+    for _ in range(rounds):
+        state = method.step(problem, state)
+    return state
 
 
 def surrogates(dim: int = 300, points: int = 150) -> Row:

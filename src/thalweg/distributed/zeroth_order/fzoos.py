@@ -153,8 +153,8 @@ class _Round(Local):
             best = self.surrogates.uncertainty(near).topk(method.active, dim=1).indices
             self._query(near.take_along_dim(best[..., None], 1))
         g = self.surrogates.gradient(x)
-        if "w" not in self.broadcast or method.gamma == 0.0:
-            return g
+        if "w" not in self.broadcast or "w" not in self.memory or method.gamma == 0.0:
+            return g  # nothing to compare with: a first round, or a client that lost its memory
         of = float(self.broadcast["of"])
         theirs = self.features.gradient(x, self.broadcast["w"], of)
         return g + method.gamma / (t + 1) * (theirs - self.features.gradient(x, self.memory["w"], of))
