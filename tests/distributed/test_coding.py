@@ -24,6 +24,7 @@ from thalweg.distributed.coding import (
     Ledger,
     Master,
     Multiplexed,
+    SelectedCoding,
     SelectiveRepeat,
     TooManyStragglers,
     Uncoded,
@@ -334,6 +335,76 @@ class TestTraining:
         method = CodedTraining(Uncoded(3), VirtualCluster(DelayProfile(np.ones((2, 3)))), lr=1e20)
         with pytest.raises((NotFinite, InvalidProblem)):
             solve(regression(), method, stop=Stop(steps=50))
+
+
+class TestSelection:
+    def changing(self):
+        """A hundred calm rounds, then one straggler a round that takes ten times as long."""
+        rng = np.random.default_rng(0)
+        seconds = 1.0 + 0.01 * rng.random((400, 6))
+        seconds[np.arange(100, 400), rng.integers(6, size=300)] = 10.0
+        return DelayProfile(seconds, slope=0.6)
+
+    def method(self, **options):
+        settings = {"slope": 0.6, "probe": 10, "keep": 60, "lr": 0.1, "momentum": 0.5, **options}
+        return SelectedCoding(6, VirtualCluster(self.changing()), **settings)
+
+    def test_the_code_follows_the_profile_and_gains_time(self):
+        found = solve(regression(), self.method(), stop=Stop(steps=400)).history
+        loads, seconds = found["load"], found["seconds"]
+        assert set(np.round(loads[:60], 6)) == {round(1 / 6, 6)}  # calm: uncoded
+        assert max(loads[150:]) > 0.17
+        uncoded = replay(self.changing(), Uncoded(6)).total
+        assert seconds[-1] < 0.65 * uncoded
+        coded = np.array(loads) > 0.17
+        assert np.diff([0.0, *seconds])[coded].mean() < 2.0  # but for a few rounds that are waited out
+
+    def test_each_model_is_trained_as_by_synchronous_descent_across_changes(self):
+        states = []
+        solve(
+            regression(),
+            self.method(keep=25),
+            stop=Stop(steps=160),
+            seed=2,
+            callbacks=[lambda run: states.append(run.state) or False],
+        )
+        kinds = {state.kind for state in states}
+        assert len(kinds) >= 2
+        last = states[-1]
+        count = len(last.models)
+        assert last.jobs > 120
+        for k in range(count):
+            jobs = len(range(k, last.jobs, count))
+            torch.testing.assert_close(last.models[k], synchronous(2 + k, jobs), atol=1e-5, rtol=1e-4)
+
+    def test_a_restarted_run_goes_on_with_the_same_scheme(self, tmp_path):
+        file = tmp_path / "run.npz"
+        solve(regression(), self.method(), stop=Stop(steps=130), callbacks=[Checkpoint(file, every=1)])
+        states = []
+        look = [lambda run: states.append(run.state) or False]
+        again = solve(regression(), self.method(), stop=Stop(steps=200), resume=file, callbacks=look)
+        assert len(states) == 70
+        assert again.metrics["loss"] < 1e-3
+        assert all(state.jobs >= 110 for state in states)
+
+    def test_many_workers_are_planned_on_fewer_levels(self):
+        profile = DelayProfile.generated(20, 2000, slope=32.0)
+        found = plan(profile, most_B=1, most_W=2)
+        assert found.tried < 1600
+        assert len(list(tried(100, 1, 2))) == 300
+
+    @pytest.mark.parametrize(
+        ("settings", "message"),
+        [
+            ({"probe": 1}, "probe >= 2"),
+            ({"slope": -1.0}, "slope >= 0"),
+            ({"bursts": 4, "window": 4}, "bursts < window"),
+            ({"lr": 0.0}, "lr > 0"),
+        ],
+    )
+    def test_parameters_out_of_range_are_refused(self, settings, message):
+        with pytest.raises(InvalidParameter, match=message):
+            self.method(**settings)
 
 
 class TestBadInput:

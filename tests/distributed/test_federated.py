@@ -216,6 +216,47 @@ class TestTraining:
         assert states[19].clock == states[-1].clock
 
 
+class TestRates:
+    def distances(self, scheme, rate, times, lr=0.2, local_steps=3):
+        """How far from the optimum along the way; all clients have the curvature one."""
+        far = []
+        method = Federation(scheme, times, lr=lr, local_steps=local_steps, server_lr=rate, judge=10**9)
+        state = method.init(quadratic(), 0)
+        for _ in range(400):
+            state = method.step(quadratic(), state)
+            far.append(abs(float(state.x[0]) - float(P @ np.arange(6))))
+        return far
+
+    @pytest.mark.parametrize("scheme", [FedAvg(), FedFix(0.5), FedFix(0.3)])
+    @pytest.mark.parametrize(("lr", "local_steps"), [(0.2, 3), (1.5, 1)])
+    def test_the_advised_rate_settles(self, scheme, lr, local_steps):
+        times = ClientTimes.heterogeneous(6, 0.7)
+        rate = design(scheme, times, P).server_rate(1.0, lr, local_steps)
+        far = self.distances(scheme, 0.95 * rate, times, lr, local_steps)
+        assert max(far[-50:]) < max(0.5 * far[0], 0.6 if not isinstance(scheme, FedAvg) else 1e-3)
+        assert np.isfinite(far).all()
+
+    def test_beyond_it_waiting_schemes_diverge(self):
+        """Without delays the limit is exact."""
+        times = ClientTimes.heterogeneous(6, 0.7)
+        rate = design(FedAvg(), times, P).server_rate(1.0, 0.2, 3)
+        assert self.distances(FedAvg(), 0.99 * rate, times)[-1] < 0.1
+        assert self.distances(FedAvg(), 1.01 * rate, times)[-1] > 10.0
+
+    def test_a_common_delay_is_within_the_sharp_limit(self):
+        """For one delay tau the exact limit is ``2 sin(pi / (2 (2 tau + 1)))``; ours is below it, and not by half."""
+        for window in range(2, 12):
+            sharp = 2.0 * math.sin(math.pi / (2.0 * (2 * (window - 1) + 1)))
+            assert 0.5 * sharp < 1.5 / window <= sharp + 0.27 / window
+
+    def test_bad_rates_are_refused(self):
+        found = design(FedAvg(), ClientTimes.heterogeneous(6, 0.7), P)
+        with pytest.raises(InvalidParameter, match="lr < 2 / curvature"):
+            found.server_rate(1.0, 2.5, 1)
+        with pytest.raises(InvalidParameter, match="curvature, lr > 0"):
+            found.server_rate(0.0, 0.1, 1)
+
+
 class TestFaults:
     def test_lost_updates_cost_time_and_not_the_optimum(self):
         tail = []

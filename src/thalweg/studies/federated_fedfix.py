@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from thalweg.core import Stop, solve
-from thalweg.datasets import load
+from thalweg.datasets import load, load_text
 from thalweg.distributed.federated import (
     Aggregation,
     AsyncFedAvg,
@@ -69,14 +69,17 @@ def run(scale: Scale = "quick", tell: Tell = lambda share, what: None) -> Eviden
             curves[name, faster] = _best_rate(size, SCHEMES[name], faster)
     tell(0.75, "optima of quadratic clients")
     optima = {faster: _optima(faster, size.steps) for faster in (0.0, 0.2, 0.4, 0.6, 0.8)}
-    tell(0.9, "crowds")
+    tell(0.85, "next characters")
+    text = {name: [_text_curve(size, SCHEMES[name], seed) for seed in range(size.seeds)] for name in TEXT}
+    tell(0.92, "crowds")
     crowd = _crowd(size)
+    masses = _masses(size)
     return Evidence(
         verdicts=[*_verdicts(size, curves, optima)],
         table=[*_table(curves), *_optima_table(optima)],
-        figures=[*_figures(size, curves), _optima_figure(optima), crowd],
+        figures=[*_figures(size, curves), _optima_figure(optima), _text_figure(text), crowd, *masses],
         notes="Every scheme has the best of the server rates 0.3 and 1 for each speed, by the mean final loss. "
-        "Loss is that of all clients, with equal importances of examples.",
+        "Loss is that of all clients, with equal importances of examples. Crowds are trained one by one, not sampled.",
     )
 
 
@@ -158,6 +161,79 @@ def _crowd(size: Size) -> Figure:
         log_x=True,
         log_y=True,
     )
+
+
+#: Of the schemes, those that learn the text.
+TEXT = ("FedAvg", "FedFix", "FedBuff")
+CONTEXT = 4
+
+
+def _text_clients(clients: int, windows: int) -> Federated:
+    """Pieces of a text one after another, each about its own things; a character from the four before it."""
+    corpus = load_text(characters=clients * windows * CONTEXT + 1)
+    cut = torch.from_numpy(corpus.windows(CONTEXT).astype(np.int64))
+    letters = len(corpus.alphabet)
+
+    def model() -> nn.Module:
+        return nn.Sequential(nn.Embedding(letters, 8), nn.Flatten(), nn.Linear(8 * CONTEXT, letters))
+
+    parts = torch.tensor_split(cut[: clients * windows], clients)
+    shared = [(part[:, :-1], part[:, -1]) for part in parts]
+    return Federated.from_module(model, nn.functional.cross_entropy, shared)
+
+
+def _text_curve(size: Size, scheme: Aggregation, seed: int) -> Any:
+    """Mean loss of the next character in virtual time, the fastest client four times as fast."""
+    problem = _text_clients(size.clients, 200 if size.clients > 6 else 20)
+    times = ClientTimes.heterogeneous(size.clients, 0.75, "lognormal", 0.1)
+    method = Federation(scheme, times, lr=0.5, local_steps=10, batch=16, judge=2)
+    points = [(0.0, problem.metrics(problem.start)["loss"])]
+
+    def look(run: Any) -> bool:
+        metrics = run.state.metrics
+        if "loss" in metrics:
+            points.append((metrics["seconds"], metrics["loss"]))
+        return bool(metrics["seconds"] >= size.seconds)
+
+    solve(problem, method, stop=Stop(steps=100_000), seed=seed, callbacks=[look], progress=False)
+    seconds, losses = np.array(points).T
+    grid = np.linspace(0.0, size.seconds, 30)
+    return grid, np.interp(grid, seconds, losses)
+
+
+def _text_figure(text: Any) -> Figure:
+    series = [Series.of(name, runs[0][0], np.array([v for _, v in runs])) for name, runs in text.items()]
+    caption = "Pieces of Python's own reference, a client each; mean and range of the seeds. Server rate one."
+    return Figure("Next characters", caption, "virtual seconds", "mean loss", series)
+
+
+def _masses(size: Size) -> list[Figure]:
+    """Loss in virtual time of up to 10^5 clients whose mean times spread as exp(0.5 normal): least squares in five
+    dimensions, four examples each, the weights of a client their own."""
+    figures = []
+    for count in size.crowd:
+        made = torch.Generator().manual_seed(count)
+        X = torch.randn(count, 4, 5, generator=made)
+        w = 1.0 + torch.randn(count, 5, 1, generator=made)
+        y = (X @ w)[..., 0]
+        problem = Federated(
+            lambda theta, X, y: 0.5 * ((X @ theta - y) ** 2).mean(),
+            torch.zeros(5),
+            list(zip(X, y, strict=True)),
+        )
+        times = ClientTimes(np.exp(0.5 * np.random.default_rng(0).standard_normal(count)))
+        series = []
+        for name, scheme in {"FedAvg": FedAvg(), "FedFix, mean time": FedFix(1.0)}.items():
+            method, seconds = Federation(scheme, times, lr=0.1, local_steps=2), 2.5 * float(times.means.max())
+            state = method.init(problem, 0)
+            points = [(0.0, state.metrics["loss"])]
+            while state.clock < seconds and len(points) <= 20:
+                state = method.step(problem, state)
+                points.append((state.clock, state.metrics["loss"]))
+            series.append(Series.of(name, *np.array(points).T))
+        caption = "Clients with log-normal mean times; two rounds of the slowest, or twenty aggregations."
+        figures.append(Figure(f"{count:,} clients", caption, "virtual seconds", "mean loss", series))
+    return figures
 
 
 def _time_to(runs: Any, level: float) -> float:

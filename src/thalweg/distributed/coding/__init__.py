@@ -14,6 +14,7 @@ from thalweg.distributed.coding.schemes import (
     Task,
     Uncoded,
 )
+from thalweg.distributed.coding.selection import SelectedCoding
 from thalweg.distributed.coding.stragglers import (
     DelayProfile,
     bursty_pattern,
@@ -39,6 +40,7 @@ __all__ = [
     "RayCluster",
     "Replay",
     "Scheme",
+    "SelectedCoding",
     "SelectiveRepeat",
     "Task",
     "TooManyStragglers",

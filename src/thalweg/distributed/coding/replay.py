@@ -127,13 +127,15 @@ def plan(
 
 
 def settings(n: int, most_B: int, most_W: int) -> Iterator[Scheme]:
-    """What `plan` tries."""
+    """What `plan` tries: every s and lambda up to 512 workers; beyond, 512 of them, evenly on a logarithmic scale."""
+    levels = np.unique(np.geomspace(1, n, 512).round().astype(int)).tolist() if n > 512 else range(1, n + 1)
     yield Uncoded(n)
-    for s in range(1, n):
-        yield GradientCoding(n, s)
+    for s in levels:
+        if s < n:
+            yield GradientCoding(n, s)
     for B in range(1, most_B + 1):
         for W in range(B + 1, most_W + 1):
-            for lam in range(1, n + 1):
+            for lam in levels:
                 yield Multiplexed(n, B, W, lam)
                 if (W - 1) % B == 0 and B * lam <= (n - 1) * (W - 1 + B):
                     yield SelectiveRepeat(n, B, W, lam)

@@ -166,6 +166,7 @@ class CodedState(State):
     faults: int = 0
     master: Master | None = None
     offset: int = 0
+    arrived: Vector | None = None  # seconds of each worker in the last round, NaN where late
 
     def tree(self) -> dict[str, Any]:
         """Without what is on its way: a restarted master begins the jobs in flight again."""
@@ -224,7 +225,7 @@ class CodedTraining(Method[DataParallel, CodedState]):
         work = master.assignments()
         jobs = {task.job for tasks in work.values() for task in tasks}
         parameters = {job: models[(job + offset) % count].numpy() for job in jobs}
-        results, seconds, faults = self._round(master, work, parameters, models.shape[1])
+        results, times, seconds, faults = self._round(master, state.round, work, parameters, models.shape[1])
         finished = master.close(results)
         for job, gradient in finished:
             k = (job + offset) % count
@@ -241,16 +242,22 @@ class CodedTraining(Method[DataParallel, CodedState]):
         return CodedState(
             x=models[0], metrics=metrics, models=models, velocity=velocity, jobs=state.jobs + len(finished),
             round=state.round + 1, seconds=state.seconds + seconds, faults=state.faults + faults, master=master,
-            offset=offset,
+            offset=offset, arrived=times,
         )  # fmt: skip
 
     def _round(
-        self, master: Master, work: Mapping[int, Sequence[Task]], parameters: Mapping[int, Vector], size: int
-    ) -> tuple[dict[int, list[Vector]], float, int]:
-        """Results in time, the round's length, and the faults."""
+        self,
+        master: Master,
+        round: int,
+        work: Mapping[int, Sequence[Task]],
+        parameters: Mapping[int, Vector],
+        size: int,
+    ) -> tuple[dict[int, list[Vector]], Vector, float, int]:
+        """Results in time and when they came, the round's length, and the faults."""
         results: dict[int, list[Vector]] = {}
+        times = np.full(self.scheme.n, np.nan)
         cluster, first, last, faults = self.cluster, math.inf, 0.0, 0
-        cluster.send(master.round, work, parameters)
+        cluster.send(round, work, parameters)
         while len(results) < self.scheme.n:
             enough = bool(results) and master.may_end(set(results))
             arrival = cluster.wait((1.0 + self.mu) * first if enough else math.inf)
@@ -266,6 +273,6 @@ class CodedTraining(Method[DataParallel, CodedState]):
             if values is None or any(v.shape != (size,) or not np.isfinite(v).all() for v in values):
                 faults += 1
                 continue
-            results[arrival.worker] = values
+            results[arrival.worker], times[arrival.worker] = values, arrival.seconds
             first, last = min(first, arrival.seconds), max(last, arrival.seconds)
-        return results, last, faults
+        return results, times, last, faults

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from thalweg.core import InvalidProblem
-from thalweg.core.validation import check_vector
+from thalweg.core.validation import check_vector, require
 from thalweg.distributed.federated.schemes import Aggregation
 from thalweg.distributed.federated.times import ClientTimes
 
@@ -55,6 +55,33 @@ class Design:
         """Var[d_i] of an aggregation, for clients that take part at most once: ``E[d]^2 (1 / participation - 1)``."""
         once = np.minimum(self.participation, 1.0)
         return np.asarray(self.expected**2 * (1.0 / np.maximum(once, 1e-12) - 1.0))
+
+    def server_rate(self, curvature: float, lr: float, local_steps: int) -> float:
+        """The largest eta_g that is sure to settle on quadratic losses of one curvature, however delays fall.
+
+        K local steps of eta_l move a model by the share ``a = 1 - (1 - eta_l h)^K`` of its distance, from models that
+        are at most ``tau = window - 1`` aggregations old. The error then settles where ``a < 2`` without delays, and
+        where ``a (tau + 1) < 3/2`` with any that vary (Yorke's condition; Erbe, Xia and Yu, 1995).
+
+        Args:
+            curvature: L, the largest eigenvalue of the losses' Hessians.
+            lr, local_steps: eta_l and K.
+
+        Raises:
+            InvalidParameter: rates that are not positive, or local steps that diverge by themselves, eta_l >= 2 / L.
+
+        >>> from thalweg.distributed.federated import FedAvg, FedFix
+        >>> times = ClientTimes.heterogeneous(4, 0.75)
+        >>> [round(design(s, times).server_rate(1.0, 0.1, 5), 2) for s in (FedAvg(), FedFix(0.5), FedFix(0.25))]
+        [4.88, 1.83, 0.92]
+        """
+        require(curvature > 0 and lr > 0 and local_steps >= 1, "server_rate needs curvature, lr > 0, local_steps >= 1",
+                got=(curvature, lr, local_steps))  # fmt: skip
+        require(lr * curvature < 2, "Local steps diverge: server_rate needs lr < 2 / curvature", got=lr)
+        kept = (1.0 - lr * curvature) ** local_steps
+        share = 1.0 - (kept if lr * curvature <= 1.0 else min(kept, 0.0))  # the largest over 0 < h <= L
+        limit = 2.0 if self.window == 1 else 1.5 / self.window
+        return float(limit / (share * self.expected.sum()))
 
     @property
     def favoured(self) -> list[int]:

@@ -195,9 +195,13 @@ class Federation(Method[Federated, FederationState]):
             theta, who, self.local_steps, self.lr, self.batch, self.proximal, state.seed
         )
         total, shares = None, arrival_shares(self.times)
-        for row, (client, task), update in zip(arrived, who, updates, strict=True):
-            sent = update if self.faults.spoil is None else self.faults.spoil(client, task, update)
-            if sent.shape != update.shape or not bool(torch.isfinite(sent).all()):
+        finite = torch.isfinite(updates).all(1).tolist()
+        for row, (client, task), update, good in zip(arrived, who, updates, finite, strict=True):
+            sent = update
+            if self.faults.spoil is not None:
+                sent = self.faults.spoil(client, task, update)
+                good = sent.shape == update.shape and bool(torch.isfinite(sent).all())
+            if not good:
                 state.rejected += 1
                 continue
             d = self.scheme.weight(client, float(row[0] - row[1]), problem.weights, shares)
