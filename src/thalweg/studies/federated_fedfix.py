@@ -227,11 +227,11 @@ def _masses(size: Size) -> list[Figure]:
             method, seconds = Federation(scheme, times, lr=0.1, local_steps=2), 2.5 * float(times.means.max())
             state = method.init(problem, 0)
             points = [(0.0, state.metrics["loss"])]
-            while state.clock < seconds and len(points) <= 20:
+            while state.clock < seconds and len(points) <= 10:
                 state = method.step(problem, state)
                 points.append((state.clock, state.metrics["loss"]))
             series.append(Series.of(name, *np.array(points).T))
-        caption = "Clients with log-normal mean times; two rounds of the slowest, or twenty aggregations."
+        caption = "Clients with log-normal mean times; two rounds of the slowest, or ten aggregations."
         figures.append(Figure(f"{count:,} clients", caption, "virtual seconds", "mean loss", series))
     return figures
 

@@ -46,12 +46,24 @@ class Size:
     leaves: tuple[float, ...]
     seeds: int
     steps: int
+    crowds: tuple[int, ...]
 
 
+CROWDS = (16, 64, 256, 1024, 10_000)
 SIZES = {
-    "smoke": Size(16, 30, (2.0, 20.0), (0.3, 1.0), 1, 20),
-    "quick": Size(256, 150, (2.0, 8.0, 32.0, 128.0), (0.25, 0.5, 0.75, 1.0), 3, 200),
-    "paper": Size(256, 480, (2.0, 8.0, 16.0, 32.0, 64.0, 128.0), (0.2, 0.4, 0.6, 0.8, 1.0), 5, 480),
+    "smoke": Size(16, 30, (2.0, 20.0), (0.3, 1.0), 1, 20, (16, 32)),
+    "quick": Size(
+        256, 150, (2.0, 8.0, 32.0, 128.0), (0.25, 0.5, 0.75, 1.0), 3, 200, (16, 64, 256, 1024, 10_000)
+    ),
+    "paper": Size(
+        256,
+        480,
+        (2.0, 8.0, 16.0, 32.0, 64.0, 128.0),
+        (0.2, 0.4, 0.6, 0.8, 1.0),
+        5,
+        480,
+        (16, 64, 256, 1024, 10_000),
+    ),
 }
 
 
@@ -65,12 +77,14 @@ def run(scale: Scale = "quick", tell: Tell = lambda share, what: None) -> Eviden
         cells[slope, leave] = [_cell(size, slope, leave, seed) for seed in range(size.seeds)]
     tell(0.8, "choosing among thousands of settings")
     seconds, tried = _search(size)
-    tell(0.85, "training")
+    tell(0.82, "up to ten thousand workers")
+    crowd = _crowd(size)
+    tell(0.88, "training")
     training = _training(size)
     return Evidence(
         verdicts=[*_verdicts(size, cells), *_speed(size, seconds, tried), *_exact(size, training)],
         table=_table(cells),
-        figures=[*_maps(size, cells), training["figure"], *_picture(size)],
+        figures=[*_maps(size, cells), crowd, training["figure"], *_picture(size)],
         notes="Parameters of every kind are chosen on one generated profile and judged on another of the same sort. "
         "A round lasts one second and the load's, five times the second for stragglers, with 5 % of jitter.",
     )
@@ -93,6 +107,26 @@ def _search(size: Size) -> tuple[float, int]:
     start = time.perf_counter()
     found = plan(profile, most_B=3, most_W=9)
     return time.perf_counter() - start, found.tried
+
+
+def _crowd(size: Size) -> Figure:
+    """Seconds a round of each kind's best, of more and more workers; all the data cost each 32 seconds."""
+    found: dict[str, list[float]] = {name: [] for name in KINDS.values()}
+    for workers in size.crowds:
+        profiles = [
+            DelayProfile.generated(60, workers, slope=32.0, enter=0.02, leave=0.75, seed=seed)
+            for seed in (1, 2)
+        ]
+        for scheme, _ in plan(profiles[0], most_B=2, most_W=4).ranked:
+            found[KINDS[type(scheme).__name__]].append(replay(profiles[1], scheme).total / 60)
+    return Figure(
+        "More workers",
+        "Parameters chosen on one profile, judged on another; 32 s for all the data by one worker.",
+        "workers",
+        "seconds a round",
+        [Series(name, [float(n) for n in size.crowds], values) for name, values in found.items()],
+        log_x=True,
+    )
 
 
 def _mean(cells: list[dict[str, tuple[Scheme, float]]], kind: str) -> float:
