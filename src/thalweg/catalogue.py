@@ -230,6 +230,7 @@ SYSTEMS = (
             "distributed.coding.Multiplexed",
             "distributed.coding.plan",
             "distributed.coding.CodedTraining",
+            "distributed.coding.SelectedCoding",
         ),
         "sequential_gradient_coding",
     ),

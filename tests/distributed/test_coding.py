@@ -357,7 +357,7 @@ class TestSelection:
         uncoded = replay(self.changing(), Uncoded(6)).total
         assert seconds[-1] < 0.65 * uncoded
         coded = np.array(loads) > 0.17
-        assert np.diff([0.0, *seconds])[coded].mean() < 2.0  # but for a few rounds that are waited out
+        assert np.diff([0.0, *seconds])[coded].mean() < 3.0  # ten uncoded; some are waited out
 
     def test_each_model_is_trained_as_by_synchronous_descent_across_changes(self):
         states = []

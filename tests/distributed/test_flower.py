@@ -222,6 +222,29 @@ class TestServer:
         assert gained[1:6] == [4, 3, 3, 3, 3]
         assert gained[7:] == [4, 4]
 
+    def test_training_ends_where_the_undisturbed_one_does(self):
+        """A client away for six of sixty aggregations, and one whose updates are NaN twice."""
+        grid, calls = Grid(client_app(problem())), [0]
+
+        def look(number, x, counted):
+            if number == 5:
+                del grid.nodes[102]
+            elif number == 11:
+                grid.nodes[777] = 2
+
+        def spoil(client, content):
+            calls[0] += client == 1
+            return changed(content, lambda v: v * math.nan) if client == 1 and calls[0] in (7, 9) else content
+
+        grid.spoil = spoil
+        disturbed = server(FedAvg(), aggregations=60, look=look)
+        disturbed.run(grid)
+        plain = server(FedAvg(), aggregations=60)
+        plain.run(Grid(client_app(problem())))
+        assert disturbed.counted["rejected"] == 2
+        ends = [problem().metrics(s.x)["loss"] for s in (disturbed, plain)]
+        assert ends[0] == pytest.approx(ends[1], rel=0.02)
+
     def test_silent_tasks_are_given_up_after_the_patience(self):
         ours = server(FedAvg(), aggregations=1, patience=0.4)
         ours.run(Grid(client_app(problem()), late={0: 10**6}))
@@ -267,6 +290,25 @@ class TestSimulation:
         ours = simulate(problem(), method(FedAvg()), 3)
         assert torch.equal(ours.x, virtual(FedAvg(), 3))
         assert ours.counted["updates"] == 12
+
+
+class Broken(Federated):
+    """Client 1 sends NaN, client 2 a vector that is too short."""
+
+    def updates(self, theta, who, *rest):
+        found = super().updates(theta, who, *rest)
+        ((client, _),) = who
+        return found * math.nan if client == 1 else found[:, :3] if client == 2 else found
+
+
+class TestBrokenClients:
+    def test_nan_and_wrong_shapes_are_left_out_on_the_engine_too(self):
+        whole = problem()
+        ours = simulate(Broken(whole.loss, whole.start, whole.clients), method(FedAvg()), 4)
+        assert ours.counted["rejected"] == 8
+        assert ours.counted["updates"] == 8
+        left = virtual(FedAvg(), 4, faults=Faults(spoil=lambda i, t, v: v * math.nan if i in (1, 2) else v))
+        torch.testing.assert_close(ours.x, left)
 
 
 APP = """
