@@ -5,8 +5,11 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
 
 import pytest
+
+os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # before Ray is imported
 
 from thalweg.catalogue import SYSTEMS, find, with_study
 from thalweg.core import InvalidParameter, InvalidProblem, UnknownName, UnreadableFile
@@ -114,6 +117,16 @@ class TestReproduce:
         records, failures = reproduce(["27"], scale="smoke", folder=tmp_path, engine="loky", jobs=2)
         assert not failures
         assert records[0].evidence.verdicts
+
+    def test_studies_run_on_ray(self, tmp_path):
+        ray = pytest.importorskip("ray")
+        try:
+            records, failures = reproduce(["27", "31"], scale="smoke", folder=tmp_path, engine="ray", jobs=2)
+        finally:
+            ray.shutdown()
+        assert not failures
+        assert [r.system.number for r in records] == ["27", "31"]
+        assert all(r.evidence.verdicts for r in records)
 
     def test_bad_input_is_refused(self, tmp_path):
         with pytest.raises(UnknownName, match="No system '99'"):

@@ -15,7 +15,7 @@ def reproduce(
         list[str] | None, typer.Argument(help="Numbers or slugs; all with a study by default.")
     ] = None,
     scale: Annotated[str, typer.Option(help="smoke (seconds), quick, or paper (big machines).")] = "quick",
-    engine: Annotated[str, typer.Option(help="loky, ray, dask or sequential.")] = "loky",
+    engine: Annotated[str, typer.Option(help="loky, ray or sequential.")] = "loky",
     jobs: Annotated[int | None, typer.Option(help="Studies at once; default: as many as cores.")] = None,
     runs: Annotated[Path, typer.Option(help="Where finished studies are kept.")] = Path("runs"),
     fresh: Annotated[bool, typer.Option("--fresh", help="Run again what is already kept.")] = False,

@@ -21,7 +21,7 @@ from thalweg.core.validation import require
 from thalweg.studies.evidence import SCALES, Evidence, Scale
 from thalweg.workbench.machine import machine
 
-ENGINES = ("loky", "ray", "dask", "sequential")
+ENGINES = ("loky", "ray", "sequential")
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,8 @@ def reproduce(
 
     Args:
         scale: ``"smoke"``, ``"quick"`` or ``"paper"``.
-        engine: a joblib backend: ``"loky"`` processes, ``"ray"`` or ``"dask"`` for a cluster, ``"sequential"``.
+        engine: a joblib backend: ``"loky"`` processes; ``"ray"``, connected to a cluster beforehand or for this machine;
+            or ``"sequential"``.
         jobs: studies at once; by default as many as cores.
         fresh: run again what is already kept.
         watch: called several times a second with what each study is doing.
@@ -126,12 +127,23 @@ def _run_all(
                 outcomes = [_run_one(s, scale, folder, Path(notes)) for s in todo]
             else:
                 # Each worker gets its share of the cores, so that studies do not fight for them.
+                if engine == "ray":
+                    _register_ray()
                 threads = max(1, (os.cpu_count() or 1) // jobs) if engine == "loky" else None
                 with joblib.parallel_config(
                     backend=engine, n_jobs=min(jobs, len(todo)), inner_max_num_threads=threads
                 ):
                     outcomes = joblib.Parallel()(tasks)
     return [outcome for outcome in outcomes if outcome is not None]
+
+
+def _register_ray() -> None:
+    from thalweg.distributed._ray import start_ray
+
+    start_ray()
+    from ray.util.joblib import register_ray
+
+    register_ray()
 
 
 def _run_one(system: System, scale: Scale, folder: Path, notes: Path) -> Failure | None:

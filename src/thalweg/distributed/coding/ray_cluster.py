@@ -7,7 +7,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from thalweg.core import InvalidProblem, MissingExtra
+from thalweg.core import InvalidProblem
+from thalweg.distributed._ray import start_ray
 from thalweg.distributed.coding.schemes import Scheme, Task
 from thalweg.distributed.coding.stragglers import DelayProfile
 from thalweg.distributed.coding.training import Arrival, Cluster, DataParallel, Vector, Worker
@@ -40,14 +41,7 @@ class RayCluster(Cluster):
         self.fallen: list[int] = []
 
     def begin(self, problem: DataParallel, scheme: Scheme) -> None:
-        # A Ray started here serves this machine alone: read when Ray is imported first, its switch for the loopback.
-        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-        try:
-            import ray
-        except ImportError as error:
-            raise MissingExtra("ray", "ray") from error
-        if not ray.is_initialized():
-            ray.init(**{"include_dashboard": False, "log_to_driver": False, **self.options})
+        ray = start_ray(**self.options)
         self.end()
         self.ray, held, shares = ray, ray.put(problem), scheme.shares.tolist()
         actor = ray.remote(num_cpus=self.cpus, max_restarts=0, max_task_retries=0)(_Actor)

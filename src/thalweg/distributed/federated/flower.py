@@ -22,6 +22,7 @@ from torch import Tensor
 from thalweg.core import InvalidProblem, MissingExtra, NotFinite
 from thalweg.core.storage import load_tree, save_tree
 from thalweg.core.validation import require
+from thalweg.distributed._ray import prepare_ray
 from thalweg.distributed.federated.problem import Federated
 from thalweg.distributed.federated.simulation import Federation
 from thalweg.distributed.federated.times import ClientTimes
@@ -31,9 +32,7 @@ POLL = 0.05
 
 
 def _flower() -> Any:
-    # Flower's simulation starts Ray: this machine alone, and no statistics
-    os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    prepare_ray()  # which Flower's simulation starts
     os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
     try:
         import flwr.app
