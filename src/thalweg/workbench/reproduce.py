@@ -85,7 +85,7 @@ def reproduce(
 
     Args:
         scale: ``"smoke"``, ``"quick"`` or ``"paper"``.
-        engine: a joblib backend: ``"loky"`` processes; ``"ray"``, connected to a cluster beforehand or for this machine;
+        engine: a joblib backend: ``"loky"`` processes; ``"ray"``, connected to a cluster before or started here;
             or ``"sequential"``.
         jobs: studies at once; by default as many as cores.
         fresh: run again what is already kept.
