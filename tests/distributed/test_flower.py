@@ -394,10 +394,18 @@ class Deployment:
         return process
 
     def link(self):
-        return self.start(
+        """The SuperLink, once it listens."""
+        process = self.start(
             "flower-superlink", "--insecure", "--host", "127.0.0.1", "--port", str(self.ports[0]),
             "--disable-runtime-dependency-installation",
         )  # fmt: skip
+        end = time.monotonic() + 60.0
+        while True:
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", self.ports[0])) == 0:
+                    return process
+            assert time.monotonic() < end, "the SuperLink does not listen"
+            time.sleep(0.1)
 
     def node(self, number, port):
         return self.start(
@@ -441,7 +449,6 @@ class TestProcesses:
         deployment = Deployment(tmp_path)
         try:
             deployment.link()
-            time.sleep(3.0)
             nodes = [deployment.node(i, i + 1) for i in range(3)]
             deployment.run(2)
             deployment.until(lambda told: len(told) >= 1)
