@@ -136,9 +136,17 @@ class GroupPenalized(Penalized):
 
     def prox(self, u: Vector, step: Vector, block: Index | slice = slice(None)) -> Vector:
         """Shrink coordinates, then groups; steps are equal within a group."""
-        shrunk = super().prox(u, step, block)
-        threshold, norms = self._weights[self.labels[block]] * step, self._norms(shrunk, block)
-        return shrunk * np.maximum(1.0 - threshold / np.where(norms > 0, norms, 1.0), 0.0)
+        return self._shorter(super().prox(u, step, block), self._weights[self.labels[block]] * step, block)
+
+    def _shorter(self, x: Vector, by: Vector, block: Index | slice = slice(None)) -> Vector:
+        """Each group's vector, its length less ``by``, but not below zero."""
+        norms = self._norms(x, block)
+        return x * np.maximum(1.0 - by / np.where(norms > 0, norms, 1.0), 0.0)
+
+    def _with_groups(self, x: Vector, g: Vector) -> Vector:
+        """The gradient, and that of the penalty of the groups that are not zero."""
+        norms = self._norms(x)
+        return g + self._weights[self.labels] * x / np.where(norms > 0, norms, 1.0)
 
     def recommended(self) -> AcceleratedProximalGradient:
         """Accelerated proximal gradients: groups couple their coordinates, and blocks of them converge slowly."""
@@ -160,11 +168,8 @@ class GroupPenalized(Penalized):
         return d
 
     def slopes(self, x: Vector, g: Vector) -> Vector:
-        norms, weight = self._norms(x), self._weights[self.labels]
-        found = super().slopes(x, g + np.where(norms > 0, weight * x / np.where(norms > 0, norms, 1.0), 0.0))
-        lengths = self._norms(found)
-        left = np.maximum(1.0 - weight / np.where(lengths > 0, lengths, 1.0), 0.0)
-        return np.where(norms > 0, found, found * left)
+        found = super().slopes(x, self._with_groups(x, g))
+        return np.where(self._norms(x) > 0, found, self._shorter(found, self._weights[self.labels]))
 
     def active(self, x: Vector) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
         return super().active(x) | ((self._norms(x) == 0) & (self._weights[self.labels] > 0))
@@ -172,7 +177,7 @@ class GroupPenalized(Penalized):
     def rooms(self, x: Vector, g: Vector) -> Vector:
         """A zero group's: how far zero is inside the ball, or the box and the ball together."""
         weight, norms = self._weights[self.labels], self._norms(x)
-        alone = super().rooms(x, g + np.where(norms > 0, weight * x / np.where(norms > 0, norms, 1.0), 0.0))
+        alone = super().rooms(x, self._with_groups(x, g))
         beyond = self._norms(np.sign(g) * np.maximum(np.abs(g) - self.weight, 0.0))
         corner = np.full(self.units, np.inf)
         np.minimum.at(corner, self.labels, self.weight - np.abs(g))

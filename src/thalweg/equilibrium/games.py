@@ -266,11 +266,11 @@ def linear_gan(
     (n, k), p = conditions.shape, outputs.shape[1]
     moments, cross = conditions.T @ conditions / n, conditions.T @ outputs / n
 
-    def apart(u: Tensor, squares: Tensor, products: Tensor) -> Tensor:
-        """F from ``sum z z'`` and ``sum z x'``."""
+    def moved(u: Tensor, squares: Tensor, products: Tensor, total: Tensor | float) -> Tensor:
+        """F from weighted sums: ``z z'``, ``z x'``, and of the weights."""
         W, C = u[: p * k].view(p, k), u[p * k :].view(k, p)
         of_W = -(C.T @ squares)
-        of_C = squares @ W.T - products + regularisation * C
+        of_C = squares @ W.T - products + total * regularisation * C
         return torch.cat([of_W.reshape(-1), of_C.reshape(-1)])
 
     class Examples:
@@ -279,12 +279,10 @@ def linear_gan(
         def weighted(self, u: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
             Z = conditions[rows]
             weighed = weights[:, None] * Z
-            found = apart(u, weighed.T @ Z, weighed.T @ outputs[rows])
-            found[p * k :] += (weights.sum() - 1.0) * regularisation * u[p * k :]
-            return found
+            return moved(u, weighed.T @ Z, weighed.T @ outputs[rows], weights.sum())
 
         def full(self, u: Tensor) -> Tensor:
-            return apart(u, moments, cross)
+            return moved(u, moments, cross, 1.0)
 
     def resolvent(v: Tensor, step: float) -> Tensor:
         return torch.cat([v[: p * k], l2_ball(v[p * k :], radius)])
