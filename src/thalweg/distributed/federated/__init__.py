@@ -1,5 +1,6 @@
 """Training on data that stay with clients of very different speed."""
 
+from thalweg.distributed.federated.bound import ErrorBound, error_bound
 from thalweg.distributed.federated.design import Design, design
 from thalweg.distributed.federated.problem import Federated, by_class, dirichlet
 from thalweg.distributed.federated.schemes import (
@@ -19,6 +20,7 @@ __all__ = [
     "AsyncFedAvg",
     "ClientTimes",
     "Design",
+    "ErrorBound",
     "Faults",
     "FedAvg",
     "FedBuff",
@@ -30,4 +32,5 @@ __all__ = [
     "by_class",
     "design",
     "dirichlet",
+    "error_bound",
 ]

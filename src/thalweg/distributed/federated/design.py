@@ -22,7 +22,8 @@ class Design:
     Args:
         scheme: the aggregation.
         p: importances, shape (clients,).
-        expected: E[d_i] of an aggregation.
+        expected, variance: E[d_i] and Var[d_i] of an aggregation.
+        covariance_bound: v, such that Cov[d] is at most diag(v).
         participation: updates of each client an aggregation takes, in expectation.
         window: aggregations within which each client takes part.
         interval: seconds between aggregations.
@@ -31,6 +32,8 @@ class Design:
     scheme: Aggregation
     p: Vector
     expected: Vector
+    variance: Vector
+    covariance_bound: Vector
     participation: Vector
     window: int
     interval: float
@@ -49,12 +52,6 @@ class Design:
     def unbiased(self) -> bool:
         """Whether q is p, up to a thousandth."""
         return self.disparity <= 1e-3
-
-    @property
-    def variance(self) -> Vector:
-        """Var[d_i] of an aggregation, for clients that take part at most once: ``E[d]^2 (1 / participation - 1)``."""
-        once = np.minimum(self.participation, 1.0)
-        return np.asarray(self.expected**2 * (1.0 / np.maximum(once, 1e-12) - 1.0))
 
     def server_rate(self, curvature: float, lr: float, local_steps: int) -> float:
         """The largest eta_g that is sure to settle on quadratic losses of one curvature, however delays fall.
@@ -138,11 +135,12 @@ def design(scheme: Aggregation, times: ClientTimes, p: ArrayLike | None = None) 
     (True, False)
     """
     p = importances(p, times.clients)
-    expected = scheme.expected(p, times)
     return Design(
         scheme,
         p,
-        expected,
+        scheme.expected(p, times),
+        scheme.variance(p, times),
+        scheme.covariance_bound(p, times),
         scheme.participation(p, times),
         scheme.window(p, times),
         scheme.interval(p, times),

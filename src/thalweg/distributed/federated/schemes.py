@@ -44,6 +44,14 @@ class Aggregation(ABC):
     def interval(self, p: Vector, times: ClientTimes) -> float:
         """Seconds between aggregations, in expectation."""
 
+    def variance(self, p: Vector, times: ClientTimes) -> Vector:
+        """Var[d_i]: by default of a client that takes part at most once, always with one weight."""
+        return np.asarray(self.expected(p, times) ** 2 * (1.0 / self.participation(p, times) - 1.0))
+
+    def covariance_bound(self, p: Vector, times: ClientTimes) -> Vector:
+        """v, such that ``diag(v) - Cov[d]`` is positive semi-definite: by default of independent clients."""
+        return self.variance(p, times)
+
     @property
     def arrivals(self) -> int | None:
         """Updates that an aggregation takes as they come; None where a time ends it, `due`."""
@@ -67,6 +75,14 @@ def arrival_shares(times: ClientTimes) -> Vector:
     """Shares of the clients among updates, where each begins anew as soon as it is done."""
     rates = 1.0 / times.means
     return np.asarray(rates / rates.sum())
+
+
+def _drawn(scheme: Aggregation, p: Vector, times: ClientTimes, count: float = np.inf) -> Vector:
+    """Var[d] where an aggregation draws its clients count times, with repeats; by default what bounds Cov[d].
+
+    The covariance of draws is ``diag(E[d]^2 / participation) - E[d] E[d]' / count``.
+    """
+    return np.asarray(scheme.expected(p, times) ** 2 * (1.0 / scheme.participation(p, times) - 1.0 / count))
 
 
 @dataclass(frozen=True)
@@ -116,6 +132,14 @@ class Sampled(Aggregation):
     def participation(self, p: Vector, times: ClientTimes) -> Vector:
         return np.full_like(p, self.count / len(p)) if self.how == "uniform" else self.count * p
 
+    def variance(self, p: Vector, times: ClientTimes) -> Vector:
+        return super().variance(p, times) if self.how == "uniform" else _drawn(self, p, times, self.count)
+
+    def covariance_bound(self, p: Vector, times: ClientTimes) -> Vector:
+        if self.how == "md":
+            return _drawn(self, p, times)
+        return np.asarray(self.variance(p, times) * (len(p) / max(len(p) - 1, 1)))
+
     def interval(self, p: Vector, times: ClientTimes) -> float:
         random = generator(0, 0x19)
         most = [
@@ -156,6 +180,12 @@ class FedFix(Aggregation):
     def participation(self, p: Vector, times: ClientTimes) -> Vector:
         return 1.0 / np.array([self._rounds(times.sample(i, SAMPLES)).mean() for i in range(times.clients)])
 
+    def variance(self, p: Vector, times: ClientTimes) -> Vector:
+        if not self.corrected:
+            return super().variance(p, times)
+        rounds = [self._rounds(times.sample(i, SAMPLES)) for i in range(times.clients)]
+        return np.array([p[i] ** 2 * ((r**2).mean() / r.mean() - 1.0) for i, r in enumerate(rounds)])
+
     def interval(self, p: Vector, times: ClientTimes) -> float:
         return self.seconds
 
@@ -195,6 +225,12 @@ class FedBuff(Aggregation):
 
     def participation(self, p: Vector, times: ClientTimes) -> Vector:
         return self.count * arrival_shares(times)
+
+    def variance(self, p: Vector, times: ClientTimes) -> Vector:
+        return _drawn(self, p, times, self.count)
+
+    def covariance_bound(self, p: Vector, times: ClientTimes) -> Vector:
+        return _drawn(self, p, times)
 
     def interval(self, p: Vector, times: ClientTimes) -> float:
         return self.count / float((1.0 / times.means).sum())
