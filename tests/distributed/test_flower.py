@@ -49,7 +49,7 @@ def method(scheme, **options):
 
 class Context:
     def __init__(self, number):
-        self.node_config = {"partition-id": number}
+        self.node_config, self.state = {"partition-id": number}, RecordDict()
 
 
 class Grid:
@@ -59,11 +59,12 @@ class Grid:
         app: the client's.
         late: pulls until a client's reply to a task is there.
         spoil: ``spoil(client, content)`` returns the content that arrives; None for an error.
+        clients: how many.
     """
 
-    def __init__(self, app, late=None, spoil=None):
+    def __init__(self, app, late=None, spoil=None, clients=CLIENTS):
         self.app, self.late, self.spoil = app, late or {}, spoil
-        self.nodes = {100 + i: i for i in range(CLIENTS)}
+        self.nodes, self.contexts = {100 + i: i for i in range(clients)}, {}
         self.waiting, self.pulls, self.sent, self.repeat = {}, 0, 0, []
 
     def get_node_ids(self):
@@ -86,7 +87,8 @@ class Grid:
             if due > self.pulls or node not in self.nodes:
                 continue
             del self.waiting[name]
-            content = self.app(message, Context(self.nodes[node])).content
+            context = self.contexts.setdefault(node, Context(self.nodes[node]))
+            content = self.app(message, context).content
             if self.spoil is not None and message.metadata.message_type == "train":
                 content = self.spoil(self.nodes[node], content)
             told = SimpleNamespace(reply_to_message_id=name)
@@ -113,13 +115,15 @@ def virtual(scheme, steps, **options):
     return state.x
 
 
-class TestServer:
-    @pytest.fixture(autouse=True)
-    def identity(self, monkeypatch):
-        """What Flower sets in the processes that it starts."""
-        for name in ("_run_id", "_node_id", "_task_id"):
-            monkeypatch.setattr(f"flwr.supercore.task_identity.TaskIdentity.{name}", 1)
+@pytest.fixture
+def identity(monkeypatch):
+    """What Flower sets in the processes that it starts."""
+    for name in ("_run_id", "_node_id", "_task_id"):
+        monkeypatch.setattr(f"flwr.supercore.task_identity.TaskIdentity.{name}", 1)
 
+
+@pytest.mark.usefixtures("identity")
+class TestServer:
     @pytest.mark.parametrize("scheme", [FedAvg(), Sampled(2), Sampled(2, "uniform")])
     def test_waiting_schemes_do_what_the_simulator_does(self, scheme):
         ours = server(scheme)

@@ -1,4 +1,4 @@
-"""Federated training on Flower in processes of its own, which listen on the loopback and are ended by their ids."""
+"""Flower in processes of its own, which listen on the loopback and are ended by their ids."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from test_flower import problem
+from test_zeroth_order_flower import problem as zeroth_order_problem
 
 from thalweg.core.storage import load_tree
 
@@ -62,6 +63,27 @@ server = FlowerServer(
 """
 
 
+ROUNDS = """
+import sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from test_zeroth_order_flower import METHODS, problem
+from thalweg.distributed.zeroth_order.flower import FlowerServer, client_app
+
+folder = Path({folder!r})
+
+def look(number, x, counted):
+    with open(folder / "log.txt", "a") as file:
+        file.write(f"{{number}} {{int(counted['queries'])}} {{int(counted['rejected'])}}\\n")
+
+many = int((folder / "aggregations").read_text())
+client = client_app(METHODS["fzoos"], lambda number: problem().clients[number])
+server = FlowerServer(
+    problem().start, METHODS["fzoos"], many, 3, checkpoint=folder / "server", patience=40.0, look=look
+).app()
+"""
+
+
 def free_ports(count):
     sockets = [socket.socket() for _ in range(count)]
     for s in sockets:
@@ -75,14 +97,14 @@ def free_ports(count):
 class Deployment:
     """A SuperLink and SuperNodes, processes that listen on the loopback, ended by their ids."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, code=CODE):
         self.folder, self.bin = folder, Path(sys.executable).parent
         self.ports = free_ports(6)
         app = folder / "app"
         (app / "clients").mkdir(parents=True)
         (app / "pyproject.toml").write_text(APP.format(port=self.ports[0]))
         (app / "clients" / "__init__.py").touch()
-        code = CODE.format(tests=str(Path(__file__).parent), folder=str(folder))
+        code = code.format(tests=str(Path(__file__).parent), folder=str(folder))
         (app / "clients" / "app.py").write_text(code)
         self.environment = {
             **os.environ, "FLWR_HOME": str(folder / "home"), "FLWR_TELEMETRY_ENABLED": "0",
@@ -173,5 +195,28 @@ class TestProcesses:
             assert set(kept["tasks"]) == {"0", "1", "2"}
             task = problem()
             assert task.metrics(kept["x"])["loss"] < task.metrics(task.start)["loss"]
+        finally:
+            deployment.end()
+
+    def test_rounds_go_on_without_a_killed_client_and_its_queries(self, tmp_path):
+        """FZooS: a node is killed with SIGKILL between two servers, and comes back with nothing it had asked."""
+        deployment = Deployment(tmp_path, ROUNDS)
+        task = zeroth_order_problem()
+        try:
+            deployment.link()
+            nodes = [deployment.node(i, i + 1) for i in range(3)]
+            deployment.run(2)
+            deployment.until(lambda told: told and told[-1][0] == 2)
+            between = load_tree(tmp_path / "server")
+            os.killpg(nodes[2].pid, signal.SIGKILL)
+            deployment.node(2, 4)
+            deployment.run(6)
+            deployment.until(lambda told: told[-1][0] == 6)
+            kept, told = load_tree(tmp_path / "server"), deployment.told()
+            assert [number for number, _, _ in told] == [1, 2, 3, 4, 5, 6]
+            assert kept["counted"]["rejected"] == 0
+            assert kept["counted"]["queries"] > between["counted"]["queries"] > 0
+            losses = [task.metrics(s["broadcast"]["x"])["objective"] for s in (between, kept)]
+            assert losses[1] < losses[0] < task.metrics(task.start)["objective"]
         finally:
             deployment.end()

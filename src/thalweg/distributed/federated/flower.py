@@ -8,7 +8,6 @@ clients' answer.
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -19,28 +18,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from thalweg.core import InvalidProblem, MissingExtra, NotFinite
+from thalweg.core import InvalidProblem, NotFinite
 from thalweg.core.storage import load_tree, save_tree
 from thalweg.core.validation import require
-from thalweg.distributed._ray import prepare_ray
+from thalweg.distributed._flower import (
+    POLL,
+    Nodes,
+    answer,
+    answer_who,
+    client_number,
+    import_flower,
+    server_app,
+    simulate_apps,
+)
 from thalweg.distributed.federated.problem import Federated
 from thalweg.distributed.federated.simulation import Federation
 from thalweg.distributed.federated.times import ClientTimes
-
-#: Seconds between two looks for replies.
-POLL = 0.05
-
-
-def _flower() -> Any:
-    prepare_ray()  # which Flower's simulation starts
-    os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
-    try:
-        import flwr.app
-        import flwr.clientapp
-        import flwr.serverapp
-    except ImportError as error:
-        raise MissingExtra("flwr", "flower") from error
-    return flwr
 
 
 def client_app(problem: Federated | Callable[[int], Federated], pause: ClientTimes | None = None) -> Any:
@@ -55,9 +48,8 @@ def client_app(problem: Federated | Callable[[int], Federated], pause: ClientTim
     Raises:
         MissingExtra: Flower is not installed.
     """
-    flwr = _flower()
+    flwr = import_flower()
     app, held = flwr.clientapp.ClientApp(), {}
-    Message, Record = flwr.app.Message, flwr.app.RecordDict
 
     def own(number: int) -> tuple[Federated, int]:
         if isinstance(problem, Federated):
@@ -66,16 +58,15 @@ def client_app(problem: Federated | Callable[[int], Federated], pause: ClientTim
             held[number] = problem(number)
         return held[number], 0
 
-    @app.query()
-    def about(message: Any, context: Any) -> Any:
-        number = int(context.node_config["partition-id"])
+    def examples(number: int) -> int:
         data, index = own(number)
-        told = {"number": number, "examples": int(data.counts[index])}
-        return Message(content=Record({"about": flwr.app.MetricRecord(told)}), reply_to=message)
+        return int(data.counts[index])
+
+    answer_who(app, examples)
 
     @app.train()
     def train(message: Any, context: Any) -> Any:
-        number, asked = int(context.node_config["partition-id"]), message.content["task"]
+        number, asked = client_number(context), message.content["task"]
         data, index = own(number)
         theta = torch.from_numpy(np.array(message.content["model"].to_numpy_ndarrays()[0]))
         batch, task, seed = int(asked["batch"]) or None, int(asked["task"]), int(asked["seed"])
@@ -83,19 +74,9 @@ def client_app(problem: Federated | Callable[[int], Federated], pause: ClientTim
         update = data.updates(theta, [(index, task)], steps, lr, batch, proximal, seed)[0]
         if pause is not None:
             time.sleep(pause.draw(number, task, seed))
-        return Message(content=Record({"update": flwr.app.ArrayRecord([update.numpy()])}), reply_to=message)
+        return answer(message, "update", flwr.app.ArrayRecord([update.numpy()]))
 
     return app
-
-
-@dataclass
-class _Task:
-    """A message under way."""
-
-    node: int
-    kind: str
-    sent: float
-    version: int = 0
 
 
 @dataclass
@@ -142,30 +123,22 @@ class FlowerServer:
         self.counted = {"rejected": 0.0, "discarded": 0.0, "lost": 0.0, "updates": 0.0}
         self._tasks: dict[int, int] = {}  # begun, by client
         self._seconds: dict[int, list[float]] = {}  # total and count, by client
-        self._nodes: dict[int, tuple[int, int]] = {}  # client and examples, by node
-        self._busy: dict[str, _Task] = {}  # by message
         self._come: list[tuple[int, Tensor, float, int]] = []  # client, update, seconds, version
 
     def app(self) -> Any:
         """Flower's ``ServerApp``."""
-        app = _flower().serverapp.ServerApp()
-
-        @app.main()
-        def main(grid: Any, context: Any) -> None:
-            self.run(grid)
-
-        return app
+        return server_app(self.run)
 
     def run(self, grid: Any) -> None:
         """All aggregations, over a Flower ``Grid``."""
-        self._flower = _flower()
         self._restore()
-        self._await_clients(grid)
+        nodes = self._nodes = Nodes(grid, self.patience, self.counted)
+        nodes.wait_for(self.clients)
         begun, first = time.monotonic(), self.aggregation
         while self.aggregation < self.aggregations:
-            self._call(grid)
+            self._call()
             due = self.method.scheme.due(np.array([math.inf]), self.aggregation - first) + begun
-            self._gather(grid, due)
+            self._gather(due)
             self._aggregate()
             if self.checkpoint is not None:
                 save_tree(self.checkpoint, self._kept())
@@ -190,58 +163,21 @@ class FlowerServer:
         self._tasks = {int(i): v for i, v in kept["tasks"].items()}
         self._seconds = {int(i): v for i, v in kept["seconds"].items()}
 
-    def _await_clients(self, grid: Any) -> None:
-        begun = time.monotonic()
-        while len(self._numbers()) < self.clients:
-            if time.monotonic() - begun > self.patience:
-                raise InvalidProblem(
-                    f"{len(self._numbers())} of {self.clients} clients came within {self.patience:g} seconds. Start "
-                    "more nodes, ask for fewer clients, or have more patience."
-                )
-            self._meet(grid)
-            self._pull(grid)
-            time.sleep(POLL)
-
-    def _numbers(self) -> list[int]:
-        return sorted({client for client, _ in self._nodes.values()})
-
-    def _push(self, grid: Any, node: int, kind: str, content: Any) -> None:
-        flwr = self._flower.app
-        message = flwr.Message(
-            content=content, dst_node_id=node, message_type=kind, group_id=str(self.aggregation)
-        )
-        for name in grid.push_messages([message]):
-            self._busy[name] = _Task(node, kind, time.monotonic(), self.aggregation)
-
-    def _meet(self, grid: Any) -> None:
-        """Ask nodes that are new who they are, and forget those that have gone."""
-        present = set(grid.get_node_ids())
-        for name, task in list(self._busy.items()):
-            if task.node not in present or time.monotonic() - task.sent > self.patience:
-                self._lose(name)
-        self._nodes = {node: who for node, who in self._nodes.items() if node in present}
-        asked = {task.node for task in self._busy.values()}
-        for node in sorted(present - set(self._nodes) - asked):
-            self._push(grid, node, "query", self._flower.app.RecordDict())
-
-    def _lose(self, name: str) -> None:
-        self.counted["lost"] += self._busy.pop(name).kind == "train"
-
-    def _call(self, grid: Any) -> None:
+    def _call(self) -> None:
         """A task for every node that the scheme wants and that has none."""
-        self._meet(grid)
-        numbers = self._numbers()
+        nodes = self._nodes
+        nodes.meet()
+        numbers = nodes.clients()
         p = self._importances(numbers)
         called = self.method.scheme.chosen(len(numbers), p, self.aggregation, self.seed)
         wanted = numbers if called is None else [numbers[int(i)] for i in called]
-        by_client = {client: node for node, (client, _) in self._nodes.items()}
-        busy = {task.node for task in self._busy.values()}
+        by_client, busy = nodes.of_clients(), {task.node for task in nodes.busy.values()}
         for client in wanted:
             if by_client[client] not in busy or called is not None:
-                self._begin(grid, by_client[client], client)
+                self._begin(by_client[client], client)
 
-    def _begin(self, grid: Any, node: int, client: int) -> None:
-        flwr, method = self._flower.app, self.method
+    def _begin(self, node: int, client: int) -> None:
+        flwr, method = import_flower().app, self.method
         number = self._tasks.get(client, 0)
         self._tasks[client] = number + 1
         asked = {
@@ -249,53 +185,31 @@ class FlowerServer:
             "batch": method.batch or 0, "proximal": method.proximal,
         }  # fmt: skip
         model = flwr.ArrayRecord([self.x.numpy()])
-        self._push(grid, node, "train", flwr.RecordDict({"model": model, "task": flwr.ConfigRecord(asked)}))
+        self._nodes.push(node, "train", {"model": model, "task": flwr.ConfigRecord(asked)}, self.aggregation)
 
-    def _gather(self, grid: Any, due: float) -> None:
+    def _gather(self, due: float) -> None:
         """Until the time that is due, so many arrivals, or all that were called have answered or gone."""
-        arrivals = self.method.scheme.arrivals
+        arrivals, nodes = self.method.scheme.arrivals, self._nodes
         while True:
-            self._pull(grid)
+            self._pull()
             if arrivals is not None and len(self._come) >= arrivals:
                 return
-            if (
-                arrivals is None
-                and math.isinf(due)
-                and not any(t.kind == "train" for t in self._busy.values())
-            ):
+            if arrivals is None and math.isinf(due) and not nodes.tasks():
                 return
             if time.monotonic() >= due:
                 return
-            self._meet(grid)
+            nodes.meet()
             if arrivals is not None:
-                self._call(grid)  # who has answered goes on at once
+                self._call()  # who has answered goes on at once
             time.sleep(max(min(POLL, due - time.monotonic()), 0.0))
 
-    def _pull(self, grid: Any) -> None:
-        for reply in grid.pull_messages(list(self._busy)):
-            task = self._busy.pop(reply.metadata.reply_to_message_id, None)
-            if task is None:
-                continue  # answered before
-            if not reply.has_content():
-                self.counted["rejected"] += task.kind == "train"
-            elif task.kind == "query":
-                told = reply.content["about"]
-                self._know(task.node, int(told["number"]), int(told["examples"]))
-            elif task.node in self._nodes:
-                update = torch.from_numpy(np.array(reply.content["update"].to_numpy_ndarrays()[0]))
-                client = self._nodes[task.node][0]
-                self._come.append((client, update, time.monotonic() - task.sent, task.version))
-
-    def _know(self, node: int, client: int, examples: int) -> None:
-        """A client that comes again has another node: the old one's tasks are lost."""
-        old = [n for n, (number, _) in self._nodes.items() if number == client and n != node]
-        for name, task in list(self._busy.items()):
-            if task.node in old:
-                self._lose(name)
-        self._nodes = {n: who for n, who in self._nodes.items() if n not in old} | {node: (client, examples)}
+    def _pull(self) -> None:
+        for client, task, content in self._nodes.pull():
+            update = torch.from_numpy(np.array(content["update"].to_numpy_ndarrays()[0]))
+            self._come.append((client, update, time.monotonic() - task.sent, task.version))
 
     def _importances(self, numbers: list[int]) -> Any:
-        examples = dict(self._nodes.values())
+        examples = dict(self._nodes.known.values())
         counts = np.array([examples[i] for i in numbers], dtype=float)
         return counts / counts.sum()
 
@@ -303,7 +217,7 @@ class FlowerServer:
         arrivals = self.method.scheme.arrivals
         taken = self._come if arrivals is None else self._come[:arrivals]
         self._come = [] if arrivals is None else self._come[arrivals:]
-        numbers, total = self._numbers(), torch.zeros_like(self.x)
+        numbers, total = self._nodes.clients(), torch.zeros_like(self.x)
         p, stale = self._importances(numbers), self.method.faults.stale
         for client, _, seconds, _ in taken:
             sums = self._seconds.setdefault(client, [0.0, 0.0])
@@ -341,11 +255,7 @@ def simulate(
     Raises:
         MissingExtra: Flower's simulation is not installed.
     """
-    _flower()
-    from flwr.simulation import run_simulation
-
     count = len(problem.clients)
     server = FlowerServer(problem.start, method, aggregations, count, seed, checkpoint=checkpoint, look=look)
-    resources = {"client_resources": {"num_cpus": 1, "num_gpus": 0.0}}
-    run_simulation(server.app(), client_app(problem, pause), count, backend_config=resources)
+    simulate_apps(server.app(), client_app(problem, pause), count)
     return server

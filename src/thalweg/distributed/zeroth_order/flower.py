@@ -1,0 +1,199 @@
+"""Rounds of federated zeroth-order optimization on Flower: the same method, Flower carrying the messages."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from thalweg.core import InvalidProblem, NotFinite
+from thalweg.core.storage import load_tree, save_tree
+from thalweg.core.validation import require
+from thalweg.distributed._flower import (
+    POLL,
+    Nodes,
+    answer,
+    answer_who,
+    client_number,
+    import_flower,
+    server_app,
+    simulate_apps,
+)
+from thalweg.distributed.zeroth_order.problem import FederatedBlackBox
+from thalweg.distributed.zeroth_order.rounds import Client, Message, ZerothOrder, stacked
+
+BlackBox = Callable[[Tensor], Tensor]
+
+
+def client_app(method: ZerothOrder, clients: FederatedBlackBox | Callable[[int], BlackBox]) -> Any:
+    """Flower's ``ClientApp`` for a method; what a SuperNode runs.
+
+    Args:
+        method: the same as the server's.
+        clients: all clients' functions, of which a node uses its own, or a function that makes client i's alone. The
+            node's number is its ``partition-id``.
+
+    What a client keeps, its queries above all, stays in its node's context and is never sent.
+
+    Raises:
+        MissingExtra: Flower is not installed.
+    """
+    flwr = import_flower()
+    app = flwr.clientapp.ClientApp()
+    answer_who(app, lambda number: 1)
+
+    @app.train()
+    def train(message: Any, context: Any) -> Any:
+        number, asked = client_number(context), message.content["round"]
+        f = clients.clients[number] if isinstance(clients, FederatedBlackBox) else clients(number)
+        client = Client(method, f, number, int(asked["seed"]))
+        if "memory" in context.state:
+            client.memory = _message(context.state["memory"])
+        sent = client.round(_message(message.content["broadcast"]), int(asked["round"]))
+        context.state["memory"] = _record(client.memory or {})
+        queries = flwr.app.MetricRecord({"queries": client.queries})
+        return answer(message, "message", _record(sent), queries=queries)
+
+    return app
+
+
+def _record(message: Message) -> Any:
+    return import_flower().app.ArrayRecord.from_torch_state_dict(message)
+
+
+def _message(record: Any) -> Message:
+    return {name: v.clone() for name, v in record.to_torch_state_dict().items()}
+
+
+@dataclass
+class FlowerServer:
+    """The server: sends a broadcast to all, waits for those that are there, aggregates.
+
+    Args:
+        start: where to start, in the unit cube.
+        method: the same as the clients'.
+        rounds: how many.
+        clients: nodes to wait for before the first.
+        seed: of the clients' random numbers and the features.
+        p: importances by client, scaled to sum to one over those that take part; equal by default.
+        checkpoint: a file, written after every round; where it is there, the server goes on from it.
+        patience: seconds after which a client is no longer waited for in a round.
+        look: called after each round with its number, x and what was counted.
+
+    ``counted`` has the ``queries`` of all clients, ``bytes`` both ways, and messages ``rejected`` and ``lost``.
+    Replies that are errors, NaN or of another shape than most are left out. A client that comes back has forgotten its
+    queries and starts over with the present x.
+
+    Raises:
+        InvalidProblem: from `run`, when too few nodes come within the patience.
+        NotFinite: from `run`, when a round brings no message that can be used.
+    """
+
+    start: Tensor
+    method: ZerothOrder
+    rounds: int
+    clients: int
+    seed: int = 0
+    p: Mapping[int, float] | None = None
+    checkpoint: Path | None = None
+    patience: float = 300.0
+    look: Callable[[int, Tensor, dict[str, float]], None] | None = None
+
+    round: int = field(init=False, default=0)
+    broadcast: Message = field(init=False)
+    counted: dict[str, float] = field(init=False)
+
+    def __post_init__(self) -> None:
+        require(self.rounds >= 1, "FlowerServer needs rounds >= 1", got=self.rounds)
+        require(self.clients >= 1, "FlowerServer needs clients >= 1", got=self.clients)
+        require(self.patience > 0, "FlowerServer needs patience > 0", got=self.patience)
+        self.broadcast = self.method.first_broadcast(self.start.to(torch.float64), self.seed)
+        self.counted = {"queries": 0.0, "bytes": 0.0, "rejected": 0.0, "lost": 0.0}
+
+    @property
+    def x(self) -> Tensor:
+        """Where the server is."""
+        return self.broadcast["x"]
+
+    def app(self) -> Any:
+        """Flower's ``ServerApp``."""
+        return server_app(self.run)
+
+    def run(self, grid: Any) -> None:
+        """All rounds, over a Flower ``Grid``."""
+        if self.checkpoint is not None and Path(self.checkpoint).exists():
+            self._restore(self.checkpoint)
+        nodes = Nodes(grid, self.patience, self.counted)
+        nodes.wait_for(self.clients)
+        while self.round < self.rounds:
+            self._aggregate(self._round(nodes))
+            if self.checkpoint is not None:
+                kept = {"round": self.round, "broadcast": self.broadcast, "counted": self.counted}
+                save_tree(self.checkpoint, kept)
+            if self.look is not None:
+                self.look(self.round, self.x, dict(self.counted))
+
+    def _restore(self, checkpoint: Path) -> None:
+        kept = load_tree(checkpoint)
+        found = tuple(kept["broadcast"]["x"].shape)
+        if found != tuple(self.start.shape):
+            raise InvalidProblem(
+                f"{checkpoint} holds x of shape {found}; expected {tuple(self.start.shape)}."
+            )
+        self.round, self.broadcast, self.counted = kept["round"], kept["broadcast"], kept["counted"]
+
+    def _round(self, nodes: Nodes) -> dict[int, Message]:
+        """Send the broadcast to all that are there, and gather what they answer."""
+        nodes.meet()
+        asked = import_flower().app.ConfigRecord({"round": self.round, "seed": self.seed})
+        for _, node in sorted(nodes.of_clients().items()):
+            nodes.push(node, "train", {"broadcast": _record(self.broadcast), "round": asked}, self.round)
+            self.counted["bytes"] += _size(self.broadcast)
+        come: dict[int, Message] = {}
+        while nodes.tasks():
+            for client, _, content in nodes.pull():
+                come[client] = _message(content["message"])
+                self.counted["queries"] += int(content["queries"]["queries"])
+                self.counted["bytes"] += _size(come[client])
+            if nodes.tasks():
+                nodes.meet()
+                time.sleep(POLL)
+        return come
+
+    def _aggregate(self, come: dict[int, Message]) -> None:
+        right = {i: m for i, m in come.items() if "x" in m and m["x"].shape == (1, *self.x.shape)}
+        if not right:
+            raise NotFinite(f"No client sent an x in round {self.round}. See the clients' logs.")
+        shapes = {i: tuple((name, v.shape) for name, v in m.items()) for i, m in right.items()}
+        usual = Counter(shapes.values()).most_common(1)[0][0]
+        numbers = sorted(i for i, shape in shapes.items() if shape == usual)
+        weights = torch.tensor([1.0 if self.p is None else self.p[i] for i in numbers], dtype=torch.float64)
+        messages = stacked([right[i] for i in numbers])
+        self.broadcast, accepted = self.method.aggregate(self.broadcast, messages, weights)
+        self.counted["rejected"] += len(come) - int(accepted.sum())
+        self.round += 1
+
+
+def _size(message: Message) -> int:
+    return sum(v.numel() * v.element_size() for v in message.values())
+
+
+def simulate(
+    problem: FederatedBlackBox, method: ZerothOrder, rounds: int, *, seed: int = 0, checkpoint: Path | None = None,
+    look: Callable[[int, Tensor, dict[str, float]], None] | None = None,
+) -> FlowerServer:  # fmt: skip
+    """Optimize in Flower's simulation, whose clients are tasks of Ray on this machine; the server, with its ``x``.
+
+    Raises:
+        MissingExtra: Flower's simulation is not installed.
+    """
+    count, p = len(problem.clients), dict(enumerate(problem.weights.tolist()))
+    server = FlowerServer(problem.start, method, rounds, count, seed, p, checkpoint=checkpoint, look=look)
+    simulate_apps(server.app(), client_app(method, problem), count)
+    return server
