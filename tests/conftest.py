@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import socket
 
 # On some processors MKL's last bits depend on where arrays lie in memory; tests of equal bits need them not to.
@@ -17,6 +18,10 @@ from hypothesis import settings
 # Compilation of Numba kernels can fall into any example; time is not what these tests are about.
 settings.register_profile("thalweg", deadline=None, max_examples=40, derandomize=True)
 settings.load_profile("thalweg")
+
+# A run that a shell starts in the background ignores Ctrl-C, and so would the processes that tests start.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
