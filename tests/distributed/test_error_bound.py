@@ -66,7 +66,7 @@ def coin(participation, biased):
     """A design whose clients take part independently, each by its own coin."""
     weight = P if biased else P / participation
     variance = weight**2 * participation * (1.0 - participation)
-    return Design(FedAvg(), P, weight * participation, variance, variance, participation, 1, 1.0)
+    return Design(FedAvg(), P, weight * participation, variance, variance, participation, 1, 0, 1.0)
 
 
 def train(task, made, N, K, lr, server_lr, noise, delay, seed, replicas=80):
@@ -167,13 +167,14 @@ class TestBound:
         shares = {
             "drift": error_bound(design(FedAvg(), TIMES), 10, lr=0.1, local_steps=3, **common),
             "noise": error_bound(design(FedAvg(), TIMES), 10, lr=0.1, noise=1.0, **common),
-            "participation": error_bound(design(Sampled(2), TIMES), 10, lr=0.1, delay=0, **common),
+            "participation": error_bound(design(Sampled(2), TIMES), 10, lr=0.1, **common),
             "delay": error_bound(design(FedFix(0.25), TIMES), 10, lr=0.1, **common),
             "disparity": error_bound(design(FedFix(0.25, False), TIMES), 10, lr=0.1, **common),
         }
         for name, bound in shares.items():
             assert getattr(bound, name) > 0.0
         assert shares["drift"].participation == shares["noise"].delay == shares["delay"].disparity == 0.0
+        assert shares["participation"].delay == 0.0  # who is called is waited for
         assert shares["participation"].participation == pytest.approx(
             0.01 / 3
         )  # two of four, without replacement

@@ -75,9 +75,15 @@ class TestServer:
         torch.testing.assert_close(ours.x, state.x)
 
     def test_a_client_may_have_its_own_function_alone(self):
-        method, functions = METHODS["fzoos"], problem().clients
+        method, functions, made = METHODS["fzoos"], problem().clients, []
+
+        def make(number):
+            made.append(number)
+            return functions[number]
+
         ours = server(method)
-        ours.run(Grid(client_app(method, lambda number: functions[number]), clients=3))
+        ours.run(Grid(client_app(method, make), clients=3))
+        assert made == [0, 1, 2]
         torch.testing.assert_close(ours.x, virtual(method, 3).x, rtol=1e-7, atol=1e-9)
 
     def test_only_x_weights_likelihoods_and_counts_leave_a_client(self):

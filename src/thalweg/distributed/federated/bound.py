@@ -60,18 +60,18 @@ def error_bound(
     """What so many aggregations guarantee on convex, smooth losses.
 
     Args:
-        design: as `design` returns it: means and covariances of the weights d, and the window.
+        design: as `design` returns it: means and covariances of the weights d, and the delay.
         aggregations: N.
         smoothness: L of every client's loss.
         distance: R, from the start to a minimiser theta* of ``L_q = sum_i q_i L_i``.
         gradients: ``|grad L_i(theta*)|``, shape (clients,): how much the clients disagree.
         lr, local_steps, server_lr: eta_l, K and eta_g.
         noise: sigma, the root of the variance of a stochastic gradient.
-        delay: tau, aggregations an update is old at most; the window less one by default, which for random times is
-            an expectation.
+        delay: tau, aggregations an update is old at most; the design's by default, which for random times is an
+            expectation.
 
     With ``gamma = eta_g eta_l K sum_i E[d_i]``, ``zeta^2 = sum_i q_i |grad L_i(theta*)|^2`` and v the covariance's
-    bound, both of ``d / sum_i E[d_i]``, V their second moments' sum, and c = 2 (1 without noise):
+    bound, both of ``d / sum_i E[d_i]``, V their second moments' sum, and c = 2 (1 without noise or with one step):
 
     - initial ``R^2 / (2 gamma N)``, participation ``gamma c sum_i v_i |grad L_i(theta*)|^2``,
     - noise ``gamma c V sigma^2 / (2 K) + c L eta_l^2 (K - 1) sigma^2 / 2``, drift ``c L eta_l^2 K (K - 1) zeta^2``,
@@ -99,7 +99,7 @@ def error_bound(
     gradient       0.51
     """
     G = check_vector("gradients", np.asarray(gradients, dtype=np.float64), len(design.p)) ** 2
-    K, L, tau = local_steps, smoothness, design.window - 1 if delay is None else delay
+    K, L, tau = local_steps, smoothness, design.delay if delay is None else delay
     require(
         aggregations >= 1 and K >= 1,
         "error_bound needs aggregations, local_steps >= 1",

@@ -26,6 +26,7 @@ class Design:
         covariance_bound: v, such that Cov[d] is at most diag(v).
         participation: updates of each client an aggregation takes, in expectation.
         window: aggregations within which each client takes part.
+        delay: aggregations an update is old at most.
         interval: seconds between aggregations.
     """
 
@@ -36,6 +37,7 @@ class Design:
     covariance_bound: Vector
     participation: Vector
     window: int
+    delay: int
     interval: float
 
     @property
@@ -143,6 +145,7 @@ def design(scheme: Aggregation, times: ClientTimes, p: ArrayLike | None = None) 
         scheme.covariance_bound(p, times),
         scheme.participation(p, times),
         scheme.window(p, times),
+        scheme.delay(p, times),
         scheme.interval(p, times),
     )
 

@@ -66,6 +66,10 @@ class Aggregation(ABC):
         least = float(self.participation(p, times).min())
         return int(np.ceil(1.0 / max(least, 1e-12)))
 
+    def delay(self, p: Vector, times: ClientTimes) -> int:
+        """Aggregations an update is old at most: for fixed times; for random ones, in expectation."""
+        return self.window(p, times) - 1
+
     def chosen(self, clients: int, p: Vector, aggregation: int, seed: int) -> NDArray[np.int64] | None:
         """Whom a server calls for this aggregation, with repeats; None where all work all the time."""
         return None
@@ -147,6 +151,9 @@ class Sampled(Aggregation):
             for k in range(400)
         ]
         return float(np.mean(most))
+
+    def delay(self, p: Vector, times: ClientTimes) -> int:
+        return 0  # who is called is waited for
 
     def chosen(self, clients: int, p: Vector, aggregation: int, seed: int) -> NDArray[np.int64]:
         require(self.count <= clients, f"Sampled needs count <= {clients} clients", got=self.count)

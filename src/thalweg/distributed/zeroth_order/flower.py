@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -47,12 +48,12 @@ def client_app(method: ZerothOrder, clients: FederatedBlackBox | Callable[[int],
     flwr = import_flower()
     app = flwr.clientapp.ClientApp()
     answer_who(app, lambda number: 1)
+    own = clients.clients.__getitem__ if isinstance(clients, FederatedBlackBox) else cache(clients)
 
     @app.train()
     def train(message: Any, context: Any) -> Any:
         number, asked = client_number(context), message.content["round"]
-        f = clients.clients[number] if isinstance(clients, FederatedBlackBox) else clients(number)
-        client = Client(method, f, number, int(asked["seed"]))
+        client = Client(method, own(number), number, int(asked["seed"]))
         if "memory" in context.state:
             client.memory = _message(context.state["memory"])
         sent = client.round(_message(message.content["broadcast"]), int(asked["round"]))
