@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from thalweg.core.storage import write_text
+from thalweg.core.files import write_text
 
 AREAS = sorted(p.parent.name for p in Path(__file__).parent.glob("*/__init__.py"))
 

@@ -21,6 +21,7 @@ from thalweg.constrained import (
     SketchedNewton,
     named_problem,
 )
+from thalweg.core import recommended
 from thalweg.numerics.sketch import BlockKaczmarz
 from thalweg.studies.sketched_sqp import target
 
@@ -139,7 +140,7 @@ def control() -> Iterator[Row]:
     """Optimal control with 2592 and 10 368 unknowns."""
     for side in (36, 72):
         problem = PoissonControl(target(side)).problem
-        seconds, _, residual, _ = ours(problem, problem.recommended())
+        seconds, _, residual, _ = ours(problem, recommended(problem))
         direct, _, exact, _ = ours(problem, NewtonSQP())
         workload = f"control, {problem.n} unknowns"
         yield Row(

@@ -25,6 +25,7 @@ from thalweg.core import (
     Stop,
     UnknownName,
     UnreadableFile,
+    recommended,
     solve,
 )
 
@@ -39,9 +40,6 @@ class Bowl(Problem):
 
     def metrics(self, x):
         return {"loss": float(x @ x)}
-
-    def recommended(self):
-        return Descent(0.1)
 
 
 @dataclass(kw_only=True)
@@ -61,6 +59,11 @@ class Descent(Method[Bowl, NoisyState]):
     def step(self, problem, state):
         x = state.x - 2 * self.rate * state.x + self.noise * state.rng.standard_normal(problem.n)
         return NoisyState(x=x, metrics=problem.metrics(x), calls=state.calls + 1, rng=state.rng)
+
+
+@recommended.register
+def for_bowls(problem: Bowl) -> Descent:
+    return Descent(0.1)
 
 
 class InPlaceDescent(Descent):

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from thalweg.core import InvalidProblem
+from thalweg.core.files import atomic_write
 from thalweg.core.fingerprint import fingerprint
-from thalweg.core.storage import atomic_write, load_tree, save_tree
+from thalweg.core.tree import load_tree, save_tree
 
 leaves = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5)
 arrays = hnp.arrays(

@@ -15,7 +15,7 @@ import pytest
 from test_flower import problem
 from test_zeroth_order_flower import problem as zeroth_order_problem
 
-from thalweg.core.storage import load_tree
+from thalweg.core.tree import load_tree
 
 pytest.importorskip("flwr")
 

@@ -41,7 +41,7 @@ class TestWorkloads:
         system = workload.system(7, None)
         assert system.csr.shape == (100, 100)
         np.testing.assert_allclose(system.csr.diagonal(), 4 + offsets[7])
-        assert system.csr.sum() - system.csr.diagonal().sum() == -2 * 2 * 90
+        assert system.csr.sum() - system.csr.diagonal().sum() == pytest.approx(-2 * 2 * 90, rel=1e-12)
         assert np.linalg.norm(system.b) <= 10
         assert np.linalg.eigvalsh(system.csr.toarray()).min() > 0
 

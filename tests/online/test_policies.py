@@ -11,7 +11,7 @@ from hypothesis.extra.numpy import arrays
 from scipy.optimize import lsq_linear
 
 from thalweg.core import CheckpointMismatch, InvalidParameter, NotFinite
-from thalweg.core.storage import load_tree, save_tree
+from thalweg.core.tree import load_tree, save_tree
 from thalweg.online import Binned, ChebCB, Fixed, TsallisINF, tsallis_probabilities
 from thalweg.online._kernels import box_least_squares
 

@@ -43,11 +43,13 @@ from thalweg.bilevel.penalty import (
     penalty_value,
 )
 from thalweg.bilevel.problem import Bilevel, Decay, Minibatches, Pair
+from thalweg.bilevel.recommended import METHODS
 from thalweg.bilevel.scipy_solvers import scipy_minimize, scipy_root
 from thalweg.bilevel.single_loop import MASOBA, MRBO, SABA
 from thalweg.bilevel.sklearn_solvers import sklearn_fit
 
 __all__ = [
+    "METHODS",
     "AID",
     "BOME",
     "BOREP",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from thalweg.core import Stop
 from thalweg.core.validation import require
 
 if TYPE_CHECKING:
-    from thalweg.core.solve import Run
+    from thalweg.core import Run
 
 
 class SmoothnessMonitor:
@@ -35,21 +35,21 @@ class SmoothnessMonitor:
         self.smoothness: list[float] = []
         self._last: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None
 
-    def __call__(self, run: Run) -> None:
+    def __call__(self, run: Run[Any, Any]) -> None:
         """Look, if it is time."""
         if run.steps % self.every:
             return
         problem, state = run.problem, run.state
-        batch = problem.batch("upper", None)  # type: ignore[attr-defined]
+        batch = problem.batch("upper", None)
         if self._last is not None:
             x, y, slope = self._last
-            move = length(state.at_x - x)  # type: ignore[attr-defined]
+            move = length(state.at_x - x)
             if move > 0.0:
-                (now,) = problem.gradients("upper", state.at_x, y, batch, "x")  # type: ignore[attr-defined]
+                (now,) = problem.gradients("upper", state.at_x, y, batch, "x")
                 self.gradients.append(length(slope))
                 self.smoothness.append(length(now - slope) / move)
-        (slope,) = problem.gradients("upper", state.at_x, state.at_y, batch, "x")  # type: ignore[attr-defined]
-        self._last = (state.at_x, state.at_y, slope)  # type: ignore[attr-defined]
+        (slope,) = problem.gradients("upper", state.at_x, state.at_y, batch, "x")
+        self._last = (state.at_x, state.at_y, slope)
 
     @property
     def fit(self) -> tuple[float, float]:
@@ -76,10 +76,10 @@ class LowerErrorMonitor:
         self.every, self.stop = every, stop
         self.errors: dict[int, float] = {}
 
-    def __call__(self, run: Run) -> None:
+    def __call__(self, run: Run[Any, Any]) -> None:
         """Look, if it is time."""
         if run.steps % self.every:
             return
         state = run.state
-        solution = inner_solution(run.problem, state.at_x, 0.0, state.at_y, self.stop)  # type: ignore[arg-type, attr-defined]
-        self.errors[run.steps] = length(state.at_y - solution)  # type: ignore[attr-defined]
+        solution = inner_solution(run.problem, state.at_x, 0.0, state.at_y, self.stop)
+        self.errors[run.steps] = length(state.at_y - solution)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from thalweg.core.seeding import torch_generator
 from thalweg.core.validation import require
 
 if TYPE_CHECKING:
-    from thalweg.core.solve import Run
+    from thalweg.core import Run
 
 #: Growth as a power of the penalty or distance beyond which a constant is no constant.
 GROWTH = 0.25
@@ -134,12 +134,12 @@ class ErrorBoundMonitor:
         self.every, self.options = every, options
         self.seen: dict[int, ErrorBound] = {}
 
-    def __call__(self, run: Run) -> None:
+    def __call__(self, run: Run[Any, Any]) -> None:
         """Look, if it is time."""
         if run.steps % self.every:
             return
         state = run.state
-        found = error_bound(run.problem, state.at_x, state.at_y, **self.options)  # type: ignore[arg-type, attr-defined]
+        found = error_bound(run.problem, state.at_x, state.at_y, **self.options)  # type: ignore[arg-type]
         self.seen[run.steps] = found
         if not found.holds:
             warnings.warn(

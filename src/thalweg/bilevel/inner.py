@@ -84,16 +84,16 @@ class Composite(Problem):
         """The proximal operator at a vector."""
         return ravel(pytree.tree_leaves(self.prox(self.tree(y), self.theta_g, scale)))
 
+    def recommended_stop(self) -> Stop:
+        """A residual of the square root of the dtype's rounding: 1.5e-8 in float64."""
+        return Stop(below={"residual": float(torch.finfo(self.start.dtype).eps) ** 0.5})
+
     def metrics(self, x: Any) -> dict[str, float]:
         """``objective`` and ``residual``."""
         at = ravel(pytree.tree_leaves(x))
         gradient, value = self.gradient(at)
         gap = at - self.proximal(at - gradient, 1.0)
         return {"objective": float(value.detach()), "residual": float(gap.detach().abs().max())}
-
-    def recommended(self) -> Any:
-        """FISTA."""
-        return ProximalGradient()
 
 
 @dataclass(kw_only=True)

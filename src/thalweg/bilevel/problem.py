@@ -217,12 +217,6 @@ class Bilevel(Problem):
         }
         return values | (self.judge(*x) if self.judge is not None else {})
 
-    def recommended(self) -> Any:
-        """The double-loop penalty method: it needs gradients only."""
-        from thalweg.bilevel.penalty import Penalty
-
-        return Penalty()
-
 
 def slopes(value: Tensor, at: list[Tensor], create_graph: bool = False) -> tuple[Tensor, ...]:
     """Gradients of a scalar; zero where it does not depend on the place."""

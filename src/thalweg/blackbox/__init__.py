@@ -4,11 +4,13 @@ from thalweg.blackbox.choice import ACQUISITIONS
 from thalweg.blackbox.evaluation import EvaluationFailed
 from thalweg.blackbox.extensions import Environment, Fidelity
 from thalweg.blackbox.problem import BayesianOptimization, BlackBox
+from thalweg.blackbox.recommended import METHODS
 from thalweg.blackbox.space import Categorical, Integer, Parameter, Real, Space
 from thalweg.blackbox.study import Study
 from thalweg.blackbox.trial import Recommendation, Trial
 
 __all__ = [
+    "METHODS",
     "ACQUISITIONS",
     "BayesianOptimization",
     "BlackBox",

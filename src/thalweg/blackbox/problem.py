@@ -10,7 +10,7 @@ from typing import Any
 from thalweg.blackbox.evaluation import settle
 from thalweg.blackbox.space import Point, Space
 from thalweg.blackbox.study import Study
-from thalweg.core import Method, Problem, State
+from thalweg.core import Method, Problem, State, Stop
 from thalweg.core.validation import require
 
 
@@ -48,13 +48,13 @@ class BlackBox(Problem):
         object.__setattr__(self, "space", space if isinstance(space, Space) else Space(space))
         object.__setattr__(self, "direction", direction)
 
+    def recommended_stop(self) -> Stop:
+        """Fifty evaluations."""
+        return Stop(steps=50)
+
     def metrics(self, x: Point) -> dict[str, float]:
         """``{"value": function(x)}``."""
         return {"value": float(self.function(x))}
-
-    def recommended(self) -> Any:
-        """Bayesian optimisation with its defaults."""
-        return BayesianOptimization()
 
 
 @dataclass(kw_only=True)

@@ -26,7 +26,7 @@ from thalweg.blackbox.trust_region import TrustRegion
 from thalweg.core import CheckpointMismatch, InvalidParameter, NotFinite
 from thalweg.core.figure import Figure
 from thalweg.core.fingerprint import fingerprint
-from thalweg.core.storage import load_tree, save_tree
+from thalweg.core.tree import load_tree, save_tree
 from thalweg.core.validation import require
 from thalweg.numerics.gaussian_process import GaussianProcess, Kernel, Matern
 

@@ -49,7 +49,7 @@ def solve_convex(
 
     from thalweg import convex
     from thalweg.core import InvalidProblem, Stop, UnknownName, solve
-    from thalweg.core.storage import save_array
+    from thalweg.core.files import save_array
     from thalweg.datasets import load
 
     found = load(data, target=target)

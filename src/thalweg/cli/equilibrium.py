@@ -30,7 +30,7 @@ def solve_equilibrium(
 
     from thalweg import equilibrium
     from thalweg.core import Stop, UnknownName, solve
-    from thalweg.core.storage import atomic_write
+    from thalweg.core.files import atomic_write
     from thalweg.datasets import load_matrix
 
     made: dict[str, Any] = {

@@ -35,7 +35,7 @@ def solve_linear(
     import numpy as np
 
     from thalweg.core import Checkpoint, Stop, solve
-    from thalweg.core.storage import atomic_write
+    from thalweg.core.files import atomic_write
     from thalweg.linear import SSORCG, LearnedSolver, ListedSystems, omega_grid
     from thalweg.online import TsallisINF
 

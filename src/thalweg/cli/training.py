@@ -40,7 +40,7 @@ def refine_schedule(
     import numpy as np
 
     from thalweg.core import UnknownName
-    from thalweg.core.storage import save_array
+    from thalweg.core.files import save_array
     from thalweg.datasets import load_series
     from thalweg.training import conversion_bound, fit_warmup_poly, refine
     from thalweg.training.refinement import figures, smoothed

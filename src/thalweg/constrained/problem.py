@@ -11,7 +11,7 @@ import numpy as np
 import scipy.sparse.linalg as spla
 from numpy.typing import ArrayLike, NDArray
 
-from thalweg.core import InvalidProblem, NotFinite, Problem
+from thalweg.core import InvalidProblem, NotFinite, Problem, Stop
 from thalweg.core.seeding import generator
 from thalweg.core.validation import check_vector, require
 from thalweg.numerics.operators import is_sparse
@@ -196,15 +196,9 @@ class EqualityConstrained(Problem):
         point = self.at(check_vector("x", x, self.n))
         return residuals(point, fitted_multipliers(point)) | {"value": point.f}
 
-    def recommended(self) -> Any:
-        """Direct Newton; for many unknowns sketched Newton, by blocks of equations."""
-        from thalweg.constrained.baselines import NewtonSQP
-        from thalweg.constrained.sketched_newton import SketchedNewton
-        from thalweg.numerics.sketch import BlockKaczmarz
-
-        if self.n + self.m <= DENSE:
-            return NewtonSQP()
-        return SketchedNewton(BlockKaczmarz(blocks=self.blocks), conditioning=1.0)
+    def recommended_stop(self) -> Stop:
+        """A kkt residual of 1e-8."""
+        return Stop(below={"kkt": 1e-8})
 
     def derivative_error(self, x: ArrayLike | None = None, seed: int = 0) -> dict[str, float]:
         """How far ``gradient``, ``jacobian`` and ``hessian`` are from central differences along a random direction.

@@ -37,8 +37,10 @@ from thalweg.convex.groups import GroupPenalized
 from thalweg.convex.label_propagation import LabelPropagation
 from thalweg.convex.losses import LeastSquares, Logistic, Loss, Multinomial, Quadratic, label_propagation
 from thalweg.convex.problem import Penalized, identification_radius, nondegeneracy
+from thalweg.convex.recommended import METHODS
 
 __all__ = [
+    "METHODS",
     "GS",
     "GSD",
     "GSDHB",

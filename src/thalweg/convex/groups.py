@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from thalweg.convex._kernels import group_block
-from thalweg.convex.accelerated import AcceleratedProximalGradient
 from thalweg.convex.losses import Index, Vector
 from thalweg.convex.problem import SWEEPS, Penalized, rounding_of
 from thalweg.core import InvalidProblem
@@ -147,10 +146,6 @@ class GroupPenalized(Penalized):
         """The gradient, and that of the penalty of the groups that are not zero."""
         norms = self._norms(x)
         return g + self._weights[self.labels] * x / np.where(norms > 0, norms, 1.0)
-
-    def recommended(self) -> AcceleratedProximalGradient:
-        """Accelerated proximal gradients: groups couple their coordinates, and blocks of them converge slowly."""
-        return AcceleratedProximalGradient()
 
     def block_minimum(self, H: Vector, g: Vector, x: Vector, block: Index) -> Vector:
         if self.is_smooth:

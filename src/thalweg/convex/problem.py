@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from thalweg.convex._kernels import box_l1_block
 from thalweg.convex.losses import Index, Loss, Vector
-from thalweg.core import InvalidProblem, Problem
+from thalweg.core import InvalidProblem, Problem, Stop
 from thalweg.core.validation import check_vector, require
 
 SWEEPS = 10_000  # most passes over a block's own coordinates
@@ -165,6 +165,12 @@ class Penalized(Problem):
         room[at_high] = np.where(kink, w - g, -slope)[at_high]
         return room
 
+    def recommended_stop(self) -> Stop:
+        """Optimality violated by at most 1e-8 of the largest slope at zero."""
+        zero = np.zeros(self.loss.n)
+        steepest = float(np.abs(self.loss.gradient(zero, self.loss.keep(zero))).max(initial=0.0))
+        return Stop(below={"violation": 1e-8 * (steepest or 1.0)})
+
     def metrics(self, x: Vector) -> dict[str, float]:
         z = self.loss.keep(x)
         slopes = self.slopes(x, self.loss.gradient(x, z))
@@ -173,12 +179,6 @@ class Penalized(Problem):
             "violation": float(np.abs(slopes).max()),
             "active": float(self.active(x).sum()),
         }
-
-    def recommended(self) -> Any:
-        """Greedy blocks of 20, chosen anew each step by Lipschitz-scaled slopes, Newton's step on them."""
-        from thalweg.convex.coordinate import GSL, BlockCoordinateDescent, NewtonStep, VariableBlocks
-
-        return BlockCoordinateDescent(VariableBlocks(min(20, self.units)), GSL(), NewtonStep())
 
 
 def rounding_of(x: Vector) -> float:

@@ -14,8 +14,10 @@ from thalweg.core.errors import (
 from thalweg.core.figure import Figure, Series, Surface
 from thalweg.core.method import Method, State
 from thalweg.core.problem import Problem
+from thalweg.core.recommended import recommended
 from thalweg.core.result import History, Result
-from thalweg.core.solve import Run, solve
+from thalweg.core.run import Run
+from thalweg.core.solve import solve
 from thalweg.core.stop import Status, Stop
 
 __all__ = [
@@ -42,5 +44,6 @@ __all__ = [
     "ThalwegError",
     "UnknownName",
     "UnreadableFile",
+    "recommended",
     "solve",
 ]

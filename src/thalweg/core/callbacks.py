@@ -4,29 +4,27 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from thalweg.core.errors import CheckpointMismatch, MissingExtra
+from thalweg.core.errors import CheckpointMismatch, MissingExtra, UnreadableFile
 from thalweg.core.fingerprint import fingerprint
 from thalweg.core.result import History
+from thalweg.core.run import Best, Run
 from thalweg.core.stop import Status
-from thalweg.core.storage import load_tree, save_tree
+from thalweg.core.tree import load_tree, save_tree
 from thalweg.core.validation import require
-
-if TYPE_CHECKING:
-    from thalweg.core.solve import Run
 
 
 class Callback:
     """Base of callbacks that also want to know when a run starts and finishes."""
 
-    def start(self, run: Run) -> None:
+    def start(self, run: Run[Any, Any]) -> None:
         """Called once before the first step."""
 
-    def __call__(self, run: Run) -> bool | None:
-        """Called after every step; ``True`` ends the run."""
+    def __call__(self, run: Run[Any, Any]) -> object:
+        """Called after every step; a true value ends the run."""
 
-    def finish(self, run: Run, status: Status | None) -> None:
+    def finish(self, run: Run[Any, Any], status: Status | None) -> None:
         """Called once at the end, also after an error (``status`` is then None)."""
 
 
@@ -39,7 +37,7 @@ class Progress(Callback):
     def __init__(self) -> None:
         self._next = 0.0
 
-    def start(self, run: Run) -> None:
+    def start(self, run: Run[Any, Any]) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
         from rich.progress import Progress as Bar
@@ -49,20 +47,20 @@ class Progress(Callback):
         self._task = self._bar.add_task(run.method.name, total=1.0, numbers="")
         self._bar.start()
 
-    def __call__(self, run: Run) -> None:
+    def __call__(self, run: Run[Any, Any]) -> None:
         now = time.perf_counter()
         if now < self._next:
             return
         self._next = now + 0.1
         self._draw(run)
 
-    def finish(self, run: Run, status: Status | None) -> None:
+    def finish(self, run: Run[Any, Any], status: Status | None) -> None:
         self._draw(run)
         self._bar.stop()
 
-    def _draw(self, run: Run) -> None:
+    def _draw(self, run: Run[Any, Any]) -> None:
         shares = [0.0]
-        if run.stop.steps:
+        if run.stop.steps and run.stop.steps != "auto":
             shares.append(run.steps / run.stop.steps)
         if run.stop.seconds:
             shares.append(run.seconds / run.stop.seconds)
@@ -86,46 +84,53 @@ class Checkpoint(Callback):
         self.path = Path(path)
         self.every = every
 
-    def start(self, run: Run) -> None:
+    def start(self, run: Run[Any, Any]) -> None:
         self._identity = _identity(run)
 
-    def __call__(self, run: Run) -> None:
+    def __call__(self, run: Run[Any, Any]) -> None:
         if run.steps % self.every == 0:
             self._save(run)
 
-    def finish(self, run: Run, status: Status | None) -> None:
+    def finish(self, run: Run[Any, Any], status: Status | None) -> None:
         if status is not None:
             self._save(run)
 
-    def _save(self, run: Run) -> None:
+    def _save(self, run: Run[Any, Any]) -> None:
         best = {"value": run.best.value, "step": run.best.step, "saved": run.best.saved, "x": run.best.x}
         tree = self._identity | {
             "steps": run.steps,
             "seconds": run.seconds,
             "state": run.state.tree(),
             "best": best,
+            "first": run.first,
             "history": run.history.tree(),
         }
         save_tree(self.path, tree)
 
     @staticmethod
-    def restore(run: Run, path: str | Path) -> None:
+    def restore(run: Run[Any, Any], path: str | Path) -> None:
         """Put the checkpoint at ``path`` into a fresh ``run``, or raise `CheckpointMismatch`."""
-        tree: dict[str, Any] = load_tree(path)
+        tree = load_tree(path)
+        if not isinstance(tree, dict):
+            raise UnreadableFile(f"{path} is not a checkpoint.")
         for what, expected in _identity(run).items():
             if tree.get(what) != expected:
                 raise CheckpointMismatch(
                     f"{path} was written for another {what}. Resume with the {what} it was started with, "
                     "or start afresh without resume=."
                 )
-        run.steps, run.seconds = tree["steps"], tree["seconds"]
-        run.state = run.state.restored(tree["state"])
-        run.history = History.from_tree(tree["history"])
-        for name, value in tree["best"].items():
-            setattr(run.best, name, value)
+        try:
+            run.steps, run.seconds, run.first = tree["steps"], tree["seconds"], tree["first"]
+            run.state = run.state.restored(tree["state"])
+            run.history = History.from_tree(tree["history"])
+            run.best = Best(**tree["best"])
+        except (KeyError, TypeError, AttributeError) as error:
+            raise UnreadableFile(
+                f"{path} is not a checkpoint of this version, or is damaged: {error!r}."
+            ) from error
 
 
-def _identity(run: Run) -> dict[str, Any]:
+def _identity(run: Run[Any, Any]) -> dict[str, Any]:
     return {"problem": run.problem.fingerprint(), "method": fingerprint(run.method), "seed": run.seed}
 
 
@@ -143,9 +148,9 @@ class TensorBoard(Callback):
             raise MissingExtra("tensorboard", "track") from None
         self._writer = SummaryWriter(str(log_dir))
 
-    def __call__(self, run: Run) -> None:
+    def __call__(self, run: Run[Any, Any]) -> None:
         for name, value in run.state.metrics.items():
             self._writer.add_scalar(name, value, run.steps)
 
-    def finish(self, run: Run, status: Status | None) -> None:
+    def finish(self, run: Run[Any, Any], status: Status | None) -> None:
         self._writer.flush()

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from thalweg.core.result import Result
+from typing import Any
 
 
 class ThalwegError(Exception):
@@ -16,7 +13,8 @@ class ThalwegError(Exception):
     An error met in the middle of a run carries the best answer so far in ``result``.
     """
 
-    result: Result[Any] | None = None
+    #: A `Result`.
+    result: Any = None
 
     def __str__(self) -> str:  # KeyError would show the repr of the message
         return str(self.args[0]) if self.args else ""

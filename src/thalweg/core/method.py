@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
+from thalweg.core.fingerprint import fingerprint
 from thalweg.core.problem import Problem
 from thalweg.core.stop import Status
 
@@ -69,10 +70,44 @@ class Method(ABC, Generic[P, S]):
     @property
     def name(self) -> str:
         """Short label with the hyper-parameters that differ from their defaults, for tables and legends."""
-        shown = []
-        for f in dataclasses.fields(self):  # type: ignore[arg-type]
-            value = getattr(self, f.name)
-            if f.repr and value != f.default:
-                text = f"{value:.4g}" if isinstance(value, float) else getattr(value, "__name__", str(value))
-                shown.append(f"{f.name}={text}")
-        return f"{type(self).__name__}({', '.join(shown)})"
+        return _labelled(self)
+
+
+def _labelled(value: Any) -> str:
+    """``Name(option=value, ...)`` with what differs from the defaults."""
+    shown = [
+        f"{f.name}={_text(getattr(value, f.name))}"
+        for f in dataclasses.fields(value)
+        if f.repr and f.init and not _is_default(f, getattr(value, f.name))
+    ]
+    return f"{type(value).__name__}({', '.join(shown)})"
+
+
+def _is_default(field: dataclasses.Field[Any], value: object) -> bool:
+    if field.default is not dataclasses.MISSING:
+        default = field.default
+    elif field.default_factory is not dataclasses.MISSING:
+        default = field.default_factory()
+    else:
+        return False
+    if value is default:
+        return True
+    if isinstance(value, int | float) and isinstance(default, int | float):
+        return value == default
+    return type(value) is type(default) and fingerprint(value) == fingerprint(default)
+
+
+def _text(value: object) -> str:
+    """A value in a few characters."""
+    if isinstance(value, bool | int | str) or value is None:
+        return str(value)
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if hasattr(value, "shape") and hasattr(value, "dtype"):
+        return f"{type(value).__name__}{tuple(value.shape)}"
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return _labelled(value)
+    if isinstance(value, list | tuple):
+        inner = ", ".join(_text(v) for v in value[:3]) + (", ..." if len(value) > 3 else "")
+        return f"[{inner}]"
+    return str(getattr(value, "__name__", None) or type(value).__name__)

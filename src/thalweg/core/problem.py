@@ -5,8 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
-from thalweg.core.errors import InvalidProblem
 from thalweg.core.fingerprint import fingerprint
+from thalweg.core.stop import Stop
 
 
 class Problem(ABC):
@@ -23,9 +23,13 @@ class Problem(ABC):
     def metrics(self, x: Any) -> dict[str, float]:
         """Judge the answer ``x``; every comparison uses these numbers."""
 
-    def recommended(self) -> Any:
-        """The method `solve` uses when none is given."""
-        raise InvalidProblem(f"{type(self).__name__} recommends no method of its own. Pass one to solve().")
+    def recommended_stop(self) -> Stop:
+        """When `solve` ends a run whose caller gives no stopping rule.
+
+        A problem that measures being solved says so here (``Stop(below={"residual": 1e-8})``); one with a length of
+        its own says that (``Stop(steps=20_000)``).
+        """
+        return Stop()
 
     def fingerprint(self) -> str:
         """SHA-256 of everything that makes this problem what it is; checkpoints are tied to it."""

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from thalweg.core.errors import InvalidParameter
+
 if TYPE_CHECKING:
     import torch
 
@@ -13,15 +15,26 @@ if TYPE_CHECKING:
 def generator(*seed: int) -> np.random.Generator:
     """NumPy generator of the stream named by ``seed``; several integers name a stream of a stream.
 
+    Streams of different names differ, a trailing zero included.
+
     >>> bool(generator(0, 7).random() == generator(0, 7).random())
     True
+    >>> bool(generator(5).random() == generator(5, 0).random())
+    False
     """
-    return np.random.default_rng(seed)
+    return np.random.default_rng(_sequence(seed))
 
 
 def torch_generator(*seed: int, device: str = "cpu") -> torch.Generator:
     """Torch generator of the stream named by ``seed``, on ``device``."""
     import torch
 
-    words = np.random.SeedSequence(seed).generate_state(1, np.uint64)
+    words = _sequence(seed).generate_state(1, np.uint64)
     return torch.Generator(device=device).manual_seed(int(words[0] >> np.uint64(1)))
+
+
+def _sequence(seed: tuple[int, ...]) -> np.random.SeedSequence:
+    if not seed or min(seed) < 0:
+        raise InvalidParameter(f"A seed is one or more integers >= 0; got {seed}.")
+    # Entropy alone would be padded with zeros, and integers cut into words: (5,) and (5, 0) would be one stream.
+    return np.random.SeedSequence(seed[0], spawn_key=seed[1:])

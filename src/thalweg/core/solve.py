@@ -2,72 +2,41 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import Any, TypeVar
 
 from thalweg.core.callbacks import Callback, Checkpoint, Progress
-from thalweg.core.errors import InvalidProblem, ThalwegError, UnknownName
+from thalweg.core.errors import InvalidParameter, InvalidProblem, NotFinite, UnknownName
 from thalweg.core.method import Method, State
 from thalweg.core.problem import Problem
-from thalweg.core.result import History, Result
+from thalweg.core.recommended import recommended
+from thalweg.core.result import Result
+from thalweg.core.run import Run
 from thalweg.core.stop import Status, Stop
 
-#: An objective this many times its first value has diverged.
-DIVERGENCE = 1e10
+P = TypeVar("P", bound=Problem)
+S = TypeVar("S", bound=State)
+Watcher = Callback | Callable[[Run[Any, Any]], object]
 
-
-@dataclass
-class Run:
-    """A run in progress, as callbacks see it."""
-
-    problem: Problem
-    method: Method[Any, Any]
-    stop: Stop
-    seed: int
-    state: State
-    steps: int = 0
-    seconds: float = 0.0
-    history: History = field(default_factory=History)
-    best: _Best = field(default_factory=lambda: _Best())
-
-
-@dataclass
-class _Best:
-    """The answer with the smallest objective so far.
-
-    Answers that the method overwrites are copied only when the objective has halved since the last copy,
-    so that keeping them costs a handful of copies a run.
-    """
-
-    value: float = math.inf
-    step: int = 0
-    x: Any = None
-    saved: float = math.inf
-
-    def see(self, value: float, step: int, x: Any, in_place: bool) -> None:
-        if value < self.value:
-            self.value, self.step = value, step
-            if not in_place:
-                self.x, self.saved = x, value
-            elif value < 0.5 * self.saved:
-                self.x, self.saved = copy.deepcopy(x), value
+#: An objective this many times its first value has diverged. Relative to a first value under ``ROUNDING``, which may
+#: be rounding itself, it counts from there; where the first value is zero, only NaN and infinity tell.
+DIVERGENCE, ROUNDING = 1e10, 1e-8
 
 
 def solve(
-    problem: Problem,
-    method: Method[Any, Any] | None = None,
+    problem: P,
+    method: Method[P, S] | None = None,
     *,
     stop: Stop | None = None,
-    callbacks: Sequence[Callback | Callable[[Run], Any]] = (),
+    callbacks: Sequence[Watcher] = (),
     seed: int = 0,
     progress: bool | None = None,
     resume: str | Path | None = None,
@@ -76,20 +45,24 @@ def solve(
 
     Args:
         problem: what is given.
-        method: how to solve it; by default ``problem.recommended()``.
-        stop: when to end; by default after 10 000 steps, or when the method knows it has finished.
-        callbacks: each is called with the `Run` after every step; one that returns ``True`` ends the run.
+        method: how to solve it; by default `recommended` for the problem.
+        stop: when to end; by default the problem's own rule, ``problem.recommended_stop()`` (a residual of 1e-8, a
+            training task's length), or when the method knows it has finished.
+        callbacks: each is called with the `Run` after every step; one that returns a true value ends the run.
         seed: makes the run repeatable.
         progress: show a progress bar; by default only when standard error is a terminal.
         resume: a file written by `Checkpoint`, to go on from. The rest of the trajectory has the same bits
             as that of a run never stopped, on the same machine. (PyTorch's MKL rounds by where arrays lie in memory
             on some processors; there the environment needs MKL_CBWR=COMPATIBLE for that.)
 
-    Ctrl-C ends the run after the step in progress with status INTERRUPTED and the best answer so far; a
-    second Ctrl-C raises `KeyboardInterrupt` at once.
+    A run is CONVERGED only if the problem's own judgement of the answer agrees with the rule. A step that meets NaN
+    ends it as DIVERGED. Ctrl-C ends the run after the step in progress with status INTERRUPTED and the best answer so
+    far; a second Ctrl-C raises `KeyboardInterrupt` at once.
 
     Raises:
-        ThalwegError: bad input, before any work. One raised in mid-run has the best answer so far in
+        ThalwegError: bad input, before any work; a rule on a metric or on calls that the method never reports, after
+            its first step.
+        Exception: whatever a step, a callback or the user's own function raises, with the best answer so far in
             ``error.result``.
 
     Cost: at most 3 microseconds a step beside the method's own.
@@ -101,11 +74,14 @@ def solve(
     >>> solve(system, SOR(omega=1.1), stop=Stop(below={"residual": 1e-10})).status
     <Status.CONVERGED: 'converged'>
     """
-    stop = Stop() if stop is None else stop
+    rule = problem.recommended_stop() if stop is None else stop
+    if rule.steps == "auto":
+        rule = rule.limited(problem.recommended_stop())
     if method is None:
-        recommended: Method[Any, Any] = problem.recommended()
-        method = recommended
-    run = Run(problem, method, stop, seed, method.init(problem, seed))
+        method = recommended(problem)
+    if rule.patience is not None and problem.objective is None:
+        raise InvalidProblem(f"Stop(patience=) needs an objective; {type(problem).__name__} has none.")
+    run = Run(problem, method, rule, seed, method.init(problem, seed))
     if resume is not None:
         Checkpoint.restore(run, resume)
     if sys.stderr.isatty() if progress is None else progress:
@@ -113,11 +89,10 @@ def solve(
     return _iterate(run, callbacks)
 
 
-def _iterate(run: Run, callbacks: Sequence[Callback | Callable[[Run], Any]]) -> Result[Any]:
+def _iterate(run: Run[Any, Any], callbacks: Sequence[Watcher]) -> Result[Any]:
     start = time.perf_counter() - run.seconds
     hooks = [c for c in callbacks if isinstance(c, Callback)]
     status: Status | None = None
-    message = ""
     try:
         for hook in hooks:
             hook.start(run)
@@ -127,101 +102,126 @@ def _iterate(run: Run, callbacks: Sequence[Callback | Callable[[Run], Any]]) -> 
         if threading.current_thread() is threading.main_thread() and _handled_here():
             raise
         status, message = Status.INTERRUPTED, "Interrupted."
-    except ThalwegError as error:
-        error.result = _result(run, Status.DIVERGED, str(error))
+    except Exception as error:
+        run.seconds = time.perf_counter() - start
+        with suppress(AttributeError):  # an exception with slots of its own
+            error.result = run.salvaged(Status.INTERRUPTED, f"{type(error).__name__}: {error}")  # type: ignore[attr-defined]
         raise
     finally:
         run.seconds = time.perf_counter() - start
         for hook in hooks:
             hook.finish(run, status)
-    return _result(run, status, message)
+    return run.salvaged(status, message) if status is Status.DIVERGED else run.result(status, message)
 
 
 def _loop(
-    run: Run,
-    callbacks: Sequence[Callback | Callable[[Run], Any]],
-    interrupted: list[bool],
-    start: float,
+    run: Run[Any, Any], callbacks: Sequence[Watcher], interrupted: list[bool], start: float
 ) -> tuple[Status, str]:
     problem, step, stop, history = run.problem, run.method.step, run.stop, run.history
     in_place, objective, best = run.method.in_place, problem.objective, run.best
     clock, below = time.perf_counter, tuple(stop.below.items())
-    max_steps = math.inf if stop.steps is None else stop.steps
+    max_steps = math.inf if stop.steps is None or stop.steps == "auto" else stop.steps
     max_seconds = math.inf if stop.seconds is None else stop.seconds
-    state = run.state
-    first = history.metrics[0].get(objective) if objective and history.metrics else None
-    if run.steps == 0:
+    max_calls = math.inf if stop.calls is None else stop.calls
+    state, begun, look_again = run.state, run.steps, 0
+    named = bool(state.metrics)
+    if named and run.steps == 0:
         _check_names(run)
         if objective in state.metrics:
-            first = state.metrics[objective]
-            best.see(first, 0, state.x, in_place)
+            run.first = state.metrics[objective]
+            best.see(run.first, 0, state.x, in_place)
     while True:
+        metrics, steps = state.metrics, run.steps
         if state.status is not None:
-            return state.status, state.message
-        metrics = state.metrics
-        if below:
+            return _agreed(run, state.status, state.message)
+        if below and steps >= look_again:
             for name, bound in below:
                 if not metrics.get(name, math.inf) <= bound:
                     break
             else:
-                return Status.CONVERGED, f"{name} <= {bound:g}."
+                if not _disagreements(run, stop):
+                    return Status.CONVERGED, f"{name} <= {bound:g}."
+                look_again = steps + 1 + steps // 10
         if interrupted:
             return Status.INTERRUPTED, "Interrupted; this is the best answer so far."
-        if run.steps >= max_steps:
-            return Status.EXHAUSTED, f"{run.steps} steps done."
+        if steps >= max_steps:
+            return Status.EXHAUSTED, f"{steps} steps done."
         if run.seconds >= max_seconds:
             return Status.EXHAUSTED, f"{run.seconds:.3g} seconds used."
-        if stop.calls is not None and state.calls >= stop.calls:
+        if state.calls >= max_calls:
             return Status.EXHAUSTED, f"{state.calls} evaluations used."
-        state = run.state = step(problem, state)
-        run.steps = steps = run.steps + 1
+        try:
+            state = run.state = step(problem, state)
+        except NotFinite as error:
+            run.torn = in_place
+            return Status.DIVERGED, str(error)
+        except Exception:
+            run.torn = in_place
+            raise
+        run.steps = steps = steps + 1
         run.seconds = seconds = clock() - start
         metrics = state.metrics
         history.record(steps, seconds, metrics)
+        if steps == begun + 1:
+            _check_rules(run, named)
         if objective is not None and objective in metrics:
             value = metrics[objective]
-            if first is None:
-                first = value
-            if not value <= DIVERGENCE * max(first, 1e-300):
+            if run.first is None:
+                run.first = value
+            if not value <= _ceiling(run.first):
                 return Status.DIVERGED, f"{objective} is {value:g} after {steps} steps."
             if value < best.value:
                 best.see(value, steps, state.x, in_place)
             elif stop.patience is not None and steps - best.step >= stop.patience:
                 return Status.STALLED, f"No better {objective} in {stop.patience} steps."
         for callback in callbacks:
-            if callback(run) is True:
-                return (
-                    Status.INTERRUPTED,
-                    f"Stopped by {getattr(callback, '__name__', type(callback).__name__)}.",
-                )
+            if callback(run):
+                name = getattr(callback, "__name__", type(callback).__name__)
+                return Status.INTERRUPTED, f"Stopped by {name}."
 
 
-def _check_names(run: Run) -> None:
-    """Refuse a stopping rule on a metric that the method never reports; the step after init tells."""
+def _ceiling(first: float) -> float:
+    return DIVERGENCE * max(first, ROUNDING) if first > 0 else sys.float_info.max
+
+
+def _disagreements(run: Run[Any, Any], stop: Stop) -> list[str]:
+    """The rules that the method's numbers meet and the problem's judgement of the answer does not."""
+    judged = run.judged()
+    return [
+        f"{n} is {judged[n]:.3g}" for n, bound in stop.below.items() if n in judged and not judged[n] <= bound
+    ]
+
+
+def _agreed(run: Run[Any, Any], status: Status, message: str) -> tuple[Status, str]:
+    """What a method says of its end, corrected where it claims more than the problem agrees to."""
+    if status is not Status.CONVERGED:
+        return status, message
+    rule = run.stop if run.stop.below else run.problem.recommended_stop()
+    wrong = _disagreements(run, rule)
+    if wrong:
+        return Status.STALLED, f"The method has finished, but {', '.join(wrong)}."
+    return status, message
+
+
+def _check_names(run: Run[Any, Any]) -> None:
+    """Refuse a stopping rule on a metric that the method does not report."""
     known = run.state.metrics
     for name in run.stop.below:
-        if known and name not in known:
+        if name not in known:
             raise UnknownName("metric", name, known, see=f"{run.method.name} reports {', '.join(known)}.")
-    if run.stop.patience is not None and run.problem.objective is None:
-        raise InvalidProblem(f"Stop(patience=) needs an objective; {type(run.problem).__name__} has none.")
 
 
-def _result(run: Run, status: Status | None, message: str) -> Result[Any]:
-    state, best = run.state, run.best
-    x = state.x
-    now = state.metrics.get(run.problem.objective or "", None)
-    if status is not Status.CONVERGED and now is not None and best.saved < math.inf and not now <= best.saved:
-        x = best.x
-    return Result(
-        x=x,
-        status=status or Status.INTERRUPTED,
-        metrics=run.problem.metrics(x),
-        steps=run.steps,
-        seconds=run.seconds,
-        calls=state.calls,
-        history=run.history,
-        message=message,
-    )
+def _check_rules(run: Run[Any, Any], named: bool) -> None:
+    """After the first step it is plain what a method reports: refuse the rules that it can never meet."""
+    if run.state.status is not None:
+        return
+    if not named:
+        _check_names(run)
+    if run.stop.calls is not None and run.state.calls == 0:
+        raise InvalidParameter(
+            f"{run.method.name} counts no evaluations, so Stop(calls={run.stop.calls}) would never end it. "
+            "Use Stop(steps=) or Stop(seconds=)."
+        )
 
 
 def _handled_here() -> bool:
@@ -237,7 +237,7 @@ def _interrupts() -> Iterator[list[bool]]:
         yield seen
         return
 
-    def note(number: int, frame: Any) -> None:
+    def note(number: int, frame: FrameType | None) -> None:
         if seen:
             raise KeyboardInterrupt
         seen.append(True)

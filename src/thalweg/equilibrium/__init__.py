@@ -24,8 +24,10 @@ from thalweg.equilibrium.inexact import InexactHalpern
 from thalweg.equilibrium.markov import MarkovGame, ShapleyIteration, random_markov_game, stage_games
 from thalweg.equilibrium.operators import Bilinear, Components, Functions, Scaled, Sum
 from thalweg.equilibrium.problem import MonotoneInclusion, NotMonotone, estimate_lipschitz
+from thalweg.equilibrium.recommended import METHODS
 
 __all__ = [
+    "METHODS",
     "PDHG",
     "SVRG",
     "AnchoredExtragradient",

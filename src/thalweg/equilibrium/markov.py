@@ -97,6 +97,10 @@ class MarkovGame(Problem):
         moves = torch.einsum("sb,sabt->sat", columns, self.transitions)
         return -_best(-payments, moves, self.discount)
 
+    def recommended_stop(self) -> Stop:
+        """An exploitability of 1e-6."""
+        return Stop(below={"exploitability": 1e-6})
+
     def metrics(self, x: Tensor) -> dict[str, float]:
         """``exploitability`` and ``value``."""
         rows, columns = self.strategies(x)
@@ -105,10 +109,6 @@ class MarkovGame(Problem):
         values = torch.linalg.solve(torch.eye(len(paid)).to(paid) - self.discount * moves, paid)
         apart = self.best_response(x, "columns") - self.best_response(x, "rows")
         return {"exploitability": float(apart.max().clamp_min(0.0)), "value": float(values.mean())}
-
-    def recommended(self) -> Any:
-        """Shapley's iteration."""
-        return ShapleyIteration()
 
 
 def random_markov_game(

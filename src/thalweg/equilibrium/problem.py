@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from thalweg.core import InvalidProblem, Method, NotFinite, Problem, State
+from thalweg.core import InvalidProblem, Method, NotFinite, Problem, State, Stop
 from thalweg.core.seeding import torch_generator
 from thalweg.core.validation import require
 from thalweg.equilibrium.operators import Components
@@ -137,15 +137,13 @@ class MonotoneInclusion(Problem):
         value = self.components.full(u) if value is None else value
         return float(torch.linalg.vector_norm(u - self.resolvent(u - value, 1.0)))
 
+    def recommended_stop(self) -> Stop:
+        """A residual of 1e-6."""
+        return Stop(below={"residual": 1e-6})
+
     def metrics(self, x: Tensor) -> dict[str, float]:
         """``residual`` and what ``judge`` says."""
         return {"residual": self.natural_residual(x)} | (self.judge(x) if self.judge is not None else {})
-
-    def recommended(self) -> Any:
-        """Inexact Halpern with variance reduction: it asks for no cocoercivity."""
-        from thalweg.equilibrium.inexact import InexactHalpern
-
-        return InexactHalpern()
 
 
 def estimate_lipschitz(

@@ -16,6 +16,7 @@ from thalweg.linear.incomplete_cholesky import incomplete_cholesky
 from thalweg.linear.krylov import GMRES, SSORCG, ConjugateGradient, Direct, ssor_preconditioner
 from thalweg.linear.poisson import AIR, FLUID, SOLID, PoissonGrid
 from thalweg.linear.problem import LinearSystem
+from thalweg.linear.recommended import METHODS
 from thalweg.linear.relaxation import SOR, SSOR, GaussSeidel, Jacobi, RedBlackSOR, optimal_omega
 from thalweg.linear.sequence import (
     InstanceOptimal,
@@ -26,19 +27,6 @@ from thalweg.linear.sequence import (
     omega_grid,
 )
 from thalweg.linear.workloads import HeatEquation, ListedSystems, ShiftedLaplacians
-
-#: The methods for one system, by the names that the command uses.
-METHODS = {
-    "cg": ConjugateGradient,
-    "direct": Direct,
-    "gauss-seidel": GaussSeidel,
-    "gmres": GMRES,
-    "jacobi": Jacobi,
-    "red-black-sor": RedBlackSOR,
-    "sor": SOR,
-    "ssor": SSOR,
-    "ssor-cg": SSORCG,
-}
 
 __all__ = [
     "AIR",

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from thalweg.core import InvalidProblem, UnreadableFile
-from thalweg.core.storage import atomic_write
+from thalweg.core.files import atomic_write
 from thalweg.core.validation import require
 from thalweg.linear.poisson import AIR, PoissonGrid
 

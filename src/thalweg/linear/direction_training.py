@@ -119,10 +119,6 @@ class DirectionLearning(Problem):
             held_out = [self.loss(x, moved(self.batch(-t), device)) for t in range(1, 1 + HELD_OUT)]
         return {"loss": float(torch.stack(held_out).mean())}
 
-    def recommended(self) -> Any:
-        """`AdamTraining` of a `SymmetricDirection`."""
-        return AdamTraining(SymmetricDirection(self.dimensions))
-
 
 #: Batches held out for the final loss.
 HELD_OUT = 8

@@ -10,7 +10,7 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import ArrayLike, NDArray
 
-from thalweg.core import InvalidProblem, Problem
+from thalweg.core import InvalidProblem, Problem, Stop
 from thalweg.core.validation import check_vector
 from thalweg.linear._kernels import diagonal_positions
 from thalweg.numerics import FivePointStencil, as_csr
@@ -91,16 +91,9 @@ class LinearSystem(Problem):
             x = x.cpu().numpy()  # a tensor, from a method that runs on another device
         return {"residual": float(np.linalg.norm(self.b - self.A @ x)) / self.scale}
 
-    def recommended(self) -> Any:
-        """SSOR-preconditioned CG where A is symmetric with a positive diagonal, GMRES otherwise."""
-        from thalweg.linear.krylov import GMRES, SSORCG, ConjugateGradient
-
-        if hasattr(self.A, "to_csr"):
-            return ConjugateGradient()
-        if not sp.issparse(self.A):
-            return GMRES()
-        spd_like = self.asymmetry <= SYMMETRY_TOLERANCE and (self.csr.diagonal() > 0).all()
-        return SSORCG(omega=1.2) if spd_like else GMRES()
+    def recommended_stop(self) -> Stop:
+        """A residual of 1e-8."""
+        return Stop(below={"residual": 1e-8})
 
     @cached_property
     def scale(self) -> float:

@@ -16,11 +16,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from thalweg.core import InvalidProblem, Method, Problem, Result, State, Status, Stop, solve
-from thalweg.core.storage import load_tree, save_tree
+from thalweg.core.tree import load_tree, save_tree
 from thalweg.core.validation import require
-from thalweg.linear.krylov import SSORCG
 from thalweg.linear.problem import LinearSystem
-from thalweg.online import Policy, TsallisINF
+from thalweg.online import Policy
 
 Vector = NDArray[np.float64]
 Family = Callable[[float], Method[LinearSystem, Any]]
@@ -42,13 +41,13 @@ class LinearSystemSequence(Problem):
         """A number known before round t that tells how hard it will be, for contextual policies."""
         return None
 
+    def recommended_stop(self) -> Stop:
+        """The last round."""
+        return Stop(steps=None)
+
     def metrics(self, x: Vector) -> dict[str, float]:
         """``{"cost": sum of the costs of the rounds played}``."""
         return {"cost": float(np.sum(x))}
-
-    def recommended(self) -> Any:
-        """SSOR-preconditioned CG with omega learned by Tsallis-INF."""
-        return LearnedSolver(TsallisINF(20), omega_grid(SSORCG))
 
 
 def omega_grid(family: Family, count: int = 20, low: float = 1.0, high: float = 1.95) -> tuple[Any, ...]:
@@ -109,7 +108,7 @@ class SequenceSolver:
         )
         self.policy, self.arms = policy.started(seed), tuple(arms)
         self.cost, self.warm_start = cost, warm_start
-        self._stop = Stop(below={"residual": tolerance}, steps=cap)
+        self._cap, self._stop = cap, Stop(below={"residual": tolerance}, steps=cap)
         self.rounds, self.arm = 0, 0
         self._previous: Vector | None = None
         self._n = 0
@@ -137,8 +136,7 @@ class SequenceSolver:
 
     def iterations(self, result: Result[Vector]) -> float:
         """What a round counts for: its iterations, or the cap when it broke down."""
-        cap = self._stop.steps or 0
-        return float(cap if result.status is Status.DIVERGED else result.steps)
+        return float(self._cap if result.status is Status.DIVERGED else result.steps)
 
     def save(self, path: str | Path) -> None:
         """Write what was learned to ``path``, for another job to `load`."""

@@ -20,6 +20,7 @@ from thalweg.training.kernels import (
 )
 from thalweg.training.lion import Lion, LionK
 from thalweg.training.profiles import PROFILES, Profile, Refined, Rex, WarmupPolynomial
+from thalweg.training.recommended import METHODS
 from thalweg.training.recorder import GradientNormRecorder
 from thalweg.training.refinement import fit_warmup_poly, refine
 from thalweg.training.schedules import REX, LinearDecay, ProfileSchedule, RefinedSchedule
@@ -27,6 +28,7 @@ from thalweg.training.surrogate import TargetLoss, TargetSurrogate
 from thalweg.training.task import Train, TrainingTask, accuracy, cross_entropy
 
 __all__ = [
+    "METHODS",
     "L1",
     "PROFILES",
     "REX",

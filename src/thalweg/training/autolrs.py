@@ -21,7 +21,7 @@ from torch.optim import Optimizer
 
 from thalweg.core import CheckpointMismatch, InvalidProblem, NotFinite
 from thalweg.core.figure import Figure
-from thalweg.core.storage import load_tree, save_tree
+from thalweg.core.tree import load_tree, save_tree
 from thalweg.core.validation import require
 from thalweg.training import _group
 from thalweg.training.forecast import LossForecaster

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import Optimizer
 
-from thalweg.core import InvalidProblem, Method, MissingExtra, Problem, State, Status
+from thalweg.core import InvalidProblem, Method, MissingExtra, Problem, State, Status, Stop
 from thalweg.core.validation import require
 from thalweg.training.surrogate import TargetSurrogate
 
@@ -104,6 +104,10 @@ class ImitationTask(Problem):
             observations, dtype=torch.float32
         ), actions.long() if whole else actions.float()
 
+    def recommended_stop(self) -> Stop:
+        """The task's own rounds."""
+        return Stop(steps=None)
+
     def metrics(self, x: nn.Module) -> dict[str, float]:
         """``loss`` and ``return`` of the policy x."""
         environment = self.make()
@@ -117,10 +121,6 @@ class ImitationTask(Problem):
                 losses.append(float(self.loss(x(observations), actions)))
         environment.close()
         return {"loss": float(np.mean(losses)), "return": float(np.mean(returns))}
-
-    def recommended(self) -> Any:
-        """Ten updates an answer by a target surrogate."""
-        return Imitate(lambda params: TargetSurrogate(params, eta=1.0, inner_steps=10, linesearch=True))
 
     @staticmethod
     def _bounded(environment: Any, answer: NDArray[Any]) -> NDArray[Any]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from thalweg.core import InvalidProblem
-from thalweg.core.storage import atomic_write
+from thalweg.core.files import atomic_write
 from thalweg.training import _norm_pass
 from thalweg.training._memory import supported
 

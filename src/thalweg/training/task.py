@@ -12,7 +12,7 @@ from torch.nn import functional
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from thalweg.core import InvalidProblem, Method, NotFinite, Problem, State, Status
+from thalweg.core import InvalidProblem, Method, NotFinite, Problem, State, Status, Stop
 from thalweg.core.seeding import torch_generator
 from thalweg.core.validation import require
 
@@ -85,6 +85,10 @@ class TrainingTask(Problem):
                     )
 
     @torch.no_grad()
+    def recommended_stop(self) -> Stop:
+        """The task's own length."""
+        return Stop(steps=self.steps)
+
     def metrics(self, x: nn.Module) -> dict[str, float]:
         """``test_loss`` and every score of the network ``x``, in evaluation mode."""
         was_training = x.training
@@ -100,12 +104,6 @@ class TrainingTask(Problem):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return self.model().to(self.device)
-
-    def recommended(self) -> Any:
-        """AdamW at 1e-3 under the REX schedule."""
-        from thalweg.training.schedules import REX
-
-        return Train(torch.optim.AdamW, {"lr": 1e-3}, REX)
 
 
 class Shuffle:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from thalweg.core import Figure
-from thalweg.core.storage import write_text
+from thalweg.core.files import write_text
 from thalweg.workbench.machine import machine
 from thalweg.workbench.plots import plotly_json, profile_figure
 from thalweg.workbench.reproduce import Record

@@ -16,7 +16,7 @@ from typing import Any
 
 from thalweg.catalogue import System, find, with_study
 from thalweg.core import InvalidProblem, UnreadableFile
-from thalweg.core.storage import write_text
+from thalweg.core.files import write_text
 from thalweg.core.validation import require
 from thalweg.studies.evidence import SCALES, Evidence, Scale
 from thalweg.workbench.machine import machine

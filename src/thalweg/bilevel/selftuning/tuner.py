@@ -85,10 +85,6 @@ class SelfTuningTask(Problem):
             torch.manual_seed(seed)
             return self.model()
 
-    def recommended(self) -> Any:
-        """STN with its defaults."""
-        return SelfTuner()
-
 
 @dataclass(kw_only=True)
 class TuningState(State):

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from thalweg.core import InvalidProblem, NotFinite
-from thalweg.core.storage import load_tree, save_tree
+from thalweg.core.tree import load_tree, save_tree
 from thalweg.core.validation import require
 from thalweg.distributed._flower import (
     POLL,

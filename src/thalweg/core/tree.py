@@ -1,60 +1,35 @@
-"""Files that hold plain data, never code, and appear whole or not at all."""
+"""Nested containers of numbers, arrays, tensors and generators in one file: data, never code."""
 
 from __future__ import annotations
 
 import io
 import json
-import os
-import tempfile
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+import zlib
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
 from thalweg.core.errors import InvalidProblem, UnreadableFile
+from thalweg.core.files import atomic_write
 
+#: What reading a damaged file can raise, torch's words for a device that is not here included.
+_DAMAGE = (
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    AssertionError,
+    RuntimeError,
+    EOFError,
+    MemoryError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 _BIT_GENERATORS = ("PCG64", "PCG64DXSM", "MT19937", "Philox", "SFC64")
-
-
-@contextmanager
-def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
-    """Open ``path`` for writing bytes; it takes the new content only when the block ends without an error."""
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, target)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-
-
-def write_text(path: str | Path, text: str) -> None:
-    """Write ``text`` to ``path`` atomically, as UTF-8."""
-    with atomic_write(path) as file:
-        file.write(text.encode())
-
-
-def save_array(path: str | Path, values: np.ndarray[Any, Any]) -> None:
-    """Write one array as ``.npz``, ``.npy`` or ``.csv``, by the ending of ``path``, atomically."""
-    ending = Path(path).suffix
-    if ending not in (".npz", ".npy", ".csv"):
-        raise InvalidProblem(f"{path} has an unknown ending; expected .npz, .npy or .csv.")
-    with atomic_write(path) as file:
-        if ending == ".npz":
-            np.savez(file, values=values)
-        elif ending == ".npy":
-            np.save(file, values)
-        else:
-            np.savetxt(file, values, fmt="%.9g", delimiter=",")
 
 
 def save_tree(path: str | Path, tree: Any) -> None:
@@ -81,11 +56,13 @@ def load_tree(path: str | Path) -> Any:
                 name: np.lib.format.read_array(io.BytesIO(archive.read(name)), allow_pickle=False)
                 for name in names
             }
+        return _decode(encoded, arrays)
+    except UnreadableFile:
+        raise
     except FileNotFoundError:
         raise UnreadableFile(f"No file {path}.") from None
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except _DAMAGE as error:
         raise UnreadableFile(f"{path} is not a file saved by thalweg, or is damaged: {error}.") from error
-    return _decode(encoded, arrays)
 
 
 def _encode(value: Any, arrays: list[np.ndarray[Any, Any]]) -> Any:
@@ -165,8 +142,12 @@ def _decode_torch(kind: str, content: list[Any], arrays: dict[str, np.ndarray[An
         generator = torch.Generator(device=content[0])
         generator.set_state(torch.from_numpy(arrays[f"{content[1]}.npy"]))
         return generator
-    dtype, shape, device, index = content
+    if kind != "tensor":
+        raise UnreadableFile(f"A saved file holds an unknown kind of value, {kind!r}.")
+    name, shape, device, index = content
+    dtype = getattr(torch, name, None)
+    if not isinstance(dtype, torch.dtype):
+        raise UnreadableFile(f"A saved file holds a tensor of unknown type {name!r}.")
     if 0 in shape:
-        return torch.empty(shape, dtype=getattr(torch, dtype), device=device)
-    raw = torch.from_numpy(arrays[f"{index}.npy"])
-    return raw.view(getattr(torch, dtype)).reshape(shape).to(device)
+        return torch.empty(shape, dtype=dtype, device=device)
+    return torch.from_numpy(arrays[f"{index}.npy"]).view(dtype).reshape(shape).to(device)

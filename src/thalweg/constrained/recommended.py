@@ -1,0 +1,27 @@
+"""The methods for equality constraints by name, and which of them suits a problem."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from thalweg.constrained.baselines import AugmentedLagrangian, InexactSQP, NewtonSQP
+from thalweg.constrained.problem import DENSE, EqualityConstrained
+from thalweg.constrained.sketched_newton import SketchedNewton
+from thalweg.core import Method, recommended
+from thalweg.numerics.sketch import BlockKaczmarz
+
+#: The area's methods, by the names that tables and the command use.
+METHODS: dict[str, type[Method[Any, Any]]] = {
+    "augmented-lagrangian": AugmentedLagrangian,
+    "inexact-sqp": InexactSQP,
+    "newton": NewtonSQP,
+    "sketched-newton": SketchedNewton,
+}
+
+
+@recommended.register
+def for_equalities(problem: EqualityConstrained) -> Method[EqualityConstrained, Any]:
+    """Direct Newton; for many unknowns sketched Newton, by blocks of equations."""
+    if problem.n + problem.m <= DENSE:
+        return NewtonSQP()
+    return SketchedNewton(BlockKaczmarz(blocks=problem.blocks), conditioning=1.0)

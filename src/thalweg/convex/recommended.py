@@ -1,0 +1,30 @@
+"""The methods for convex problems by name, and which of them suits a problem."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from thalweg.convex.accelerated import AcceleratedProximalGradient
+from thalweg.convex.coordinate import GSL, BlockCoordinateDescent, HeapGreedy, NewtonStep, VariableBlocks
+from thalweg.convex.groups import GroupPenalized
+from thalweg.convex.problem import Penalized
+from thalweg.core import Method, recommended
+
+#: The area's methods, by the names that tables and the command use.
+METHODS: dict[str, type[Method[Any, Any]]] = {
+    "accelerated": AcceleratedProximalGradient,
+    "bcd": BlockCoordinateDescent,
+    "heap-greedy": HeapGreedy,
+}
+
+
+@recommended.register
+def for_separable_terms(problem: Penalized) -> BlockCoordinateDescent:
+    """Greedy blocks of 20, chosen anew each step by Lipschitz-scaled slopes, Newton's step on them."""
+    return BlockCoordinateDescent(VariableBlocks(min(20, problem.units)), GSL(), NewtonStep())
+
+
+@recommended.register
+def for_groups(problem: GroupPenalized) -> AcceleratedProximalGradient:
+    """Accelerated proximal gradients: groups couple their coordinates, and blocks of them converge slowly."""
+    return AcceleratedProximalGradient()

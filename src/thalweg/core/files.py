@@ -1,0 +1,85 @@
+"""Files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from thalweg.core.errors import InvalidParameter
+
+ARRAY_ENDINGS = (".npz", ".npy", ".csv")
+
+
+def check_target(path: str | Path, endings: Sequence[str] = ()) -> Path:
+    """Refuse a ``path`` that cannot be written, before any work: a folder, or another ending than ``endings``.
+
+    >>> check_target("answer.npy", (".npy", ".csv")).name
+    'answer.npy'
+    """
+    target = Path(path)
+    if target.is_dir():
+        raise InvalidParameter(f"{path} is a folder; name a file in it.")
+    parent = next((p for p in target.absolute().parents if p.exists()), None)
+    if parent is not None and not parent.is_dir():
+        raise InvalidParameter(f"{path} cannot be written: {parent} is a file, not a folder.")
+    if endings and target.suffix.lower() not in endings:
+        known = f"{', '.join(endings[:-1])} or {endings[-1]}" if len(endings) > 1 else endings[0]
+        raise InvalidParameter(f"{path} has an unknown ending; expected {known}.")
+    return target
+
+
+@contextmanager
+def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
+    """Open ``path`` for writing bytes; it takes the new content only when the block ends without an error.
+
+    A new file has the mode that the umask leaves; one that is overwritten keeps its own, and a link is followed.
+    What is no file (a terminal, a pipe, /dev/null) is written to as it stands.
+    """
+    target = Path(os.path.realpath(check_target(path)))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.exists() and not target.is_file():
+        with target.open("wb") as file:
+            yield file
+        return
+    temporary = target.parent / f".{target.name[:200]}.{secrets.token_hex(6)}"
+    try:
+        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        if target.exists():
+            temporary.chmod(stat.S_IMODE(target.stat().st_mode))
+        temporary.replace(target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write ``text`` to ``path`` atomically, as UTF-8."""
+    with atomic_write(path) as file:
+        file.write(text.encode())
+
+
+def save_array(path: str | Path, values: NDArray[Any]) -> None:
+    """Write one array as ``.npz``, ``.npy`` or ``.csv``, by the ending of ``path``, atomically, with all its digits."""
+    ending = check_target(path, ARRAY_ENDINGS).suffix.lower()
+    if ending == ".csv" and (values.ndim > 2 or values.dtype.kind not in "fiub"):
+        raise InvalidParameter(
+            f"{path}: a .csv file holds real numbers in rows; use .npz or .npy for this array."
+        )
+    with atomic_write(path) as file:
+        if ending == ".npz":
+            np.savez(file, values=values)
+        elif ending == ".npy":
+            np.save(file, values)
+        else:
+            np.savetxt(file, values, fmt="%.17g" if values.dtype.kind == "f" else "%d", delimiter=",")

@@ -1,0 +1,60 @@
+"""The methods for linear systems by name, and which of them suits a system."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import scipy.sparse as sp
+
+from thalweg.core import Method, recommended
+from thalweg.linear.deep_conjugate import DeepConjugateDirection
+from thalweg.linear.direction_network import SymmetricDirection
+from thalweg.linear.direction_training import AdamTraining, DirectionLearning
+from thalweg.linear.flexible import DeflatedCG, FlexibleCG
+from thalweg.linear.krylov import GMRES, SSORCG, ConjugateGradient, Direct
+from thalweg.linear.problem import SYMMETRY_TOLERANCE, LinearSystem
+from thalweg.linear.relaxation import SOR, SSOR, GaussSeidel, Jacobi, RedBlackSOR
+from thalweg.linear.sequence import InstanceOptimal, LearnedSolver, LinearSystemSequence, omega_grid
+from thalweg.online import TsallisINF
+
+#: The area's methods, by the names that tables and the command use.
+METHODS: dict[str, type[Method[Any, Any]]] = {
+    "adam-training": AdamTraining,
+    "cg": ConjugateGradient,
+    "deep-conjugate-direction": DeepConjugateDirection,
+    "deflated-cg": DeflatedCG,
+    "direct": Direct,
+    "flexible-cg": FlexibleCG,
+    "gauss-seidel": GaussSeidel,
+    "gmres": GMRES,
+    "instance-optimal": InstanceOptimal,
+    "jacobi": Jacobi,
+    "learned": LearnedSolver,
+    "red-black-sor": RedBlackSOR,
+    "sor": SOR,
+    "ssor": SSOR,
+    "ssor-cg": SSORCG,
+}
+
+
+@recommended.register
+def for_a_system(problem: LinearSystem) -> Method[LinearSystem, Any]:
+    """SSOR-preconditioned CG where A is symmetric with a positive diagonal, GMRES otherwise."""
+    if hasattr(problem.A, "to_csr"):
+        return ConjugateGradient()
+    if not sp.issparse(problem.A):
+        return GMRES()
+    spd_like = problem.asymmetry <= SYMMETRY_TOLERANCE and (problem.csr.diagonal() > 0).all()
+    return SSORCG(omega=1.2) if spd_like else GMRES()
+
+
+@recommended.register
+def for_a_sequence(problem: LinearSystemSequence) -> LearnedSolver:
+    """SSOR-preconditioned CG with omega learned by Tsallis-INF."""
+    return LearnedSolver(TsallisINF(20), omega_grid(SSORCG))
+
+
+@recommended.register
+def for_learning_directions(problem: DirectionLearning) -> AdamTraining:
+    """Adam on a `SymmetricDirection`."""
+    return AdamTraining(SymmetricDirection(problem.dimensions))
