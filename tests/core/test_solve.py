@@ -7,11 +7,12 @@ import signal
 import subprocess
 import sys
 import textwrap
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+import torch
 
 from thalweg.core import (
     Checkpoint,
@@ -19,6 +20,7 @@ from thalweg.core import (
     InvalidParameter,
     InvalidProblem,
     Method,
+    NotFinite,
     Problem,
     State,
     Status,
@@ -136,6 +138,241 @@ class TestStopping:
         with pytest.raises(InvalidProblem) as caught:
             solve(Bowl(), Failing(0.25))
         assert caught.value.result.metrics["loss"] == pytest.approx(3 / 4**3)
+
+
+@dataclass(frozen=True)
+class Told(Method[Bowl, State]):
+    """Reports each of ``losses`` in turn, and nothing before the first step."""
+
+    losses: tuple[float, ...]
+    counts: bool = False
+    first: float | None = None
+
+    def init(self, problem, seed):
+        return State(x=np.zeros(1), metrics={} if self.first is None else {"loss": self.first})
+
+    def step(self, problem, state):
+        k = int(state.x[0])
+        return State(x=state.x + 1.0, metrics={"loss": self.losses[k]}, calls=k + 1 if self.counts else 0)
+
+
+class TestRulesThatCannotBeMet:
+    def test_a_misspelt_metric_is_refused_after_the_first_step_that_reports_any(self):
+        with pytest.raises(UnknownName, match="Did you mean 'loss'"):
+            solve(Bowl(1), Told((1.0,) * 60), stop=Stop(below={"lss": 1e-3}, steps=50))
+
+    def test_a_metric_of_the_problem_that_the_method_never_reports_is_refused(self):
+        @dataclass(frozen=True)
+        class Silent(Told):
+            def step(self, problem, state):
+                return State(x=state.x + 1.0, metrics={"other": 1.0})
+
+        with pytest.raises(UnknownName, match="No metric 'loss'"):
+            solve(Bowl(1), Silent((1.0,)), stop=Stop(below={"loss": 1e-3}, steps=None))
+
+    def test_a_metric_reported_at_the_start_may_be_reported_now_and_then(self):
+        @dataclass(frozen=True)
+        class NowAndThen(Told):
+            def step(self, problem, state):
+                k = int(state.x[0]) + 1
+                return State(x=state.x + 1.0, metrics={"loss": 0.0} if k == 5 else {})
+
+        ended = solve(Bowl(1), NowAndThen((), first=1.0), stop=Stop(below={"loss": 30.0}, steps=9))
+        assert ended.steps in (0, 5)
+
+    @pytest.mark.parametrize("steps", [400, None])
+    def test_calls_of_a_method_that_counts_none_are_refused(self, steps):
+        with pytest.raises(InvalidParameter, match=r"Told.* counts no evaluations"):
+            solve(Bowl(1), Told((1.0,) * 500), stop=Stop(calls=10, steps=steps))
+
+    def test_calls_of_a_method_that_counts_end_the_run(self):
+        result = solve(Bowl(1), Told((1.0,) * 60, counts=True), stop=Stop(calls=10, steps=None))
+        assert (result.status, result.calls) == (Status.EXHAUSTED, 10)
+
+    def test_patience_without_an_objective_is_refused(self):
+        @dataclass(frozen=True)
+        class Aimless(Bowl):
+            objective = None
+
+        with pytest.raises(InvalidProblem, match="Aimless has none"):
+            solve(Aimless(), Descent(0.1), stop=Stop(patience=3))
+
+
+class TestDivergence:
+    def test_rounding_after_an_exact_start_is_none(self):
+        assert solve(Bowl(1), Told((1e-12,) * 3, first=0.0), stop=Stop(steps=3)).status is Status.EXHAUSTED
+
+    def test_an_objective_that_begins_at_zero_may_grow(self):
+        regret = tuple(float(k) ** 3 * 1e-9 for k in range(1, 200))
+        assert solve(Bowl(1), Told(regret, first=0.0), stop=Stop(steps=199)).status is Status.EXHAUSTED
+
+    def test_a_start_that_is_solved_to_rounding_may_lose_digits(self):
+        assert solve(Bowl(1), Told((1e-5,) * 3, first=1e-17), stop=Stop(steps=3)).status is Status.EXHAUSTED
+
+    @pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e11])
+    def test_blowing_up_is_divergence(self, value):
+        assert solve(Bowl(1), Told((1.0, value, 1.0)), stop=Stop(steps=3)).status is Status.DIVERGED
+
+    def test_nan_is_divergence_after_an_exact_start_too(self):
+        assert solve(Bowl(1), Told((float("nan"),), first=0.0), stop=Stop(steps=1)).status is Status.DIVERGED
+
+    def test_a_step_that_meets_nan_ends_the_run_with_its_message_and_the_best_answer(self):
+        class Failing(Descent):
+            def step(self, problem, state):
+                if state.calls == 3:
+                    raise NotFinite("The gradient holds NaN.")
+                return super().step(problem, state)
+
+        result = solve(Bowl(), Failing(0.25))
+        assert (result.status, result.message, result.steps) == (
+            Status.DIVERGED,
+            "The gradient holds NaN.",
+            3,
+        )
+        assert result.metrics["loss"] == pytest.approx(3 / 4**3)
+
+    def test_a_step_torn_in_the_middle_does_not_spoil_the_answer(self):
+        class Torn(InPlaceDescent):
+            def step(self, problem, state):
+                state = super().step(problem, state)
+                if state.metrics["loss"] < 0.1:
+                    state.x[:] = np.nan
+                    raise NotFinite("overflow")
+                return state
+
+        result = solve(Bowl(), Torn(0.25))
+        assert result.status is Status.DIVERGED
+        assert np.isfinite(result.metrics["loss"])
+
+
+class TestAgreement:
+    """CONVERGED is said only where the problem says so, too."""
+
+    @dataclass(frozen=True)
+    class Flattering(Descent):
+        """Reports a hundredth of the loss."""
+
+        finished: bool = False
+
+        def step(self, problem, state):
+            state = super().step(problem, state)
+            state.metrics = {"loss": state.metrics["loss"] / 100}
+            if self.finished:
+                state.status, state.message = Status.CONVERGED, "Done."
+            return state
+
+    def test_an_estimate_below_the_bound_is_not_enough(self):
+        result = solve(Bowl(), self.Flattering(0.25), stop=Stop(below={"loss": 1e-6}))
+        assert result.converged
+        assert result.metrics["loss"] <= 1e-6
+
+    def test_an_estimate_that_the_problem_never_confirms_ends_with_the_budget(self):
+        result = solve(Bowl(), self.Flattering(0.0), stop=Stop(below={"loss": 1.0}, steps=40))
+        assert result.status is Status.EXHAUSTED
+
+    def test_a_method_that_claims_to_have_finished_is_looked_at(self):
+        result = solve(Bowl(), self.Flattering(0.01, finished=True), stop=Stop(below={"loss": 1e-6}))
+        assert result.status is Status.STALLED
+        assert "The method has finished, but loss is 2.88" in result.message
+
+    def test_it_is_looked_at_without_a_rule_by_the_problems_own(self):
+        class Judged(Bowl):
+            def recommended_stop(self):
+                return Stop(below={"loss": 1e-6})
+
+        assert (
+            solve(Judged(), self.Flattering(0.01, finished=True), stop=Stop(steps=9)).status is Status.STALLED
+        )
+        assert solve(Judged(), self.Flattering(0.5, finished=True), stop=Stop(steps=9)).converged
+
+
+class TestTheProblemsOwnStop:
+    def test_without_a_rule_the_problem_says_when_it_is_solved(self):
+        class Judged(Bowl):
+            def recommended_stop(self):
+                return Stop(below={"loss": 1e-6})
+
+        assert solve(Judged(), Descent(0.25)).steps == 11
+
+    @pytest.mark.parametrize("stop", [None, Stop(), Stop(seconds=1000.0)])
+    def test_no_default_cuts_a_problem_that_states_its_length(self, stop):
+        class Long(Bowl):
+            def recommended_stop(self):
+                return Stop(steps=10_500)
+
+        assert solve(Long(), Descent(0.0), stop=stop).steps == 10_500
+
+    def test_a_rule_of_the_users_own_goes_first(self):
+        class Long(Bowl):
+            def recommended_stop(self):
+                return Stop(steps=500)
+
+        assert solve(Long(), Descent(0.0), stop=Stop(steps=3)).steps == 3
+
+
+class TestCallbacks:
+    @pytest.mark.parametrize(
+        "true", [True, np.True_, np.array(True), torch.tensor(True), 1, np.float64(1.0)], ids=repr
+    )
+    def test_any_true_value_stops(self, true):
+        result = solve(Bowl(), Descent(0.1), callbacks=[lambda run: true if run.steps == 4 else None])
+        assert (result.status, result.steps) == (Status.INTERRUPTED, 4)
+
+    def test_a_comparison_of_numpys_numbers_stops(self):
+        result = solve(
+            Bowl(), Descent(0.1), callbacks=[lambda run: np.float64(run.state.metrics["loss"]) < 1.0]
+        )
+        assert result.status is Status.INTERRUPTED
+
+    @pytest.mark.parametrize("false", [False, None, np.False_, torch.tensor(False), 0])
+    def test_any_false_value_does_not(self, false):
+        assert solve(Bowl(), Descent(0.1), stop=Stop(steps=5), callbacks=[lambda run: false]).steps == 5
+
+    @pytest.mark.parametrize(
+        "error",
+        [ValueError, np.linalg.LinAlgError, ZeroDivisionError, RuntimeError, KeyError, NotImplementedError],
+    )
+    def test_any_exception_leaves_with_the_best_answer(self, error):
+        def fail(run):
+            if run.steps == 5:
+                raise error("the user's own")
+
+        with pytest.raises(error) as caught:
+            solve(Bowl(), Descent(0.25), callbacks=[fail])
+        assert caught.value.result.metrics["loss"] == pytest.approx(3 / 4**5)
+        assert caught.value.result.steps == 5
+
+    def test_it_does_so_when_the_judge_itself_is_what_failed(self):
+        class Moody(Bowl):
+            def metrics(self, x):
+                if float(x @ x) < 0.1:
+                    raise FloatingPointError("underflow")
+                return super().metrics(x)
+
+        with pytest.raises(FloatingPointError) as caught:
+            solve(Moody(), Descent(0.25))
+        assert caught.value.result.metrics["loss"] > 0.1
+
+
+class TestNames:
+    @dataclass(frozen=True)
+    class Options(Descent):
+        rate: float = 0.1
+        basis: Any = None
+        faults: Descent = field(default_factory=lambda: Descent(0.5))
+        kinds: tuple[int, ...] = ()
+
+    def test_options_at_their_defaults_are_not_shown_nor_those_of_a_factory(self):
+        assert self.Options().name == "Options()"
+
+    def test_arrays_and_nested_options_are_short(self):
+        method = self.Options(basis=np.ones((4, 2)), faults=Descent(0.25, noise=0.5), kinds=(1, 2, 3, 4))
+        assert method.name == (
+            "Options(basis=ndarray(4, 2), faults=Descent(rate=0.25, noise=0.5), kinds=[1, 2, 3, ...])"
+        )
+
+    def test_a_tensor_is_short_too(self):
+        assert self.Options(basis=torch.zeros(3)).name == "Options(basis=Tensor(3,))"
 
 
 class TestInterrupt:

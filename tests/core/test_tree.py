@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import zipfile
+
 import numpy as np
 import pytest
 import torch
@@ -9,8 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from thalweg.core import InvalidProblem
-from thalweg.core.files import atomic_write
+from thalweg.core import InvalidProblem, UnreadableFile
 from thalweg.core.fingerprint import fingerprint
 from thalweg.core.tree import load_tree, save_tree
 
@@ -62,11 +65,37 @@ def test_objects_are_refused(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_failed_write_leaves_the_old_file_whole(tmp_path):
-    path = tmp_path / "f"
-    path.write_text("old")
-    with pytest.raises(RuntimeError), atomic_write(path) as file:
-        file.write(b"half")
-        raise RuntimeError
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]
+DAMAGED = [
+    {"array": 7},
+    {"a": 1, "b": 2},
+    {},
+    {"tensor": ["evil", [1], "cpu", 0]},
+    {"tensor": ["nn", [1], "cpu", 0]},
+    {"tensor": ["float32", [3], "cpu", 0]},
+    {"tensor": ["float32", [0], "cuda:77", 0]},
+    {"torch_generator": ["cuda", 0]},
+    {"generator": {"dict": []}},
+    {"generator": {"dict": [["bit_generator", "os"]]}},
+    {"unheard of": 1},
+    {"dict": [[{"dict": []}, 1]]},
+    {"tuple": 3},
+]
+
+
+@pytest.mark.parametrize("tree", DAMAGED, ids=str)
+def test_a_damaged_file_is_unreadable_and_nothing_else(tmp_path, tree):
+    with zipfile.ZipFile(tmp_path / "d", "w") as archive:
+        archive.writestr("tree.json", json.dumps(tree))
+    with pytest.raises(UnreadableFile):
+        load_tree(tmp_path / "d")
+
+
+@given(cut=st.integers(0, 400), flip=st.integers(0, 400))
+def test_a_file_cut_short_or_with_a_byte_changed_is_unreadable_or_whole(tmp_path_factory, cut, flip):
+    path = tmp_path_factory.mktemp("tree") / "tree"
+    save_tree(path, {"a": np.arange(5), "rng": np.random.default_rng(0)})
+    data = bytearray(path.read_bytes())
+    data[flip % len(data)] ^= 0xFF
+    path.write_bytes(bytes(data[: len(data) - cut % 3]))
+    with contextlib.suppress(UnreadableFile):
+        load_tree(path)
