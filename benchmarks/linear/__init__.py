@@ -181,7 +181,7 @@ def heat_sequence(nx: int = 100, rounds: int = 500) -> Iterator[Row]:
     workload = HeatEquation(nx=nx, rounds=rounds, dt=1.0 / rounds)
 
     def learned() -> float:
-        solver = SequenceSolver(TsallisINF(20), omega_grid(SSORCG), tolerance=TOLERANCE)
+        solver = SequenceSolver(TsallisINF(20), omega_grid(SSORCG), tol=TOLERANCE)
         return _march(workload, lambda system: solver.solve(system).x)
 
     def bicgstab_ilu() -> float:

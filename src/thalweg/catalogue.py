@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from thalweg.core import UnknownName
 
@@ -405,3 +409,29 @@ def find(name: str) -> System:
 def with_study() -> list[System]:
     """The systems whose claims can be rerun."""
     return [system for system in SYSTEMS if system.study]
+
+
+class _MethodsByArea(Mapping[str, Mapping[str, type[Any]]]):
+    """Area to its methods by name; an area is loaded when it is looked at."""
+
+    def __getitem__(self, area: str) -> Mapping[str, type[Any]]:
+        if area not in AREAS:
+            raise UnknownName("area", area, AREAS, see="`thalweg list` shows all.")
+        if area not in self._here():
+            return {}
+        found: Mapping[str, type[Any]] = importlib.import_module(f"thalweg.{area}").METHODS
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._here())
+
+    def __len__(self) -> int:
+        return len(self._here())
+
+    def _here(self) -> list[str]:
+        """The areas whose folder is here."""
+        return [area for area in AREAS if (Path(__file__).parent / area / "recommended.py").exists()]
+
+
+#: The methods of each area by name: ``METHODS["linear"]["cg"]`` is `thalweg.linear.ConjugateGradient`.
+METHODS = _MethodsByArea()

@@ -58,14 +58,14 @@ class TestCommand:
 
     def test_placeholders_must_be_the_spaces(self):
         with pytest.raises(InvalidParameter, match="KeyError: 'y'"):
-            Command(["echo", "{x}", "{y}"]).check(Study(LINE))
+            Command(["echo", "{x}", "{y}"]).check(Study(LINE).space)
         with pytest.raises(InvalidParameter, match="does not mention every parameter"):
-            Command(["echo", "1"]).check(Study(LINE))
+            Command(["echo", "1"]).check(Study(LINE).space)
 
     def test_parameters_that_do_not_matter_are_empty(self):
         space = {"k": Categorical(["a", "b"]), "x": Real(0.0, 1.0, when={"k": "a"})}
         command = Command(["sh", "-c", "test -z '{x}' && echo 1 || echo 2", "{k}"])
-        command.check(Study(space))
+        command.check(Study(space).space)
         assert command({"k": "b"}) == 1.0
         assert command({"k": "a", "x": 0.5}) == 2.0
 

@@ -180,7 +180,7 @@ class TestSequenceSolver:
 
     def test_reaching_the_cap_is_a_status_and_the_loss(self):
         workload = ShiftedLaplacians(rounds=10)
-        solver = SequenceSolver(TsallisINF(20), omega_grid(SOR), cap=3)
+        solver = SequenceSolver(TsallisINF(20), omega_grid(SOR), max_steps=3)
         for t in range(10):
             result = solver.solve(workload.system(t, None))
             assert result.status is Status.EXHAUSTED

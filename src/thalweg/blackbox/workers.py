@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from thalweg.blackbox.evaluation import EvaluationFailed, settle
-from thalweg.blackbox.space import Point
+from thalweg.blackbox.space import Point, Space
 from thalweg.blackbox.study import Study
 from thalweg.blackbox.trial import Trial
 from thalweg.core import InvalidParameter
@@ -39,9 +39,9 @@ class Command:
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
     _closed: bool = field(default=False, repr=False)
 
-    def check(self, study: Study) -> None:
+    def check(self, space: Space) -> None:
         """Refuse placeholders that are no parameters, and parameters that are nowhere."""
-        blank = dict.fromkeys(study.space.parameters, "")
+        blank = dict.fromkeys(space.parameters, "")
         for word in self.words:
             try:
                 word.format(**blank)

@@ -1,34 +1,57 @@
-"""``thalweg solve blackbox``."""
+"""Programs as black boxes: ``thalweg solve blackbox`` and ``thalweg compare blackbox``."""
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from thalweg.cli.options import Json, Seed
+from thalweg.cli.options import Json, Page, Seed
+from thalweg.cli.output import strict_json
+from thalweg.core import Problem
+from thalweg.core.files import check_target
+
+if TYPE_CHECKING:
+    from thalweg.blackbox import Trial
+
+Words = Annotated[
+    list[str],
+    typer.Argument(
+        help="After --: the program, with {name} where a parameter goes. Its last line is the value."
+    ),
+]
+SpaceFile = Annotated[Path, typer.Option(help="The parameters, a TOML file with a table for each.")]
+Maximize = Annotated[bool, typer.Option("--maximize", help="Look for the largest value.")]
+Timeout = Annotated[float | None, typer.Option(help="Seconds until an evaluation counts as hung.")]
+
+
+def read(
+    command: Words, space: SpaceFile, maximize: Maximize = False, timeout: Timeout = None
+) -> Mapping[str, Problem]:
+    """Optimise a program of your own: each evaluation runs it once."""
+    from thalweg.blackbox import BlackBox, Space
+    from thalweg.blackbox.workers import Command
+
+    parameters, program = Space.from_toml(space), Command(command, timeout)
+    program.check(parameters)
+    return {command[0]: BlackBox(program, parameters, "maximize" if maximize else "minimize")}
 
 
 def solve_blackbox(
-    command: Annotated[
-        list[str],
-        typer.Argument(
-            help="After --: the program, with {name} where a parameter goes. Its last line is the value."
-        ),
-    ],
-    space: Annotated[Path, typer.Option(help="The parameters, a TOML file with a table for each.")],
+    command: Words,
+    space: SpaceFile,
     trials: Annotated[int, typer.Option(help="Evaluations in all, those of earlier runs included.")] = 50,
     parallel: Annotated[int, typer.Option(help="Evaluations at once.")] = 1,
-    maximize: Annotated[bool, typer.Option("--maximize", help="Look for the largest value.")] = False,
-    timeout: Annotated[float | None, typer.Option(help="Seconds until an evaluation counts as hung.")] = None,
+    maximize: Maximize = False,
+    timeout: Timeout = None,
     study: Annotated[
         Path, typer.Option(help="Where the study is kept; the same command goes on from there.")
     ] = Path("blackbox.study"),
     acquisition: Annotated[str, typer.Option(help="auto, logei, noisy-ei, kg, mes, ucb, ...")] = "auto",
     exact: Annotated[bool, typer.Option("--exact", help="The values have no noise.")] = False,
-    report: Annotated[Path | None, typer.Option(help="Write a page with curves and slices here.")] = None,
+    report: Page = None,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
@@ -42,6 +65,8 @@ def solve_blackbox(
     from thalweg.blackbox import Space, Study
     from thalweg.blackbox.workers import Command, evaluate
 
+    if report is not None:
+        check_target(report, (".html", ".htm"))
     ours = Study(
         Space.from_toml(space),
         "maximize" if maximize else "minimize",
@@ -50,19 +75,19 @@ def solve_blackbox(
         seed=seed,
     )
     program = Command(command, timeout)
-    program.check(ours)
+    program.check(ours.space)
     if study.exists():
         ours.load(study)
         typer.echo(f"Going on with {study}: {len(ours.trials)} trials.", err=True)
 
-    def watch(trial: Any, message: str) -> None:
+    def watch(trial: Trial, message: str) -> None:
         best = ours.best
         outcome = f"failed: {message}" if message else f"{trial.value:.6g}"
         so_far = "" if best is None else f"  best {best.value:.6g}"
         typer.echo(f"{trial.number + 1:4d}/{trials}  {outcome}{so_far}  {_words(trial.point)}", err=True)
 
     complete = evaluate(ours, program, trials, parallel=parallel, path=study, watch=watch)
-    told: dict[str, Any] = {"complete": complete, "trials": len(ours.trials)}
+    told: dict[str, object] = {"complete": complete, "trials": len(ours.trials)}
     told["failed"] = sum(t.status == "failed" for t in ours.trials)
     if ours.done:
         found, best = ours.recommend(), ours.best
@@ -73,7 +98,7 @@ def solve_blackbox(
 
             render_figures(ours.plot(), report, "thalweg: the black box")
     if as_json:
-        typer.echo(json.dumps(told))
+        typer.echo(strict_json(told))
     elif not ours.done:
         typer.echo(
             f"No trial of {len(ours.trials)} succeeded. Run the command by hand at a point to see why."
@@ -84,5 +109,5 @@ def solve_blackbox(
     raise typer.Exit(0 if complete and ours.done else 1)
 
 
-def _words(point: dict[str, Any]) -> str:
+def _words(point: Mapping[str, object]) -> str:
     return " ".join(f"{name}={v:.6g}" if isinstance(v, float) else f"{name}={v}" for name, v in point.items())

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from thalweg.cli.options import Json
+from thalweg.cli.output import strict_json
 
 coding_app = typer.Typer(no_args_is_help=True, help="Codes against late workers.")
 
@@ -56,7 +56,7 @@ def plan_coding(
 
         render_figures(waterfall(result, times), page, "Gradient coding: rounds")
     if as_json:
-        typer.echo(json.dumps({"tried": found.tried, "slope": taken, "ranked": told}))
+        typer.echo(strict_json({"tried": found.tried, "slope": taken, "ranked": told}))
         return
     typer.echo(f"{found.tried} settings on {len(seconds)} rounds of {seconds.shape[1]} workers:")
     for row in told:

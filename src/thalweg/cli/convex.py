@@ -1,21 +1,31 @@
-"""``thalweg solve convex``: least squares, logistic and multi-class problems from files, by any block rule."""
+"""Convex problems from tables: least squares, logistic and multi-class losses with penalties."""
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from thalweg.cli.options import Json, Seconds, Seed
+from thalweg.cli.case import Case, named
+from thalweg.cli.output import array_of
+from thalweg.core import InvalidParameter, InvalidProblem, Problem, Result, UnknownName
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from thalweg.convex import BlockCoordinateDescent, Loss, Penalized
+    from thalweg.convex.coordinate import Partition
 
 LOSSES = ("squares", "logistic", "multiclass")
 
 
-def solve_convex(
+def read(
     data: Annotated[
-        Path, typer.Argument(help="Features and target: .svm, .csv (with --target) or .npz (X, y).")
+        list[Path],
+        typer.Argument(help="Features and target: .svm, .csv (with --target) or .npz (X, y); also .gz."),
     ],
     loss: Annotated[str, typer.Option(help=f"One of {', '.join(LOSSES)}.")] = "squares",
     target: Annotated[str | None, typer.Option(help="The target's column of a .csv.")] = None,
@@ -30,90 +40,49 @@ def solve_convex(
             help="Neighbouring columns in a group; with multiclass by default a column and its classes."
         ),
     ] = None,
-    nonnegative: Annotated[bool, typer.Option(help="Hold x >= 0.")] = False,
-    blocks: Annotated[str, typer.Option(help="variable, in-order, random, sorted or averaged.")] = "variable",
-    size: Annotated[int, typer.Option(help="Coordinates in a block; with a group penalty, groups.")] = 20,
-    select: Annotated[
-        str, typer.Option(help="cyclic, random, lipschitz, gs, gsl, gsd, gsdhb, gsq, gsr or progress.")
-    ] = "gsl",
-    update: Annotated[str, typer.Option(help="gradient, bound, newton or two-metric.")] = "newton",
-    tol: Annotated[float, typer.Option(help="Largest violation of optimality to reach.")] = 1e-6,
-    steps: Annotated[int, typer.Option(help="Most block updates.")] = 100_000,
-    seconds: Seconds = None,
-    seed: Seed = 0,
-    out: Annotated[Path | None, typer.Option(help="Write the coefficients here: .npy, .npz or .csv.")] = None,
-    as_json: Json = False,
-) -> None:
-    """Minimise a loss with penalties by block coordinate descent. Exit status 1 if it did not converge."""
+    nonnegative: Annotated[bool, typer.Option("--nonnegative", help="Hold x >= 0.")] = False,
+) -> Mapping[str, Problem]:
+    """Minimise a loss with penalties, on a table of features and a target."""
     import numpy as np
 
-    from thalweg import convex
-    from thalweg.core import InvalidProblem, Stop, UnknownName, solve
-    from thalweg.core.files import save_array
     from thalweg.datasets import load
 
-    found = load(data, target=target)
-    if found.y is None:
-        raise InvalidProblem(
-            f"{data} holds no target. Name a column with --target, or give a .npz with X and y."
-        )
-    low = 0.0 if nonnegative else -np.inf
-    problem = _problem(_loss(loss, found, ridge), l1, low, group, group_size)
-    for kind, name, known in (
-        ("selection", select, convex.SELECTIONS),
-        ("update", update, convex.UPDATES),
-    ):
-        if name not in known:
-            raise UnknownName(kind, name, known, see="`thalweg solve convex --help` shows all.")
-    partition = _partition(blocks, problem, min(size, problem.units), seed)
-    chosen = convex.BlockCoordinateDescent(partition, convex.SELECTIONS[select](), convex.UPDATES[update]())
-    stop = Stop(below={"violation": tol}, steps=steps, seconds=seconds)
-    result = solve(problem, chosen, stop=stop, seed=seed)
-    x = (
-        result.x.reshape(-1, problem.loss.classes)
-        if isinstance(problem.loss, convex.Multinomial)
-        else result.x
-    )
-    if out is not None:
-        save_array(out, x)
-    told: dict[str, Any] = {"status": result.status.value, "steps": result.steps, "seconds": result.seconds}
-    told |= {"metrics": result.metrics, "nonzero": int(np.count_nonzero(x)), "message": result.message}
-    if as_json:
-        typer.echo(json.dumps(told))
-    else:
-        typer.echo(f"{result!r}. {result.message}")
-        typer.echo(f"{told['nonzero']} of {x.size} coefficients are not zero.")
-        if out is not None:
-            typer.echo(f"Coefficients: {out}")
-    raise typer.Exit(0 if result.converged else 1)
+    problems = {}
+    for name, path in named(data).items():
+        found = load(path, target=target)
+        if found.y is None:
+            raise InvalidProblem(
+                f"{path} holds no target. Name a column with --target, or give a .npz with X and y."
+            )
+        low = 0.0 if nonnegative else -np.inf
+        problems[name] = _problem(_loss(loss, found.X, found.y, ridge), l1, low, group, group_size)
+    return problems
 
 
-def _loss(name: str, data: Any, ridge: float) -> Any:
+def _loss(name: str, X: Any, y: NDArray[Any], ridge: float) -> Loss:
     """The loss that ``name`` says; two labels of any kind become -1 and 1, several 0, 1, 2, ..."""
     import numpy as np
 
     from thalweg.convex import LeastSquares, Logistic, Multinomial
-    from thalweg.core import InvalidProblem, UnknownName
 
     if name not in LOSSES:
         raise UnknownName("loss", name, LOSSES)
     if name == "squares":
-        return LeastSquares(data.X, data.y, ridge)
-    values, labels = np.unique(data.y, return_inverse=True)
+        return LeastSquares(X, y, ridge)
+    values, labels = np.unique(y, return_inverse=True)
     if name == "multiclass":
-        return Multinomial(data.X, labels, len(values), ridge)
+        return Multinomial(X, labels, len(values), ridge)
     if len(values) != 2:
         raise InvalidProblem(
             f"The target has {len(values)} values; logistic needs two. Use --loss multiclass."
         )
-    return Logistic(data.X, np.where(labels == 1, 1.0, -1.0), ridge)
+    return Logistic(X, np.where(labels == 1, 1.0, -1.0), ridge)
 
 
-def _problem(loss: Any, l1: float, low: float, group: float, group_size: int | None) -> Any:
+def _problem(loss: Loss, l1: float, low: float, group: float, group_size: int | None) -> Penalized:
     import numpy as np
 
     from thalweg.convex import GroupPenalized, Multinomial, Penalized
-    from thalweg.core import InvalidParameter
 
     if not group:
         return Penalized(loss, l1, low)
@@ -124,20 +93,57 @@ def _problem(loss: Any, l1: float, low: float, group: float, group_size: int | N
     return GroupPenalized(loss, l1, low, groups=np.arange(loss.n) // (classes * size), group_weight=group)
 
 
-def _partition(name: str, problem: Any, size: int, seed: int) -> Any:
+def bcd(
+    problem: Penalized,
+    blocks: Literal["variable", "in-order", "random", "sorted", "averaged"] = "variable",
+    size: int = 20,
+    select: Literal[
+        "cyclic", "random", "lipschitz", "gs", "gsl", "gsd", "gsdhb", "gsq", "gsr", "progress"
+    ] = "gsl",
+    update: Literal["gradient", "bound", "newton", "two-metric"] = "newton",
+    order: int = 0,
+) -> BlockCoordinateDescent:
+    """Blocks of ``size`` coordinates (groups, with a group penalty); ``order`` is the seed of random blocks."""
+    from thalweg.convex import SELECTIONS, UPDATES, BlockCoordinateDescent
+
+    partition = _partition(blocks, problem, min(size, problem.units), order)
+    return BlockCoordinateDescent(partition, SELECTIONS[select](), UPDATES[update]())
+
+
+def _partition(name: str, problem: Penalized, size: int, seed: int) -> Partition:
     from thalweg.convex import FixedBlocks, VariableBlocks
-    from thalweg.core import InvalidParameter, UnknownName
 
     n, lipschitz = problem.loss.n, problem.loss.lipschitz
-    if name != "variable" and problem.units < n:
-        raise InvalidParameter(f"--blocks {name} would cut groups in two. Use --blocks variable.")
-    made: dict[str, Any] = {
-        "variable": lambda: VariableBlocks(size),
-        "in-order": lambda: FixedBlocks.in_order(n, size),
-        "random": lambda: FixedBlocks.at_random(n, size, seed),
-        "sorted": lambda: FixedBlocks.sorted_by_lipschitz(lipschitz, size),
-        "averaged": lambda: FixedBlocks.averaged(lipschitz, size),
-    }
-    if name not in made:
-        raise UnknownName("blocks", name, made)
-    return made[name]()
+    if name == "variable":
+        return VariableBlocks(size)
+    if problem.units < n:
+        raise InvalidParameter(f"blocks={name} would cut groups in two. Use blocks=variable.")
+    if name == "in-order":
+        return FixedBlocks.in_order(n, size)
+    if name == "random":
+        return FixedBlocks.at_random(n, size, seed)
+    if name == "sorted":
+        return FixedBlocks.sorted_by_lipschitz(lipschitz, size)
+    return FixedBlocks.averaged(lipschitz, size)
+
+
+MAKERS = {"bcd": bcd}
+
+
+@dataclass
+class ConvexCase(Case):
+    """Coefficients, a column for each class where there are several."""
+
+    def arrays(self, result: Result[Any]) -> dict[str, NDArray[Any]]:
+        x = array_of(result.x)
+        classes = getattr(getattr(self.problem, "loss", None), "classes", None)
+        return {"x": x if classes is None else x.reshape(-1, classes)}
+
+    def told(self, result: Result[Any]) -> dict[str, object]:
+        import numpy as np
+
+        return {"nonzero": int(np.count_nonzero(array_of(result.x)))}
+
+    def said(self, result: Result[Any]) -> Sequence[str]:
+        x = array_of(result.x)
+        return [f"{(x != 0).sum()} of {x.size} coefficients are not zero."]

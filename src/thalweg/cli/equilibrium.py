@@ -1,66 +1,62 @@
-"""``thalweg solve equilibrium``: matrix games from files."""
+"""Matrix games from files."""
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from thalweg.cli.options import Json, Seconds, Seed, Steps, Tolerance
+from thalweg.cli.case import Case, named
+from thalweg.cli.output import array_of
+from thalweg.core import Problem, Result
 
-METHODS = ("pdhg", "extragradient", "forb", "anchored", "vr-extragradient", "inexact-halpern")
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
-def solve_equilibrium(
-    payoffs: Annotated[Path, typer.Argument(help="What the row player pays: .csv, .npy, .npz or .mtx.")],
-    method: Annotated[str, typer.Option(help=f"One of {', '.join(METHODS)}.")] = "pdhg",
+def read(
+    payoffs: Annotated[
+        list[Path],
+        typer.Argument(help="What the row player pays, and makes small: .csv, .npy, .npz or .mtx, also .gz."),
+    ],
     regularisation: Annotated[float, typer.Option(help="Adds (r/2)(|x|^2 - |y|^2); not with pdhg.")] = 0.0,
-    tol: Tolerance = 1e-6,
-    steps: Steps = 100_000,
-    seconds: Seconds = None,
-    seed: Seed = 0,
-    out: Annotated[Path | None, typer.Option(help="Write both strategies here, as .npz: x and y.")] = None,
-    as_json: Json = False,
-) -> None:
-    """Find an equilibrium of a matrix game, certified by its duality gap. Exit status 1 if it did not converge."""
-    import numpy as np
+) -> Mapping[str, Problem]:
+    """Find an equilibrium of a matrix game, certified by its duality gap."""
     import torch
 
-    from thalweg import equilibrium
-    from thalweg.core import Stop, UnknownName, solve
-    from thalweg.core.files import atomic_write
     from thalweg.datasets import load_matrix
+    from thalweg.equilibrium import matrix_game
 
-    made: dict[str, Any] = {
-        "pdhg": equilibrium.PDHG,
-        "extragradient": equilibrium.Extragradient,
-        "forb": equilibrium.ForwardReflectedBackward,
-        "anchored": equilibrium.AnchoredExtragradient,
-        "vr-extragradient": equilibrium.VRExtragradient,
-        "inexact-halpern": equilibrium.InexactHalpern,
+    return {
+        name: matrix_game(torch.tensor(load_matrix(path).toarray(), dtype=torch.float64), regularisation)
+        for name, path in named(payoffs).items()
     }
-    if method not in made:
-        raise UnknownName("method", method, made, see="`thalweg solve equilibrium --help` shows all.")
-    A = torch.tensor(load_matrix(payoffs).toarray(), dtype=torch.float64)
-    game = equilibrium.matrix_game(A, regularisation)
-    stop = Stop(below={"residual": tol}, steps=steps, seconds=seconds)
-    result = solve(game, made[method](), stop=stop, seed=seed)
-    x, y = result.x[: len(A)].numpy(), result.x[len(A) :].numpy()
-    if out is not None:
-        with atomic_write(out) as file:
-            np.savez(file, x=x, y=y)
-    told: dict[str, Any] = {"status": result.status.value, "steps": result.steps, "seconds": result.seconds}
-    told |= {"metrics": result.metrics, "message": result.message, "x": x.tolist(), "y": y.tolist()}
-    if as_json:
-        typer.echo(json.dumps(told))
-    else:
-        typer.echo(f"{result!r}. {result.message}")
-        for name, strategy in (("rows", x), ("columns", y)):
+
+
+@dataclass
+class GameCase(Case):
+    """Both players' strategies."""
+
+    def arrays(self, result: Result[Any]) -> dict[str, NDArray[Any]]:
+        rows = self._rows
+        both = array_of(result.x)
+        return {"x": both[:rows], "y": both[rows:]}
+
+    @property
+    def _rows(self) -> int:
+        components: Any = getattr(self.problem, "components", None)
+        return len(getattr(components, "first", components).A)
+
+    def told(self, result: Result[Any]) -> dict[str, object]:
+        return dict(self.arrays(result))
+
+    def said(self, result: Result[Any]) -> Sequence[str]:
+        lines = []
+        for name, strategy in zip(("rows", "columns"), self.arrays(result).values(), strict=True):
             played = [(i, p) for i, p in enumerate(strategy) if p > 1e-3]
             shown = ", ".join(f"{i}: {p:.3f}" for i, p in played[:10]) + (", ..." if len(played) > 10 else "")
-            typer.echo(f"{name} played: {shown}")
-        if out is not None:
-            typer.echo(f"Strategies: {out}")
-    raise typer.Exit(0 if result.converged else 1)
+            lines.append(f"{name} played: {shown}")
+        return lines

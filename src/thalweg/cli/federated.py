@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from thalweg.cli.options import Json
+from thalweg.cli.output import strict_json
 
 SCHEMES = ("fedavg", "fedfix", "fedbuff", "async", "sampled")
 federated_app = typer.Typer(no_args_is_help=True, help="Training on data that stay with clients.")
@@ -65,7 +65,7 @@ def report_federated(
         }
         told |= {"interval": found.interval, "expected": found.expected.tolist(), "q": found.q.tolist()}
         told |= {"p": found.p.tolist(), "disparity": found.disparity, "neglected": found.neglected}
-        typer.echo(json.dumps(told | {"advice": found.advice()}))
+        typer.echo(strict_json(told | {"advice": found.advice()}))
     else:
         typer.echo(str(found))
         typer.echo("client   mean s        p     E[d]    q / p")

@@ -1,114 +1,32 @@
-"""``thalweg solve linear`` and ``thalweg compare linear``."""
+"""Linear systems from files, one or a sequence."""
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import typer
 
-from thalweg.cli.options import Json, Seconds, Seed, Steps, Tolerance
+from thalweg.cli.case import Case, named
+from thalweg.core import Callback, Method, Problem, Result, Stop
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from thalweg.core import Run
+    from thalweg.linear import LearnedSolver
 
 
-def solve_linear(
+def read(
     matrices: Annotated[
-        list[Path], typer.Argument(help="A: .mtx, .npz, .npy or .csv; several are a sequence.")
+        list[Path],
+        typer.Argument(help="A: .mtx, .npz, .npy or .csv, also .gz; for solve, several are a sequence."),
     ],
     rhs: Annotated[list[Path] | None, typer.Option(help="b, one for each matrix; ones by default.")] = None,
-    method: Annotated[
-        str,
-        typer.Option(
-            help="e.g. ssor-cg, sor:omega=1.8, learned; see `thalweg list linear`. Default: chosen by A."
-        ),
-    ] = "",
-    tol: Tolerance = 1e-8,
-    steps: Steps = 10_000,
-    seconds: Seconds = None,
-    seed: Seed = 0,
-    out: Annotated[Path | None, typer.Option(help="Write the answer here, as .npy.")] = None,
-    checkpoint: Annotated[Path | None, typer.Option(help="Keep the run here as it goes.")] = None,
-    resume: Annotated[Path | None, typer.Option(help="Go on from a checkpoint.")] = None,
-    as_json: Json = False,
-) -> None:
-    """Solve A x = b. Ctrl-C ends with the best answer so far. Exit status 1 if it did not converge."""
-    import numpy as np
-
-    from thalweg.core import Checkpoint, Stop, solve
-    from thalweg.core.files import atomic_write
-    from thalweg.linear import SSORCG, LearnedSolver, ListedSystems, omega_grid
-    from thalweg.online import TsallisINF
-
-    systems = _systems(matrices, rhs)
-    problem: Any = systems[0] if len(systems) == 1 else ListedSystems(systems)
-    stop = Stop(below={"residual": tol}, steps=steps, seconds=seconds)
-    if len(systems) > 1 or method == "learned":
-        problem = ListedSystems(systems)
-        single = method not in ("", "learned")
-        arms = [_linear_method(method)] if single else omega_grid(SSORCG)
-        chosen: Any = LearnedSolver(TsallisINF(len(arms)), arms, tolerance=tol, cap=steps)
-        stop = Stop(seconds=seconds, steps=None)
-    else:
-        chosen = _linear_method(method) if method else None
-    callbacks = [Checkpoint(checkpoint)] if checkpoint else []
-    result = solve(problem, chosen, stop=stop, callbacks=callbacks, seed=seed, resume=resume)
-    if out is not None:
-        with atomic_write(out) as file:
-            np.save(file, result.x)
-    told: dict[str, Any] = {"status": result.status.value, "steps": result.steps, "seconds": result.seconds}
-    told |= {"metrics": result.metrics, "message": result.message}
-    if as_json:
-        typer.echo(json.dumps(told))
-    else:
-        typer.echo(f"{result!r}. {result.message}")
-        if out is not None:
-            typer.echo(f"Answer: {out}")
-    raise typer.Exit(0 if result.converged else 1)
-
-
-def compare_linear(
-    matrices: Annotated[list[Path], typer.Argument(help="A: .mtx, .npz, .npy or .csv; each is a problem.")],
-    rhs: Annotated[list[Path] | None, typer.Option(help="b, one for each matrix; ones by default.")] = None,
-    method: Annotated[
-        list[str] | None,
-        typer.Option(help="Repeat it: --method cg --method sor:omega=1.8. Default: all that fit."),
-    ] = None,
-    tol: Tolerance = 1e-8,
-    steps: Steps = 10_000,
-    seconds: Annotated[float | None, typer.Option(help="Most seconds a run.")] = 60.0,
-    report: Annotated[
-        Path | None, typer.Option(help="Write a page with table, curves and profile here.")
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """Run several methods on your own linear systems and see table and curves."""
-    from thalweg.core import Stop
-    from thalweg.linear import METHODS
-    from thalweg.workbench import compare
-
-    problems = {path.stem: system for path, system in zip(matrices, _systems(matrices, rhs), strict=True)}
-    names = method or [name for name in METHODS if name != "red-black-sor"]
-    methods = {name: _linear_method(name) for name in names}
-    found = compare(problems, methods, stop=Stop(below={"residual": tol}, steps=steps, seconds=seconds))
-    if report is not None:
-        found.report(report)
-    if as_json:
-        clean = [{k: None if v != v else v for k, v in row.items()} for row in found.rows]
-        typer.echo(json.dumps(clean))
-        return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("problem", "method", "status", "steps", "seconds", "residual")
-    for row in found.rows:
-        numbers = [f"{row.get(name, float('nan')):.4g}" for name in ("steps", "seconds", "residual")]
-        table.add_row(row["problem"], row["method"], row["status"], *numbers)
-    Console().print(table)
-    if report is not None:
-        typer.echo(f"Report: {report}")
-
-
-def _systems(matrices: list[Path], rhs: list[Path] | None) -> list[Any]:
+) -> Mapping[str, Problem]:
+    """Solve A x = b."""
     import numpy as np
 
     from thalweg.core import InvalidProblem
@@ -119,30 +37,88 @@ def _systems(matrices: list[Path], rhs: list[Path] | None) -> list[Any]:
         raise InvalidProblem(
             f"{len(matrices)} matrices but {len(rhs)} right-hand sides; give one --rhs for each."
         )
-    loaded = [load_matrix(path) for path in matrices]
-    sides = [load_vector(path) for path in rhs] if rhs else [np.ones(A.shape[0]) for A in loaded]
-    return [LinearSystem(A, b) for A, b in zip(loaded, sides, strict=True)]
+    systems = {}
+    for i, (name, path) in enumerate(named(matrices).items()):
+        A = load_matrix(path)
+        systems[name] = LinearSystem(A, load_vector(rhs[i]) if rhs else np.ones(A.shape[0]))
+    return systems
 
 
-def _linear_method(text: str) -> Any:
-    """The method that ``sor:omega=1.8`` names."""
-    import dataclasses
+def learned(
+    problem: Problem,
+    arms: int = 20,
+    low: float = 1.0,
+    high: float = 1.95,
+    tol: float = 1e-8,
+    max_steps: int = 10_000,
+) -> LearnedSolver:
+    """SSOR-preconditioned CG whose omega is learned along a sequence: ``arms`` of them in [low, high]."""
+    from thalweg.linear import SSORCG, LearnedSolver, omega_grid
+    from thalweg.online import TsallisINF
 
-    from thalweg.core import InvalidParameter, UnknownName
-    from thalweg.linear import METHODS
+    return LearnedSolver(TsallisINF(arms), omega_grid(SSORCG, arms, low, high), tol=tol, max_steps=max_steps)
 
-    name, _, options = text.partition(":")
-    if name not in METHODS:
-        raise UnknownName("method", name, [*METHODS, "learned"], see="`thalweg list linear` shows all.")
-    kind: Any = METHODS[name]
-    fields = {f.name: f for f in dataclasses.fields(kind) if f.init and isinstance(f.default, int | float)}
-    values = {}
-    for option in filter(None, options.split(",")):
-        key, _, value = option.partition("=")
-        if key not in fields:
-            raise UnknownName(f"option of {name}", key, fields)
-        try:
-            values[key] = type(cast(Any, fields[key].default))(value)
-        except ValueError:
-            raise InvalidParameter(f"{name}: {key} needs a number; got {value!r}.") from None
-    return kind(**values)
+
+MAKERS = {"learned": learned}
+
+
+class _Solutions(Callback):
+    """Keeps each round's solution, which the sequence's own answer, its costs, does not hold."""
+
+    def __init__(self) -> None:
+        self.kept: list[NDArray[Any]] = []
+
+    def __call__(self, run: Run[Any, Any]) -> None:
+        self.kept.append(run.state.previous)
+
+
+@dataclass
+class LinearCase(Case):
+    """One system, or a sequence of them."""
+
+    solutions: _Solutions | None = None
+    names: Sequence[str] = field(default_factory=list)
+
+    @classmethod
+    def of(
+        cls,
+        problems: Mapping[str, Problem],
+        method: Method[Any, Any] | None,
+        stop: Stop,
+        given: Mapping[str, object],
+    ) -> Self:
+        from thalweg.linear import LearnedSolver, ListedSystems
+        from thalweg.online import Fixed
+
+        if len(problems) == 1 and not isinstance(method, LearnedSolver):
+            return super().of(problems, method, stop, given)
+        systems: Any = list(problems.values())
+        bound = stop.below.get("residual", 1e-8)
+        solver = method if isinstance(method, LearnedSolver) else None
+        if solver is None:
+            solver = learned(systems[0]) if method is None else LearnedSolver(Fixed(1), [method])
+        steps = stop.steps if isinstance(stop.steps, int) else solver.max_steps
+        solutions = _Solutions()
+        every = replace(stop, below={}, steps=None)
+        solver = replace(solver, tol=bound, max_steps=steps)
+        return cls(
+            ListedSystems(systems), solver, every, [solutions], solutions=solutions, names=list(problems)
+        )
+
+    def arrays(self, result: Result[Any]) -> dict[str, NDArray[Any]]:
+        if self.solutions is None:
+            return super().arrays(result)
+        import numpy as np
+
+        kept = self.solutions.kept
+        if len(kept) == 1 or len({len(x) for x in kept}) > 1:
+            return {name: x for name, x in zip(self.names, kept, strict=False)}
+        return {"x": np.array(kept)}
+
+    def told(self, result: Result[Any]) -> dict[str, object]:
+        return {} if self.solutions is None else {"iterations": result.x}
+
+    def said(self, result: Result[Any]) -> Sequence[str]:
+        if self.solutions is None:
+            return ()
+        return [f"{name}: {cost:g} iterations" for name, cost in zip(self.names, result.x, strict=True)]

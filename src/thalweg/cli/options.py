@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-Tolerance = Annotated[float, typer.Option(help="Relative residual to reach.")]
-Steps = Annotated[int, typer.Option(help="Most iterations.")]
-Seconds = Annotated[float | None, typer.Option(help="Most seconds.")]
+Tolerance = Annotated[float | None, typer.Option(min=0.0, help="What the metric must come down to.")]
+Method = Annotated[str, typer.Option(help="NAME or NAME:option=1,...")]
+Steps = Annotated[int | None, typer.Option(min=0, help="Most steps; 10 000 by default.")]
+Seconds = Annotated[float | None, typer.Option(min=0.0, help="Most seconds.")]
+Seed = Annotated[int, typer.Option(min=0, help="Makes the run repeatable.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")]
-Seed = Annotated[int, typer.Option(help="Makes the run repeatable.")]
+Page = Annotated[Path | None, typer.Option(help="Write a page with table and curves here.")]

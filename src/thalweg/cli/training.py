@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from thalweg.cli.options import Json
+from thalweg.cli.output import strict_json
 
 
 def refine_schedule(
@@ -69,7 +69,7 @@ def refine_schedule(
 
         render_figures(figures(recorded, refined, smoothing), plot, "thalweg: a refined schedule")
     if as_json:
-        typer.echo(json.dumps(told))
+        typer.echo(strict_json(told))
         return
     typer.echo(
         f"{len(values)} steps from {len(recorded)} recorded; close to {fit.warmup:.1%} of warm-up, then power "

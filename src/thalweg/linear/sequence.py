@@ -68,8 +68,8 @@ class SequenceSolver:
     Args:
         policy: a bandit of `thalweg.online`, as many arms as ``arms``.
         arms: methods to choose from, e.g. ``omega_grid(SSORCG)``, or a mixture of methods.
-        tolerance: each system is solved to ``|b - A x| <= tolerance |b|``.
-        cap: most iterations of one round; reaching it is a status of that round, and its loss.
+        tol: each system is solved to ``|b - A x| <= tol |b|``.
+        max_steps: most iterations of one round; reaching it is a status of that round, and its loss.
         cost: ``"iterations"``, the loss of the paper, or ``"seconds"``, which arms of different kinds need.
         warm_start: start each system from the solution of the last one.
         seed: makes the arms drawn repeatable.
@@ -91,8 +91,8 @@ class SequenceSolver:
         policy: Policy,
         arms: Sequence[Method[LinearSystem, Any]],
         *,
-        tolerance: float = 1e-8,
-        cap: int = 10_000,
+        tol: float = 1e-8,
+        max_steps: int = 10_000,
         cost: str = "iterations",
         warm_start: bool = False,
         seed: int = 0,
@@ -101,20 +101,20 @@ class SequenceSolver:
             len(arms) == policy.arms,
             f"SequenceSolver: the policy has {policy.arms} arms but {len(arms)} methods were given",
         )
-        require(tolerance > 0, "SequenceSolver needs tolerance > 0", got=tolerance)
-        require(cap >= 1, "SequenceSolver needs cap >= 1", got=cap)
+        require(tol > 0, "SequenceSolver needs tol > 0", got=tol)
+        require(max_steps >= 1, "SequenceSolver needs max_steps >= 1", got=max_steps)
         require(
             cost in ("iterations", "seconds"), "SequenceSolver: cost is 'iterations' or 'seconds'", got=cost
         )
         self.policy, self.arms = policy.started(seed), tuple(arms)
         self.cost, self.warm_start = cost, warm_start
-        self._cap, self._stop = cap, Stop(below={"residual": tolerance}, steps=cap)
+        self._cap, self._stop = max_steps, Stop(below={"residual": tol}, steps=max_steps)
         self.rounds, self.arm = 0, 0
         self._previous: Vector | None = None
         self._n = 0
 
     def __call__(self, A: Any, b: ArrayLike, context: float | None = None) -> Vector:
-        """The solution of ``A x = b``, shape (n,), to the tolerance or to what ``cap`` iterations gave."""
+        """The solution of ``A x = b``, shape (n,), to the tolerance or to what ``max_steps`` iterations gave."""
         answer: Vector = self.solve(LinearSystem(A, b), context).x
         return answer
 
@@ -172,7 +172,7 @@ class LearnedSolver(Method[LinearSystemSequence, SequenceState]):
     """A `SequenceSolver` run on a `LinearSystemSequence`; one step is one round.
 
     Args:
-        policy, arms, tolerance, cap, cost: as for `SequenceSolver`. A fixed choice is
+        policy, arms, tol, max_steps, cost: as for `SequenceSolver`. A fixed choice is
             ``LearnedSolver(Fixed(1), [SSORCG(1.5)])``.
 
     The metrics of a step are ``cost`` of the round, ``arm``, and ``residual``.
@@ -187,8 +187,8 @@ class LearnedSolver(Method[LinearSystemSequence, SequenceState]):
 
     policy: Policy
     arms: Sequence[Method[LinearSystem, Any]]
-    tolerance: float = 1e-8
-    cap: int = 10_000
+    tol: float = 1e-8
+    max_steps: int = 10_000
     cost: str = "iterations"
 
     @property
@@ -198,7 +198,7 @@ class LearnedSolver(Method[LinearSystemSequence, SequenceState]):
 
     def init(self, problem: LinearSystemSequence, seed: int) -> SequenceState:
         solver = SequenceSolver(
-            self.policy, self.arms, tolerance=self.tolerance, cap=self.cap, cost=self.cost, seed=seed
+            self.policy, self.arms, tol=self.tol, max_steps=self.max_steps, cost=self.cost, seed=seed
         )
         return SequenceState(x=np.zeros(problem.rounds), solver=solver)
 
@@ -231,8 +231,8 @@ class InstanceOptimal(Method[LinearSystemSequence, SequenceState]):
     low: float = 1.0
     high: float = 1.95
     evaluations: int = 12
-    tolerance: float = 1e-8
-    cap: int = 10_000
+    tol: float = 1e-8
+    max_steps: int = 10_000
 
     def init(self, problem: LinearSystemSequence, seed: int) -> SequenceState:
         require(self.evaluations >= 7, "InstanceOptimal needs evaluations >= 7", got=self.evaluations)
@@ -241,7 +241,7 @@ class InstanceOptimal(Method[LinearSystemSequence, SequenceState]):
 
     def step(self, problem: LinearSystemSequence, state: SequenceState) -> SequenceState:
         system = problem.system(state.t, state.previous)
-        stop = Stop(below={"residual": self.tolerance}, steps=self.cap)
+        stop = Stop(below={"residual": self.tol}, steps=self.max_steps)
         results: dict[float, Result[Vector]] = {}
 
         def iterations(omega: float) -> int:

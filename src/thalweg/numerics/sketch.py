@@ -387,3 +387,13 @@ def _least_norm(gram: Vector, right: Vector) -> Vector:
         return np.asarray(la.cho_solve(factor, right, check_finite=False), dtype=np.float64)
     except la.LinAlgError:
         return np.asarray(la.lstsq(gram, right, check_finite=False)[0], dtype=np.float64)
+
+
+#: By the names that the command uses.
+SKETCHES: dict[str, type[Sketch]] = {
+    "blocks": BlockKaczmarz,
+    "count": CountSketch,
+    "gaussian": Gaussian,
+    "hadamard": SRHT,
+    "rows": Kaczmarz,
+}

@@ -2,6 +2,7 @@
 
 from thalweg.online.cheb_cb import ChebCB
 from thalweg.online.policy import Binned, Fixed, Policy
+from thalweg.online.recommended import METHODS
 from thalweg.online.tsallis_inf import TsallisINF, tsallis_probabilities
 
-__all__ = ["Binned", "ChebCB", "Fixed", "Policy", "TsallisINF", "tsallis_probabilities"]
+__all__ = ["METHODS", "Binned", "ChebCB", "Fixed", "Policy", "TsallisINF", "tsallis_probabilities"]

@@ -53,14 +53,16 @@ class Policy(ABC):
         Raises:
             InvalidParameter: ``arm`` could not have been drawn by the last `act`.
             NotFinite: the loss is NaN or infinite.
+            InvalidParameter: the loss is negative.
         """
         if not (0 <= arm < self.arms and self.probabilities[arm] > 0):
             raise InvalidParameter(
                 f"{type(self).__name__}.learn: arm {arm} could not have been drawn. Pass the arm that act() "
                 "returned for this round."
             )
-        if not np.isfinite(loss) or loss < 0:
+        if not np.isfinite(loss):
             raise NotFinite(f"The loss of arm {arm} is {loss}; a finite number >= 0 is needed. Cap it.")
+        require(loss >= 0, f"The loss of arm {arm} must be >= 0: add a constant to all losses", got=loss)
         self._update(arm, float(loss))
         self.probabilities = np.zeros(self.arms)
 

@@ -25,7 +25,7 @@ class Comparison:
 
     Args:
         rows: problem, method, seed, status, steps, seconds, calls, and the problem's metrics of each run.
-        results: the `Result` of each row; None where the method refused the problem.
+        results: the `Result` of each row; None where there is none because the method refused the problem.
     """
 
     rows: list[dict[str, Any]]
@@ -36,6 +36,21 @@ class Comparison:
         import pandas as pd
 
         return pd.DataFrame(self.rows)
+
+    def joined(self, other: Comparison) -> Comparison:
+        """The rows of both."""
+        return Comparison([*self.rows, *other.rows], [*self.results, *other.results])
+
+    def show(self, metric: str) -> None:
+        """Print the rows as a table in the terminal, with one metric."""
+        from rich.console import Console
+        from rich.table import Table
+
+        table = Table("problem", "method", "status", "steps", "seconds", metric)
+        for row in self.rows:
+            numbers = [f"{row.get(name, np.nan):.4g}" for name in ("steps", "seconds", metric)]
+            table.add_row(row["problem"], row["method"], row["status"], *numbers)
+        Console().print(table)
 
     def summary(self) -> pd.DataFrame:
         """Means over the seeds, a row for each problem and method."""
@@ -96,7 +111,8 @@ def compare(
 ) -> Comparison:
     """Run every method on every problem, under one stopping rule.
 
-    A method that refuses a problem (an indefinite matrix for conjugate gradients, say) is a row that says why.
+    A method that refuses a problem (an indefinite matrix for conjugate gradients, say) is a row that says why, and
+    so is one that breaks down, whatever it raises: its row has the best answer so far.
 
     Args:
         problems: one, or several by name.
@@ -129,13 +145,27 @@ def compare(
                 result: Result[Any] | None = None
                 try:
                     result = solve(problem, copy.copy(method), stop=stop, seed=seed, progress=progress)
-                    cost = {"steps": result.steps, "seconds": result.seconds, "calls": result.calls}
-                    row |= {"status": result.status.value, **cost, **result.metrics}
-                except ThalwegError as error:
-                    row |= {"status": f"refused: {error}", "steps": np.nan, "seconds": np.nan}
-                rows.append(row)
+                    status = result.status.value
+                except Exception as error:
+                    result = getattr(error, "result", None)
+                    status = _trouble(error, result)
+                rows.append(row | {"status": status} | _numbers(result))
                 results.append(result)
     return Comparison(rows, results)
+
+
+def _trouble(error: Exception, result: Result[Any] | None) -> str:
+    text = " ".join(str(error).split())
+    said = text if isinstance(error, ThalwegError) else f"{type(error).__name__}: {text}"
+    return f"{'failed' if result is not None and result.steps else 'refused'}: {said}"
+
+
+def _numbers(result: Result[Any] | None) -> dict[str, float]:
+    """What a run cost and what its answer is worth; calls are NaN for a method that counts none."""
+    if result is None:
+        return {"steps": np.nan, "seconds": np.nan, "calls": np.nan}
+    calls = result.calls or np.nan
+    return {"steps": result.steps, "seconds": result.seconds, "calls": calls, **result.metrics}
 
 
 def _tally(statuses: Any) -> str:

@@ -1,0 +1,40 @@
+# The public names: type checkers read this file, and so does lazy_loader at run time.
+from . import bilevel as bilevel
+from . import blackbox as blackbox
+from . import constrained as constrained
+from . import convex as convex
+from . import core as core
+from . import datasets as datasets
+from . import distributed as distributed
+from . import equilibrium as equilibrium
+from . import linear as linear
+from . import numerics as numerics
+from . import online as online
+from . import studies as studies
+from . import training as training
+from . import workbench as workbench
+from .catalogue import METHODS as METHODS
+from .core import Checkpoint as Checkpoint
+from .core import CheckpointMismatch as CheckpointMismatch
+from .core import History as History
+from .core import InvalidParameter as InvalidParameter
+from .core import InvalidProblem as InvalidProblem
+from .core import Method as Method
+from .core import MissingExtra as MissingExtra
+from .core import NotFinite as NotFinite
+from .core import Problem as Problem
+from .core import Progress as Progress
+from .core import Result as Result
+from .core import State as State
+from .core import Status as Status
+from .core import Stop as Stop
+from .core import TensorBoard as TensorBoard
+from .core import ThalwegError as ThalwegError
+from .core import UnknownName as UnknownName
+from .core import UnreadableFile as UnreadableFile
+from .core import recommended as recommended
+from .core import solve as solve
+from .workbench import compare as compare
+from .workbench import reproduce as reproduce
+
+__version__: str

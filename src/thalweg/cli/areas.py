@@ -1,0 +1,67 @@
+"""The areas that the command reaches: one row each, from which `list`, `show`, `solve` and `compare` are made.
+
+An area is added by a reader (a function whose signature becomes the command's) and a row of `AREAS`; its methods are
+those of ``thalweg.<area>.METHODS``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from thalweg.cli import blackbox, constrained, convex, equilibrium, linear
+from thalweg.cli.case import Case
+from thalweg.cli.methods import Maker
+from thalweg.core import Problem
+
+
+@dataclass(frozen=True)
+class Area:
+    """One row.
+
+    Args:
+        name: the folder, and the command.
+        read: reads the user's files into problems by name; its signature and its first line are the command's.
+        metric: what ``--tol`` bounds.
+        solved: the words of ``--tol``'s default.
+        case: how a problem is put to `solve` and its answer told.
+        makers: methods that are made of objects, by functions of what text can say; they go before ``METHODS``.
+        solve: a command of its own, where an area is not solved by `solve` on one machine.
+    """
+
+    name: str
+    read: Callable[..., Mapping[str, Problem]]
+    metric: str
+    solved: str
+    case: type[Case] = Case
+    makers: Mapping[str, Maker] = field(default_factory=dict)
+    solve: Callable[..., None] | None = None
+
+    def methods(self) -> dict[str, Maker]:
+        """Method by name: made by text where it can be."""
+        from thalweg.catalogue import METHODS
+
+        found: dict[str, Any] = {**METHODS[self.name]}
+        return {**found, **{name: maker for name, maker in self.makers.items() if name in found}}
+
+
+AREAS = (
+    Area("linear", linear.read, "residual", "1e-8", linear.LinearCase, linear.MAKERS),
+    Area(
+        "convex",
+        convex.read,
+        "violation",
+        "1e-8 of the loss's slope at zero",
+        convex.ConvexCase,
+        convex.MAKERS,
+    ),
+    Area("constrained", constrained.read, "kkt", "1e-8", constrained.ConstrainedCase, constrained.MAKERS),
+    Area("equilibrium", equilibrium.read, "residual", "1e-6", equilibrium.GameCase),
+    Area("blackbox", blackbox.read, "value", "none", solve=blackbox.solve_blackbox),
+)
+
+
+def area_named(name: str) -> Area | None:
+    """The row of an area, None for one that the command does not solve."""
+    return next((area for area in AREAS if area.name == name), None)

@@ -1,0 +1,147 @@
+"""`list` and `show`: what there is, and what it does."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from thalweg.cli.areas import area_named
+from thalweg.cli.methods import Maker, options
+
+if TYPE_CHECKING:
+    from thalweg.catalogue import System
+
+
+def list_(
+    area: Annotated[str | None, typer.Argument(help="One area: its methods, and its systems.")] = None,
+) -> None:
+    """List the systems, or what one area has to offer."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from thalweg.catalogue import AREAS, METHODS, SYSTEMS
+    from thalweg.core import UnknownName
+
+    if area is not None and area not in AREAS:
+        raise UnknownName("area", area, AREAS, see="`thalweg list` shows all.")
+    console = Console()
+    table = Table(
+        "system", "name", "area", "today", title=None if area is None else f"You have ... {AREAS[area]}"
+    )
+    for system in SYSTEMS:
+        if area in (None, system.area):
+            today = ", ".join(e.partition(".")[2] for e in system.exports) or "-"
+            table.add_row(system.number, system.slug, system.area, today)
+    console.print(table)
+    if area is None or not METHODS[area]:
+        return
+    row = area_named(area)
+    makers: dict[str, Maker] = row.methods() if row else {**METHODS[area]}
+    methods = Table("method", "is", "options (default)", title=f"Methods of thalweg.{area}")
+    for name, maker in sorted(makers.items()):
+        methods.add_row(name, _first_line(METHODS[area][name]), _shown_options(maker))
+    console.print(methods)
+    if row is not None:
+        typer.echo(
+            f"thalweg solve {area} ... --method NAME:option=value,...; `thalweg show NAME` explains one."
+        )
+
+
+def _first_line(thing: object) -> str:
+    return (inspect.getdoc(thing) or "").partition("\n")[0]
+
+
+def _shown_options(maker: Maker) -> str:
+    return ", ".join(
+        f"{o.name}" if o.required else f"{o.name} ({_short(o.default)})" for o in options(maker).values()
+    )
+
+
+def _short(value: object) -> str:
+    if value is None or isinstance(value, bool | int | str):
+        return str(value).lower() if isinstance(value, bool) or value is None else str(value)
+    return f"{value:g}" if isinstance(value, float) else type(value).__name__
+
+
+def show(
+    name: Annotated[
+        str, typer.Argument(help="A system, a method, or a schedule: 02, ssor-cg, linear/cg, rex.")
+    ],
+) -> None:
+    """Explain a system, a method or a schedule; schedules are drawn."""
+    from rich.console import Console
+
+    from thalweg.catalogue import METHODS, SYSTEMS
+    from thalweg.core import UnknownName
+    from thalweg.training import PROFILES
+
+    console = Console()
+    if name in PROFILES:
+        console.print(_drawn_schedule(name))
+        return
+    methods = {f"{area}/{m}": (area, m) for area in METHODS for m in METHODS[area]}
+    found = [key for key, (area, m) in methods.items() if name in (key, m, METHODS[area][m].__name__)]
+    if found:
+        for key in found:
+            console.print(_described_method(*methods[key]), markup=False, highlight=False)
+        return
+    for system in SYSTEMS:
+        if name in (system.number, system.slug):
+            console.print(_described(system), markup=False)
+            return
+    known = [*(m for _, m in methods.values()), *PROFILES, *(s.slug for s in SYSTEMS)]
+    raise UnknownName("system, method or schedule", name, known, see="`thalweg list` shows all.")
+
+
+def _described_method(area: str, name: str) -> str:
+    from thalweg.catalogue import METHODS
+
+    kind = METHODS[area][name]
+    row = area_named(area)
+    maker = row.methods()[name] if row else kind
+    lines = [f"thalweg.{area}.{kind.__name__}", "", inspect.getdoc(kind) or "", ""]
+    found = options(maker)
+    if row is not None:
+        lines.append(
+            f"On the command line: thalweg solve {area} ... --method {name}"
+            + (":option=value" if found else "")
+        )
+        if maker is not kind:
+            lines.append(_first_line(maker))
+    for option in found.values():
+        default = "required" if option.required else f"default {_short(option.default)}"
+        lines.append(f"    {option.name}: {option.expected}; {default}")
+    return "\n".join([*lines, ""])
+
+
+def _described(system: System) -> str:
+    lines = [f"{system.number} {system.title} ({system.paper})", f"area: {system.area}", ""]
+    if not system.available:
+        return "\n".join([*lines, "Not here yet."])
+    for export in system.exports:
+        module, _, name = export.rpartition(".")
+        thing = getattr(importlib.import_module(f"thalweg.{module}"), name)
+        lines += [
+            f"thalweg.{export}",
+            *("    " + line for line in (inspect.getdoc(thing) or "").splitlines()),
+            "",
+        ]
+    rerun = f"Rerun its claims: thalweg reproduce {system.number}" if system.study else "It has no study yet."
+    return "\n".join([*lines, rerun])
+
+
+def _drawn_schedule(name: str) -> str:
+    """A schedule as a small plot of characters, 60 wide and 12 high."""
+    import numpy as np
+
+    from thalweg.training import PROFILES
+
+    values = PROFILES[name](np.linspace(0, 1, 60))
+    rows = [f"{name}: multiple of the base learning rate over the share of the budget\n"]
+    for level in np.linspace(1, 0, 12):
+        marks = "".join("█" if v >= level - 1 / 22 and v > 0 else " " for v in values)
+        rows.append(f"{level:4.2f} ┤{marks}")
+    return "\n".join([*rows, "     └" + "─" * 60, "      0" + " " * 57 + "1"])
