@@ -2,21 +2,50 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import subprocess
 import sys
+import traceback
+import warnings
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import pytest
 import scipy.io
 import scipy.sparse as sp
 
+from thalweg.cli import main
 from thalweg.numerics import FivePointStencil
 
 
+@dataclass
+class Done:
+    returncode: int
+    stdout: str
+    stderr: str
+
+
 def thalweg(*arguments, cwd=None):
-    command = [sys.executable, "-m", "thalweg.cli", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=300)
+    """Run the command in this process: nothing but its exit status and what it prints comes back."""
+    out, err = io.StringIO(), io.StringIO()
+    before, hook = sys.argv, warnings.showwarning
+    sys.argv = ["thalweg", *map(str, arguments)]
+    try:
+        with contextlib.chdir(cwd or "."), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            try:
+                main()
+                status = 0
+            except SystemExit as end:
+                status = end.code
+            except Exception:
+                traceback.print_exc()
+                status = 1
+    finally:
+        sys.argv, warnings.showwarning = before, hook
+    return Done(status, out.getvalue(), err.getvalue())
 
 
 @pytest.fixture
@@ -285,13 +314,13 @@ def test_reproduce_prints_the_documented_json_and_keeps_what_is_done(tmp_path):
 class TestEveryArea:
     """What each area's row gives it, whatever the area."""
 
-    SOLVED = {
+    SOLVED: ClassVar = {
         "linear": ("A.csv",),
         "convex": ("table.csv", "--target", "y", "--l1", "0.5"),
         "constrained": ("x1 + x2", "--subject-to", "x1**2 + x2**2 - 2", "--start=-1.5,-0.5"),
         "equilibrium": ("game.csv",),
     }
-    BUDGET = {
+    BUDGET: ClassVar = {
         "linear": ("sor", 2),
         "convex": ("bcd:size=1,select=cyclic,update=gradient", 2),
         "constrained": ("newton", 2),
@@ -376,6 +405,15 @@ class TestEveryArea:
         done = thalweg("solve", "linear", "A.csv", "--method", "flexible-cg", cwd=folder)
         assert done.returncode == 2
         assert "flexible-cg needs preconditioner, which text cannot say" in done.stderr
+
+
+def test_the_program_itself_ends_with_the_status_and_one_line(tmp_path):
+    command = [sys.executable, "-m", "thalweg.cli", "solve", "linear", "absent.mtx"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (
+        2,
+        "Error: No file absent.mtx. Expected a matrix in .mtx, .npz, .npy or .csv.\n",
+    )
 
 
 def test_the_version_is_told():

@@ -388,5 +388,5 @@ class TestPlume:
         from thalweg.online import TsallisINF
 
         plume = SmokePlume((16, 16), 10)
-        result = solve(plume, LearnedSolver(TsallisINF(3), omega_grid(SSORCG, 3), tolerance=1e-6))
+        result = solve(plume, LearnedSolver(TsallisINF(3), omega_grid(SSORCG, 3), tol=1e-6))
         assert result.converged

@@ -180,7 +180,15 @@ class TestBadInput:
         with pytest.raises(InvalidParameter, match="arm 7"):
             policy.learn(7, 1.0)
 
-    @pytest.mark.parametrize("loss", [np.nan, np.inf, -1.0])
+    @pytest.mark.parametrize("loss", [-1.0, -1e-300])
+    def test_a_negative_loss_is_finite_and_refused_for_its_sign(self, loss):
+        policy = TsallisINF(3)
+        arm = policy.act()
+        with pytest.raises(InvalidParameter, match="must be >= 0: add a constant") as caught:
+            policy.learn(arm, loss)
+        assert not isinstance(caught.value, NotFinite)
+
+    @pytest.mark.parametrize("loss", [np.nan, np.inf, -np.inf])
     def test_a_loss_that_is_no_number_is_refused(self, loss):
         policy = TsallisINF(3)
         arm = policy.act()

@@ -132,8 +132,6 @@ def _loop(
             best.see(run.first, 0, state.x, in_place)
     while True:
         metrics, steps = state.metrics, run.steps
-        if state.status is not None:
-            return _agreed(run, state.status, state.message)
         if below and steps >= look_again:
             for name, bound in below:
                 if not metrics.get(name, math.inf) <= bound:
@@ -142,6 +140,8 @@ def _loop(
                 if not _disagreements(run, stop):
                     return Status.CONVERGED, f"{name} <= {bound:g}."
                 look_again = steps + 1 + steps // 10
+        if state.status is not None:
+            return _agreed(run, state.status, state.message)
         if interrupted:
             return Status.INTERRUPTED, "Interrupted; this is the best answer so far."
         if steps >= max_steps:

@@ -18,14 +18,8 @@ from thalweg.linear.poisson import AIR, FLUID, SOLID, PoissonGrid
 from thalweg.linear.problem import LinearSystem
 from thalweg.linear.recommended import METHODS
 from thalweg.linear.relaxation import SOR, SSOR, GaussSeidel, Jacobi, RedBlackSOR, optimal_omega
-from thalweg.linear.sequence import (
-    InstanceOptimal,
-    LearnedSolver,
-    LinearSystemSequence,
-    SequenceSolver,
-    golden_section,
-    omega_grid,
-)
+from thalweg.linear.sequence import InstanceOptimal, LearnedSolver, LinearSystemSequence
+from thalweg.linear.sequence_solver import NotSolved, SequenceSolver, golden_section, omega_grid
 from thalweg.linear.workloads import HeatEquation, ListedSystems, ShiftedLaplacians
 
 __all__ = [
@@ -53,6 +47,7 @@ __all__ = [
     "LinearSystem",
     "LinearSystemSequence",
     "ListedSystems",
+    "NotSolved",
     "PoissonGrid",
     "RedBlackSOR",
     "ResidualDirection",

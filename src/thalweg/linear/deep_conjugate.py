@@ -9,21 +9,27 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import scipy.sparse as sp
 import torch
+from numpy.typing import NDArray
 from scipy.sparse.linalg import LinearOperator
 from torch import Tensor
 
-from thalweg.core import InvalidProblem, Method, State, Status
+from thalweg.core import InvalidProblem, Method, State
 from thalweg.core.validation import require
 from thalweg.linear.direction_network import DirectionNetwork
+from thalweg.linear.krylov import moved, solved
 from thalweg.linear.poisson import PoissonGrid, poisson_product
 from thalweg.linear.problem import LinearSystem
 from thalweg.numerics import as_csr
 from thalweg.numerics.lanczos import spectrum_ends
+from thalweg.numerics.operators import Matrix
+
+Vector = NDArray[np.float64]
+Directions = DirectionNetwork | Callable[[Tensor], Tensor]
 
 
 @dataclass(kw_only=True)
@@ -72,7 +78,7 @@ class DeepConjugateDirection(Method[LinearSystem, DeepConjugateState]):
 
     in_place: ClassVar[bool] = True
 
-    network: DirectionNetwork | Callable[[Tensor], Tensor]
+    network: Directions
     keep: int | None = 2
 
     def __post_init__(self) -> None:
@@ -87,7 +93,7 @@ class DeepConjugateDirection(Method[LinearSystem, DeepConjugateState]):
             problem.require_positive_diagonal("DeepConjugateDirection")
         x = problem.start()
         r = torch.from_numpy(problem.b - problem.A @ x if problem.x0 is not None else problem.b.copy())
-        held: Any = x if bound.device.type == "cpu" else torch.from_numpy(x).to(bound.device)
+        held = x if bound.device.type == "cpu" else torch.from_numpy(x).to(bound.device)
         metrics = {"residual": float(r.norm()) / problem.scale, "fallbacks": 0.0}
         return DeepConjugateState(x=held, r=r.to(bound.device), metrics=metrics)
 
@@ -95,8 +101,7 @@ class DeepConjugateDirection(Method[LinearSystem, DeepConjugateState]):
         bound, r = _bound(self.network, problem), state.r
         norm = float(r.norm())
         if norm == 0.0:
-            state.status, state.message = Status.CONVERGED, "The residual is zero."
-            return state
+            return solved(state)
         d = self._orthogonal(bound.direction(r / norm), state)
         q = bound.product(d)
         slope, curvature = float(r @ d), float(d @ q)
@@ -121,7 +126,8 @@ class DeepConjugateDirection(Method[LinearSystem, DeepConjugateState]):
         state.P.append(d)
         state.Q.append(q)
         state.curvatures.append(curvature)
-        state.metrics = {"residual": float(r.norm()) / problem.scale, "fallbacks": float(state.fallbacks)}
+        state = moved(problem, state, float(r.norm()))
+        state.metrics["fallbacks"] = float(state.fallbacks)
         return state
 
     @staticmethod
@@ -144,15 +150,15 @@ class _Bound:
     norm: float  # an upper bound of A's largest eigenvalue
 
 
-def _bound(network: Any, problem: LinearSystem) -> _Bound:
+def _bound(network: Directions, problem: LinearSystem) -> _Bound:
     """What ``network`` and ``problem`` make together, made once and kept with the problem."""
-    kept: dict[int, tuple[Any, _Bound]] = vars(problem).setdefault("_directions", {})
+    kept: dict[int, tuple[Directions, _Bound]] = vars(problem).setdefault("_directions", {})
     if id(network) not in kept:
         kept[id(network)] = (network, _bind(network, problem))
     return kept[id(network)][1]
 
 
-def _bind(network: Any, problem: LinearSystem) -> _Bound:
+def _bind(network: Directions, problem: LinearSystem) -> _Bound:
     A, device = problem.A, torch.device("cpu")
     if isinstance(network, DirectionNetwork):
         if not isinstance(A, PoissonGrid):
@@ -162,7 +168,9 @@ def _bind(network: Any, problem: LinearSystem) -> _Bound:
             )
         device = next(network.parameters()).device
     inside = _projector(A, device)
-    propose = network.bind(A) if isinstance(network, DirectionNetwork) else network
+    propose = (
+        network.bind(A) if isinstance(network, DirectionNetwork) and isinstance(A, PoissonGrid) else network
+    )
     dry = None
     if isinstance(A, PoissonGrid) and not A.fluid.all():
         dry = torch.from_numpy(np.flatnonzero(~A.fluid)).to(device)
@@ -179,7 +187,7 @@ def _bind(network: Any, problem: LinearSystem) -> _Bound:
     return _Bound(device, direction, _product(A, device), inside, _norm(A))
 
 
-def _projector(A: Any, device: torch.device) -> Callable[[Tensor], Tensor]:
+def _projector(A: Matrix, device: torch.device) -> Callable[[Tensor], Tensor]:
     pools = [torch.from_numpy(pool).to(device) for pool in A.closed] if isinstance(A, PoissonGrid) else []
 
     def inside(v: Tensor) -> Tensor:
@@ -190,21 +198,23 @@ def _projector(A: Any, device: torch.device) -> Callable[[Tensor], Tensor]:
     return inside
 
 
-def _product(A: Any, device: torch.device) -> Callable[[Tensor], Tensor]:
+def _product(A: Matrix, device: torch.device) -> Callable[[Tensor], Tensor]:
     if device.type == "cpu":
         return lambda v: torch.from_numpy(np.asarray(A @ v.numpy()))
+    if not isinstance(A, PoissonGrid):
+        raise InvalidProblem(f"On {device} A is a PoissonGrid; got a {type(A).__name__}.")
     fluid = torch.from_numpy(A.fluid.astype(np.float64)).to(device)
     counts = torch.from_numpy(A.counts.astype(np.float64)).to(device)
     shape = A.cells.shape
     return lambda v: poisson_product(v.reshape(shape), fluid, counts, len(shape)).reshape(-1)
 
 
-def _norm(A: Any) -> float:
+def _norm(A: Matrix) -> float:
     """An upper bound of the largest eigenvalue: Gershgorin's, or ten per cent above a Lanczos estimate."""
     if isinstance(A, PoissonGrid):
         return max(1.0, 2.0 * float(A.counts.max()))
     if sp.issparse(A):
-        rows: Any = abs(as_csr(A))
+        rows = abs(as_csr(A))
         return float(rows.sum(axis=1).max())
     return 1.1 * spectrum_ends(A)[1]
 
@@ -221,7 +231,7 @@ def direction_preconditioner(network: DirectionNetwork, grid: PoissonGrid) -> Li
     """
     direction, n, dry = network.bind(grid), grid.cells.size, ~grid.fluid.ravel()
 
-    def apply(r: Any) -> Any:
+    def apply(r: Vector) -> Vector:
         r = np.asarray(r, dtype=np.float64).reshape(-1)
         norm = float(np.linalg.norm(r))
         if norm == 0.0:

@@ -181,7 +181,7 @@ class AdamTraining(Method[DirectionLearning, DirectionTrainingState]):
         with torch.autocast(device.type, torch.bfloat16, enabled=self.mixed_precision):
             loss = problem.loss(network, moved(problem.batch(state.t), device))
         adam.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(network.parameters(), self.clip)
         adam.step()
         state.t, state.metrics = state.t + 1, {"loss": float(loss.detach())}

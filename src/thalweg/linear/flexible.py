@@ -7,23 +7,34 @@ conjugate gradient algorithm", algorithm 3.6.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from thalweg.core import InvalidProblem, Method, State, Status
+from thalweg.core import InvalidProblem, Method, State
 from thalweg.core.validation import require
-from thalweg.linear.krylov import CGState
+from thalweg.linear.krylov import moved, solved
 from thalweg.linear.problem import LinearSystem
 from thalweg.numerics.lanczos import ritz
+from thalweg.numerics.operators import Matrix
 
 Vector = NDArray[np.float64]
 
 
+@dataclass(kw_only=True)
+class FlexibleState(State):
+    """The vectors of flexible conjugate gradients."""
+
+    r: Vector  # (n,) residual b - A x
+    before: Vector  # (n,) the residual of the step before
+    p: Vector  # (n,) search direction
+    rz: float  # z.r of the step before, zero at the start
+
+
 @dataclass(frozen=True, eq=False)
-class FlexibleCG(Method[LinearSystem, CGState]):
+class FlexibleCG(Method[LinearSystem, FlexibleState]):
     """Conjugate gradients that tolerate a preconditioner which is nonlinear, asymmetric or changes from step to step.
 
     ``beta = z.(r - r_before) / z_before.r_before`` in place of Fletcher and Reeves's. With a fixed symmetric positive
@@ -47,9 +58,9 @@ class FlexibleCG(Method[LinearSystem, CGState]):
 
     in_place: ClassVar[bool] = True
 
-    preconditioner: Any
+    preconditioner: Matrix
 
-    def init(self, problem: LinearSystem, seed: int) -> CGState:
+    def init(self, problem: LinearSystem, seed: int) -> FlexibleState:
         shape = self.preconditioner.shape
         n = problem.n
         require(
@@ -60,17 +71,16 @@ class FlexibleCG(Method[LinearSystem, CGState]):
         x = problem.start()
         r = problem.b - problem.A @ x
         metrics = {"residual": float(np.linalg.norm(r)) / problem.scale}
-        return CGState(x=x, r=r, z=r.copy(), p=np.zeros(n), q=np.zeros(n), rz=0.0, metrics=metrics)
+        return FlexibleState(x=x, r=r, before=r.copy(), p=np.zeros(n), rz=0.0, metrics=metrics)
 
-    def step(self, problem: LinearSystem, state: CGState) -> CGState:
-        x, r, p, before = state.x, state.r, state.p, state.z  # z holds the residual of the step before
+    def step(self, problem: LinearSystem, state: FlexibleState) -> FlexibleState:
+        x, r, p, before = state.x, state.r, state.p, state.before
         z = np.asarray(self.preconditioner @ r)
         rz = float(r @ z)
         if not rz > 0:
             z, rz = r.copy(), float(r @ r)
         if rz == 0.0:
-            state.status, state.message = Status.CONVERGED, "The residual is zero."
-            return state
+            return solved(state)
         p *= float(z @ (r - before)) / state.rz if state.rz else 0.0
         p += z
         q = problem.A @ p
@@ -83,8 +93,8 @@ class FlexibleCG(Method[LinearSystem, CGState]):
         alpha = float(r @ p) / curvature
         x += alpha * p
         r -= alpha * q
-        metrics = {"residual": float(np.linalg.norm(r)) / problem.scale}
-        return CGState(x=x, r=r, z=before, p=p, q=q, rz=rz, metrics=metrics)
+        state.rz = rz
+        return moved(problem, state, float(np.linalg.norm(r)))
 
 
 @dataclass(kw_only=True)
@@ -121,7 +131,7 @@ class DeflatedCG(Method[LinearSystem, DeflatedState]):
 
     in_place: ClassVar[bool] = True
 
-    vectors: Any = 20
+    vectors: int | Vector = 20
     lanczos_steps: int | None = None
 
     def init(self, problem: LinearSystem, seed: int) -> DeflatedState:
@@ -164,8 +174,7 @@ class DeflatedCG(Method[LinearSystem, DeflatedState]):
     def step(self, problem: LinearSystem, state: DeflatedState) -> DeflatedState:
         x, r, p, W, AW = state.x, state.r, state.p, state.W, state.AW
         if state.rr == 0.0:
-            state.status, state.message = Status.CONVERGED, "The residual is zero."
-            return state
+            return solved(state)
         q = problem.A @ p
         curvature = float(p @ q)
         if not curvature > 0:
@@ -178,5 +187,5 @@ class DeflatedCG(Method[LinearSystem, DeflatedState]):
         rr = float(r @ r)
         p *= rr / state.rr
         p += r - W.T @ np.linalg.solve(state.E, AW @ r)
-        metrics = {"residual": float(np.sqrt(rr)) / problem.scale}
-        return DeflatedState(x=x, r=r, p=p, W=W, AW=AW, E=state.E, rr=rr, metrics=metrics)
+        state.rr = rr
+        return moved(problem, state, float(np.sqrt(rr)))

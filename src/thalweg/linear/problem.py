@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar, cast
 
 import numpy as np
 import scipy.sparse as sp
@@ -14,6 +14,13 @@ from thalweg.core import InvalidProblem, Problem, Stop
 from thalweg.core.validation import check_vector
 from thalweg.linear._kernels import diagonal_positions
 from thalweg.numerics import FivePointStencil, as_csr
+from thalweg.numerics.operators import Matrix
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Vector = NDArray[np.float64]
+Unsigned = NDArray[np.uint32]
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,21 +46,19 @@ class LinearSystem(Problem):
 
     objective: ClassVar[str | None] = "residual"
 
-    A: Any
+    A: Matrix
     b: NDArray[np.float64]
     x0: NDArray[np.float64] | None = None
 
-    def __init__(self, A: Any, b: ArrayLike, x0: ArrayLike | None = None) -> None:
-        matrix_free = hasattr(A, "matvec")
-        if not matrix_free:
-            A = as_csr(A)
-        m, n = A.shape
+    def __init__(self, A: Matrix | ArrayLike, b: ArrayLike, x0: ArrayLike | None = None) -> None:
+        matrix = cast(Matrix, A) if hasattr(A, "matvec") else as_csr(A)
+        m, n = matrix.shape
         if m != n:
             raise InvalidProblem(
                 f"LinearSystem: A is {m} x {n}; a square matrix is needed. "
                 "For least squares use thalweg.numerics.lsqr."
             )
-        object.__setattr__(self, "A", A)
+        object.__setattr__(self, "A", matrix)
         object.__setattr__(self, "b", check_vector("b", b, n))
         object.__setattr__(self, "x0", None if x0 is None else check_vector("x0", x0, n))
 
@@ -85,7 +90,7 @@ class LinearSystem(Problem):
         """A fresh copy of the starting point."""
         return np.zeros(self.n) if self.x0 is None else self.x0.copy()
 
-    def metrics(self, x: Any) -> dict[str, float]:
+    def metrics(self, x: Vector | Tensor) -> dict[str, float]:
         """``{"residual": |b - A x| / |b|}``."""
         if not isinstance(x, np.ndarray):
             x = x.cpu().numpy()  # a tensor, from a method that runs on another device
@@ -139,11 +144,10 @@ class LinearSystem(Problem):
         return values, positions
 
     @cached_property
-    def rows(self) -> tuple[Any, ...]:
+    def rows(self) -> tuple[Vector, Unsigned, Unsigned, Unsigned]:
         """``(data, indices, indptr, diagonal positions)`` with unsigned indices, as the kernels take them."""
         A, positions = self.csr, self.diagonal[1]
-        unsigned = (part.view(np.uint32) for part in (A.indices, A.indptr, positions))
-        return (A.data, *unsigned)
+        return A.data, A.indices.view(np.uint32), A.indptr.view(np.uint32), positions.view(np.uint32)
 
     @cached_property
     def upper_bandwidth(self) -> int:
@@ -163,8 +167,7 @@ class LinearSystem(Problem):
 
     def require_positive_diagonal(self, method: str) -> None:
         """Refuse a matrix that cannot be positive definite; ``method`` names who needs it."""
-        stencil = isinstance(self.A, FivePointStencil)
-        values = np.array([self.A.center]) if stencil else self.diagonal[0]
+        values = np.array([self.A.center]) if isinstance(self.A, FivePointStencil) else self.diagonal[0]
         negative = np.flatnonzero(values < 0)
         if negative.size:
             raise InvalidProblem(

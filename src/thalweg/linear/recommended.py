@@ -14,7 +14,8 @@ from thalweg.linear.flexible import DeflatedCG, FlexibleCG
 from thalweg.linear.krylov import GMRES, SSORCG, ConjugateGradient, Direct
 from thalweg.linear.problem import SYMMETRY_TOLERANCE, LinearSystem
 from thalweg.linear.relaxation import SOR, SSOR, GaussSeidel, Jacobi, RedBlackSOR
-from thalweg.linear.sequence import InstanceOptimal, LearnedSolver, LinearSystemSequence, omega_grid
+from thalweg.linear.sequence import InstanceOptimal, LearnedSolver, LinearSystemSequence
+from thalweg.linear.sequence_solver import omega_grid
 from thalweg.online import TsallisINF
 
 #: The area's methods, by the names that tables and the command use.

@@ -7,7 +7,7 @@ Young (1950), "Iterative methods for solving partial difference equations of ell
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import numpy as np
@@ -45,11 +45,19 @@ class SORState(State):
 
 
 @dataclass(kw_only=True)
-class SweepState(State):
-    """Vectors that let a sweep read each matrix entry once."""
+class SSORState(State):
+    """Vectors that let a double sweep read each matrix entry one and a half times."""
 
-    work: Vector  # (n,) residual (Jacobi), b - L x (SSOR)
-    upper: Vector  # (n,) products with the part right of the diagonal
+    rest: Vector  # (n,) b - L x, a sweep's working space
+    upper: Vector  # (n,) products of x with the part right of the diagonal
+
+
+@dataclass(kw_only=True)
+class JacobiState(State):
+    """The residual, and what it is multiplied by."""
+
+    residual: Vector  # (n,) b - A x
+    weights: Vector  # (n,) weight / diagonal
 
 
 def _require_omega(name: str, omega: float) -> None:
@@ -160,7 +168,7 @@ class GaussSeidel(SOR):
 
 
 @dataclass(frozen=True)
-class SSOR(Method[LinearSystem, SweepState]):
+class SSOR(Method[LinearSystem, SSORState]):
     """Symmetric SOR: a forward and a backward sweep a step.
 
     Less sensitive to omega than `SOR`, and symmetric, so it also serves as a preconditioner (`SSORCG`).
@@ -184,20 +192,19 @@ class SSOR(Method[LinearSystem, SweepState]):
     def __post_init__(self) -> None:
         _require_omega("SSOR", self.omega)
 
-    def init(self, problem: LinearSystem, seed: int) -> SweepState:
+    def init(self, problem: LinearSystem, seed: int) -> SSORState:
         x = problem.start()
         upper = np.empty_like(x)
         kernels.upper_product(*problem.rows, x, upper)
-        return SweepState(x=x, work=np.empty_like(x), upper=upper, metrics=problem.metrics(x))
+        return SSORState(x=x, rest=np.empty_like(x), upper=upper, metrics=problem.metrics(x))
 
-    def step(self, problem: LinearSystem, state: SweepState) -> SweepState:
-        x, rest, upper = state.x, state.work, state.upper
-        norm = kernels.ssor_sweep(*problem.rows, self.omega, problem.b, x, rest, upper)
-        return SweepState(x=x, work=rest, upper=upper, metrics={"residual": math.sqrt(norm) / problem.scale})
+    def step(self, problem: LinearSystem, state: SSORState) -> SSORState:
+        norm = kernels.ssor_sweep(*problem.rows, self.omega, problem.b, state.x, state.rest, state.upper)
+        return replace(state, metrics={"residual": math.sqrt(norm) / problem.scale})
 
 
 @dataclass(frozen=True)
-class Jacobi(Method[LinearSystem, SweepState]):
+class Jacobi(Method[LinearSystem, JacobiState]):
     """Weighted Jacobi iteration: ``x += weight D^-1 (b - A x)``.
 
     The slowest of the family and the easiest to run in parallel; converges where A is diagonally dominant.
@@ -220,18 +227,16 @@ class Jacobi(Method[LinearSystem, SweepState]):
     def __post_init__(self) -> None:
         require(0 < self.weight < 2, "Jacobi needs a weight in (0, 2)", got=self.weight)
 
-    def init(self, problem: LinearSystem, seed: int) -> SweepState:
+    def init(self, problem: LinearSystem, seed: int) -> JacobiState:
         diagonal, _ = problem.diagonal
         x = problem.start()
         residual = problem.b - problem.csr @ x
         metrics = {"residual": float(np.linalg.norm(residual)) / problem.scale}
-        return SweepState(x=x, work=residual, upper=self.weight / diagonal, metrics=metrics)
+        return JacobiState(x=x, residual=residual, weights=self.weight / diagonal, metrics=metrics)
 
-    def step(self, problem: LinearSystem, state: SweepState) -> SweepState:
-        x, residual, weights = state.x, state.work, state.upper
-        norm = kernels.jacobi_sweep(*problem.rows[:3], weights, problem.b, x, residual)
-        metrics = {"residual": math.sqrt(norm) / problem.scale}
-        return SweepState(x=x, work=residual, upper=weights, metrics=metrics)
+    def step(self, problem: LinearSystem, state: JacobiState) -> JacobiState:
+        norm = kernels.jacobi_sweep(*problem.rows[:3], state.weights, problem.b, state.x, state.residual)
+        return replace(state, metrics={"residual": math.sqrt(norm) / problem.scale})
 
 
 @dataclass(frozen=True)
@@ -273,7 +278,9 @@ class RedBlackSOR(Method[LinearSystem, State]):
         return State(x=x, metrics=problem.metrics(x))
 
     def step(self, problem: LinearSystem, state: State) -> State:
-        A: FivePointStencil = problem.A
+        A = problem.A
+        if not isinstance(A, FivePointStencil):
+            raise InvalidProblem("RedBlackSOR works on a FivePointStencil.")
         u, b = state.x.reshape(A.rows, A.columns), problem.b.reshape(A.rows, A.columns)
         norm = red_black_sweep(u, b, A.center, A.neighbour, self.omega, np.zeros(A.columns))
         return State(x=state.x, metrics={"residual": math.sqrt(norm) / problem.scale})

@@ -4,7 +4,7 @@ from numba import njit
 
 
 @njit(cache=True)
-def kaczmarz(indptr, indices, data, squares, b, z, rows):  # type: ignore[no-untyped-def]
+def kaczmarz(indptr, indices, data, squares, b, z, rows):
     """``z -= a_i (a_i z - b_i) / |a_i|^2`` for each i of ``rows``; returns the entries read."""
     read = 0
     for i in rows:
@@ -22,7 +22,7 @@ def kaczmarz(indptr, indices, data, squares, b, z, rows):  # type: ignore[no-unt
 
 
 @njit(cache=True)
-def gaussian(indptr, indices, data, z, r, v, normals):  # type: ignore[no-untyped-def]
+def gaussian(indptr, indices, data, z, r, v, normals):
     """``z -= A's (s'r) / |A's|^2`` and ``r = A z - b`` kept, for each s, a row of ``normals``; v is work space."""
     for s in normals:
         v[:] = 0.0

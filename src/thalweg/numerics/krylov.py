@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 import scipy.sparse.linalg as spla
 from numpy.typing import ArrayLike, NDArray
+from scipy.sparse.linalg import LinearOperator
 
 from thalweg.core.errors import InvalidProblem
 from thalweg.core.validation import check_vector
-from thalweg.numerics.operators import as_operator
+from thalweg.numerics.operators import Matrix, as_operator
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class KrylovSolution:
     residuals: NDArray[np.float64]
 
 
-def cg(A: Any, b: ArrayLike, **options: Any) -> KrylovSolution:
+def cg(A: Matrix, b: ArrayLike, **options: Any) -> KrylovSolution:
     """Conjugate gradients (Hestenes and Stiefel, 1952), for symmetric positive definite A.
 
     Args:
@@ -52,7 +53,7 @@ def cg(A: Any, b: ArrayLike, **options: Any) -> KrylovSolution:
     return _symmetric(spla.cg, A, b, options)
 
 
-def minres(A: Any, b: ArrayLike, **options: Any) -> KrylovSolution:
+def minres(A: Matrix, b: ArrayLike, **options: Any) -> KrylovSolution:
     """MINRES (Paige and Saunders, 1975), for symmetric A, definite or not. Options as for `cg`.
 
     >>> bool(minres(np.diag([1.0, -2.0]), np.ones(2)).converged)
@@ -61,7 +62,7 @@ def minres(A: Any, b: ArrayLike, **options: Any) -> KrylovSolution:
     return _symmetric(spla.minres, A, b, options)
 
 
-def gmres(A: Any, b: ArrayLike, *, restart: int = 30, **options: Any) -> KrylovSolution:
+def gmres(A: Matrix, b: ArrayLike, *, restart: int = 30, **options: Any) -> KrylovSolution:
     """Restarted GMRES (Saad and Schultz, 1986), for any square A. Options as for `cg`.
 
     >>> bool(gmres(np.array([[1.0, 2.0], [-3.0, 4.0]]), np.ones(2)).converged)
@@ -76,7 +77,7 @@ def gmres(A: Any, b: ArrayLike, *, restart: int = 30, **options: Any) -> KrylovS
     return KrylovSolution(x, info == 0, len(history), np.array(history))
 
 
-def lsqr(A: Any, b: ArrayLike, *, rtol: float = 1e-8, maxiter: int | None = None) -> KrylovSolution:
+def lsqr(A: Matrix, b: ArrayLike, *, rtol: float = 1e-8, maxiter: int | None = None) -> KrylovSolution:
     """LSQR (Paige and Saunders, 1982), for least squares with any A, shape (m, n).
 
     >>> lsqr(np.array([[1.0], [1.0]]), np.array([1.0, 3.0])).x
@@ -88,7 +89,9 @@ def lsqr(A: Any, b: ArrayLike, *, rtol: float = 1e-8, maxiter: int | None = None
     return KrylovSolution(x, stop in (0, 1, 2), iterations, np.array([residual]))
 
 
-def _symmetric(solver: Callable[..., Any], A: Any, b: ArrayLike, options: dict[str, Any]) -> KrylovSolution:
+def _symmetric(
+    solver: Callable[..., Any], A: Matrix, b: ArrayLike, options: dict[str, Any]
+) -> KrylovSolution:
     operator, rhs = _system(A, b, square=True)
     scale = float(np.linalg.norm(rhs)) or 1.0
     history: list[float] = []
@@ -101,7 +104,7 @@ def _symmetric(solver: Callable[..., Any], A: Any, b: ArrayLike, options: dict[s
     return KrylovSolution(x, info == 0, len(history), np.array(history))
 
 
-def _system(A: Any, b: ArrayLike, square: bool) -> tuple[Any, NDArray[np.float64]]:
+def _system(A: Matrix, b: ArrayLike, square: bool) -> tuple[LinearOperator, NDArray[np.float64]]:
     operator = as_operator(A)
     m, n = operator.shape
     if square and m != n:

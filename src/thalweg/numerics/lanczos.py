@@ -5,8 +5,6 @@ Lanczos (1950); Parlett (1998), "The symmetric eigenvalue problem", chapter 13.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import eigh_tridiagonal
@@ -14,13 +12,13 @@ from scipy.linalg import eigh_tridiagonal
 from thalweg.core.errors import InvalidProblem
 from thalweg.core.seeding import generator
 from thalweg.core.validation import check_vector, require
-from thalweg.numerics.operators import as_operator
+from thalweg.numerics.operators import Matrix, as_operator
 
 Vector = NDArray[np.float64]
 
 
 def lanczos(
-    A: Any, steps: int, start: ArrayLike | None = None, seed: int = 0
+    A: Matrix, steps: int, start: ArrayLike | None = None, seed: int = 0
 ) -> tuple[Vector, Vector, Vector]:
     """An orthonormal basis Q of a Krylov space of symmetric A, and the tridiagonal ``T = Q A Q'``.
 
@@ -61,7 +59,7 @@ def lanczos(
     return Q, diagonal, beside[:-1]
 
 
-def ritz(A: Any, steps: int, start: ArrayLike | None = None, seed: int = 0) -> tuple[Vector, Vector]:
+def ritz(A: Matrix, steps: int, start: ArrayLike | None = None, seed: int = 0) -> tuple[Vector, Vector]:
     """Ritz values of symmetric A, ascending, shape (k,), and their vectors, shape (k, n). Arguments as `lanczos`.
 
     >>> ritz(np.diag([1.0, 2.0, 3.0]), 3)[0].round(8)
@@ -73,7 +71,7 @@ def ritz(A: Any, steps: int, start: ArrayLike | None = None, seed: int = 0) -> t
     return np.asarray(values, dtype=np.float64), vectors
 
 
-def spectrum_ends(A: Any, steps: int = 30, seed: int = 0) -> tuple[float, float]:
+def spectrum_ends(A: Matrix, steps: int = 30, seed: int = 0) -> tuple[float, float]:
     """Estimates of the smallest and largest eigenvalue of symmetric A, from the inside: extreme Ritz values.
 
     >>> low, high = spectrum_ends(np.diag(np.arange(1.0, 11.0)), 10)

@@ -5,42 +5,54 @@ SciPy's `LinearOperator` is the common type; `as_operator` makes one of anything
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol, cast
 
 import numpy as np
 import scipy.sparse as sp
 from numba import njit
-from numpy.typing import NDArray
-from scipy.sparse.linalg import LinearOperator, aslinearoperator
+from numpy.typing import ArrayLike, NDArray
+from scipy.sparse.linalg import LinearOperator, SuperLU, aslinearoperator
 
 from thalweg.core.errors import InvalidProblem
 from thalweg.core.seeding import generator
 from thalweg.core.validation import check_finite, require
 
 
-def as_csr(matrix: Any, name: str = "A") -> sp.csr_array:
+class Matrix(Protocol):
+    """Anything of shape (m, n) with a product: an array, a sparse array, a `LinearOperator`, a stencil, a grid."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(m, n)."""
+
+    def __matmul__(self, other: Any, /) -> Any:
+        """The product with vectors, shape (n,) or (n, k)."""
+
+
+def as_csr(matrix: object, name: str = "A") -> sp.csr_array:
     """``matrix`` as a finite float64 CSR array with sorted int32 indices; copies only what differs.
 
     Raises:
         InvalidProblem: when it is not two-dimensional, is empty, or holds complex numbers.
         NotFinite: when it holds NaN or infinity.
     """
-    if hasattr(matrix, "to_csr"):
-        return matrix.to_csr()
+    to_csr = getattr(matrix, "to_csr", None)
+    if to_csr is not None:
+        made: sp.csr_array = to_csr()
+        return made
     if isinstance(matrix, LinearOperator):
         raise InvalidProblem(
             f"{name} is a matrix-free operator; this method needs its entries. Pass a sparse or dense "
             "matrix, or use ConjugateGradient."
         )
-    if not sp.issparse(matrix):
-        matrix = np.asarray(matrix)
-    if matrix.ndim != 2 or 0 in matrix.shape:
-        raise InvalidProblem(f"{name} has shape {matrix.shape}; expected a non-empty matrix.")
-    if np.iscomplexobj(matrix):
+    given: Any = matrix if sp.issparse(matrix) else np.asarray(cast(ArrayLike, matrix))
+    if given.ndim != 2 or 0 in given.shape:
+        raise InvalidProblem(f"{name} has shape {given.shape}; expected a non-empty matrix.")
+    if np.iscomplexobj(given):
         raise InvalidProblem(f"{name} is complex; only real systems are solved here.")
-    csr = sp.csr_array(matrix, dtype=np.float64)
+    csr = sp.csr_array(given, dtype=np.float64)
     if not csr.has_canonical_format:
-        if sp.issparse(matrix) and np.shares_memory(csr.data, getattr(matrix, "data", csr.data)):
+        if sp.issparse(given) and np.shares_memory(csr.data, getattr(given, "data", csr.data)):
             csr = csr.copy()
         csr.sum_duplicates()
     csr.indices = csr.indices.astype(np.int32, copy=False)
@@ -49,25 +61,25 @@ def as_csr(matrix: Any, name: str = "A") -> sp.csr_array:
     return csr
 
 
-def is_sparse(matrix: Any) -> bool:
+def is_sparse(matrix: object) -> bool:
     """Whether this is one of SciPy's sparse arrays or matrices."""
     return bool(sp.issparse(matrix))
 
 
-def factor_flops(factor: Any) -> float:
+def factor_flops(factor: SuperLU) -> float:
     """What a ``SuperLU`` factorization has cost: two flops for each pair of a column of L and a row of U."""
     columns = np.diff(factor.L.indptr)
     rows = np.bincount(factor.U.indices, minlength=len(columns))
     return 2.0 * float(columns @ rows)
 
 
-def as_operator(matrix: Any) -> LinearOperator:
+def as_operator(matrix: Matrix) -> LinearOperator:
     """``matrix`` as a `LinearOperator` with ``matvec`` and ``rmatvec``; shape (m, n).
 
     >>> as_operator(np.array([[1.0, 2.0]])).rmatvec(np.array([3.0]))
     array([3., 6.])
     """
-    operator: LinearOperator = aslinearoperator(matrix)
+    operator: LinearOperator = aslinearoperator(cast(Any, matrix))
     return operator
 
 

@@ -22,7 +22,7 @@ from scipy.sparse.csgraph import reverse_cuthill_mckee
 from thalweg.core.errors import InvalidProblem
 from thalweg.core.validation import check_vector, require
 from thalweg.numerics._sketch_kernels import gaussian, kaczmarz
-from thalweg.numerics.operators import as_csr, factor_flops, is_sparse
+from thalweg.numerics.operators import Matrix, as_csr, factor_flops, is_sparse
 
 Vector = NDArray[np.float64]
 
@@ -71,7 +71,7 @@ class Projection:
 
 
 def sketch_and_project(
-    A: Any,
+    A: Matrix,
     b: ArrayLike,
     sketch: Sketch,
     *,
