@@ -410,10 +410,8 @@ class TestEveryArea:
 def test_the_program_itself_ends_with_the_status_and_one_line(tmp_path):
     command = [sys.executable, "-m", "thalweg.cli", "solve", "linear", "absent.mtx"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
-    assert (done.returncode, done.stderr) == (
-        2,
-        "Error: No file absent.mtx. Expected a matrix in .mtx, .npz, .npy or .csv.\n",
-    )
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert done.stderr.startswith("Error: No file absent.mtx.")
 
 
 def test_the_version_is_told():

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from thalweg.core.callbacks import Callback, Checkpoint, Progress
 from thalweg.core.errors import InvalidParameter, InvalidProblem, NotFinite, UnknownName
-from thalweg.core.method import Method, State
+from thalweg.core.method import Method
 from thalweg.core.problem import Problem
 from thalweg.core.recommended import recommended
 from thalweg.core.result import Result
@@ -23,7 +23,6 @@ from thalweg.core.run import Run
 from thalweg.core.stop import Status, Stop
 
 P = TypeVar("P", bound=Problem)
-S = TypeVar("S", bound=State)
 Watcher = Callback | Callable[[Run[Any, Any]], object]
 
 #: An objective this many times its first value has diverged. Relative to a first value under ``ROUNDING``, which may
@@ -33,7 +32,7 @@ DIVERGENCE, ROUNDING = 1e10, 1e-8
 
 def solve(
     problem: P,
-    method: Method[P, S] | None = None,
+    method: Method[P, Any] | None = None,
     *,
     stop: Stop | None = None,
     callbacks: Sequence[Watcher] = (),

@@ -1,13 +1,10 @@
 """A game, a monotone inclusion: ``0 in F(u) + G(u)`` with F a finite sum."""
 
-from thalweg.equilibrium.baselines import (
-    PDHG,
-    SVRG,
+from thalweg.equilibrium.deterministic import (
     AnchoredExtragradient,
     Extragradient,
     ForwardReflectedBackward,
     Halpern,
-    VRExtragradient,
 )
 from thalweg.equilibrium.games import (
     adversarial_classification,
@@ -21,10 +18,13 @@ from thalweg.equilibrium.games import (
 )
 from thalweg.equilibrium.halpern import VRHalpern
 from thalweg.equilibrium.inexact import InexactHalpern
-from thalweg.equilibrium.markov import MarkovGame, ShapleyIteration, random_markov_game, stage_games
-from thalweg.equilibrium.operators import Bilinear, Components, Functions, Scaled, Sum
+from thalweg.equilibrium.markov import MarkovGame, random_markov_game, stage_games
+from thalweg.equilibrium.operators import Bilinear, Components, Functions, ScaledIdentity, SumOfComponents
+from thalweg.equilibrium.pdhg import PDHG
 from thalweg.equilibrium.problem import MonotoneInclusion, NotMonotone, estimate_lipschitz
 from thalweg.equilibrium.recommended import METHODS
+from thalweg.equilibrium.shapley import ShapleyIteration
+from thalweg.equilibrium.variance_reduced import SVRG, VRExtragradient
 
 __all__ = [
     "METHODS",
@@ -41,9 +41,9 @@ __all__ = [
     "MarkovGame",
     "MonotoneInclusion",
     "NotMonotone",
-    "Scaled",
+    "ScaledIdentity",
     "ShapleyIteration",
-    "Sum",
+    "SumOfComponents",
     "VRExtragradient",
     "VRHalpern",
     "adversarial_classification",

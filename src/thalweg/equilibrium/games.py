@@ -10,7 +10,7 @@ from torch import Tensor
 from thalweg.core import InvalidProblem
 from thalweg.core.seeding import torch_generator
 from thalweg.core.validation import require
-from thalweg.equilibrium.operators import Bilinear, Functions, Scaled, Sum
+from thalweg.equilibrium.operators import Bilinear, Functions, ScaledIdentity, SumOfComponents
 from thalweg.equilibrium.problem import MonotoneInclusion
 from thalweg.numerics.projections import l2_ball, nonnegative, simplex
 
@@ -41,10 +41,12 @@ def matrix_game(A: Tensor, regularisation: float = 0.0) -> MonotoneInclusion:
         gap = float((x @ A).max() - (A @ y).min())
         return {"gap": gap, "value": float(x @ A @ y)}
 
-    start = torch.cat([torch.full((m,), 1.0 / m), torch.full((n,), 1.0 / n)]).to(A)
-    components = game if not regularisation else Sum(game, Scaled(regularisation, game.count))
+    x0 = torch.cat([torch.full((m,), 1.0 / m), torch.full((n,), 1.0 / n)]).to(A)
+    components = (
+        game if not regularisation else SumOfComponents(game, ScaledIdentity(regularisation, game.count))
+    )
     importance = game.importance() + 1e-3 * game.importance().mean() + 1e-30
-    return MonotoneInclusion(components, start, resolvent, importance=importance, judge=judge)
+    return MonotoneInclusion(components, x0, resolvent, importance=importance, judge=judge)
 
 
 def policeman_and_burglar(houses: int, seed: int = 0) -> Tensor:
@@ -99,7 +101,7 @@ def linear_program(c: Tensor, A: Tensor, b: Tensor, radius: float = 1e3) -> Mono
         x = u[:n]
         return {"value": float(c @ x), "violation": float((b - A @ x).clamp_min(0.0).max())}
 
-    components = Sum(game, Functions(affine, game.count))
+    components = SumOfComponents(game, Functions(affine, game.count))
     importance = game.importance() + 1e-3 * game.importance().mean() + 1e-30
     return MonotoneInclusion(
         components, torch.zeros(n + m).to(A), resolvent, importance=importance, judge=judge
@@ -207,8 +209,8 @@ def adversarial_classification(
         loss = (1.0 - margins).clamp_min(0.0).mean() + 0.5 * ridge * w.square().sum()
         return {"robust loss": float(loss), "certified": float((margins > 0).double().mean())}
 
-    start = torch.cat([torch.zeros(d), torch.full((n,), 0.5), torch.zeros(d)]).to(X)
-    return MonotoneInclusion(Examples(), start, resolvent, judge=judge)
+    x0 = torch.cat([torch.zeros(d), torch.full((n,), 0.5), torch.zeros(d)]).to(X)
+    return MonotoneInclusion(Examples(), x0, resolvent, judge=judge)
 
 
 def _weights_and_moves(p: Tensor, q: Tensor, radius: float) -> tuple[Tensor, Tensor]:
@@ -291,8 +293,8 @@ def linear_gan(
         left = cross - moments @ u[: p * k].view(p, k).T
         return {"moments": float(torch.linalg.matrix_norm(left))}
 
-    start = torch.zeros(2 * p * k).to(outputs)
-    return MonotoneInclusion(Examples(), start, resolvent, judge=judge)
+    x0 = torch.zeros(2 * p * k).to(outputs)
+    return MonotoneInclusion(Examples(), x0, resolvent, judge=judge)
 
 
 def _capped(v: Tensor, total: float, most: float) -> Tensor:

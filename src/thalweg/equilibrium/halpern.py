@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from thalweg.core.validation import require
-from thalweg.equilibrium.problem import InclusionMethod, InclusionState, MonotoneInclusion, estimate_lipschitz
+from thalweg.equilibrium.method import InclusionMethod, InclusionState
+from thalweg.equilibrium.problem import MonotoneInclusion, estimate_lipschitz
+
+
+@dataclass(kw_only=True)
+class HalpernState(InclusionState):
+    """The iterate, its anchor, and what is known of F at the iterate."""
+
+    anchor: Tensor  # (d,)
+    estimate: Tensor  # (d,) Ft, near F(x)
+    k: int  # steps since the anchor was set
+    step_size: float
+    restarted_at: float  # residual at the anchor
 
 
 @dataclass(frozen=True)
-class VRHalpern(InclusionMethod):
+class VRHalpern(InclusionMethod[HalpernState]):
     """``u_{k+1} = J(l_k u_0 + (1 - l_k) u_k - eta Ft_k)`` with ``l_k = 2/(k + 4)`` and the PAGE estimator Ft.
 
     Args:
@@ -53,46 +65,54 @@ class VRHalpern(InclusionMethod):
             self.restart is None or 0 < self.restart < 1, "VRHalpern needs 0 < restart < 1", got=self.restart
         )
 
-    def init(self, problem: MonotoneInclusion, seed: int) -> InclusionState:
+    def init(self, problem: MonotoneInclusion, seed: int) -> HalpernState:
         eta = self.step_size
         if eta is None:
-            L = (
-                problem.lipschitz
-                if problem.lipschitz is not None
-                else estimate_lipschitz(problem, 1, seed=seed)
-            )
-            eta = 1.0 / (4.0 * L)
-        u = problem.resolvent(problem.start, eta)
-        value, g = problem.components.full(u), (problem.start - u) / eta
+            known = problem.lipschitz
+            eta = 1.0 / (4.0 * (known if known is not None else estimate_lipschitz(problem, 1, seed=seed)))
+        u = problem.resolvent(problem.x0, eta)
+        value, g = problem.components.full(u), (problem.x0 - u) / eta
         residual = _norm(value + g)
-        extra = {"anchor": u, "k": 0, "estimate": value, "eta": eta, "first": residual}
-        metrics = {"estimate": residual, "residual": residual}
-        return InclusionState(x=u, metrics=metrics, calls=problem.count, seed=seed, extra=extra)
+        return HalpernState(
+            x=u,
+            metrics={"estimate": residual, "residual": residual},
+            calls=problem.count,
+            seed=seed,
+            anchor=u,
+            estimate=value,
+            k=0,
+            step_size=eta,
+            restarted_at=residual,
+        )
 
-    def step(self, problem: MonotoneInclusion, state: InclusionState) -> InclusionState:
-        u, extra, random = state.x, state.extra, state.stream()
-        k, eta, estimate = extra["k"], extra["eta"], extra["estimate"]
-        pull = 2.0 / (k + 4.0)
-        ahead = pull * extra["anchor"] + (1.0 - pull) * u - eta * estimate
-        new = problem.resolvent(ahead, eta)
+    def step(self, problem: MonotoneInclusion, state: HalpernState) -> HalpernState:
+        u, eta, random = state.x, state.step_size, state.stream()
+        pull = 2.0 / (state.k + 4.0)
+        ahead = pull * state.anchor + (1.0 - pull) * u - eta * state.estimate
+        new = self.finite(problem.resolvent(ahead, eta), state)
         g = (ahead - new) / eta
-        n = problem.count
+        n, components = problem.count, problem.components
         b = math.ceil(math.sqrt(n)) if self.batch is None else min(self.batch, n)
-        whole = b >= n or float(torch.rand((), generator=random)) < 4.0 / (k + 6.0)
+        whole = b >= n or float(torch.rand((), generator=random)) < 4.0 / (state.k + 6.0)
         if whole:
-            estimate, calls = problem.components.full(new), n
+            estimate, calls = components.full(new), n
         else:
             rows, weights = problem.sampled(b, random)
-            change = problem.components.weighted(new, rows, weights) - problem.components.weighted(
-                u, rows, weights
-            )
-            estimate, calls = estimate + change, 2 * b
+            change = components.weighted(new, rows, weights) - components.weighted(u, rows, weights)
+            estimate, calls = state.estimate + change, 2 * b
         size = _norm(estimate + g)
-        metrics = {"estimate": size} | ({"residual": size} if whole else {})
-        extra = {**extra, "k": k + 1, "estimate": estimate}
-        if self.restart is not None and whole and size <= self.restart * extra["first"]:
-            extra |= {"anchor": new, "k": 0, "first": size}
-        return self.moved(state, new, calls=calls, metrics=metrics, extra=extra)
+        moved = replace(
+            state,
+            x=new,
+            estimate=estimate,
+            k=state.k + 1,
+            step=state.step + 1,
+            calls=state.calls + calls,
+            metrics={"estimate": size} | ({"residual": size} if whole else {}),
+        )
+        if self.restart is not None and whole and size <= self.restart * state.restarted_at:
+            return replace(moved, anchor=new, k=0, restarted_at=size)
+        return moved
 
 
 def _norm(v: Tensor) -> float:

@@ -3,18 +3,33 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from thalweg.core.validation import require
-from thalweg.equilibrium.problem import InclusionMethod, InclusionState, MonotoneInclusion, estimate_lipschitz
+from thalweg.equilibrium.method import InclusionMethod, InclusionState
+from thalweg.equilibrium.problem import MonotoneInclusion, estimate_lipschitz
+
+
+@dataclass(kw_only=True)
+class InexactState(InclusionState):
+    """``x`` is the last resolvent found, the answer; the iterate u is between it and the anchor."""
+
+    anchor: Tensor  # (d,)
+    u: Tensor  # (d,) the iterate, whose resolvent comes next
+    k: int  # steps since the anchor was set
+    step_size: float  # tau, of the inner loop
+    eta: float
+    batch: int
+    first_move: float | None  # length of the first step from the anchor; None before it
+    restarted_at: float  # residual at the anchor
 
 
 @dataclass(frozen=True)
-class InexactHalpern(InclusionMethod):
+class InexactHalpern(InclusionMethod[InexactState]):
     """``u_{k+1} = l_k u_0 + (1 - l_k) J~(u_k)``, ``l_k = 1/(k + 2)``, ``J~`` near the resolvent of ``eta (F + G)``.
 
     The resolvent is a strongly monotone inclusion, solved by a variance-reduced inner loop until it is within
@@ -25,7 +40,8 @@ class InexactHalpern(InclusionMethod):
             length. Both with a loopless anchor (Alacaoglu and Malitsky, 2022, algorithms 1 and 4).
         batch: components sampled; by default the root of n.
         eta: of the resolvent; by default ``n tau / batch``, the paper's ``sqrt(n)/L`` for batches of one.
-        accuracy: c, as a share of the first move; the bound is loose by about n over the batch, and so is the default.
+        inexactness: c, as a share of the first move: larger is looser. The bound is loose by about n over the batch,
+            and so is the default, 100.
         restart: as for `VRHalpern`.
 
     The metrics of a step are ``residual``, ``|u - J(u - F(u), 1)|`` at the answer, and ``inner``, the inner steps.
@@ -44,7 +60,7 @@ class InexactHalpern(InclusionMethod):
     inner: Literal["extragradient", "forb"] = "extragradient"
     batch: int | None = None
     eta: float | None = None
-    accuracy: float = 100.0
+    inexactness: float = 100.0
     restart: float | None = None
 
     def __post_init__(self) -> None:
@@ -55,14 +71,14 @@ class InexactHalpern(InclusionMethod):
         )
         require(self.batch is None or self.batch >= 1, "InexactHalpern needs batch >= 1", got=self.batch)
         require(self.eta is None or self.eta > 0, "InexactHalpern needs eta > 0", got=self.eta)
-        require(self.accuracy > 0, "InexactHalpern needs accuracy > 0", got=self.accuracy)
+        require(self.inexactness > 0, "InexactHalpern needs inexactness > 0", got=self.inexactness)
         require(
             self.restart is None or 0 < self.restart < 1,
             "InexactHalpern needs 0 < restart < 1",
             got=self.restart,
         )
 
-    def init(self, problem: MonotoneInclusion, seed: int) -> InclusionState:
+    def init(self, problem: MonotoneInclusion, seed: int) -> InexactState:
         n = problem.count
         b = math.ceil(math.sqrt(n)) if self.batch is None else min(self.batch, n)
         chance = b / n
@@ -72,41 +88,46 @@ class InexactHalpern(InclusionMethod):
         share = math.sqrt(chance) if b < n else 1.0
         tau = (0.9 if self.inner == "extragradient" else 0.45) * share / L
         eta = self.eta if self.eta is not None else n * tau / b
-        u = problem.resolvent(problem.start, 1.0)
-        value = problem.components.full(u)
-        residual = problem.natural_residual(u, value)
-        extra = {
-            "anchor": u,
-            "u": u,
-            "k": 0,
-            "tau": tau,
-            "eta": eta,
-            "batch": b,
-            "scale": None,
-            "first": residual,
-        }
-        return InclusionState(
-            x=u, metrics={"residual": residual, "inner": 0.0}, calls=n, seed=seed, extra=extra
+        u = problem.resolvent(problem.x0, 1.0)
+        residual = problem.natural_residual(u)
+        return InexactState(
+            x=u,
+            metrics={"residual": residual, "inner": 0.0},
+            calls=n,
+            seed=seed,
+            anchor=u,
+            u=u,
+            k=0,
+            step_size=tau,
+            eta=eta,
+            batch=b,
+            first_move=None,
+            restarted_at=residual,
         )
 
-    def step(self, problem: MonotoneInclusion, state: InclusionState) -> InclusionState:
-        extra, u = state.extra, state.extra["u"]
-        k = extra["k"]
-        loop = _Loop(problem, u, extra, state.stream(), self.inner)
-        z, value, steps, calls = loop.run(state.x, self.accuracy / (k + 2.0) ** 2, extra["scale"])
-        scale = (
-            extra["scale"]
-            if extra["scale"] is not None
-            else max(float(torch.linalg.vector_norm(z - u)), 1e-300)
-        )
+    def step(self, problem: MonotoneInclusion, state: InexactState) -> InexactState:
+        k, u = state.k, state.u
+        loop = _Loop(problem, state, self.inner)
+        z, value, steps, calls = loop.run(self.inexactness / (k + 2.0) ** 2)
+        self.finite(z, state)
+        first_move = state.first_move
+        if first_move is None:
+            first_move = max(float(torch.linalg.vector_norm(z - u)), 1e-300)
         pull = 1.0 / (k + 2.0)
-        new = pull * extra["anchor"] + (1.0 - pull) * z
         residual = problem.natural_residual(z, value)
-        extra = {**extra, "u": new, "k": k + 1, "scale": scale}
-        if self.restart is not None and residual <= self.restart * extra["first"]:
-            extra |= {"anchor": z, "u": z, "k": 0, "scale": None, "first": residual}
-        metrics = {"residual": residual, "inner": float(steps)}
-        return self.moved(state, z, calls=calls, metrics=metrics, extra=extra)
+        moved = replace(
+            state,
+            x=z,
+            u=pull * state.anchor + (1.0 - pull) * z,
+            k=k + 1,
+            first_move=first_move,
+            step=state.step + 1,
+            calls=state.calls + calls,
+            metrics={"residual": residual, "inner": float(steps)},
+        )
+        if self.restart is not None and residual <= self.restart * state.restarted_at:
+            return replace(moved, anchor=z, u=z, k=0, first_move=None, restarted_at=residual)
+        return moved
 
 
 class _Loop:
@@ -115,16 +136,10 @@ class _Loop:
     #: Inner steps, as multiples of n / batch, after which the loop gives up.
     MOST = 200
 
-    def __init__(
-        self,
-        problem: MonotoneInclusion,
-        u: Tensor,
-        extra: dict[str, Any],
-        random: torch.Generator,
-        kind: str,
-    ) -> None:
-        self.problem, self.u, self.random, self.kind = problem, u, random, kind
-        self.tau, self.eta, self.batch = extra["tau"], extra["eta"], extra["batch"]
+    def __init__(self, problem: MonotoneInclusion, state: InexactState, kind: str) -> None:
+        self.problem, self.kind, self.random = problem, kind, state.stream()
+        self.begin, self.u, self.first_move = state.x, state.u, state.first_move
+        self.tau, self.eta, self.batch = state.step_size, state.eta, state.batch
         self.chance = self.batch / problem.count
         self.shrink = 1.0 + self.tau / self.eta
         self.calls = 0
@@ -153,9 +168,9 @@ class _Loop:
         step = w - self.resolved(w - self.tau * value)
         return self.eta / self.tau * float(torch.linalg.vector_norm(step))
 
-    def run(self, start: Tensor, accuracy: float, scale: float | None) -> tuple[Tensor, Tensor, int, int]:
-        """The solution, F there, inner steps, component evaluations."""
-        z = w = start
+    def run(self, share: float) -> tuple[Tensor, Tensor, int, int]:
+        """The solution within ``share`` of the first move; F there, inner steps, component evaluations."""
+        z = w = self.begin
         before = w  # forward-reflected-backward compares with the last anchor
         value = self.full(w)
         steps = 0
@@ -172,9 +187,8 @@ class _Loop:
                 w = z
                 value = self.full(w)
                 far = self.distance(w, value)
-                goal = accuracy * (
-                    scale if scale is not None else float(torch.linalg.vector_norm(w - self.u))
-                )
+                move = self.first_move
+                goal = share * (float(torch.linalg.vector_norm(w - self.u)) if move is None else move)
                 if far <= max(goal, 1e-15):
                     break
         return w, value, steps, self.calls

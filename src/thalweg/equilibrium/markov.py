@@ -1,17 +1,16 @@
-"""Zero-sum Markov games: a matrix game in every state, and Shapley's iteration over them."""
+"""Zero-sum Markov games: a matrix game in every state."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from thalweg.core import InvalidProblem, Method, NotFinite, Problem, State, Stop, solve
+from thalweg.core import InvalidProblem, NotFinite, Problem, Stop
 from thalweg.core.seeding import torch_generator
 from thalweg.core.validation import require
-from thalweg.equilibrium.baselines import Extragradient
 from thalweg.equilibrium.problem import MonotoneInclusion
 from thalweg.numerics.projections import simplex
 
@@ -122,7 +121,7 @@ def random_markov_game(
     return MarkovGame(payments, moves / moves.sum(-1, keepdim=True), discount)
 
 
-def stage_games(games: Tensor, start: Tensor) -> MonotoneInclusion:
+def stage_games(games: Tensor, x0: Tensor) -> MonotoneInclusion:
     """Independent matrix games, shape (states, rows, columns), as one inclusion; u is the flattened strategies.
 
     A state is a component. Judged by ``gap``, the largest duality gap of a state.
@@ -155,7 +154,7 @@ def stage_games(games: Tensor, start: Tensor) -> MonotoneInclusion:
         of = operator(u, torch.arange(states))
         return {"gap": float((-of[:, m:].amin(1) - of[:, :m].amin(1)).max())}
 
-    return MonotoneInclusion(States(), start.reshape(-1), resolvent, judge=judge)
+    return MonotoneInclusion(States(), x0.reshape(-1), resolvent, judge=judge)
 
 
 def _best(payments: Tensor, moves: Tensor, discount: float) -> Tensor:
@@ -170,70 +169,3 @@ def _best(payments: Tensor, moves: Tensor, discount: float) -> Tensor:
         if not bool(better.any()):
             return values
         policy = torch.where(better, worth.argmax(1), policy)
-
-
-@dataclass(kw_only=True)
-class ShapleyState(State):
-    """``values`` of the states; ``calls`` counts evaluations of a state's stage game."""
-
-    values: Tensor
-    seed: int
-
-
-@dataclass(frozen=True)
-class ShapleyIteration(Method[MarkovGame, ShapleyState]):
-    """``V(s) = val(payments(s) + discount E V)``: solve the matrix games of all states, take their values, go on.
-
-    A step is a contraction by the discount, up to the accuracy of its games.
-
-    Args:
-        stage: method for the games of a step, all states' in one inclusion, started from the step before. Default
-            `Extragradient`.
-        accuracy: residual of the stage games, as a share of the last change of the values. Default 0.1.
-        passes: most evaluations of all states' games in a step. Default 10 000.
-
-    The metrics of a step are ``exploitability`` and ``value``, as the game's.
-
-    Source: Shapley (1953). Cost per step: the stage games, and policy iteration for both best responses.
-
-    >>> from thalweg.equilibrium import random_markov_game
-    >>> found = solve(random_markov_game(3, 2, 2), stop=Stop(below={"exploitability": 1e-4}))
-    >>> found.converged
-    True
-    """
-
-    stage: Method[Any, Any] = field(default_factory=Extragradient)
-    accuracy: float = 0.1
-    passes: int = 10_000
-
-    def __post_init__(self) -> None:
-        require(self.accuracy > 0, "ShapleyIteration needs accuracy > 0", got=self.accuracy)
-        require(self.passes >= 1, "ShapleyIteration needs passes >= 1", got=self.passes)
-
-    def init(self, problem: MarkovGame, seed: int) -> ShapleyState:
-        states, m, n = problem.payments.shape
-        x = torch.cat([torch.full((states, m), 1.0 / m), torch.full((states, n), 1.0 / n)], 1)
-        x = x.to(problem.payments)
-        values = torch.zeros(states).to(x)
-        return ShapleyState(x=x, values=values, seed=seed, metrics=problem.metrics(x))
-
-    def step(self, problem: MarkovGame, state: ShapleyState) -> ShapleyState:
-        games = problem.stage(state.values)
-        far = state.metrics["exploitability"] * (1.0 - problem.discount)
-        stop = Stop(
-            below={"residual": max(self.accuracy * far, 1e-13)},
-            calls=self.passes * len(games),
-            steps=None,
-        )
-        stages = stage_games(games, state.x)
-        found = solve(stages, self.stage, stop=stop, seed=state.seed, progress=False)
-        x = found.x.view_as(state.x)
-        rows, columns = problem.strategies(x)
-        values = torch.einsum("sa,sab,sb->s", rows, games, columns)
-        return ShapleyState(
-            x=x,
-            values=values,
-            seed=state.seed,
-            calls=state.calls + found.calls,
-            metrics=problem.metrics(x),
-        )

@@ -93,12 +93,14 @@ class Bilinear:
         return rows[at % m] * self._row_share / self.count + columns[at % n] * self._column_share / self.count
 
 
-class Sum:
+class SumOfComponents:
     """Two finite sums of equally many components, added: a game and its regularisation, say."""
 
     def __init__(self, first: Components, second: Components) -> None:
         if first.count != second.count:
-            raise InvalidProblem(f"Sum needs equally many components; got {first.count} and {second.count}.")
+            raise InvalidProblem(
+                f"SumOfComponents needs equally many components; got {first.count} and {second.count}."
+            )
         self.first, self.second, self.count = first, second, first.count
 
     def weighted(self, u: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
@@ -111,7 +113,7 @@ class Sum:
 
 
 @dataclass(frozen=True)
-class Scaled:
+class ScaledIdentity:
     """``strength u`` in every component: quadratic regularisation, which makes a game strongly monotone."""
 
     strength: float

@@ -6,12 +6,12 @@ import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from thalweg.core import InvalidProblem, Method, NotFinite, Problem, State, Stop
+from thalweg.core import InvalidProblem, NotFinite, Problem, Stop
 from thalweg.core.seeding import torch_generator
 from thalweg.core.validation import require
 from thalweg.equilibrium.operators import Components
@@ -32,7 +32,7 @@ class MonotoneInclusion(Problem):
 
     Args:
         components: the finite sum.
-        start: where to start, a vector.
+        x0: where to begin, shape (d,).
         resolvent: ``J(v, step) = (I + step G)^-1 v``: a projection for a set's normal cone, a proximal operator for a
             function's subgradient. By default G is zero.
         lipschitz: L, of the components on average, ``(1/n) sum |F_i(u) - F_i(v)|^2 <= L^2 |u - v|^2``; by default
@@ -44,7 +44,7 @@ class MonotoneInclusion(Problem):
     ``F(u) + G(u)``; and what ``judge`` says.
 
     Raises:
-        InvalidProblem: no components, a start of more than one axis, a resolvent that changes shapes or moves points
+        InvalidProblem: no components, an x0 of more than one axis, a resolvent that changes shapes or moves points
             apart (it is no resolvent), an operator that gives another shape.
         NotFinite: the operator is not finite at the start.
 
@@ -60,7 +60,7 @@ class MonotoneInclusion(Problem):
     objective: ClassVar[str | None] = "residual"
 
     components: Components
-    start: Tensor
+    x0: Tensor
     resolvent: Callable[[Tensor, float], Tensor] = _nothing
     lipschitz: float | None = None
     importance: Tensor | None = None
@@ -71,20 +71,20 @@ class MonotoneInclusion(Problem):
     def __post_init__(self) -> None:
         n = self.components.count
         require(n >= 1, "MonotoneInclusion needs components", got=n, error=InvalidProblem)
-        if self.start.ndim != 1 or not self.start.is_floating_point():
-            raise InvalidProblem("MonotoneInclusion needs start to be a floating-point vector.")
+        if self.x0.ndim != 1 or not self.x0.is_floating_point():
+            raise InvalidProblem("MonotoneInclusion needs x0 to be a floating-point vector.")
         if self.lipschitz is not None:
             require(self.lipschitz > 0, "MonotoneInclusion needs lipschitz > 0", got=self.lipschitz)
         weights = torch.ones(n) if self.importance is None else self.importance
         if weights.shape != (n,) or not bool((weights > 0).all()):
             raise InvalidProblem(f"MonotoneInclusion needs importance to be {n} positive weights.")
-        chances = (weights / weights.sum()).to(self.start)
+        chances = (weights / weights.sum()).to(self.x0)
         object.__setattr__(self, "_chances", chances)
         object.__setattr__(self, "_sums", chances.cumsum(0))
-        value = self.components.full(self.start)
-        if value.shape != self.start.shape:
+        value = self.components.full(self.x0)
+        if value.shape != self.x0.shape:
             raise InvalidProblem(
-                f"The operator gives shape {tuple(value.shape)}; expected that of start, {tuple(self.start.shape)}."
+                f"The operator gives shape {tuple(value.shape)}; expected that of x0, {tuple(self.x0.shape)}."
             )
         if not bool(torch.isfinite(value).all()):
             raise NotFinite("The operator is not finite at the start.")
@@ -93,10 +93,7 @@ class MonotoneInclusion(Problem):
     def _look_at_pairs(self) -> None:
         random = torch_generator(0, 0xE0)
         for _ in range(4):
-            u, v = (
-                self.start + torch.randn(self.start.shape, generator=random, dtype=self.start.dtype)
-                for _ in "uv"
-            )
+            u, v = (self.x0 + torch.randn(self.x0.shape, generator=random, dtype=self.x0.dtype) for _ in "uv")
             a, b = self.resolvent(u, 1.0), self.resolvent(v, 1.0)
             if a.shape != u.shape:
                 raise InvalidProblem(
@@ -127,7 +124,7 @@ class MonotoneInclusion(Problem):
         """Rows of components drawn by importance, and the weights that make their weighted sum unbiased for F."""
         if self.importance is None:
             rows = torch.randint(self.count, (size,), generator=random)
-            return rows, torch.full((size,), 1.0 / size, dtype=self.start.dtype)
+            return rows, torch.full((size,), 1.0 / size, dtype=self.x0.dtype)
         drawn = torch.rand(size, generator=random, dtype=self._sums.dtype)
         rows = torch.searchsorted(self._sums, drawn).clamp_max(self.count - 1)
         return rows, 1.0 / (size * self.count * self._chances[rows])
@@ -158,7 +155,7 @@ def estimate_lipschitz(
     """
     b = problem.count if batch is None else batch
     random = torch_generator(seed, 0xE1)
-    at = problem.resolvent(problem.start, 1.0)
+    at = problem.resolvent(problem.x0, 1.0)
     d = torch.randn(at.shape, generator=random, dtype=at.dtype)
     value, most = problem.components.full(at), 0.0
     for k in range(rounds):
@@ -182,44 +179,3 @@ def estimate_lipschitz(
             d = stretched
     mean = most if b >= problem.count else most / rounds
     return 1.1 * math.sqrt(mean) if mean > 0.0 else 1e-12
-
-
-@dataclass(kw_only=True)
-class InclusionState(State):
-    """``x`` is u; ``calls`` counts component evaluations; ``extra`` is the method's own."""
-
-    seed: int
-    step: int = 0
-    extra: dict[str, Any] = field(default_factory=dict)
-
-    def stream(self) -> torch.Generator:
-        """The random numbers of the coming step."""
-        return torch_generator(self.seed, self.step, 0xE2)
-
-
-class InclusionMethod(Method[MonotoneInclusion, InclusionState]):
-    """Base of the area's methods."""
-
-    def moved(
-        self,
-        state: InclusionState,
-        u: Tensor,
-        *,
-        calls: int,
-        metrics: dict[str, float],
-        extra: dict[str, Any],
-    ) -> InclusionState:
-        """The state after a step."""
-        if not math.isfinite(float(u.sum())) and not bool(torch.isfinite(u).all()):
-            raise NotFinite(
-                f"{type(self).__name__}: the iterate is not finite after {state.step} steps. The step may be too long: "
-                "give a larger lipschitz."
-            )
-        return InclusionState(
-            x=u,
-            metrics=metrics,
-            calls=state.calls + calls,
-            seed=state.seed,
-            step=state.step + 1,
-            extra=extra,
-        )

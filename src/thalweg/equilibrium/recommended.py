@@ -5,19 +5,22 @@ from __future__ import annotations
 from typing import Any
 
 from thalweg.core import Method, recommended
-from thalweg.equilibrium.baselines import (
-    PDHG,
-    SVRG,
+from thalweg.equilibrium.deterministic import (
     AnchoredExtragradient,
     Extragradient,
     ForwardReflectedBackward,
     Halpern,
-    VRExtragradient,
 )
 from thalweg.equilibrium.halpern import VRHalpern
 from thalweg.equilibrium.inexact import InexactHalpern
-from thalweg.equilibrium.markov import MarkovGame, ShapleyIteration
+from thalweg.equilibrium.markov import MarkovGame
+from thalweg.equilibrium.pdhg import PDHG
 from thalweg.equilibrium.problem import MonotoneInclusion
+from thalweg.equilibrium.shapley import ShapleyIteration
+from thalweg.equilibrium.variance_reduced import SVRG, VRExtragradient
+
+#: Components from which sampling them pays for the inner loops.
+MANY = 500
 
 #: The area's methods, by the names that tables and the command use.
 METHODS: dict[str, type[Method[Any, Any]]] = {
@@ -35,9 +38,9 @@ METHODS: dict[str, type[Method[Any, Any]]] = {
 
 
 @recommended.register
-def for_inclusions(problem: MonotoneInclusion) -> InexactHalpern:
-    """Inexact Halpern with variance reduction: it asks for no cocoercivity."""
-    return InexactHalpern()
+def for_inclusions(problem: MonotoneInclusion) -> Extragradient | InexactHalpern:
+    """Extragradient for few components, restarted Halpern with sampling for many; neither asks for cocoercivity."""
+    return Extragradient() if problem.count < MANY else InexactHalpern(restart=0.5)
 
 
 @recommended.register

@@ -97,7 +97,7 @@ def _sums(n: int, seeds: int) -> dict[str, float]:
     y = X.sum(1) + torch.randn(n, generator=random, dtype=torch.float64)
     components = Functions(lambda u, rows: X[rows] * (X[rows] @ u - y[rows])[:, None], n)
     problem = MonotoneInclusion(components, torch.full((3,), 10.0, dtype=torch.float64))
-    goal = 1e-3 * problem.natural_residual(problem.start)
+    goal = 1e-3 * problem.natural_residual(problem.x0)
     stop = Stop(below={"residual": goal}, steps=100_000)
     found: dict[str, list[float]] = {"Halpern": [solve(problem, Halpern(), stop=stop, progress=False).calls]}
     few = Stop(below=stop.below, calls=50 * n, steps=None)
@@ -111,7 +111,7 @@ def _sums(n: int, seeds: int) -> dict[str, float]:
 def _growing(A: Tensor, seeds: int) -> dict[str, float]:
     """Median evaluations of four methods to a tenth of the first residual."""
     problem = matrix_game(A)
-    goal = 0.1 * problem.natural_residual(problem.start)
+    goal = 0.1 * problem.natural_residual(problem.x0)
     stop = Stop(below={"residual": goal}, steps=50_000)
     found = {}
     for name, made in {
@@ -136,7 +136,7 @@ def _gan(n: int) -> MonotoneInclusion:
 def _growing_gan(n: int, seeds: int) -> dict[str, float]:
     """Median evaluations to a thousandth of the first residual."""
     problem = _gan(n)
-    stop = Stop(below={"residual": 1e-3 * problem.natural_residual(problem.start)}, steps=50_000)
+    stop = Stop(below={"residual": 1e-3 * problem.natural_residual(problem.x0)}, steps=50_000)
     found = {}
     for name, made in {
         "AnchoredExtragradient": AnchoredExtragradient(),
