@@ -5,6 +5,7 @@ from thalweg.blackbox.evaluation import EvaluationFailed
 from thalweg.blackbox.extensions import Environment, Fidelity
 from thalweg.blackbox.problem import BayesianOptimization, BlackBox
 from thalweg.blackbox.recommended import METHODS
+from thalweg.blackbox.samplers import OptunaSampling, SpaceFilling
 from thalweg.blackbox.space import Categorical, Integer, Parameter, Real, Space
 from thalweg.blackbox.study import Study
 from thalweg.blackbox.trial import Recommendation, Trial
@@ -19,10 +20,12 @@ __all__ = [
     "EvaluationFailed",
     "Fidelity",
     "Integer",
+    "OptunaSampling",
     "Parameter",
     "Real",
     "Recommendation",
     "Space",
+    "SpaceFilling",
     "Study",
     "Trial",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from thalweg.blackbox.evaluation import settle
 from thalweg.blackbox.space import Point, Space
@@ -23,6 +23,7 @@ class BlackBox(Problem):
             has failed at that point; any other error ends the run.
         space: a `Space`, or a dictionary of parameters.
         direction: ``"minimize"`` or ``"maximize"``.
+        optimum: the best value there is, where it is known (a test function): methods then report their ``regret``.
 
     The metric is ``value``, the function at the answer: judging costs one evaluation.
 
@@ -35,18 +36,28 @@ class BlackBox(Problem):
 
     function: Callable[[Point], float]
     space: Space
-    direction: str = "minimize"
+    direction: Literal["minimize", "maximize"] = "minimize"
+    optimum: float | None = None
 
     def __init__(
         self,
         function: Callable[[Point], float],
         space: Space | Mapping[str, Any],
-        direction: str = "minimize",
+        direction: Literal["minimize", "maximize"] = "minimize",
+        optimum: float | None = None,
     ) -> None:
         require(direction in ("minimize", "maximize"), "BlackBox: direction is 'minimize' or 'maximize'")
         object.__setattr__(self, "function", function)
         object.__setattr__(self, "space", space if isinstance(space, Space) else Space(space))
         object.__setattr__(self, "direction", direction)
+        object.__setattr__(self, "optimum", optimum)
+
+    def progress(self, value: float | None, best: float | None) -> dict[str, float]:
+        """What a step reports: the last ``value`` unless it failed, the ``best`` so far, and its ``regret``."""
+        told = {"value": value, "best": best}
+        if self.optimum is not None and best is not None:
+            told["regret"] = abs(best - self.optimum)
+        return {name: number for name, number in told.items() if number is not None}
 
     def recommended_stop(self) -> Stop:
         """Fifty evaluations."""
@@ -61,7 +72,7 @@ class BlackBox(Problem):
 class StudyState(State):
     """``x`` is the recommended point so far, and ``study`` all that is known."""
 
-    study: Any = field(repr=False)
+    study: Study = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -72,7 +83,8 @@ class BayesianOptimization(Method[BlackBox, StudyState]):
         acquisition, noise, initial, trust_region, bayesian, batch: as for `Study`.
         q: points a step.
 
-    Metrics of a step: ``value``, the last one unless it failed, and ``best``, the best so far.
+    Metrics of a step: ``value``, the last one unless it failed, ``best``, the best so far, and ``regret`` where the
+    problem knows its optimum.
     """
 
     in_place = True
@@ -107,9 +119,7 @@ class BayesianOptimization(Method[BlackBox, StudyState]):
             message = f"Trial {told.number} failed: {why}" if why else message
         best = study.best
         found = study.recommend() if study.done else None
-        metrics = {} if told.value is None else {"value": told.value}
-        if best is not None:
-            metrics["best"] = best.value
+        metrics = problem.progress(told.value, None if best is None else best.value)
         return StudyState(
             x=found.point if found else None,
             study=study,

@@ -5,11 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from thalweg.blackbox.problem import BayesianOptimization, BlackBox
-from thalweg.core import Method, recommended
+from thalweg.blackbox.samplers import OptunaSampling, SpaceFilling
+from thalweg.core import InvalidParameter, Method, recommended
+from thalweg.core.contestant import contestant
 
 #: The area's methods, by the names that tables and the command use.
 METHODS: dict[str, type[Method[Any, Any]]] = {
     "bayesian-optimization": BayesianOptimization,
+    "optuna-sampling": OptunaSampling,
+    "space-filling": SpaceFilling,
 }
 
 
@@ -17,3 +21,15 @@ METHODS: dict[str, type[Method[Any, Any]]] = {
 def for_black_boxes(problem: BlackBox) -> BayesianOptimization:
     """Bayesian optimisation with its defaults."""
     return BayesianOptimization()
+
+
+@contestant.register
+def of_black_boxes(problem: BlackBox, entrant: object) -> Method[BlackBox, Any]:
+    """Any of Optuna's samplers, as a class."""
+    if isinstance(entrant, Method):
+        return entrant
+    if isinstance(entrant, type) and hasattr(entrant, "sample_independent"):
+        return OptunaSampling(entrant)
+    raise InvalidParameter(
+        f"A BlackBox is compared by methods and by classes of Optuna's samplers; got {entrant!r}."
+    )

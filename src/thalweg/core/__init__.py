@@ -1,6 +1,7 @@
 """The vocabulary: Problem, Method, Result, and the one loop `solve`."""
 
 from thalweg.core.callbacks import Callback, Checkpoint, Progress, TensorBoard
+from thalweg.core.contestant import contestant
 from thalweg.core.errors import (
     CheckpointMismatch,
     InvalidParameter,
@@ -44,6 +45,7 @@ __all__ = [
     "ThalwegError",
     "UnknownName",
     "UnreadableFile",
+    "contestant",
     "recommended",
     "solve",
 ]

@@ -2,7 +2,18 @@
 
 from thalweg.online.cheb_cb import ChebCB
 from thalweg.online.policy import Binned, Fixed, Policy
+from thalweg.online.problem import LossTable, Play
 from thalweg.online.recommended import METHODS
 from thalweg.online.tsallis_inf import TsallisINF, tsallis_probabilities
 
-__all__ = ["METHODS", "Binned", "ChebCB", "Fixed", "Policy", "TsallisINF", "tsallis_probabilities"]
+__all__ = [
+    "METHODS",
+    "Binned",
+    "ChebCB",
+    "Fixed",
+    "LossTable",
+    "Play",
+    "Policy",
+    "TsallisINF",
+    "tsallis_probabilities",
+]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch.optim import Optimizer
 
-from thalweg.core import Method, recommended
+from thalweg.core import InvalidParameter, Method, recommended
+from thalweg.core.contestant import contestant
 from thalweg.training.flow import LionKFlow
 from thalweg.training.imitation import Imitate, ImitationTask
 from thalweg.training.schedules import REX
@@ -31,3 +34,23 @@ def for_training(problem: TrainingTask) -> Train:
 def for_imitation(problem: ImitationTask) -> Imitate:
     """Ten updates an answer by a target surrogate."""
     return Imitate(lambda params: TargetSurrogate(params, eta=1.0, inner_steps=10, linesearch=True))
+
+
+@contestant.register
+def of_training(problem: TrainingTask, entrant: object) -> Method[TrainingTask, Any]:
+    """An optimizer's class, alone or as ``(class, options)`` or ``(class, options, schedule)``."""
+    if isinstance(entrant, Method):
+        return entrant
+    parts = entrant if isinstance(entrant, tuple) else (entrant,)
+    optimizer, options, schedule = (*parts, None, None, None)[:3]
+    fits = (
+        isinstance(optimizer, type)
+        and issubclass(optimizer, Optimizer)
+        and isinstance(options, Mapping | None)
+    )
+    if len(parts) > 3 or not fits or not (schedule is None or callable(schedule)):
+        raise InvalidParameter(
+            "A TrainingTask is compared by optimizers: a class, (class, options) or (class, options, schedule); "
+            f"got {entrant!r}."
+        )
+    return Train(optimizer, options or {}, schedule)

@@ -84,11 +84,11 @@ class TrainingTask(Problem):
                         "Remove or impute them before training."
                     )
 
-    @torch.no_grad()
     def recommended_stop(self) -> Stop:
         """The task's own length."""
         return Stop(steps=self.steps)
 
+    @torch.no_grad()
     def metrics(self, x: nn.Module) -> dict[str, float]:
         """``test_loss`` and every score of the network ``x``, in evaluation mode."""
         was_training = x.training
