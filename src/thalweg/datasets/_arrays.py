@@ -11,7 +11,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from thalweg.core import InvalidProblem, NotFinite, UnreadableFile
-from thalweg.datasets._cells import EXACT
+from thalweg.datasets._cells import EXACT, refuse_loss
 
 _REAL = "biuf"
 
@@ -79,10 +79,7 @@ def as_real(path: Path, name: str, array: NDArray[np.generic]) -> NDArray[np.flo
         for index in np.argwhere((real >= EXACT) | (real <= -EXACT)):
             at = tuple(index)
             if int(real[at]) != int(array[at]):
-                raise InvalidProblem(
-                    f"{path}: {name} holds {array[at]}, which has more digits than a float64 holds (whole numbers are "
-                    "exact to 9007199254740992). Round or drop it first."
-                )
+                refuse_loss(f"{path}: {name}", str(array[at]))
     return real
 
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
+from thalweg.core import InvalidProblem
 
 #: From here on, neighbouring integers are one and the same float64.
 EXACT = 2**53
@@ -26,6 +29,7 @@ _EXPONENT = r"(?:[eE][+-]?\d+)?"
 _POINT = re.compile(rf"[+-]?(?:\d+\.?\d*|\.\d+){_EXPONENT}|[+-]?(?:inf|infinity|nan)", re.ASCII | re.I)
 _COMMA = re.compile(rf"[+-]?\d+,\d+{_EXPONENT}", re.ASCII)
 _INTEGER = re.compile(r"[+-]?\d+", re.ASCII)
+_LONG = re.compile(rb"(?<![^\s:])[+-]?\d{16,}(?!\S)")
 _THOUSANDS = re.compile(r"[+-]?\d{1,3}(?P<by>[,.'\u2019 \u00a0\u202f])\d{3}(?:(?P=by)\d{3})*(?:[.,]\d*)?")
 
 
@@ -74,6 +78,22 @@ def _shown(value: float) -> int:
     mantissa = int(whole + part)
     ten: int = 10 ** abs(shift)
     return mantissa * ten if shift >= 0 else mantissa // ten
+
+
+def refuse_loss(place: str, text: str) -> None:
+    """Refuse an integer whose last digits a float64 would lose; ``place`` says where it stands."""
+    if loses_digits(text):
+        raise InvalidProblem(
+            f"{place}: {text} has more digits than a float64 holds (whole numbers are exact to {EXACT}). "
+            "Round or drop it first."
+        )
+
+
+def refuse_losses(path: Path, content: bytes) -> None:
+    """`refuse_loss` for every number of a text whose numbers stand between white space or after colons."""
+    for found in _LONG.finditer(content):
+        line = content.count(b"\n", 0, found.start()) + 1
+        refuse_loss(f"{path}: line {line}", found[0].decode())
 
 
 def fault(cell: str) -> str:

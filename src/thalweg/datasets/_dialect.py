@@ -68,14 +68,14 @@ def records(path: Path, lines: Sequence[str], start: int, separator: str) -> Ite
         skipinitialspace=separator != "\t",
         strict=True,
     )
+    last = start
     try:
         for cells in reader:
+            last = start + reader.line_num
             if cells:
-                yield start + reader.line_num, [cell.strip() for cell in cells]
+                yield last, [cell.strip() for cell in cells]
     except csv.Error as error:
-        raise UnreadableFile(
-            f"{path}: line {start + reader.line_num} has a faulty quotation: {error}."
-        ) from None
+        raise UnreadableFile(f"{path}: line {last + 1} has a faulty quotation: {error}.") from None
 
 
 def _without_comment(line: str, separator: str) -> str:

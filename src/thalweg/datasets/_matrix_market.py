@@ -16,13 +16,12 @@ from numpy.typing import NDArray
 
 from thalweg.core import InvalidProblem, UnreadableFile
 from thalweg.datasets._arrays import as_real
-from thalweg.datasets._cells import EXACT, loses_digits
+from thalweg.datasets._cells import EXACT, refuse_losses
 from thalweg.datasets._text import read_bytes
 
 _FIELDS = ("real", "double", "integer", "unsigned-integer", "pattern", "complex")
 _SYMMETRIES = ("general", "symmetric", "skew-symmetric", "hermitian")
 _VALUE = rb"[+-]?(?:\d+\.?\d*|\.\d+|(?i:nan|inf|infinity))(?:[eEdD][+-]?\d+)?"
-_LARGE = re.compile(rb"(?<![\d.eEdD+-])[+-]?\d{16,}(?![\d.eEdD])")
 
 
 def read_matrix_market(path: Path, name: str) -> sp.coo_array | NDArray[np.float64]:
@@ -97,13 +96,7 @@ def _check_lines(path: Path, content: bytes, layout: str, field: str) -> None:
 
 def _check_digits(path: Path, content: bytes, values: NDArray[np.float64]) -> None:
     if (np.abs(values) >= EXACT).any():
-        for found in _LARGE.finditer(content):
-            if loses_digits(found[0].decode()):
-                line = content.count(b"\n", 0, found.start()) + 1
-                raise InvalidProblem(
-                    f"{path}: line {line}: {found[0].decode()} has more digits than a float64 holds (whole numbers are "
-                    "exact to 9007199254740992). Round it first."
-                )
+        refuse_losses(path, content)
 
 
 def _mirrored(path: Path, stored: sp.coo_array, symmetry: str) -> sp.coo_array:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -21,7 +20,6 @@ from thalweg.datasets.tables import TABLES, Table, read_table, refuse_header
 
 SVMLIGHT = (".svm", ".svmlight", ".libsvm")
 _KINDS = "a table in .csv, .tsv, .txt, .svm, .npz or .mtx"
-_LARGE = re.compile(rb"(?:^|[:\s])([+-]?\d{16,})(?=[\s]|$)", re.M)
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,20 +156,10 @@ def _from_svmlight(path: Path, zero_based: bool | Literal["auto"], n_features: i
         raise UnreadableFile(f"{path} holds no rows.")
     X = sp.csr_array(found)
     if X.nnz and max(np.abs(X.data).max(), np.abs(y).max()) >= _cells.EXACT:
-        _refuse_lost_digits(path, content)
+        _cells.refuse_losses(path, content)
     refuse_nan_sparse(path, "X", sp.coo_array(X))
     refuse_nan(path, "y", y)
     return Dataset(title(path), X, y)
-
-
-def _refuse_lost_digits(path: Path, content: bytes) -> None:
-    for found in _LARGE.finditer(content):
-        if _cells.loses_digits(found[1].decode()):
-            line = content.count(b"\n", 0, found.start(1)) + 1
-            raise InvalidProblem(
-                f"{path}: line {line}: {found[1].decode()} has more digits than a float64 holds (whole numbers are "
-                "exact to 9007199254740992). Round it first."
-            )
 
 
 def _from_npz(path: Path, target: str | None) -> Dataset:

@@ -94,12 +94,8 @@ class Table:
             )
         values = self.numbers if columns is None else self.numbers[:, list(columns)]
         for row, at in np.argwhere(np.abs(values) >= _cells.EXACT):
-            text = self.cells.rows[row][chosen[at]]
-            if _cells.loses_digits(text):
-                raise InvalidProblem(
-                    f"{self.path}: line {self.line(row)}, column {self.names[chosen[at]]!r}: {text} has more digits "
-                    "than a float64 holds (whole numbers are exact to 9007199254740992). Round or drop it first."
-                )
+            place = f"{self.path}: line {self.line(row)}, column {self.names[chosen[at]]!r}"
+            _cells.refuse_loss(place, self.cells.rows[row][chosen[at]])
         return values
 
     def refuse_doubt(self, if_likely: bool = False) -> None:
