@@ -34,8 +34,9 @@ def read_npz(path: Path) -> dict[str, NDArray[np.generic]]:
     with path.open("rb") as file:
         if file.read(2) != b"PK":
             raise UnreadableFile(f"{path} is {_emptiness(path) or 'no .npz file: it does not begin as one'}.")
-    with _numbers_only(path), np.load(path, allow_pickle=False) as archive:
-        return {name: np.asarray(archive[name]) for name in archive}
+        file.seek(0)
+        with _numbers_only(path), np.load(file, allow_pickle=False) as archive:
+            return {name: np.asarray(archive[name]) for name in archive}
 
 
 @contextmanager

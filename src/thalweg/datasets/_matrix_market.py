@@ -64,14 +64,15 @@ def read_matrix_market(path: Path, name: str) -> sp.coo_array | NDArray[np.float
 
 
 def _with_header(content: bytes, layout: str, field: str, symmetry: str) -> bytes:
-    first = f"%%MatrixMarket matrix {layout} {field} {symmetry}"
-    return first.encode() + content[content.index(b"\n") :] if b"\n" in content else first.encode()
+    """The file with another first line, and Fortran's exponents (1.5D+01) as SciPy's reader knows them."""
+    rest = content[content.index(b"\n") :].translate(bytes.maketrans(b"Dd", b"Ee"))
+    return f"%%MatrixMarket matrix {layout} {field} {symmetry}".encode() + rest
 
 
 def _check_lines(path: Path, content: bytes, layout: str, field: str) -> None:
     """Refuse the first line of entries that holds anything but what the header promises.
 
-    SciPy's reader stops at the first character that it does not know: "1 1 1,5" would be 1.
+    SciPy's reader stops at the first character that it does not know: "1 1 1,5" would be 1, "1.5D+01" 1.5.
     """
     places, value = rb"\d+[ \t]+\d+", b"" if field == "pattern" else _VALUE
     entry = value if layout == "array" else places + (rb"[ \t]+" + value if value else b"")
