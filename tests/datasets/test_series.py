@@ -68,6 +68,7 @@ def test_any_dialect_and_ending_of_a_table(tmp_path) -> None:
         ("b.tsv", "Wall time\tStep\tValue\n1e9\t0\t3.0\n1e9\t1\t2.0\n1e9\t2\t1.5\n"),
         ("c.TXT", "# l2\n3.0\n2.0\n1.5\n"),
         ("d.csv", "\ufeffl2\r\n3.0\r\n2.0\r\n1.5\r\n"),
+        ("f.csv", ",l2\n0,3.0\n1,2.0\n2,1.5\n"),
         ("e.csv", '"step","l2"\n"0","3.0"\n"1","2.0"\n"2","1.5"\n'),
     ):
         (tmp_path / name).write_bytes(text.encode())

@@ -229,13 +229,14 @@ class Space:
         tables = load_toml(path)
         parameters = {}
         for name, table in tables.items():
-            kind = table.pop("type", None) if isinstance(table, dict) else None
+            options = table if isinstance(table, dict) else {}
+            kind = options.pop("type", None)
             if kind not in kinds:
                 raise InvalidProblem(
                     f"{path}: [{name}] needs type = one of {', '.join(kinds)}; got {kind!r}."
                 )
             try:
-                parameters[name] = kinds[kind](**table)
+                parameters[name] = kinds[kind](**options)
             except TypeError as error:
                 raise InvalidProblem(f"{path}: [{name}]: {error}.") from None
         return cls(parameters)

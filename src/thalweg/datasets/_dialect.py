@@ -15,7 +15,7 @@ SEPARATORS = ("\t", ";", ",", " ", "")
 #: A byte that no text holds: it makes one cell of a line.
 _NEVER = "\x1f"
 _QUOTED = re.compile(r'"(?:[^"]|"")*"')
-_AFTER_NUMBERS = re.compile(r"([\d\s.,;eE+-]*)#.*")
+_AFTER_NUMBERS = re.compile(r"([\d\s.,;eE+-]*[\d\s.])#.*")
 _COMMENT = re.compile(r"\s*#(\s|$)")
 
 

@@ -54,7 +54,7 @@ class Dataset:
             raise InvalidProblem(f"{self.name}: y holds words ({word!r}); {needed_by} needs numbers.")
         return as_real(Path(self.name), "y", y)
 
-    def classes(self) -> tuple[NDArray[np.int64], NDArray[Any]]:
+    def classes(self) -> tuple[NDArray[np.int64], NDArray[np.generic]]:
         """The target as classes 0, 1, ..., shape (examples,), and the value that each class has in the file, sorted.
 
         Words, whole numbers and truth values are classes; two values of any kind are as well.
@@ -67,15 +67,15 @@ class Dataset:
         """
         y = self._target()
         values, labels = np.unique(y, return_inverse=True)
-        if y.dtype.kind == "f" and len(values) > 2 and (values % 1 != 0).any():
-            row = int(np.flatnonzero(y % 1 != 0)[0])
+        if y.dtype.kind == "f" and len(values) > 2 and (y.astype(np.float64) % 1 != 0).any():
+            row = int(np.flatnonzero(y.astype(np.float64) % 1 != 0)[0])
             raise InvalidProblem(
-                f"{self.name}: y holds {y[row]:g} (row {row}, counted from 0), which is no class: classes are words or "
+                f"{self.name}: y holds {y[row]} (row {row}, counted from 0), which is no class: classes are words or "
                 "whole numbers. Use a loss for quantities, or cut y into classes first."
             )
         return labels.astype(np.int64), values
 
-    def _target(self) -> NDArray[Any]:
+    def _target(self) -> NDArray[np.generic]:
         if self.y is None:
             raise InvalidProblem(
                 f"{self.name} holds no target. Name a column of a table, or give a .npz with X and y."
@@ -112,6 +112,7 @@ def load_file(
 
 def _from_table(table: Table, target: str | None) -> Dataset:
     at = None if target is None else table.column(target)
+    table.refuse_numbering()
     table.refuse_doubt()
     columns = [column for column in range(len(table.names)) if column != at]
     if not columns:
@@ -122,7 +123,7 @@ def _from_table(table: Table, target: str | None) -> Dataset:
     return Dataset(title(table.path), X, y, tuple(table.names[column] for column in columns))
 
 
-def _labels(table: Table, at: int) -> NDArray[Any]:
+def _labels(table: Table, at: int) -> NDArray[np.generic]:
     """The target's column: words, truth values, whole numbers or numbers, and no hole."""
     texts = table.texts(at)
     for row, cell in enumerate(texts):
@@ -182,7 +183,7 @@ def _from_npz(path: Path, target: str | None) -> Dataset:
     return Dataset(title(path), X, y)
 
 
-def _array_labels(path: Path, name: str, y: NDArray[np.generic], examples: int) -> NDArray[Any]:
+def _array_labels(path: Path, name: str, y: NDArray[np.generic], examples: int) -> NDArray[np.generic]:
     if y.shape not in ((examples,), (examples, 1), (1, examples)):
         raise UnreadableFile(
             f"{path} holds {name} of shape {y.shape}; expected ({examples},), one for each row of X."

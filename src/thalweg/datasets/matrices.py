@@ -106,6 +106,7 @@ def _load(path: Path, header: bool | None, name: str) -> sp.csr_array | NamedMat
         kind = ending(path)
         if kind in TABLES:
             table = read_table(path, header=header)
+            table.refuse_numbering()
             table.refuse_doubt(if_likely=True)
             values = table.values()
             refuse_nan(path, name, values, table.line)

@@ -59,7 +59,8 @@ def load_series(
 
 def _from_table(table: Table, column: str | None) -> NDArray[np.float64]:
     if column is None:
-        hold = [name for at, name in enumerate(table.names) if np.isfinite(table.numbers[:, at]).any()]
+        used = enumerate(table.names[table.first_unnamed :], table.first_unnamed)
+        hold = [name for at, name in used if np.isfinite(table.numbers[:, at]).any()]
         column = _chosen(table.path, hold, None)
     at = table.column(column)
     table.refuse_doubt(if_likely=True)

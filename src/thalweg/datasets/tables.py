@@ -32,13 +32,14 @@ class Table:
     """A table as its file says it, before anybody asks what the columns are for.
 
     ``numbers`` has shape (rows, columns) and is NaN where a cell is missing or a word; ``words`` gives, for each
-    column that holds any, the first row with one; ``doubtful`` says that the first line, read as data, may as
-    well have been a header.
+    column that holds any, the first row with one. ``first_unnamed``: the header has no name for the first column,
+    which then numbers the rows, most likely. ``doubtful``: the first line, read as data, may as well be a header.
     """
 
     path: Path
     names: tuple[str, ...]
     has_header: bool
+    first_unnamed: bool
     numbers: NDArray[np.float64]
     words: dict[int, int]
     doubtful: bool
@@ -98,6 +99,14 @@ class Table:
             _cells.refuse_loss(place, self.cells.rows[row][chosen[at]])
         return values
 
+    def refuse_numbering(self) -> None:
+        """Refuse a first column that most likely numbers the rows, where all columns are to be used."""
+        if self.first_unnamed:
+            raise InvalidProblem(
+                f"{self.path}: the first column has no name. If it numbers the rows, remove it (pandas writes none "
+                "with index=False); else name it."
+            )
+
     def refuse_doubt(self, if_likely: bool = False) -> None:
         """Refuse a table whose first line may be a header or a row.
 
@@ -144,14 +153,10 @@ def read_table(path: Path, *, header: bool | None = None, wanted: str | None = N
     numbers, words = _numbers_alone(lines, start, separator, names), dict[int, int]()
     if numbers is None:
         numbers, words = _columns(split().rows, separator)
-    if names is not None and not names[0]:
-        raise InvalidProblem(
-            f"{path}: the first column has no name. If it numbers the rows, remove it (pandas writes none with "
-            "index=False); else name it."
-        )
     given = [""] * numbers.shape[1] if names is None else names
     shown = tuple(given[i] or f"column {i + 1}" for i in range(numbers.shape[1]))
-    return Table(path, shown, names is not None, numbers, words, doubtful, split)
+    unnamed = names is not None and not names[0]
+    return Table(path, shown, names is not None, unnamed, numbers, words, doubtful, split)
 
 
 def refuse_header(path: Path, header: bool | None) -> None:
@@ -182,7 +187,8 @@ def _names(
     """The number of lines before the data, and the columns' names, if there are any."""
     end, cells = _first_record(path, lines, first, separator)
     comma = _dialect.takes_decimal_comma(separator)
-    above = lines[first - 1].lstrip().lstrip("#").strip() if first else ""
+    above = lines[first - 1].strip() if first else ""
+    above = above.lstrip("#").strip() if above.startswith("#") else ""
     is_header = _dialect.is_header(cells, comma, wanted)
     if above and header is not False and is_header is not True:
         _, named = _first_record(path, [above], 0, separator)
