@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 
 import numpy as np
 import pytest
@@ -237,6 +238,14 @@ class TestArrays:
     def test_digits_are_looked_at_in_matrix_market_too(self, market, words):
         with pytest.raises(InvalidProblem, match="9007199254740993 has more digits"):
             load_matrix(market(words, "2 2 1", "2 1 9007199254740993"))
+
+    def test_a_file_written_by_python_2_is_read_without_a_word(self, tmp_path):
+        header = b"{'descr': '<f8', 'fortran_order': False, 'shape': (1L, 2L), }".ljust(117) + b"\n"
+        content = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
+        (tmp_path / "a.npy").write_bytes(content + np.array([1.5, 2]).tobytes())
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert load_matrix(tmp_path / "a.npy").toarray().tolist() == [[1.5, 2]]
 
     def test_two_arrays_in_one_file_are_refused(self, tmp_path):
         with (tmp_path / "a.npy").open("wb") as file:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,7 +43,9 @@ def read_npz(path: Path) -> dict[str, NDArray[np.generic]]:
 @contextmanager
 def _numbers_only(path: Path) -> Iterator[None]:
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*created on Python 2")  # read as well as any other
+            yield
     except ValueError as error:
         if "allow_pickle" in str(error):
             raise UnreadableFile(f"{path} holds Python objects; expected numbers.") from None
