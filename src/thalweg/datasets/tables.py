@@ -119,7 +119,7 @@ class Table:
             return
         raise InvalidProblem(
             f"{self.path}: the first line counts 0, 1, 2, ...: are these names, or a row? Say header=True or "
-            "header=False, or name the columns."
+            "header=False, or in the file: words are names, and 0.0 is a number."
         )
 
 
