@@ -412,7 +412,7 @@ def test_the_program_itself_ends_with_the_status_and_one_line(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert (done.returncode, done.stderr) == (
         2,
-        "Error: No file absent.mtx. Expected a matrix in .mtx, .npz, .npy or .csv.\n",
+        "Error: No file absent.mtx. Expected a matrix in .mtx, .npz, .npy, .csv, .tsv or .txt.\n",
     )
 
 

@@ -23,7 +23,7 @@ from thalweg.datasets._matrix_market import read_matrix_market
 from thalweg.datasets._text import ending, is_compressed, reading
 from thalweg.datasets.tables import TABLES, read_table, refuse_header
 
-_KINDS = ".mtx, .npz, .npy, .csv, .tsv or .txt"
+_ENDINGS = ".mtx, .npz, .npy, .csv, .tsv or .txt"
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +60,7 @@ def load_matrix(path: str | Path, *, header: bool | None = None, name: str = "A"
     ...     load_matrix(Path(folder, "A.csv")).toarray().tolist()
     [[1.5, 2.0], [2.0, 1.5]]
     """
-    found = _load(Path(path), header, name)
+    found = _load(Path(path), header, name, "a matrix")
     return found if isinstance(found, sp.csr_array) else sp.csr_array(found.values)
 
 
@@ -73,7 +73,7 @@ def load_named_matrix(path: str | Path, *, header: bool | None = None, name: str
     ...     load_named_matrix(Path(folder, "times.csv")).names
     ('ann', 'bob')
     """
-    found = _load(Path(path), header, name)
+    found = _load(Path(path), header, name, "a matrix")
     if isinstance(found, NamedMatrix):
         return found
     try:
@@ -91,7 +91,7 @@ def load_vector(path: str | Path, *, header: bool | None = None, name: str = "b"
         InvalidProblem, NotFinite: as `load_matrix`.
     """
     path = Path(path)
-    found = _load(path, header, name)
+    found = _load(path, header, name, "a vector")
     shape = found.shape if isinstance(found, sp.csr_array) else found.values.shape
     if 1 not in shape:
         raise UnreadableFile(
@@ -100,8 +100,8 @@ def load_vector(path: str | Path, *, header: bool | None = None, name: str = "b"
     return (found.toarray() if isinstance(found, sp.csr_array) else found.values).reshape(-1)
 
 
-def _load(path: Path, header: bool | None, name: str) -> sp.csr_array | NamedMatrix:
-    kinds = f"numbers in {_KINDS}"
+def _load(path: Path, header: bool | None, name: str, what: str) -> sp.csr_array | NamedMatrix:
+    kinds = f"{what} in {_ENDINGS}"
     with reading(path, kinds):
         kind = ending(path)
         if kind in TABLES:
