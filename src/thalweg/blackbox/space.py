@@ -7,7 +7,6 @@ values takes one coordinate for each.
 from __future__ import annotations
 
 import math
-import tomllib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,8 +18,9 @@ import torch
 from scipy.stats import qmc
 from torch import Tensor
 
-from thalweg.core import InvalidParameter, InvalidProblem, UnknownName, UnreadableFile
+from thalweg.core import InvalidParameter, InvalidProblem, UnknownName
 from thalweg.core.validation import require
+from thalweg.datasets import load_toml
 
 Point = dict[str, Any]
 
@@ -226,21 +226,17 @@ class Space:
         ``type = "categorical"``, ``choices = ["a", "b"]``. ``when = {kernel = "rbf"}`` makes one conditional.
         """
         kinds = {"real": Real, "integer": Integer, "categorical": Categorical}
-        try:
-            tables = tomllib.loads(Path(path).read_text())
-        except FileNotFoundError:
-            raise UnreadableFile(f"No file {path}.") from None
-        except (OSError, ValueError) as error:
-            raise UnreadableFile(f"{path} is no TOML file: {error}.") from error
+        tables = load_toml(path)
         parameters = {}
         for name, table in tables.items():
-            kind = table.pop("type", None) if isinstance(table, dict) else None
+            options = table if isinstance(table, dict) else {}
+            kind = options.pop("type", None)
             if kind not in kinds:
                 raise InvalidProblem(
                     f"{path}: [{name}] needs type = one of {', '.join(kinds)}; got {kind!r}."
                 )
             try:
-                parameters[name] = kinds[kind](**table)
+                parameters[name] = kinds[kind](**options)
             except TypeError as error:
                 raise InvalidProblem(f"{path}: [{name}]: {error}.") from None
         return cls(parameters)

@@ -1,8 +1,10 @@
 """Real data behind one loader: packaged sets at once, the user's files, and a few named downloads."""
 
-from thalweg.datasets.files import load_matrix, load_vector
-from thalweg.datasets.load import DATASETS, Dataset, load
+from thalweg.datasets.labelled import Dataset
+from thalweg.datasets.load import DATASETS, load
+from thalweg.datasets.matrices import NamedMatrix, load_matrix, load_named_matrix, load_vector
 from thalweg.datasets.series import load_series
+from thalweg.datasets.settings import load_toml
 from thalweg.datasets.text import TEXTS, Corpus, load_text
 
 __all__ = [
@@ -10,9 +12,12 @@ __all__ = [
     "TEXTS",
     "Corpus",
     "Dataset",
+    "NamedMatrix",
     "load",
     "load_matrix",
+    "load_named_matrix",
     "load_series",
     "load_text",
+    "load_toml",
     "load_vector",
 ]

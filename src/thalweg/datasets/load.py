@@ -6,63 +6,63 @@ import gzip
 import io
 import tarfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import numpy as np
-import scipy.sparse as sp
-from numpy.typing import NDArray
 
-from thalweg.core import InvalidProblem, UnknownName, UnreadableFile
-from thalweg.core.validation import check_finite
+from thalweg.core import InvalidParameter, UnknownName, UnreadableFile
 from thalweg.datasets.download import CALIFORNIA_HOUSING, COVERTYPE, fetch
-from thalweg.datasets.files import load_matrix, reading
+from thalweg.datasets.labelled import Dataset, load_file
 
 
-@dataclass(frozen=True, eq=False)
-class Dataset:
-    """Features ``X``, shape (examples, ...), and the target ``y``, shape (examples,), or None.
-
-    ``X`` is a CSR array where the file is sparse, a float64 array otherwise (uint8 for images).
-    """
-
-    name: str
-    X: Any
-    y: NDArray[Any] | None = None
-    feature_names: tuple[str, ...] = ()
-    target_names: tuple[str, ...] = ()
-
-
-def load(name: str | Path, *, target: str | None = None) -> Dataset:
+def load(
+    name: str | Path,
+    *,
+    target: str | None = None,
+    header: bool | None = None,
+    zero_based: bool | Literal["auto"] = "auto",
+    n_features: int | None = None,
+) -> Dataset:
     """Load a named data set, or a file of your own.
 
     Args:
-        name: one of `DATASETS`, or the path of a ``.csv``, ``.svm`` / ``.svmlight`` / ``.libsvm``, ``.npz``
-            (arrays ``X`` and optionally ``y``) or ``.mtx`` file.
-        target: for a ``.csv``, the column that is the target. Default: none.
+        name: one of `DATASETS`, or the path of a ``.csv``, ``.tsv`` or ``.txt`` table in any dialect, of an
+            svmlight file (``.svm``, ``.svmlight``, ``.libsvm``), of a ``.mtx`` file, each also compressed (``.gz``,
+            ``.bz2``, ``.xz``), or of a ``.npz`` (arrays ``X`` and optionally ``y``).
+        target: the column of a table that is the target (``column 3`` where there is no header), or the array of a
+            ``.npz``, by default ``y``. Default for a table: none.
+        header: whether the first line of a table holds names. Default: decided from that line.
+        zero_based: whether an svmlight file counts columns from 0. ``"auto"`` takes a file without an entry in
+            column 0 for one that counts from 1, which it cannot know.
+        n_features: columns of an svmlight file. Default: as many as it has entries in; give it so that training
+            and test data agree.
 
     ``digits``, ``breast_cancer``, ``diabetes``, ``wine`` and ``images`` come with scikit-learn;
     ``california_housing`` and ``covertype`` are downloaded once and checked, into ``THALWEG_DATA`` or the
     cache folder.
 
     Raises:
-        UnknownName: no data set of that name.
+        UnknownName: no data set, column or array of that name.
         UnreadableFile: a file that is absent, damaged or of another kind; a download without a network.
-        InvalidProblem: columns that are no numbers, missing values.
+        InvalidProblem: columns that are no numbers, complex numbers, whole numbers beyond float64.
+        NotFinite: missing values in ``X`` or ``y``; says where.
+        InvalidParameter: an option that this kind of file does not have.
 
     >>> load("digits").X.shape
     (1797, 64)
     """
     text = str(name)
     if text in DATASETS:
+        if (target, header, zero_based, n_features) != (None, None, "auto", None):
+            raise InvalidParameter(f"{text!r} is a named data set: it takes no options of files.")
         return DATASETS[text]()
     path = Path(name)
-    if not path.suffix:
+    if not path.suffix and not path.is_dir():
         raise UnknownName(
             "data set", text, DATASETS, see="A file needs its ending: .csv, .svm, .npz or .mtx."
         )
-    return _from_file(path, target)
+    return load_file(path, target, header, zero_based, n_features)
 
 
 def _packaged(name: str) -> Callable[[], Dataset]:
@@ -110,52 +110,3 @@ DATASETS: dict[str, Callable[[], Dataset]] = {
     "california_housing": _california_housing,
     "covertype": _covertype,
 }
-
-
-def _from_file(path: Path, target: str | None) -> Dataset:
-    kinds = "a .csv, .svm, .npz or .mtx file"
-    with reading(path, kinds):
-        if path.suffix == ".csv":
-            data = _from_csv(path, target)
-        elif path.suffix in (".svm", ".svmlight", ".libsvm"):
-            from sklearn.datasets import load_svmlight_file
-
-            X, y = load_svmlight_file(str(path))
-            data = Dataset(path.stem, sp.csr_array(X), y)
-        elif path.suffix == ".npz":
-            data = _from_npz(path)
-        elif path.name.endswith((".mtx", ".mtx.gz")):
-            data = Dataset(path.stem, load_matrix(path))
-        else:
-            raise UnreadableFile(f"{path} has an unknown ending; expected {kinds}.")
-    values: Any = data.X
-    check_finite(f"X of {path}", values if isinstance(values, np.ndarray) else values.data)
-    return data
-
-
-def _from_csv(path: Path, target: str | None) -> Dataset:
-    import pandas as pd
-
-    table = pd.read_csv(path)
-    if target is not None and target not in table.columns:
-        raise UnknownName("column", target, [str(c) for c in table.columns], see=f"In {path}.")
-    features = table if target is None else table.drop(columns=target)
-    words = [str(c) for c in features.columns if not pd.api.types.is_numeric_dtype(features[c])]
-    if words:
-        raise InvalidProblem(
-            f"{path}: column {', '.join(map(repr, words[:3]))} holds no numbers. Encode or drop it first."
-        )
-    if features.empty:
-        raise InvalidProblem(f"{path} holds no rows.")
-    y = None if target is None else table[target].to_numpy()
-    return Dataset(path.stem, features.to_numpy(dtype=np.float64), y, tuple(map(str, features.columns)))
-
-
-def _from_npz(path: Path) -> Dataset:
-    with np.load(path, allow_pickle=False) as archive:
-        names = list(archive)
-        if "X" in names:
-            return Dataset(path.stem, archive["X"], archive["y"] if "y" in names else None)
-    if "indptr" in names:
-        return Dataset(path.stem, load_matrix(path))
-    raise UnreadableFile(f"{path} holds the arrays {', '.join(names)}; expected X and optionally y.")

@@ -2,68 +2,72 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from thalweg.core import MissingExtra, UnknownName, UnreadableFile
-from thalweg.datasets.files import reading
+from thalweg.datasets._arrays import as_real, read_npy, read_npz
+from thalweg.datasets._text import ending, is_compressed, reading
+from thalweg.datasets.tables import TABLES, Table, read_table, refuse_header
 
 #: Columns that count steps or time, and are never what is looked for.
-COUNTERS = ("step", "epoch", "iteration", "_step", "_runtime", "_timestamp", "wall_time", "time")
+COUNTERS = ("step", "epoch", "iteration", "_step", "_runtime", "_timestamp", "wall_time", "wall time", "time")
+_KINDS = "a series in .csv, .tsv, .txt, .npz, .npy or TensorBoard's events"
 
 
-def load_series(path: str | Path, column: str | None = None) -> NDArray[np.float64]:
-    """A series, shape (steps,), from ``.csv`` (with or without a header), ``.npz``, ``.npy`` or TensorBoard's events.
+def load_series(
+    path: str | Path, column: str | None = None, *, header: bool | None = None
+) -> NDArray[np.float64]:
+    """A series, shape (steps,), from a table (with or without a header), ``.npz``, ``.npy`` or TensorBoard's events.
 
-    Weights & Biases exports ``.csv`` and TensorBoard writes files called ``events.out.tfevents...``; the folder they
-    lie in does as well.
+    Tables are ``.csv``, ``.tsv`` and ``.txt`` in any dialect. Weights & Biases exports ``.csv``, and TensorBoard
+    writes files called ``events.out.tfevents...``; the folder they lie in does as well. Missing values are NaN:
+    a run may have lost some steps.
 
     Args:
-        column: name of the column, array or tag; not needed where there is one only.
+        path: the file.
+        column: name of the column, array or tag; not needed where there is one only. Columns of a table without a
+            header are called ``column 1``, ``column 2``, ...
+        header: whether the first line of a table holds names. Default: decided from that line.
 
     Raises:
         UnreadableFile: the file is absent, damaged or of another kind, or there are several columns to choose from.
+        InvalidProblem: the column holds complex numbers, words, or whole numbers beyond float64; says the line.
         UnknownName: no such column.
         MissingExtra: for TensorBoard's events, ``pip install "thalweg[track]"``.
     """
     path = Path(path)
     if path.is_dir() or "tfevents" in path.name:
+        refuse_header(path, header)
         return _from_events(path, column)
-    with reading(path, "a series in .csv, .npz, .npy or TensorBoard's events"):
-        if path.suffix == ".csv":
-            columns: dict[str, Any] = _csv_columns(path)
-        elif path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as archive:
-                columns = dict(archive)
-        elif path.suffix == ".npy":
-            columns = {"values": np.load(path, allow_pickle=False)}
-        else:
-            raise UnreadableFile(
-                f"{path} has an unknown ending; expected .csv, .npz, .npy or an events file."
-            )
-        chosen = np.asarray(columns[_chosen(path, list(columns), column)], dtype=np.float64)
-    if chosen.ndim != 1:
-        raise UnreadableFile(f"{path} holds an array of shape {chosen.shape}; expected (steps,).")
-    return chosen
+    with reading(path, _KINDS):
+        kind = ending(path)
+        if kind in TABLES:
+            return _from_table(read_table(path, header=header, wanted=column), column)
+        refuse_header(path, header)
+        if is_compressed(path) or kind not in (".npz", ".npy"):
+            raise UnreadableFile(f"{path} has an unknown ending; expected {_KINDS}.")
+        arrays = read_npz(path) if kind == ".npz" else {"values": read_npy(path)}
+        name = _chosen(path, list(arrays), column)
+        if arrays[name].ndim != 1:
+            raise UnreadableFile(f"{path} holds an array of shape {arrays[name].shape}; expected (steps,).")
+        return as_real(path, name, arrays[name])
 
 
-def _csv_columns(path: Path) -> dict[str, Any]:
-    frame = pd.read_csv(path)
-    try:
-        [float(name) for name in frame.columns]
-    except ValueError:
-        pass  # names, as they should be
-    else:
-        frame = pd.read_csv(path, header=None)
-        frame.columns = pd.Index([f"column {i + 1}" for i in range(frame.shape[1])])
-    return {str(name): frame[name] for name in frame.columns if pd.api.types.is_numeric_dtype(frame[name])}
+def _from_table(table: Table, column: str | None) -> NDArray[np.float64]:
+    if column is None:
+        used = enumerate(table.names[table.first_unnamed :], table.first_unnamed)
+        hold = [name for at, name in used if np.isfinite(table.numbers[:, at]).any()]
+        column = _chosen(table.path, hold, None)
+    at = table.column(column)
+    table.refuse_doubt(if_likely=True)
+    return table.values([at])[:, 0]
 
 
-def _chosen(path: Path, names: list[str], column: str | None) -> str:
+def _chosen(path: Path, names: Sequence[str], column: str | None) -> str:
     if column is not None:
         if column not in names:
             raise UnknownName("column", column, names, see=f"They are those of {path}.")
