@@ -116,8 +116,11 @@ def test_four_workers_share_a_sqlite_file(tmp_path):
 def test_a_worker_killed_in_mid_trial_loses_that_trial_only(tmp_path):
     url = f"sqlite:///{tmp_path / 'study.db'}"
     optuna.create_study(study_name="s", storage=url)
-    killer = WORKER.replace("study.optimize(lambda t:", "import os, signal\nstudy.optimize(lambda t: t.number == 3 and "
-                            "(t.suggest_float('x', -2, 2), os.kill(os.getpid(), signal.SIGKILL)) or")  # fmt: skip
+    killer = WORKER.replace(
+        "study.optimize(lambda t:",
+        "import os, signal\nstudy.optimize(lambda t: t.number == 3 and "
+        "(t.suggest_float('x', -2, 2), os.kill(os.getpid(), signal.SIGKILL)) or",
+    )
     assert subprocess.run([sys.executable, "-c", killer, url, "0"]).returncode == -9
     assert subprocess.run([sys.executable, "-c", WORKER, url, "1"]).returncode == 0
     states = [t.state.name for t in optuna.load_study(study_name="s", storage=url).trials]

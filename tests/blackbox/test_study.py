@@ -246,7 +246,7 @@ class TestExtensions:
             initial=4,
         )
         run(study, self.cheap, 6)
-        known = study._knowledge()
+        known = study.knowledge()
         x = torch.rand(20, 1, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
         alone = Fidelity("s", lambda p: 1.0).acquisition(study.space, known)(x).exp()
         traced = study.fidelity.acquisition(study.space, known)(x).exp()

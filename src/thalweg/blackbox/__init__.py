@@ -1,9 +1,10 @@
 """An expensive function, or only a table of its past values."""
 
+from thalweg.blackbox.bayesian import BayesianOptimization
 from thalweg.blackbox.choice import ACQUISITIONS
 from thalweg.blackbox.evaluation import EvaluationFailed
 from thalweg.blackbox.extensions import Environment, Fidelity
-from thalweg.blackbox.problem import BayesianOptimization, BlackBox
+from thalweg.blackbox.problem import BlackBox
 from thalweg.blackbox.recommended import METHODS
 from thalweg.blackbox.samplers import OptunaSampling, SpaceFilling
 from thalweg.blackbox.space import Categorical, Integer, Parameter, Real, Space

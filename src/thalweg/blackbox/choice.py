@@ -44,7 +44,7 @@ class Knowledge:
         return self.noise > 1e-4
 
     @property
-    def believed(self) -> Any:
+    def believed(self) -> Any:  # noqa: ANN401 -- acquisitions differ in what they ask of it
         """The posterior as if the pending points had turned out as predicted, or as good as the best."""
         if not len(self.pending) or not isinstance(self.posterior, Posterior):
             return self.posterior

@@ -13,11 +13,23 @@ class EvaluationFailed(Exception):
     """A trial that brought no value; the message says why. Raise it in an objective to say so."""
 
 
+def outcome_of(outcome: Callable[[], float]) -> tuple[float | None, str]:
+    """What ``outcome()`` returns, or None and why the evaluation failed.
+
+    `EvaluationFailed`, an arithmetic error and a value that is no finite number are failures. Any other error is one
+    of the user's code and is raised.
+    """
+    try:
+        value = float(outcome())
+    except (EvaluationFailed, ArithmeticError) as error:
+        return None, str(error) or type(error).__name__
+    return (value, "") if math.isfinite(value) else (None, f"the value is {value}")
+
+
 def settle(study: Study, trial: Trial, outcome: Callable[[], float]) -> tuple[Trial, str]:
     """Tell ``study`` what ``outcome()`` returns; returns the trial told, and why it failed or an empty message.
 
-    `EvaluationFailed`, an arithmetic error and a value that is no finite number are failures of the trial. Any other
-    error is one of the user's code and is raised.
+    What is a failure says `outcome_of`.
 
     >>> from thalweg.blackbox import Real
     >>> study = Study({"x": Real(0.0, 1.0)})
@@ -25,10 +37,5 @@ def settle(study: Study, trial: Trial, outcome: Callable[[], float]) -> tuple[Tr
     >>> trial.status, why
     ('failed', 'division by zero')
     """
-    try:
-        value = float(outcome())
-    except (EvaluationFailed, ArithmeticError) as error:
-        return study.tell(trial, failed=True), str(error) or type(error).__name__
-    if not math.isfinite(value):
-        return study.tell(trial, failed=True), f"the value is {value}"
-    return study.tell(trial, value), ""
+    value, why = outcome_of(outcome)
+    return (study.tell(trial, failed=True) if value is None else study.tell(trial, value)), why

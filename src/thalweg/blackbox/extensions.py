@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from thalweg.blackbox import acquisition as acq
 from thalweg.blackbox.choice import Knowledge
 from thalweg.blackbox.space import Categorical, Point, Real, Space
+from thalweg.blackbox.surrogate import Belief
 from thalweg.core import InvalidProblem, UnknownName
 from thalweg.core.validation import require
 from thalweg.numerics.gaussian_process import Downsampling, Kernel, Matern, Scaled
@@ -109,7 +108,7 @@ class Environment:
         weights: of the conditions; equal by default. They are scaled to sum to one.
     """
 
-    conditions: Sequence[Mapping[str, Any]]
+    conditions: Sequence[Mapping[str, object]]
     weights: Sequence[float] | None = None
 
     @property
@@ -148,7 +147,7 @@ class Environment:
                 out[:, i, _slice(space, name)] = x.new_tensor(space.parameters[name].encode(value))
         return out
 
-    def integrated(self, space: Space, posterior: Any, X: Tensor) -> tuple[Tensor, Tensor]:
+    def integrated(self, space: Space, posterior: Belief, X: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and variance of the weighted mean at each point, shape (n,)."""
         mean, covariance = posterior.joint(self.spread(space, X))
         weights = self.shares()

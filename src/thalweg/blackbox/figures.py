@@ -3,23 +3,51 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import Protocol, cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy.stats import norm
 
 from thalweg.blackbox.acquisition import LogEI
-from thalweg.blackbox.space import Integer, Real
+from thalweg.blackbox.choice import Knowledge
+from thalweg.blackbox.extensions import Environment
+from thalweg.blackbox.space import Integer, Point, Real, Space
+from thalweg.blackbox.surrogate import Belief
+from thalweg.blackbox.trial import Recommendation, Trial
 from thalweg.core.figure import Figure, Series, Surface
 from thalweg.numerics.gaussian_process import Posterior
 from thalweg.numerics.quasirandom import sobol
 
-if TYPE_CHECKING:
-    from thalweg.blackbox.study import Study
+
+class Studied(Protocol):
+    """What a figure asks of a study."""
+
+    space: Space
+    direction: str
+    environment: Environment | None
+
+    @property
+    def done(self) -> list[Trial]:
+        """The trials with a value."""
+
+    @property
+    def posterior(self) -> Belief:
+        """What is believed of the objective, in the unit cube."""
+
+    def recommend(self) -> Recommendation:
+        """The point to use."""
+
+    def predict(self, points: Sequence[Point]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Mean and standard deviation of the objective at points."""
+
+    def knowledge(self) -> Knowledge:
+        """What the next acquisition is made of."""
 
 
-def convergence(study: Study) -> Figure:
+def convergence(study: Studied) -> Figure:
     """Every value told, and the best so far."""
     done = [t for t in study.done if t.value is not None]
     numbers, values = [t.number + 1.0 for t in done], np.array([t.value for t in done], dtype=float)
@@ -35,7 +63,7 @@ def convergence(study: Study) -> Figure:
     return Figure("Course", caption, "evaluation", "value", series, kind="steps")
 
 
-def slices(study: Study, points: int = 101) -> list[Figure]:
+def slices(study: Studied, points: int = 101) -> list[Figure]:
     """Mean and two standard deviations along each number, the others as recommended; in 1-D the acquisition too."""
     recommended = study.recommend().point
     if study.environment is not None:
@@ -62,7 +90,7 @@ def slices(study: Study, points: int = 101) -> list[Figure]:
     return figures
 
 
-def contours(study: Study, points: int = 41) -> Figure | None:
+def contours(study: Studied, points: int = 41) -> Figure | None:
     """The mean over the two numbers that matter most, the others as recommended; None with fewer than two."""
     recommended = study.recommend().point
     if study.environment is not None:
@@ -96,13 +124,13 @@ def contours(study: Study, points: int = 41) -> Figure | None:
     )
 
 
-def _worth(study: Study, points: int) -> Figure:
-    known = study._knowledge()
+def _worth(study: Studied, points: int) -> Figure:
+    known = study.knowledge()
     u = torch.linspace(0.0, 1.0, points, dtype=torch.float64)[:, None]
     with torch.no_grad():
         worth = LogEI(known.posterior, known.best)(u[:, None]).exp()
     ((name, parameter),) = study.space.parameters.items()
-    x = [float(parameter.decode([float(v)])) for v in u]
+    x = [float(cast(float, parameter.decode([float(v)]))) for v in u]
     return Figure(
         "Where to look next",
         "Expected improvement, in standardised units.",
@@ -113,9 +141,9 @@ def _worth(study: Study, points: int) -> Figure:
     )
 
 
-def calibration(study: Study) -> Figure | None:
+def calibration(study: Studied) -> Figure | None:
     """Each value predicted from all others: how often it fell below each quantile. None with a model of gradients."""
-    posterior = study._models.objective(study.done).posterior
+    posterior = study.posterior
     if not isinstance(posterior, Posterior) or posterior.theta.ndim > 1:
         return None
     mean, variance = posterior.leave_one_out()
@@ -133,12 +161,12 @@ def calibration(study: Study) -> Figure | None:
     )
 
 
-def importance(study: Study, samples: int = 1024) -> Figure:
+def importance(study: Studied, samples: int = 1024) -> Figure:
     """Total Sobol indices of the posterior mean: the share of its variation that each parameter is involved in.
 
     Saltelli et al. (2010), "Variance based sensitivity analysis of model output", table 2 (f).
     """
-    posterior = study._models.objective(study.done).posterior
+    posterior = study.posterior
     d = study.space.dimension
     both = sobol(samples, 2 * d, 0)
     A, B = study.space.snap(both[:, :d]), study.space.snap(both[:, d:])
@@ -166,7 +194,7 @@ def importance(study: Study, samples: int = 1024) -> Figure:
     )
 
 
-def parallel_coordinates(study: Study, lines: int = 20) -> Figure:
+def parallel_coordinates(study: Studied, lines: int = 20) -> Figure:
     """The best trials as lines over the parameters' coordinates."""
     sign = 1.0 if study.direction == "minimize" else -1.0
     ranked = sorted(study.done, key=lambda t: sign * (t.value if t.value is not None else math.inf))[:lines]
@@ -182,7 +210,7 @@ def parallel_coordinates(study: Study, lines: int = 20) -> Figure:
     )
 
 
-def figures(study: Study) -> list[Figure]:
+def figures(study: Studied) -> list[Figure]:
     """All of them."""
     trust = calibration(study)
     found = [convergence(study), *slices(study)]

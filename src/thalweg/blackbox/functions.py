@@ -8,11 +8,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
-Vector = np.ndarray[Any, Any]
+Vector: TypeAlias = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class TestFunction:
     function: Callable[[Vector], float]
     minimum: float
 
-    def __call__(self, u: Any) -> float:
+    def __call__(self, u: ArrayLike) -> float:
         return self.function(np.asarray(u, dtype=float))
 
 

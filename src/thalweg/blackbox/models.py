@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -15,11 +15,11 @@ from thalweg.blackbox.space import Real, Space
 from thalweg.blackbox.surrogate import OfValues, Surrogate
 from thalweg.blackbox.trial import Trial
 from thalweg.core import InvalidParameter
-from thalweg.core.validation import require
 from thalweg.numerics.gaussian_process import (
     Derivative,
     GaussianProcess,
     Matern,
+    Posterior,
     Scaled,
     Stationary,
     with_gradients,
@@ -68,18 +68,18 @@ class Models:
             return self._with_slopes(X, y, noise, done)
         return self._updated("objective", self.process, X, y, noise)
 
-    def feasibility(self, trials: Sequence[Trial]) -> list[tuple[Any, float]]:
+    def feasibility(self, trials: Sequence[Trial]) -> list[tuple[Posterior, float]]:
         """Posteriors of the constraints, and of crashing, with the bounds they are to stay below."""
         done, models = [t for t in trials if t.status == "done"], []
         for i in range(self.constraints):
             y = torch.tensor([t.constraints[i] for t in done], dtype=torch.float64)
             model = self._updated(f"constraint {i}", GaussianProcess(Matern()), self.encoded(done), y)
-            models.append((model.posterior, -model.offset / model.scale))
+            models.append((cast(Posterior, model.posterior), -model.offset / model.scale))
         told = [t for t in trials if t.status != "pending"]
         if any(t.status == "failed" for t in told):
             y = torch.tensor([float(t.status == "failed") for t in told], dtype=torch.float64)
             model = self._updated("crashes", GaussianProcess(Matern()), self.encoded(told), y)
-            models.append((model.posterior, (0.5 - model.offset) / model.scale))
+            models.append((cast(Posterior, model.posterior), (0.5 - model.offset) / model.scale))
         return models
 
     def knowledge(self, trials: Sequence[Trial], seed: int, batch: str) -> Knowledge:
@@ -108,7 +108,7 @@ class Models:
             return torch.ones(d, dtype=torch.float64)
         return torch.exp(model.theta[first : first + d])
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, object]:
         """The hyper-parameters of each."""
         return {name: model.state_dict() for name, model in self.held.items() if name != "slopes"}
 
@@ -146,12 +146,10 @@ class Models:
                     slopes[i, j] = self.sign * width * trial.gradient[name]
         kernel = self.process.kernel
         base = kernel.base if isinstance(kernel, Scaled) else kernel
-        require(
-            isinstance(base, Stationary),
-            "Gradients need a stationary kernel, e.g. Matern() or RBF()",
-            got=kernel,
-        )
-        assert isinstance(base, Stationary)
+        if not isinstance(base, Stationary):
+            raise InvalidParameter(
+                f"Gradients need a stationary kernel, e.g. Matern() or RBF(); got {kernel!r}."
+            )
         process = GaussianProcess(Scaled(Derivative(base)), degree=-1, learn_noise=self.process.learn_noise)
         model = self.held.setdefault("slopes", Surrogate(process, seed=self.seed))
         model.offset, model.scale = float(y.mean()), max(float(y.std()) if len(y) > 1 else 1.0, 1e-12)

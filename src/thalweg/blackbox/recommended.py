@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from thalweg.blackbox.problem import BayesianOptimization, BlackBox
+from thalweg.blackbox.bayesian import BayesianOptimization
+from thalweg.blackbox.problem import BlackBox
 from thalweg.blackbox.samplers import OptunaSampling, SpaceFilling
 from thalweg.core import InvalidParameter, Method, recommended
 from thalweg.core.contestant import contestant

@@ -65,12 +65,12 @@ class ThalwegSampler(BaseSampler):
         constraints_func: Callable[[FrozenTrial], Sequence[float]] | None = None,
         seed: int = 0,
     ) -> None:
-        self._options: dict[str, Any] = {"acquisition": acquisition, "noise": noise, "batch": batch}
+        self._acquisition, self._noise, self._batch = acquisition, noise, batch
         self._startup, self._seed = startup, seed
         self._constraints_func = constraints_func
         self._independent = optuna.samplers.RandomSampler(seed)
         self._search = optuna.search_space.IntersectionSearchSpace()
-        self._held: tuple[Any, dict[str, Surrogate]] = (None, {})
+        self._held: tuple[Space | None, dict[str, Surrogate]] = (None, {})
 
     def reseed_rng(self) -> None:
         """A stream of its own for each worker of ``n_jobs``."""
@@ -97,8 +97,10 @@ class ThalwegSampler(BaseSampler):
             study.direction.name.lower(),
             constraints=self._constraint_count(study),
             initial=self._startup,
+            acquisition=self._acquisition,
+            noise=self._noise,
+            batch=self._batch,
             seed=self._seed,
-            **self._options,
         )
         if self._held[0] == space:
             ours._models.held = self._held[1]
@@ -119,7 +121,7 @@ class ThalwegSampler(BaseSampler):
 
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
-    ) -> Any:
+    ) -> Any:  # noqa: ANN401 -- as Optuna's base class has it
         """A random value of a parameter that is not in every trial."""
         return self._independent.sample_independent(study, trial, param_name, param_distribution)
 
@@ -160,14 +162,16 @@ def _parameter(distribution: BaseDistribution) -> Parameter:
         return Real(distribution.low, distribution.high, log=distribution.log)
     if isinstance(distribution, IntDistribution):
         return Integer(distribution.low, distribution.high, log=distribution.log)
-    assert isinstance(distribution, CategoricalDistribution)
-    return Categorical(distribution.choices)
+    if isinstance(distribution, CategoricalDistribution):
+        return Categorical(distribution.choices)
+    raise InvalidProblem(f"ThalwegSampler knows no {type(distribution).__name__}.")
 
 
-def _value(distribution: BaseDistribution, value: Any) -> Any:
+def _value(distribution: BaseDistribution, value: object) -> object:
     """The value on the distribution's grid, where it has steps."""
-    step = getattr(distribution, "step", None)
-    if isinstance(distribution, FloatDistribution | IntDistribution) and step not in (None, 1):
-        steps = round((value - distribution.low) / step)
-        value = min(distribution.low + steps * step, distribution.high)
-    return value
+    if not isinstance(value, int | float) or not isinstance(distribution, FloatDistribution | IntDistribution):
+        return value
+    if distribution.step in (None, 1):
+        return value
+    steps = round((value - distribution.low) / distribution.step)
+    return min(distribution.low + steps * distribution.step, distribution.high)

@@ -2,37 +2,23 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, cast
 
-from thalweg.blackbox.evaluation import settle
-from thalweg.blackbox.problem import BlackBox, StudyState
-from thalweg.blackbox.space import Categorical, Integer, Parameter, Point, Real
+from thalweg.blackbox.method import StudyState, evaluated
+from thalweg.blackbox.problem import BlackBox
+from thalweg.blackbox.space import Categorical, Integer, Parameter, Real
 from thalweg.blackbox.study import Study
 from thalweg.core import InvalidProblem, Method, MissingExtra
 
 if TYPE_CHECKING:
-    from optuna.distributions import BaseDistribution
+    from optuna import Study as OptunaStudy
+    from optuna.distributions import BaseDistribution, CategoricalChoiceType
     from optuna.samplers import BaseSampler
 
 #: Points of a space-filling design drawn at once.
 BLOCK = 64
-
-
-def evaluated(problem: BlackBox, state: StudyState, point: Point) -> StudyState:
-    """The state after ``point`` has been evaluated: the best point told is the answer."""
-    study = state.study
-    told, why = settle(study, study.expect(point), functools.partial(problem.function, point))
-    best = study.best
-    return StudyState(
-        x=None if best is None else best.point,
-        study=study,
-        calls=state.calls + 1,
-        metrics=problem.progress(told.value, None if best is None else best.value),
-        message=f"Trial {told.number} failed: {why}" if why else state.message,
-    )
 
 
 @dataclass(frozen=True)
@@ -45,12 +31,12 @@ class SpaceFilling(Method[BlackBox, StudyState]):
     Cost per step: the evaluation.
     """
 
-    in_place = True
+    in_place: ClassVar[bool] = True
 
     kind: Literal["sobol", "lhs"] = "sobol"
 
     def init(self, problem: BlackBox, seed: int) -> StudyState:
-        return StudyState(x=None, study=Study(problem.space, problem.direction, seed=seed))
+        return StudyState(study=Study(problem.space, problem.direction, seed=seed))
 
     def step(self, problem: BlackBox, state: StudyState) -> StudyState:
         done = len(state.study.trials)
@@ -62,7 +48,7 @@ class SpaceFilling(Method[BlackBox, StudyState]):
 class OptunaState(StudyState):
     """Our own study of what was told, and Optuna's; it cannot be saved."""
 
-    theirs: object = field(repr=False)
+    theirs: OptunaStudy = field(repr=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +65,7 @@ class OptunaSampling(Method[BlackBox, OptunaState]):
     Cost per step: the sampler's, and the evaluation.
     """
 
-    in_place = True
+    in_place: ClassVar[bool] = True
 
     sampler: Callable[..., BaseSampler]
 
@@ -99,24 +85,22 @@ class OptunaSampling(Method[BlackBox, OptunaState]):
             )
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         theirs = optuna.create_study(direction=problem.direction, sampler=self.sampler(seed=seed))
-        return OptunaState(x=None, study=Study(problem.space, problem.direction, seed=seed), theirs=theirs)
+        return OptunaState(study=Study(problem.space, problem.direction, seed=seed), theirs=theirs)
 
     def step(self, problem: BlackBox, state: OptunaState) -> OptunaState:
-        from optuna import Study as OptunaStudy
         from optuna.trial import TrialState
 
         theirs = state.theirs
-        if not isinstance(theirs, OptunaStudy):
-            raise InvalidProblem("OptunaSampling: this state is of another method.")
         trial = theirs.ask({name: _distribution(p) for name, p in problem.space.parameters.items()})
-        point = {k: v for k, v in trial.params.items() if problem.space.active(k, trial.params)}
+        space, values = problem.space, trial.params
+        point = {name: values[name] for name in space.parameters if space.active(name, values)}
         after = evaluated(problem, state, point)
         value = after.study.trials[-1].value
         if value is None:
             theirs.tell(trial, state=TrialState.FAIL)
         else:
             theirs.tell(trial, value)
-        return OptunaState(**{**vars(after), "theirs": theirs})
+        return after
 
 
 def _distribution(parameter: Parameter) -> BaseDistribution:
@@ -127,5 +111,5 @@ def _distribution(parameter: Parameter) -> BaseDistribution:
     if isinstance(parameter, Integer):
         return IntDistribution(parameter.low, parameter.high, log=parameter.log)
     if isinstance(parameter, Categorical):
-        return CategoricalDistribution(list(parameter.choices))
+        return CategoricalDistribution(cast(Sequence[CategoricalChoiceType], parameter.choices))
     raise InvalidProblem(f"Optuna has no distribution for a {type(parameter).__name__}.")

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -22,7 +22,10 @@ from thalweg.core import InvalidParameter, InvalidProblem, UnknownName
 from thalweg.core.validation import require
 from thalweg.datasets import load_toml
 
-Point = dict[str, Any]
+#: Values of parameters by name; a category's may be anything.
+Point: TypeAlias = dict[str, Any]
+#: The values of other parameters beside which one matters.
+Conditions: TypeAlias = Mapping[str, object]
 
 
 class Parameter(ABC):
@@ -31,7 +34,7 @@ class Parameter(ABC):
     ``when`` makes one conditional: ``when={"kernel": "rbf"}`` or ``when={"kernel": ("rbf", "poly")}``.
     """
 
-    when: Mapping[str, Any] | None
+    when: Conditions | None
 
     @property
     def width(self) -> int:
@@ -39,11 +42,11 @@ class Parameter(ABC):
         return 1
 
     @abstractmethod
-    def encode(self, value: Any) -> list[float]:
+    def encode(self, value: object) -> list[float]:
         """Coordinates of a value, in [0, 1]; raises when it is out of range."""
 
     @abstractmethod
-    def decode(self, u: Sequence[float]) -> Any:
+    def decode(self, u: Sequence[float]) -> object:
         """The value nearest to some coordinates."""
 
     def snap(self, u: Tensor) -> Tensor:
@@ -73,16 +76,16 @@ class Real(Parameter):
     low: float
     high: float
     log: bool = False
-    when: Mapping[str, Any] | None = None
+    when: Conditions | None = None
 
     def __post_init__(self) -> None:
         _range("Real", self.low, self.high, self.log)
 
-    def encode(self, value: Any) -> list[float]:
-        _inside(value, self.low, self.high)
+    def encode(self, value: object) -> list[float]:
+        number = _inside(value, self.low, self.high)
         if self.log:
-            return [math.log(value / self.low) / math.log(self.high / self.low)]
-        return [(value - self.low) / (self.high - self.low)]
+            return [math.log(number / self.low) / math.log(self.high / self.low)]
+        return [(number - self.low) / (self.high - self.low)]
 
     def decode(self, u: Sequence[float]) -> float:
         if self.log:
@@ -103,7 +106,7 @@ class Integer(Parameter):
     low: int
     high: int
     log: bool = False
-    when: Mapping[str, Any] | None = None
+    when: Conditions | None = None
 
     def __post_init__(self) -> None:
         require(
@@ -114,11 +117,11 @@ class Integer(Parameter):
     def _real(self) -> Real:
         return Real(self.low - 0.5, self.high + 0.5, self.log)
 
-    def encode(self, value: Any) -> list[float]:
-        _inside(value, self.low, self.high)
-        if int(value) != value:
+    def encode(self, value: object) -> list[float]:
+        number = _inside(value, self.low, self.high)
+        if int(number) != number:
             raise InvalidParameter(f"{value!r} is no whole number.")
-        return self._real().encode(value)
+        return self._real().encode(number)
 
     def decode(self, u: Sequence[float]) -> int:
         return min(max(round(self._real().decode(u)), self.low), self.high)
@@ -141,10 +144,10 @@ class Categorical(Parameter):
     [0.0, 1.0, 0.0]
     """
 
-    choices: tuple[Any, ...]
-    when: Mapping[str, Any] | None = None
+    choices: tuple[object, ...]
+    when: Conditions | None = None
 
-    def __init__(self, choices: Sequence[Any], when: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, choices: Sequence[object], when: Conditions | None = None) -> None:
         require(
             len(choices) >= 2 and len(set(map(repr, choices))) == len(choices),
             "Categorical needs two or more different choices",
@@ -157,13 +160,13 @@ class Categorical(Parameter):
     def width(self) -> int:
         return 1 if len(self.choices) == 2 else len(self.choices)
 
-    def encode(self, value: Any) -> list[float]:
+    def encode(self, value: object) -> list[float]:
         if value not in self.choices:
             raise UnknownName("choice", str(value), map(str, self.choices))
         index = self.choices.index(value)
         return [float(index)] if self.width == 1 else np.eye(self.width)[index].tolist()
 
-    def decode(self, u: Sequence[float]) -> Any:
+    def decode(self, u: Sequence[float]) -> object:
         return self.choices[round(float(u[0])) if self.width == 1 else int(np.argmax(list(u)))]
 
     def snap(self, u: Tensor) -> Tensor:
@@ -176,10 +179,13 @@ class Categorical(Parameter):
         return [u.new_tensor(self.encode(v)) for v in self.choices if v != value]
 
 
-def _inside(value: Any, low: float, high: float) -> None:
+def _inside(value: object, low: float, high: float) -> float:
+    """The value as a number, or a refusal of what is none or out of range."""
     slack = 1e-9 * (high - low)
-    if not isinstance(value, int | float | np.number) or not low - slack <= value <= high + slack:
+    number = float(value) if isinstance(value, int | float | np.number) else math.nan
+    if not low - slack <= number <= high + slack:
         raise InvalidParameter(f"{value!r} is not in [{low:g}, {high:g}].")
+    return number
 
 
 @dataclass(frozen=True)

@@ -13,14 +13,17 @@ from typing import Any, overload
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from thalweg.blackbox import acquisition as acq
 from thalweg.blackbox.choice import Knowledge, acquisition_named
 from thalweg.blackbox.extensions import Environment, Fidelity
+from thalweg.blackbox.figures import figures
 from thalweg.blackbox.maximize import maximize
 from thalweg.blackbox.models import Models
-from thalweg.blackbox.space import Point, Real, Space
+from thalweg.blackbox.space import Parameter, Point, Real, Space
+from thalweg.blackbox.surrogate import Belief
 from thalweg.blackbox.trial import Recommendation, Trial
 from thalweg.blackbox.trust_region import TrustRegion
 from thalweg.core import CheckpointMismatch, InvalidParameter, NotFinite
@@ -71,7 +74,7 @@ class Study:
 
     def __init__(
         self,
-        space: Space | Mapping[str, Any],
+        space: Space | Mapping[str, Parameter],
         direction: str = "minimize",
         *,
         acquisition: str = "auto",
@@ -125,12 +128,10 @@ class Study:
         Points asked for and not told yet are pending: later ones keep clear of them, so any number of workers may ask.
         """
         require(q is None or q >= 1, "Study.ask needs q >= 1", got=q)
-        trials = []
-        for _ in range(q or 1):
-            trials.append(self.expect(self.space.decode(self._next())))
+        trials = [self.expect(self.space.decode(self._next())) for _ in range(q or 1)]  # each sees those before
         return trials if q is not None else trials[0]
 
-    def expect(self, point: Mapping[str, Any]) -> Trial:
+    def expect(self, point: Mapping[str, object]) -> Trial:
         """Note that a point of one's own is being evaluated: suggestions keep clear of it until it is told."""
         trial = self._trial(dict(point))
         self.trials.append(trial)
@@ -138,7 +139,7 @@ class Study:
 
     def tell(
         self,
-        trial: Trial | Mapping[str, Any],
+        trial: Trial | Mapping[str, object],
         value: float | None = None,
         *,
         noise: float | None = None,
@@ -169,9 +170,8 @@ class Study:
         else:
             held = self._trial(dict(trial))
         told = self._told(held, value, noise, gradient, constraints, failed)
-        self.trials[told.number : told.number + 1] = [
-            told
-        ]  # replaces a pending one, or comes behind the last
+        # in the place of a pending one, or behind the last
+        self.trials[told.number : told.number + 1] = [told]
         if self.region is not None and told.feasible and told.value is not None:
             self.region.see(self._sign * told.value)
         return told
@@ -246,7 +246,7 @@ class Study:
         value = self._sign * float(model.to_values(mean[best]))
         return Recommendation(point, value, model.scale * float(variance[best]) ** 0.5, done[best].number)
 
-    def predict(self, points: Sequence[Point]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    def predict(self, points: Sequence[Point]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Mean and standard deviation of the objective at points, shape (n,) each."""
         X = torch.tensor([self.space.encode(p) for p in points], dtype=torch.float64)
         model = self._models.objective(self.done)
@@ -256,7 +256,7 @@ class Study:
 
     def expected_gain(self) -> float:
         """The largest expected improvement left, in units of the objective: stop when it is not worth a trial."""
-        known = self._knowledge()
+        known = self.knowledge()
         scale = self._models.objective(self.done).scale
         _, values = maximize(acq.LogEI(known.posterior, known.best), self.space, near=known.visited[-8:])
         return scale * math.exp(float(values[0]))
@@ -266,15 +266,19 @@ class Study:
 
         ``thalweg.workbench.render_figures(study.plot(), "page.html", "title")`` makes a page of them.
         """
-        from thalweg.blackbox.figures import figures
-
         return figures(self)
 
     @property
     def _sign(self) -> float:
         return -1.0 if self.direction == "minimize" else 1.0
 
-    def _knowledge(self) -> Knowledge:
+    @property
+    def posterior(self) -> Belief:
+        """What is believed of the objective, standardised and to be maximised, in the unit cube."""
+        return self._models.objective(self.done).posterior
+
+    def knowledge(self) -> Knowledge:
+        """What the next acquisition is made of."""
         return self._models.knowledge(self.trials, self.seed + len(self.trials), self.batch)
 
     def _next(self) -> Tensor:
@@ -283,7 +287,7 @@ class Study:
             return self._design[len(self.trials)]
         if not self.done:  # all failed so far: go on spreading
             return self.space.design(1, self.seed + len(self.trials))[0]
-        known = self._knowledge()
+        known = self.knowledge()
         base = self._base(known)
         models = self._models.feasibility(self.trials)
         if models:
@@ -320,7 +324,7 @@ class Study:
 
     # Keeping
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, object]:
         """All trials and the model's parameters, as plain data."""
         trials = [{**vars(t), "gradient": dict(t.gradient) if t.gradient else None} for t in self.trials]
         return {

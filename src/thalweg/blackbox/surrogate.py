@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -22,8 +22,6 @@ SETTLED, GROWTH = 60, 1.1
 SEARCHED, SUBSET = 200, 1000
 #: Data up to which the posterior is exact.
 EXACT = 2500
-
-AnyPosterior = Posterior | SparsePosterior
 
 
 @dataclass(frozen=True)
@@ -53,6 +51,10 @@ class OfValues:
         return self.inner.joint(self._coded(A))
 
 
+#: What is known of an output at points that were not evaluated.
+Belief: TypeAlias = Posterior | SparsePosterior | OfValues
+
+
 class Surrogate:
     """A Gaussian process that follows growing data.
 
@@ -74,7 +76,7 @@ class Surrogate:
         self._y = torch.empty(0)
         self._blocks: list[int] = []  # numbers of data at the last whole posterior, and after each growth
 
-    def update(self, X: Tensor, y: Tensor, noise: Tensor | None = None) -> AnyPosterior:
+    def update(self, X: Tensor, y: Tensor, noise: Tensor | None = None) -> Belief:
         """The posterior of standardised values given all data: points (n, d), values (n,), noise variances (n,)."""
         same = len(y) >= len(self._y) and torch.equal(y[: len(self._y)], self._y)
         if self.posterior is None and self._blocks and len(y) >= self._blocks[-1]:
@@ -93,8 +95,8 @@ class Surrogate:
         self._y = y.clone()
         return self._current()
 
-    def _current(self) -> AnyPosterior:
-        posterior: AnyPosterior = self.posterior
+    def _current(self) -> Belief:
+        posterior: Belief = self.posterior
         return posterior
 
     def _refit(self, X: Tensor, y: Tensor, noise: Tensor | None) -> None:

@@ -35,7 +35,7 @@ class Trial:
     constraints: tuple[float, ...] = ()
     u: tuple[float, ...] = field(default=(), repr=False)
 
-    def __getitem__(self, name: str) -> Any:
+    def __getitem__(self, name: str) -> Any:  # noqa: ANN401 -- a category's value may be anything
         return self.point[name]
 
     @property

@@ -6,8 +6,6 @@ Eriksson, Pearce, Gardner, Turner and Poloczek (2019), "Scalable global optimiza
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -50,10 +48,10 @@ class TrustRegion:
         half = 0.5 * self.side * shape.clamp(0.1, 10.0)
         return (center - half).clamp(0.0, 1.0), (center + half).clamp(0.0, 1.0)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, float]:
         """Plain data."""
         return dict(vars(self))
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, float]) -> None:
         """Inverse of `state_dict`."""
         vars(self).update(state)

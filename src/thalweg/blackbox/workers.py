@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import subprocess
+import subprocess  # noqa: S404 -- to run the user's own program is what this is for
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -62,7 +62,9 @@ class Command:
         words = [word.format(**values) for word in self.words]
         try:
             # A session of its own: what it starts can be ended with it, and a Ctrl-C is ours to handle.
-            process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, start_new_session=True)
+            process = subprocess.Popen(  # noqa: S603 -- the user's program, without a shell
+                words, stdout=subprocess.PIPE, text=True, start_new_session=True
+            )
         except OSError as error:
             raise EvaluationFailed(f"{words[0]} could not be started: {error.strerror}") from None
         with self._lock:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any
-
+from typing import cast
 import torch
 from torch import Tensor
+from torch.autograd.function import BackwardCFunction, FunctionCtx
 from torch.special import erfcx, log_ndtr, ndtr
 
 from thalweg.blackbox.acquisition.base import Acquisition, averaged
@@ -27,7 +27,7 @@ class _LogImprovement(torch.autograd.Function):
     """``log(phi(z) + z Phi(z))`` with its slope ``Phi(z)/(phi(z) + z Phi(z))``, both accurate for every z."""
 
     @staticmethod
-    def forward(ctx: Any, z: Tensor) -> Tensor:
+    def forward(ctx: FunctionCtx, z: Tensor) -> Tensor:
         near = torch.log(torch.exp(-0.5 * z.square() - _LOG_SQRT_TWO_PI) + z * ndtr(z))
         far = z.clamp(
             -1e3, -1.0
@@ -41,8 +41,8 @@ class _LogImprovement(torch.autograd.Function):
         return value
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Any:
-        z, value = ctx.saved_tensors
+    def backward(ctx: FunctionCtx, *grads: Tensor) -> Tensor:
+        z, value = cast(BackwardCFunction, ctx).saved_tensors
         return grads[0] * torch.exp(log_ndtr(z) - value)
 
 
