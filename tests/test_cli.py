@@ -553,7 +553,10 @@ class TestConvex:
         [
             (("--target", "y", "--method", "bcd:select=gsx"), "No select of bcd 'gsx'. Did you mean"),
             (("--target", "y", "--method", "bcd:blocks=heaps"), "No blocks of bcd 'heaps'"),
-            (("--target", "y", "--loss", "logistic"), "logistic needs two"),
+            (
+                ("--target", "y", "--loss", "logistic"),
+                "which is no class: classes are words or whole numbers",
+            ),
             (("--target", "y", "--group", 1), "--group needs --group-size"),
             (
                 ("--target", "y", "--group", 1, "--group-size", 2, "--method", "bcd:blocks=random"),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from thalweg.cli.case import Case, named
+from thalweg.cli.options import Header
 from thalweg.cli.output import array_of
 from thalweg.core import Problem, Result
 
@@ -22,16 +23,19 @@ def read(
         list[Path],
         typer.Argument(help="What the row player pays, and makes small: .csv, .npy, .npz or .mtx, also .gz."),
     ],
+    header: Header = None,
     regularisation: Annotated[float, typer.Option(help="Adds (r/2)(|x|^2 - |y|^2); not with pdhg.")] = 0.0,
 ) -> Mapping[str, Problem]:
     """Find an equilibrium of a matrix game, certified by its duality gap."""
     import torch
 
-    from thalweg.datasets import load_matrix
+    from thalweg.datasets import load_named_matrix
     from thalweg.equilibrium import matrix_game
 
     return {
-        name: matrix_game(torch.tensor(load_matrix(path).toarray(), dtype=torch.float64), regularisation)
+        name: matrix_game(
+            torch.tensor(load_named_matrix(path, header=header, name="payoffs").values), regularisation
+        )
         for name, path in named(payoffs).items()
     }
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 import typer
 
 from thalweg.cli.case import Case, named
+from thalweg.cli.options import Header
 from thalweg.core import Callback, Method, Problem, Result, Stop
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ def read(
         typer.Argument(help="A: .mtx, .npz, .npy or .csv, also .gz; for solve, several are a sequence."),
     ],
     rhs: Annotated[list[Path] | None, typer.Option(help="b, one for each matrix; ones by default.")] = None,
+    header: Header = None,
 ) -> Mapping[str, Problem]:
     """Solve A x = b."""
     import numpy as np
@@ -39,7 +41,7 @@ def read(
         )
     systems = {}
     for i, (name, path) in enumerate(named(matrices).items()):
-        A = load_matrix(path)
+        A = load_matrix(path, header=header)
         systems[name] = LinearSystem(A, load_vector(rhs[i]) if rhs else np.ones(A.shape[0]))
     return systems
 
