@@ -283,7 +283,7 @@ class TestWinners:
         found = compare(
             problems,
             {"few": SOR(omega=0.3), "cg": ConjugateGradient()},
-            stop=Stop(below={"residual": 1e-8}, steps=40),
+            stop=Stop(below={"residual": 1e-8}, steps=100),
         )
         assert {row["first"] for row in found.winners()} == {"cg"}
         nobody = compare(
