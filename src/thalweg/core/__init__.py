@@ -8,6 +8,7 @@ from thalweg.core.errors import (
     MissingExtra,
     NotFinite,
     ThalwegError,
+    Unbounded,
     UnknownName,
     UnreadableFile,
 )
@@ -42,6 +43,7 @@ __all__ = [
     "Surface",
     "TensorBoard",
     "ThalwegError",
+    "Unbounded",
     "UnknownName",
     "UnreadableFile",
     "recommended",
