@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from thalweg.constrained.baselines import AugmentedLagrangian, InexactSQP, NewtonSQP
-from thalweg.constrained.problem import DENSE, EqualityConstrained
+from thalweg.constrained._arrays import DENSE
+from thalweg.constrained.augmented_lagrangian import AugmentedLagrangian
+from thalweg.constrained.inexact_sqp import InexactSQP
+from thalweg.constrained.newton_sqp import NewtonSQP
+from thalweg.constrained.problem import EqualityConstrained
 from thalweg.constrained.sketched_newton import SketchedNewton
 from thalweg.core import Method, recommended
 from thalweg.numerics.sketch import BlockKaczmarz
@@ -20,7 +23,7 @@ METHODS: dict[str, type[Method[Any, Any]]] = {
 
 
 @recommended.register
-def for_equalities(problem: EqualityConstrained) -> Method[EqualityConstrained, Any]:
+def for_equalities(problem: EqualityConstrained) -> NewtonSQP | SketchedNewton:
     """Direct Newton; for many unknowns sketched Newton, by blocks of equations."""
     if problem.n + problem.m <= DENSE:
         return NewtonSQP()

@@ -152,7 +152,7 @@ def _control(side: int, seconds: float) -> dict[str, Any]:
         DIRECT: NewtonSQP(),
     }
     runs = {name: attempt(problem, method, 1e-8, 10.0 * seconds) for name, method in methods.items()}
-    x = problem.start
+    x = problem.x0
     A: Any = as_csr(_system(problem, x))
     kept = blocks.prepare(A).stored / A.nnz  # type: ignore[attr-defined]
     return {"control": control, "runs": runs, "kept": kept}
