@@ -16,7 +16,8 @@ from thalweg.linear import SSORCG, ConjugateGradient, HeatEquation, LinearSystem
 from thalweg.linear import _kernels as kernels
 from thalweg.numerics import FivePointStencil
 from thalweg.online import Binned, ChebCB, Policy, TsallisINF
-from thalweg.studies.evidence import Evidence, Figure, Scale, Series, Tell, Verdict
+from thalweg.studies.evidence import Evidence, Figure, Scale, Series, Tell
+from thalweg.studies.verdict import Verdict
 
 Costs = NDArray[np.int64]
 OMEGAS = np.linspace(1.0, 1.95, 20)
@@ -37,7 +38,7 @@ class Size:
 SIZES = {
     "smoke": Size(300, 300, 40, 16, 2),
     "quick": Size(5000, 3000, 1000, 50, 5),
-    "paper": Size(5000, 5000, 5000, 100, 40),
+    "full": Size(5000, 5000, 5000, 100, 40),
 }
 
 

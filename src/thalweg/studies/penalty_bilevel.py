@@ -28,7 +28,8 @@ from thalweg.core.figure import Figure, Series
 from thalweg.core.seeding import torch_generator
 from thalweg.numerics.projections import box
 from thalweg.studies.bilevel_tasks import Entry, digits_cleaning, feature_penalties, race, resolved
-from thalweg.studies.evidence import Evidence, Scale, Tell, Verdict
+from thalweg.studies.evidence import Evidence, Scale, Tell
+from thalweg.studies.verdict import Verdict
 
 PENALTIES = np.geomspace(1e-1, 1e-4, 7)
 ACCURACIES = (0.3, 0.1, 0.03, 0.01)
@@ -40,10 +41,10 @@ def run(scale: Scale = "quick", tell: Tell = lambda share, what: None) -> Eviden
     closeness = {name: _closeness(*made) for name, made in _examples().items()}
     tell(0.05, "calls to an accuracy")
     calls = [_calls_to(eps) for eps in ACCURACIES]
-    steps = {"smoke": (50, 100), "quick": (250, 500, 1000, 2000), "paper": (500, 2000, 8000, 32_000)}[scale]
-    errors = _noisy_errors(steps, {"smoke": 1, "quick": 3, "paper": 10}[scale])
-    seeds = {"smoke": 1, "quick": 3, "paper": 5}[scale]
-    budget = {"smoke": 120, "quick": 2000, "paper": 10_000}[scale]
+    steps = {"smoke": (50, 100), "quick": (250, 500, 1000, 2000), "full": (500, 2000, 8000, 32_000)}[scale]
+    errors = _noisy_errors(steps, {"smoke": 1, "quick": 3, "full": 10}[scale])
+    seeds = {"smoke": 1, "quick": 3, "full": 5}[scale]
+    budget = {"smoke": 120, "quick": 2000, "full": 10_000}[scale]
     cleaning = race(
         _grids((100.0, 1000.0, 10_000.0), (1.0, 3.0)),
         digits_cleaning,

@@ -35,7 +35,8 @@ from thalweg.core import Stop, solve
 from thalweg.core.figure import Figure, Series
 from thalweg.core.seeding import generator, torch_generator
 from thalweg.datasets import load, load_text
-from thalweg.studies.evidence import Evidence, Scale, Tell, Verdict
+from thalweg.studies.evidence import Evidence, Scale, Tell
+from thalweg.studies.verdict import Verdict
 
 Values = dict[str, float]
 #: The hyper-parameters' range for searches, as shares of u around the start: u from start - 4 to start + 4.
@@ -60,10 +61,10 @@ class Run:
 
 def run(scale: Scale = "quick", tell: Tell = lambda share, what: None) -> Evidence:
     """Rerun the claims at a scale."""
-    seeds = {"smoke": 1, "quick": 3, "paper": 5}[scale]
+    seeds = {"smoke": 1, "quick": 3, "full": 5}[scale]
     tasks = {
-        "CNN on digits": (_digits, {"smoke": 30, "quick": 600, "paper": 8000}[scale]),
-        "LSTM on text": (_language, {"smoke": 10, "quick": 300, "paper": 8000}[scale]),
+        "CNN on digits": (_digits, {"smoke": 30, "quick": 600, "full": 8000}[scale]),
+        "LSTM on text": (_language, {"smoke": 10, "quick": 300, "full": 8000}[scale]),
     }
     found: dict[str, dict[str, list[Run]]] = {}
     for i, (name, (make, steps)) in enumerate(tasks.items()):

@@ -28,7 +28,8 @@ from thalweg.core.seeding import generator
 from thalweg.datasets import load
 from thalweg.numerics.operators import as_csr
 from thalweg.numerics.sketch import BlockKaczmarz, Gaussian, Kaczmarz
-from thalweg.studies.evidence import Evidence, Figure, Scale, Series, Surface, Tell, Verdict
+from thalweg.studies.evidence import Evidence, Figure, Scale, Series, Surface, Tell
+from thalweg.studies.verdict import Verdict
 
 ROWS, VECTORS, BLOCKS = "sketched, single rows", "sketched, Gaussian vectors", "sketched, blocks"
 GMRES, ADAPTIVE, DIRECT = "GMRES-SQP", "GMRES-SQP, adaptive", "Newton, direct"
@@ -59,7 +60,7 @@ class Size:
 SIZES = {
     "smoke": Size(4, (24, 48), 1, 1.0),
     "quick": Size(0, (36, 72, 108), 3, 1.0),
-    "paper": Size(0, (36, 72, 144, 288), 10, 60.0),
+    "full": Size(0, (36, 72, 144, 288), 10, 60.0),
 }
 
 
