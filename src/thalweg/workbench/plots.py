@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -96,9 +97,14 @@ def _drawable(values: Sequence[float]) -> list[float | None]:
     return [v if abs(v) < float("inf") else None for v in map(float, values)]
 
 
+def _folded(label: str, width: int) -> str:
+    """A label in lines that a phone has room for."""
+    return "<br>".join(textwrap.wrap(label, width, break_long_words=False))
+
+
 def _layout(figure: Figure) -> dict[str, object]:
-    x: dict[str, object] = {"title": {"text": figure.x_label}, "automargin": True}
-    y: dict[str, object] = {"title": {"text": figure.y_label}, "automargin": True}
+    x: dict[str, object] = {"title": {"text": _folded(figure.x_label, 40)}, "automargin": True}
+    y: dict[str, object] = {"title": {"text": _folded(figure.y_label, 30)}, "automargin": True}
     if figure.log_x:
         x |= {"type": "log"}
     if figure.log_y:

@@ -180,7 +180,16 @@ def _counted(verdicts: Sequence[Verdict], where: str) -> str:
 
 
 def _drawn(figures: Iterable[Figure]) -> list[dict[str, str]]:
-    return [{"title": f.title, "caption": f.caption, "json": plotly_json(f)} for f in figures]
+    # A legend of many names takes lines of its own, not the curves' room.
+    return [
+        {
+            "title": f.title,
+            "caption": f.caption,
+            "json": plotly_json(f),
+            "more": f"{1.8 * max(len(f.series) - 3, 0):g}rem",
+        }
+        for f in figures
+    ]
 
 
 def _table(rows: Sequence[Mapping[Any, object]]) -> dict[str, list[object]]:
