@@ -25,6 +25,10 @@ from thalweg.studies.verdict import Verdict
 Vector = NDArray[np.float64]
 
 
+#: Seconds are among the claims: it runs alone.
+timed = True
+
+
 def run(scale: Scale = "quick", tell: Tell = lambda share, what: None) -> Evidence:
     """Rerun the claims at a scale."""
     tell(0.0, "ridge regression")

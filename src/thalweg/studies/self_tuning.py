@@ -39,6 +39,8 @@ from thalweg.studies.evidence import Evidence, Scale, Tell
 from thalweg.studies.verdict import Verdict
 
 Values = dict[str, float]
+#: Seconds are among the claims: it runs alone.
+timed = True
 #: The hyper-parameters' range for searches, as shares of u around the start: u from start - 4 to start + 4.
 REACH = 4.0
 #: How many times along a run the validation loss is looked at; the best counts, for every method.

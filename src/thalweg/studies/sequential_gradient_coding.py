@@ -34,6 +34,8 @@ from thalweg.distributed.coding import (
 from thalweg.studies.evidence import Evidence, Figure, Scale, Series, Surface, Tell
 from thalweg.studies.verdict import Verdict
 
+#: Seconds are among the claims: it runs alone.
+timed = True
 KINDS = {"Uncoded": "uncoded", "GradientCoding": "GC", "SelectiveRepeat": "SR-SGC", "Multiplexed": "M-SGC"}
 
 

@@ -29,6 +29,8 @@ from thalweg.training import ArmijoSGD, Imitate, ImitationTask, TargetSurrogate
 from thalweg.training.experts import CartPoleExpert, PendulumExpert
 
 Vector = NDArray[np.float64]
+#: Seconds are among the claims: it runs alone.
+timed = True
 #: The paper's m, updates an expensive gradient; steps in the target's space, in units of one over the curvature; and
 #: rates of the baselines: three for each.
 UPDATES = (1, 10, 50)

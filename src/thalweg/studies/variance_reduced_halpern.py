@@ -52,7 +52,7 @@ def run(scale: Scale = "quick", tell: Tell = lambda share, what: None) -> Eviden
     tell(0.2, "matrix games of growing size")
     sides = {"smoke": (10, 20), "quick": (50, 100, 200), "full": (100, 200, 400, 800, 1600)}[scale]
     games = {n: _growing(random_game(n, n), seeds) for n in sides}
-    flat = {n: _growing(nemirovski(n), seeds) for n in ((40, 80, 160) if scale == "quick" else sides)}
+    flat = {n: _growing(nemirovski(n), seeds) for n in sides}
     tell(0.45, "generative toys")
     gans = {n: _growing_gan(n, seeds) for n in sizes}
     tell(0.5, "last iterates")
@@ -197,6 +197,8 @@ def _robust() -> MonotoneInclusion:
     return robust_regression(X, torch.tensor(2.0 * data.y - 1.0), tail=0.3, loss="logistic")
 
 
+#: The variant that races are judged by, whichever of the two does better.
+OURS = "InexactHalpern, restarted"
 DETERMINISTIC = ("Extragradient", "FoRB", "AnchoredExtragradient", "PDHG")
 
 
@@ -255,8 +257,8 @@ def _verdicts(
         Verdict(
             "Cocoercive sums: deterministic over variance-reduced evaluations, power of n, within 20 % of 1/2",
             _power(sums, [v["Halpern"] / v["VRHalpern"] for v in sums.values()]),
-            0.4,
-            ">=",
+            (0.4, 0.6),
+            "within",
         ),
     ]
     verdicts += [
@@ -272,9 +274,8 @@ def _verdicts(
     most = max(gans)
     verdicts.append(
         Verdict(
-            f"Linear GANs, n = {most}: evaluations of InexactHalpern, restarted, over the best deterministic method's",
-            gans[most]["InexactHalpern, restarted"]
-            / min(gans[most][m] for m in ("Extragradient", "AnchoredExtragradient")),
+            f"Linear GANs, n = {most}: evaluations of {OURS}, over the best deterministic method's",
+            gans[most][OURS] / min(gans[most][m] for m in ("Extragradient", "AnchoredExtragradient")),
             0.5,
         )
     )
@@ -284,11 +285,11 @@ def _verdicts(
         if not name.startswith("Anchored")
     ]
     for name, race in races.items():
-        ours = min(race[m]["residual"] for m in ("InexactHalpern", "InexactHalpern, restarted"))
-        theirs = min(race[m]["residual"] for m in DETERMINISTIC if m in race and m != "PDHG")
+        ours = race[OURS]["residual"]
+        theirs = min(race[m]["residual"] for m in DETERMINISTIC if m in race)
         verdicts.append(
             Verdict(
-                f"{name}: residual over the best deterministic method's, equal evaluations",
+                f"{name}: residual of {OURS} over the best deterministic method's, equal evaluations",
                 ours / theirs,
                 1.0,
             )
