@@ -53,7 +53,7 @@ def _loss(result: Result[torch.nn.Module]) -> float:
 
 def _settings(scale: Scale) -> list[Setting]:
     network, text = "mlp", functools.partial(tasks.text, length=16, width=16)
-    steps, words = {"smoke": (20, 20), "quick": (90, 40), "full": (1500, 800)}[scale]
+    steps, words = {"smoke": (20, 20), "quick": (80, 28), "full": (1200, 600)}[scale]
     sgd: tuple[float, ...] = (0.1, 0.3, 1.0, 3.0)
     adam: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3)
     if scale == "full":
