@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from thalweg.blackbox import Fidelity, Real, Study
 from thalweg.blackbox.functions import BRANIN, HARTMANN6, ROSENBROCK4, biased_branin
 from thalweg.datasets import load
-from thalweg.studies.evidence import Evidence, Figure, Scale, Series, Tell, Verdict
+from thalweg.studies.evidence import Evidence, Figure, Scale, Series, Tell
+from thalweg.studies.verdict import Verdict
 
 Vector = NDArray[np.float64]
 Objective = Callable[[Vector], float]
@@ -70,7 +71,7 @@ def _slope(f: Objective) -> Callable[[Vector], Vector]:
 
 
 def _races(scale: Scale) -> list[Race]:
-    full = {"smoke": 0.4, "quick": 1.0, "paper": 2.0}[scale]
+    full = {"smoke": 0.4, "quick": 1.0, "full": 2.0}[scale]
 
     def n(evaluations: int) -> int:
         return max(round(full * evaluations), 8)
@@ -125,7 +126,7 @@ def _races(scale: Scale) -> list[Race]:
 
 def run(scale: Scale = "quick", tell: Tell = lambda share, what: None) -> Evidence:
     """Rerun the claims at a scale."""
-    seeds = {"smoke": 2, "quick": 5, "paper": 20}[scale]
+    seeds = {"smoke": 2, "quick": 5, "full": 20}[scale]
     races = _races(scale)
     found: dict[tuple[str, str], Vector] = {}
     for i, race in enumerate(races):
@@ -133,9 +134,9 @@ def run(scale: Scale = "quick", tell: Tell = lambda share, what: None) -> Eviden
             tell(0.8 * i / len(races), f"{race.title}: {name}")
             found[race.title, name] = np.array([race.run(name, seed) for seed in range(seeds)])
     tell(0.8, "fidelities")
-    cost, spent = _fidelities(seeds, {"smoke": 7.0, "quick": 10.0, "paper": 24.0}[scale])
+    cost, spent = _fidelities(seeds, {"smoke": 7.0, "quick": 10.0, "full": 24.0}[scale])
     tell(0.9, "support vector machine")
-    machine = _support_vectors(seeds, {"smoke": 8, "quick": 18, "paper": 40}[scale])
+    machine = _support_vectors(seeds, {"smoke": 8, "quick": 18, "full": 40}[scale])
     return Evidence(
         verdicts=[*_verdicts(found), *_more_verdicts(cost, machine)],
         table=_table(races, found, cost, machine),

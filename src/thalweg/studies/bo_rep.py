@@ -30,7 +30,8 @@ from thalweg.studies.bilevel_tasks import (
     text_cleaning,
     text_penalties,
 )
-from thalweg.studies.evidence import Evidence, Scale, Tell, Verdict
+from thalweg.studies.evidence import Evidence, Scale, Tell
+from thalweg.studies.verdict import Verdict
 
 #: Terms of every Neumann series.
 TERMS = 5
@@ -41,17 +42,17 @@ def run(scale: Scale = "quick", tell: Tell = lambda share, what: None) -> Eviden
     size = {
         "smoke": TextSize(64, 4, 8),
         "quick": TextSize(),
-        "paper": TextSize(2000, 50, 64, 64, 20),
+        "full": TextSize(2000, 50, 64, 64, 20),
     }[scale]
-    calls = {"smoke": 60, "quick": 500, "paper": 20_000}[scale]
-    seeds = {"smoke": 1, "quick": 3, "paper": 5}[scale]
+    calls = {"smoke": 60, "quick": 500, "full": 20_000}[scale]
+    seeds = {"smoke": 1, "quick": 3, "full": 5}[scale]
     tell(0.0, "a lower level under an exponential")
     synthetic = race(_synthetic_grids(), _exponential, {"smoke": 200}.get(scale, 2500), 1)
     tasks: dict[str, Any] = {
         "hyper-representation": (lambda seed: hyper_representation(seed, 4, size), (0.3, 1.0, 3.0)),
         "penalties of a GRU": (lambda seed: text_penalties(seed, size), (0.1, 0.3, 1.0)),
     }
-    for noise in (0.2, 0.3, 0.4) if scale == "paper" else (0.3,):
+    for noise in (0.2, 0.3, 0.4) if scale == "full" else (0.3,):
         tasks[f"hyper-cleaning, noise {noise}"] = (
             lambda seed, noise=noise: text_cleaning(seed, noise, size),
             (1.0, 10.0, 100.0),

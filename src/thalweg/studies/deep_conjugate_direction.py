@@ -30,7 +30,8 @@ from thalweg.linear import (
     pretrained_direction,
 )
 from thalweg.linear.obstacles import box_of_fluid, bunny, cross, ellipsoid
-from thalweg.studies.evidence import Evidence, Figure, Scale, Series, Surface, Tell, Verdict
+from thalweg.studies.evidence import Evidence, Figure, Scale, Series, Surface, Tell
+from thalweg.studies.verdict import Verdict
 
 TOLERANCE = 1e-4
 
@@ -48,7 +49,7 @@ class Size:
 SIZES = {
     "smoke": Size((16, 32), (8, 16), 4, 24),
     "quick": Size((64, 128, 256), (16, 32, 64), 60, 64),
-    "paper": Size((64, 128, 256, 512), (32, 64, 128), 200, 256),
+    "full": Size((64, 128, 256, 512), (32, 64, 128), 200, 256),
 }
 
 

@@ -27,7 +27,8 @@ from thalweg.distributed.federated import (
     design,
     dirichlet,
 )
-from thalweg.studies.evidence import Evidence, Figure, Scale, Series, Tell, Verdict
+from thalweg.studies.evidence import Evidence, Figure, Scale, Series, Tell
+from thalweg.studies.verdict import Verdict
 
 SCHEMES: dict[str, Aggregation] = {
     "FedAvg": FedAvg(),
@@ -65,7 +66,7 @@ class Size:
 SIZES = {
     "smoke": Size(6, 4.0, 1, (0.0, 0.8), (100,), 150),
     "quick": Size(20, 12.0, 3, (0.0, 0.8), (1000, 10_000, 100_000), 700),
-    "paper": Size(50, 100.0, 5, (0.0, 0.2, 0.4, 0.6, 0.8), (1000, 10_000, 100_000), 4000),
+    "full": Size(50, 100.0, 5, (0.0, 0.2, 0.4, 0.6, 0.8), (1000, 10_000, 100_000), 4000),
 }
 
 

@@ -28,7 +28,8 @@ from thalweg.distributed.zeroth_order import (
     metric_of_network,
     quadratic,
 )
-from thalweg.studies.evidence import Evidence, Figure, Scale, Series, Tell, Verdict
+from thalweg.studies.evidence import Evidence, Figure, Scale, Series, Tell
+from thalweg.studies.verdict import Verdict
 
 Make = Callable[[int], FederatedBlackBox]
 
@@ -47,7 +48,7 @@ class Size:
 SIZES = {
     "smoke": Size(6, 12, 100, 2, 1),
     "quick": Size(50, 300, 400, 7, 3),
-    "paper": Size(100, 300, 3000, 50, 5),
+    "full": Size(100, 300, 3000, 50, 5),
 }
 #: Tried on the first seed: learning rates for all, directions for the baselines.
 RATES, DIRECTIONS = (0.01, 0.03), (5, 20)

@@ -14,7 +14,8 @@ from torch.optim import AdamW, Optimizer
 
 from thalweg.core import Result, solve
 from thalweg.studies import tasks
-from thalweg.studies.evidence import Evidence, Figure, Scale, Series, Tell, Verdict
+from thalweg.studies.evidence import Evidence, Figure, Scale, Series, Tell
+from thalweg.studies.verdict import Verdict
 from thalweg.training import REX, Lion, Train, TrainingTask
 
 RATES = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
@@ -24,7 +25,7 @@ OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {"AdamW": AdamW, "Lion": Lion}
 
 
 def _tasks(scale: Scale) -> dict[str, tuple[TrainingTask, str]]:
-    steps = {"smoke": 20, "quick": 120, "paper": 5000}[scale]
+    steps = {"smoke": 20, "quick": 120, "full": 5000}[scale]
     found = {
         "digits MLP, batch 16": (tasks.digits(steps, 16, network="mlp"), "error"),
         "digits MLP, batch 512": (tasks.digits(steps, 512, network="mlp"), "error"),
@@ -32,14 +33,14 @@ def _tasks(scale: Scale) -> dict[str, tuple[TrainingTask, str]]:
     }
     if scale == "smoke":
         del found["character transformer"]
-    if scale == "paper":
+    if scale == "full":
         found["digits CNN, batch 128"] = (tasks.digits(steps, 128), "error")
     return found
 
 
 def run(scale: Scale = "quick", tell: Tell = lambda share, what: None) -> Evidence:
     """Rerun the claims at a scale."""
-    seeds = {"smoke": 1, "quick": 3, "paper": 5}[scale]
+    seeds = {"smoke": 1, "quick": 3, "full": 5}[scale]
     todo = _tasks(scale)
     table: list[dict[str, Any]] = []
     figures, best, done = [], {}, 0

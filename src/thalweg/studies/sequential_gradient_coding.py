@@ -31,8 +31,11 @@ from thalweg.distributed.coding import (
     replay,
     waterfall,
 )
-from thalweg.studies.evidence import Evidence, Figure, Scale, Series, Surface, Tell, Verdict
+from thalweg.studies.evidence import Evidence, Figure, Scale, Series, Surface, Tell
+from thalweg.studies.verdict import Verdict
 
+#: Seconds are among the claims: it runs alone.
+timed = True
 KINDS = {"Uncoded": "uncoded", "GradientCoding": "GC", "SelectiveRepeat": "SR-SGC", "Multiplexed": "M-SGC"}
 
 
@@ -55,7 +58,7 @@ SIZES = {
     "quick": Size(
         256, 150, (2.0, 8.0, 32.0, 128.0), (0.25, 0.5, 0.75, 1.0), 3, 200, (16, 64, 256, 1024, 10_000)
     ),
-    "paper": Size(
+    "full": Size(
         256,
         480,
         (2.0, 8.0, 16.0, 32.0, 64.0, 128.0),

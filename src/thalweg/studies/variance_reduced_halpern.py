@@ -35,7 +35,9 @@ from thalweg.equilibrium import (
     random_markov_game,
     robust_regression,
 )
-from thalweg.studies.evidence import Evidence, Scale, Tell, Verdict
+from thalweg.studies.evidence import Evidence, Scale, Tell
+from thalweg.studies.intervals import paired_ratio
+from thalweg.studies.verdict import Verdict
 
 
 def run(scale: Scale = "quick", tell: Tell = lambda share, what: None) -> Evidence:
@@ -43,21 +45,21 @@ def run(scale: Scale = "quick", tell: Tell = lambda share, what: None) -> Eviden
     sizes = {
         "smoke": (30, 100),
         "quick": (100, 1000, 10_000, 100_000),
-        "paper": (100, 1000, 10_000, 100_000),
+        "full": (100, 1000, 10_000, 100_000),
     }[scale]
-    seeds = {"smoke": 1, "quick": 3, "paper": 10}[scale]
+    seeds = {"smoke": 1, "quick": 3, "full": 10}[scale]
     tell(0.0, "cocoercive sums")
     sums = {n: _sums(n, seeds) for n in sizes}
     tell(0.2, "matrix games of growing size")
-    sides = {"smoke": (10, 20), "quick": (50, 100, 200), "paper": (100, 200, 400, 800, 1600)}[scale]
+    sides = {"smoke": (10, 20), "quick": (50, 100, 200), "full": (100, 200, 400, 800, 1600)}[scale]
     games = {n: _growing(random_game(n, n), seeds) for n in sides}
-    flat = {n: _growing(nemirovski(n), seeds) for n in ((40, 80, 160) if scale == "quick" else sides)}
+    flat = {n: _growing(nemirovski(n), seeds) for n in sides}
     tell(0.45, "generative toys")
     gans = {n: _growing_gan(n, seeds) for n in sizes}
     tell(0.5, "last iterates")
     last = _last_iterates({"smoke": 40}.get(scale, 1000))
     tell(0.6, "three games, robust regression")
-    side, passes = {"smoke": (10, 200), "quick": (100, 1500), "paper": (1000, 20_000)}[scale]
+    side, passes = {"smoke": (10, 200), "quick": (100, 1500), "full": (1000, 20_000)}[scale]
     problems = {
         "random game": matrix_game(random_game(side, side)),
         "policeman and burglar": matrix_game(policeman_and_burglar(side)),
@@ -114,12 +116,13 @@ def _growing(A: Tensor, seeds: int) -> dict[str, float]:
     goal = 0.1 * problem.natural_residual(problem.x0)
     stop = Stop(below={"residual": goal}, steps=50_000)
     found = {}
-    for name, made in {
+    methods: dict[str, Method[MonotoneInclusion, Any]] = {
         "AnchoredExtragradient": AnchoredExtragradient(),
         "Extragradient": Extragradient(),
         "InexactHalpern": InexactHalpern(),
         "VRExtragradient": VRExtragradient(),
-    }.items():
+    }
+    for name, made in methods.items():
         some = range(1 if name.endswith("Extragradient") and not name.startswith("VR") else seeds)
         runs = [solve(problem, made, stop=stop, seed=s, progress=False) for s in some]
         found[name] = float(np.median([r.calls if r.status.value == "converged" else np.inf for r in runs]))
@@ -138,13 +141,14 @@ def _growing_gan(n: int, seeds: int) -> dict[str, float]:
     problem = _gan(n)
     stop = Stop(below={"residual": 1e-3 * problem.natural_residual(problem.x0)}, steps=50_000)
     found = {}
-    for name, made in {
+    methods: dict[str, Method[MonotoneInclusion, Any]] = {
         "AnchoredExtragradient": AnchoredExtragradient(),
         "Extragradient": Extragradient(),
         "InexactHalpern": InexactHalpern(),
         "InexactHalpern, restarted": InexactHalpern(restart=0.5),
         "VRExtragradient": VRExtragradient(),
-    }.items():
+    }
+    for name, made in methods.items():
         some = range(seeds if name.startswith(("Inexact", "VR")) and n <= 10_000 else 1)
         runs = [solve(problem, made, stop=stop, seed=s, progress=False) for s in some]
         found[name] = float(np.median([r.calls for r in runs]))
@@ -196,6 +200,8 @@ def _robust() -> MonotoneInclusion:
     return robust_regression(X, torch.tensor(2.0 * data.y - 1.0), tail=0.3, loss="logistic")
 
 
+#: Claims are about this variant, also where the other one does better.
+OURS = "InexactHalpern, restarted"
 DETERMINISTIC = ("Extragradient", "FoRB", "AnchoredExtragradient", "PDHG")
 
 
@@ -254,8 +260,8 @@ def _verdicts(
         Verdict(
             "Cocoercive sums: deterministic over variance-reduced evaluations, power of n, within 20 % of 1/2",
             _power(sums, [v["Halpern"] / v["VRHalpern"] for v in sums.values()]),
-            0.4,
-            ">=",
+            (0.4, 0.6),
+            "within",
         ),
     ]
     verdicts += [
@@ -271,9 +277,8 @@ def _verdicts(
     most = max(gans)
     verdicts.append(
         Verdict(
-            f"Linear GANs, n = {most}: evaluations of InexactHalpern, restarted, over the best deterministic method's",
-            gans[most]["InexactHalpern, restarted"]
-            / min(gans[most][m] for m in ("Extragradient", "AnchoredExtragradient")),
+            f"Linear GANs, n = {most}: evaluations of {OURS}, over the best deterministic method's",
+            gans[most][OURS] / min(gans[most][m] for m in ("Extragradient", "AnchoredExtragradient")),
             0.5,
         )
     )
@@ -283,12 +288,12 @@ def _verdicts(
         if not name.startswith("Anchored")
     ]
     for name, race in races.items():
-        ours = min(race[m]["residual"] for m in ("InexactHalpern", "InexactHalpern, restarted"))
-        theirs = min(race[m]["residual"] for m in DETERMINISTIC if m in race and m != "PDHG")
+        ours = race[OURS]["residual"]
+        theirs = min(race[m]["residual"] for m in DETERMINISTIC if m in race)
         verdicts.append(
             Verdict(
-                f"{name}: residual over the best deterministic method's, equal evaluations",
-                ours / theirs,
+                f"{name}: residual of {OURS} over the best deterministic method's, equal evaluations",
+                float(paired_ratio([ours], [theirs])[0]),  # a rival may have solved it exactly
                 1.0,
             )
         )
