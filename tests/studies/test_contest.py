@@ -168,7 +168,12 @@ class TestMethods:
     def race(self, **more):
         return contest(
             {"p": lambda seed: Halving()},
-            {"fast": [Shrink(0.5)], "slow": [Shrink(0.99)], "wild": [Shrink(11.0)]},
+            {
+                "fast": [Shrink(0.5)],
+                "slow": [Shrink(0.99)],
+                "wild": [Shrink(11.0)],
+                "growing": [Shrink(9.0)],  # past the size at which solve() says DIVERGED
+            },
             lambda result: result.steps,
             ours="fast",
             what="steps",
@@ -182,6 +187,7 @@ class TestMethods:
             "fast": [10.0] * 5,
             "slow": [INF] * 5,
             "wild": [INF] * 5,
+            "growing": [INF] * 5,
         }
         assert (
             found.settings["p"]["fast"] == "Shrink(factor=0.5)"
@@ -192,7 +198,7 @@ class TestMethods:
     def test_unless_the_score_needs_no_convergence_but_a_broken_run_is_lost_all_the_same(self):
         scores = self.race(needs_convergence=False).scores["p"]
         assert scores["slow"].tolist() == [20.0] * 5
-        assert scores["wild"].tolist() == [INF] * 5
+        assert scores["wild"].tolist() == scores["growing"].tolist() == [INF] * 5
 
     def test_where_nothing_is_random_there_is_one_seed_and_no_interval(self):
         (verdict,) = self.race(random=False, judging_seeds=(1,)).beats()

@@ -190,7 +190,6 @@ class TestReproduce:
                     break
             assert len(list(tmp_path.glob(".progress-*"))) == 1
             process.terminate()
-            process.stdout.read()
             assert process.wait(60) == 128 + signal.SIGTERM
         assert list(tmp_path.iterdir()) == []
 
