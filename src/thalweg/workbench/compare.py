@@ -23,6 +23,9 @@ from thalweg.core import (
     solve,
 )
 from thalweg.core.validation import require
+from thalweg.workbench.machine import machine
+from thalweg.workbench.page import Section, drawn, listed, table_of, write_page
+from thalweg.workbench.plots import profile_figure
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -104,8 +107,6 @@ class Comparison:
 
     def figures(self) -> list[Figure]:
         """Curves over steps and over seconds, bars where a run is one step, and a profile of several problems."""
-        from thalweg.workbench.plots import profile_figure
-
         drawn = [*self.curves(by="step"), *self.curves(by="seconds")]
         many = len({row["problem"] for row in self.rows}) > 1
         return [*drawn, *([profile_figure(self.costs(), "time")] if many else [])]
@@ -145,10 +146,19 @@ class Comparison:
         return {"problems": problems, "methods": methods}
 
     def report(self, path: str | Path) -> Path:
-        """Write one self-contained HTML page with table, curves and performance profile; returns its path."""
-        from thalweg.workbench.report import render_comparison
-
-        return render_comparison(self, path)
+        """Write one self-contained HTML page with winners, table, curves and profile, atomically; returns its path."""
+        summary: list[dict[str, object]] = [
+            {str(name): value for name, value in row.items()} for row in self.summary().to_dict("records")
+        ]
+        section = Section(
+            "comparison",
+            "Comparison",
+            drawn(self.figures()),
+            [listed(machine())],
+            notes=f"{self.rule()} Means over the seeds. The numbers are the problem's own judgement of each answer.",
+            tables=[table_of(self.winners()), table_of(summary)],
+        )
+        return write_page(path, "thalweg: the candidates on your problem", [section])
 
 
 def compare(
