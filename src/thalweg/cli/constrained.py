@@ -14,7 +14,7 @@ from thalweg.core import InvalidProblem, Problem, Result
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from thalweg.constrained import SketchedNewton
+    from thalweg.constrained import OptimalityCertificate, SketchedNewton
 
 
 def read(
@@ -82,7 +82,7 @@ class ConstrainedCase(Case):
             str(self._certificate(result)),
         ]
 
-    def _certificate(self, result: Result[Any]) -> Any:
+    def _certificate(self, result: Result[Any]) -> OptimalityCertificate:
         from thalweg.constrained import EqualityConstrained, certify
 
         problem = self.problem

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -123,7 +123,7 @@ class _Live:
         self._last: dict[str, str] = {}
         self._live: Any = None
 
-    def __enter__(self) -> Any:
+    def __enter__(self) -> Callable[[dict[str, str]], None] | None:
         from rich.console import Console
         from rich.live import Live
 
@@ -132,7 +132,7 @@ class _Live:
             self._live.start()
         return None if self._quiet and self._live is None else self._show
 
-    def __exit__(self, *error: Any) -> None:
+    def __exit__(self, *error: object) -> None:
         if self._live is not None:
             self._live.stop()
 

@@ -73,7 +73,7 @@ class Method(ABC, Generic[P, S]):
         return _labelled(self)
 
 
-def _labelled(value: Any) -> str:
+def _labelled(value: Any) -> str:  # noqa: ANN401 -- a dataclass of any kind
     """``Name(option=value, ...)`` with what differs from the defaults."""
     shown = [
         f"{f.name}={_text(getattr(value, f.name))}"

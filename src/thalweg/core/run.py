@@ -29,7 +29,7 @@ class Best:
     x: Any = None
     saved: float = math.inf
 
-    def see(self, value: float, step: int, x: Any, in_place: bool) -> None:
+    def see(self, value: float, step: int, x: object, in_place: bool) -> None:
         """Take note of the answer ``x`` if its objective ``value`` is the smallest so far."""
         if value < self.value:
             self.value, self.step = value, step
@@ -82,11 +82,11 @@ class Run(Generic[P, S]):
         x = self.answer(status)
         try:
             metrics = self.problem.metrics(x)
-        except Exception:
+        except Exception:  # noqa: BLE001 -- the user's own function may be what failed
             metrics = dict(self.state.metrics)
         return self._told(x, status, message, metrics)
 
-    def answer(self, status: Status) -> Any:
+    def answer(self, status: Status) -> Any:  # noqa: ANN401 -- any problem's answer
         """The state's answer, or the best one where the run did not converge and that one is better."""
         now, best = self.state.metrics.get(self.problem.objective or "", None), self.best
         if self.torn and best.saved < math.inf:
@@ -102,7 +102,7 @@ class Run(Generic[P, S]):
 
     def _told(
         self,
-        x: Any,
+        x: object,
         status: Status,
         message: str,
         metrics: dict[str, float],

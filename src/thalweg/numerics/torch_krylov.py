@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from thalweg.core.errors import UnknownName
+from thalweg.core.errors import InvalidParameter, UnknownName
 from thalweg.core.validation import require
 
 Product = Callable[[Tensor], Tensor]
@@ -93,8 +93,8 @@ class LinearSolver:
             x, gap = _dense(product, b)
             products = len(b)
         elif method == "normal-cg":
-            require(transposed is not None, "'normal-cg' needs products with the transpose")
-            assert transposed is not None
+            if transposed is None:
+                raise InvalidParameter("'normal-cg' needs products with the transpose.")
 
             def normal(v: Tensor) -> Tensor:
                 w = product(v)

@@ -205,7 +205,7 @@ class _Judge:
                 value, why = self._solved(cast(Problem, problem), contestant, seed)
             else:
                 value, why = float(contestant(problem, seed)), ""
-        except Exception as error:  # whatever it is: a contestant that breaks down has lost
+        except Exception as error:  # noqa: BLE001 -- whatever it is: a contestant that breaks down has lost
             return np.inf, f"{type(error).__name__}: {error}"
         if why:
             return np.inf, why

@@ -229,7 +229,7 @@ def _run(
     try:
         result = solve(problem, copy.copy(method), stop=stop, seed=seed, progress=progress)
         status = result.status.value
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 -- what one raises must not end the others' runs
         result = getattr(error, "result", None)
         status = _trouble(error, result)
     return {"status": status} | _numbers(result), result
@@ -266,6 +266,6 @@ def _numbers(result: Result[Any] | None) -> dict[str, float]:
     return {"steps": result.steps, "seconds": result.seconds, "calls": calls, **result.metrics}
 
 
-def _tally(statuses: Any) -> str:
+def _tally(statuses: pd.Series[str]) -> str:
     counts = statuses.value_counts()
-    return ", ".join(name if len(counts) == 1 else f"{n} {name}" for name, n in counts.items())
+    return ", ".join(str(name) if len(counts) == 1 else f"{n} {name}" for name, n in counts.items())

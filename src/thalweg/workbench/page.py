@@ -32,8 +32,7 @@ class Row:
     def required(self) -> str:
         """What the claim asks for; as recorded where it was not measured here."""
         verdict = self.here or self.recorded
-        assert verdict is not None
-        return _required(verdict)
+        return "" if verdict is None else _required(verdict)
 
     @property
     def recorded_text(self) -> str:
@@ -68,7 +67,8 @@ def render_figures(figures: Sequence[Figure], path: str | Path, title: str) -> P
     return write_page(path, title, [Section("figures", "Figures", drawn(figures), [listed(machine())])])
 
 
-def write_page(path: str | Path, title: str, sections: list[Section]) -> Path:
+def write_page(path: str | Path, title: str, sections: Sequence[Section]) -> Path:
+    """Write sections as one page to ``path``, atomically; returns it."""
     from plotly.offline import get_plotlyjs
 
     rows = [(section, row) for section in sections for row in section.rows]
@@ -100,6 +100,7 @@ def _counted(verdicts: Sequence[Verdict], where: str) -> str:
 
 
 def drawn(figures: Iterable[Figure]) -> list[dict[str, str]]:
+    """Figures as the page\'s script draws them."""
     # A legend of many names takes lines of its own, not the curves' room.
     return [
         {
@@ -113,6 +114,7 @@ def drawn(figures: Iterable[Figure]) -> list[dict[str, str]]:
 
 
 def table_of(rows: Sequence[Mapping[str, object]]) -> dict[str, list[object]]:
+    """Rows as a table: a column for each name, in order of appearance."""
     columns = list(dict.fromkeys(name for row in rows for name in row))
     return {"columns": [*columns], "rows": [[number_of(row.get(c, "")) for c in columns] for row in rows]}
 
@@ -131,6 +133,7 @@ def _required(verdict: Verdict) -> str:
 
 
 def number_of(value: object) -> str:
+    """A cell: four digits for a number, nothing for NaN."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return str(value)
     if isinstance(value, float) and not math.isfinite(value):
@@ -139,4 +142,5 @@ def number_of(value: object) -> str:
 
 
 def listed(facts: Mapping[str, str]) -> str:
+    """Facts in a line."""
     return ", ".join(f"{name} {value}" for name, value in facts.items())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from thalweg.core import InvalidProblem
 from thalweg.studies.verdict import Verdict
 from thalweg.workbench.page import Row, Section, drawn, listed, table_of, write_page
 from thalweg.workbench.plots import profile_figure
@@ -34,7 +35,8 @@ def render_studies(
 def _study(here: Record | None, recorded: Record | None) -> Section:
     """A study as measured here where it was, else as recorded."""
     shown = here or recorded
-    assert shown is not None
+    if shown is None:
+        raise InvalidProblem("A study's section needs a record.")
     evidence = shown.evidence
     figures = [*evidence.figures, *([profile_figure(evidence.costs)] if evidence.costs else [])]
     foot = [_origin("Measured here", here)] if here else ["Not measured here: all that is shown is recorded."]

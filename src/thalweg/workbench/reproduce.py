@@ -114,7 +114,7 @@ def _is_timed(system: System) -> bool:
     """Whether a study's claims are about seconds. One that cannot be imported fails later, where it is run."""
     try:
         return bool(getattr(importlib.import_module(f"thalweg.studies.{system.study}"), "timed", False))
-    except Exception:
+    except Exception:  # noqa: BLE001 -- told where the study is run
         return False
 
 
@@ -146,8 +146,7 @@ def _run_one(system: System, scale: Scale, folder: Path, notes: Path) -> Failure
         evidence = study.run(scale, tell)
         record = Record(system, scale, evidence, time.perf_counter() - begin, machine(), code)
         record.save(kept(folder, system, scale))
-    except Exception:
-        # One study that fails must not take the others with it.
+    except Exception:  # noqa: BLE001 -- one study that fails must not take the others with it
         tell(1.0, "failed")
         return Failure(system, traceback.format_exc())
     tell(1.0, f"done in {record.seconds:.0f} s")
@@ -204,8 +203,7 @@ class _Watching:
             self._watch(self._read())
 
     def _follow(self) -> None:
-        assert self._watch is not None
-        while not self._over.wait(0.25):
+        while self._watch is not None and not self._over.wait(0.25):
             self._watch(self._read())
 
     def _read(self) -> dict[str, str]:

@@ -55,13 +55,13 @@ class _Profile(torch.autograd.Function):
     """A stationary profile of the squared distance with its own slope: no square root is differentiated at zero."""
 
     @staticmethod
-    def forward(ctx: Any, squared: Tensor, kernel: Stationary) -> Tensor:
+    def forward(ctx: Any, squared: Tensor, kernel: Stationary) -> Tensor:  # noqa: ANN401 -- torch's
         value, slope, _ = kernel.profile(squared.detach())
         ctx.save_for_backward(slope)
         return value
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Any:
+    def backward(ctx: Any, *grads: Tensor) -> Any:  # noqa: ANN401 -- torch's
         (slope,) = ctx.saved_tensors
         return grads[0] * slope, None
 
