@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -15,7 +15,7 @@ from thalweg.cli.output import array_of
 from thalweg.core import InvalidParameter, InvalidProblem, Problem, Result, UnknownName
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    import numpy as np
 
     from thalweg.convex import BlockCoordinateDescent, Loss, Penalized
     from thalweg.convex.coordinate import Partition
@@ -145,16 +145,16 @@ MAKERS = {"bcd": bcd}
 class ConvexCase(Case):
     """Coefficients, a column for each class where there are several."""
 
-    def arrays(self, result: Result[Any]) -> dict[str, NDArray[Any]]:
+    def arrays(self, result: Result) -> dict[str, np.ndarray]:
         x = array_of(result.x)
         classes = getattr(getattr(self.problem, "loss", None), "classes", None)
         return {"x": x if classes is None else x.reshape(-1, classes)}
 
-    def told(self, result: Result[Any]) -> dict[str, object]:
+    def told(self, result: Result) -> dict[str, object]:
         import numpy as np
 
         return {"nonzero": int(np.count_nonzero(array_of(result.x)))}
 
-    def said(self, result: Result[Any]) -> Sequence[str]:
+    def said(self, result: Result) -> Sequence[str]:
         x = array_of(result.x)
         return [f"{(x != 0).sum()} of {x.size} coefficients are not zero."]

@@ -15,7 +15,7 @@ from thalweg.cli.output import array_of
 from thalweg.core import Problem, Result
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    import numpy as np
 
 
 def read(
@@ -44,7 +44,7 @@ def read(
 class GameCase(Case):
     """Both players' strategies."""
 
-    def arrays(self, result: Result[Any]) -> dict[str, NDArray[Any]]:
+    def arrays(self, result: Result) -> dict[str, np.ndarray]:
         rows = self._rows
         both = array_of(result.x)
         return {"x": both[:rows], "y": both[rows:]}
@@ -54,10 +54,10 @@ class GameCase(Case):
         components: Any = getattr(self.problem, "components", None)
         return len(getattr(components, "first", components).A)
 
-    def told(self, result: Result[Any]) -> dict[str, object]:
+    def told(self, result: Result) -> dict[str, object]:
         return dict(self.arrays(result))
 
-    def said(self, result: Result[Any]) -> Sequence[str]:
+    def said(self, result: Result) -> Sequence[str]:
         lines = []
         for name, strategy in zip(("rows", "columns"), self.arrays(result).values(), strict=True):
             played = [(i, p) for i, p in enumerate(strategy) if p > 1e-3]

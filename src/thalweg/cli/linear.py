@@ -14,7 +14,7 @@ from thalweg.cli.options import Header
 from thalweg.core import Callback, Method, Problem, Result, Stop
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    import numpy as np
 
     from thalweg.core import Run
     from thalweg.linear import LearnedSolver
@@ -68,9 +68,9 @@ class _Solutions(Callback):
     """Keeps each round's solution, which the sequence's own answer, its costs, does not hold."""
 
     def __init__(self) -> None:
-        self.kept: list[NDArray[Any]] = []
+        self.kept: list[np.ndarray] = []
 
-    def __call__(self, run: Run[Any, Any]) -> None:
+    def __call__(self, run: Run) -> None:
         self.kept.append(run.state.previous)
 
 
@@ -85,7 +85,7 @@ class LinearCase(Case):
     def of(
         cls,
         problems: Mapping[str, Problem],
-        method: Method[Any, Any] | None,
+        method: Method | None,
         stop: Stop,
         given: Mapping[str, object],
     ) -> Self:
@@ -107,7 +107,7 @@ class LinearCase(Case):
             ListedSystems(systems), solver, every, [solutions], solutions=solutions, names=list(problems)
         )
 
-    def arrays(self, result: Result[Any]) -> dict[str, NDArray[Any]]:
+    def arrays(self, result: Result) -> dict[str, np.ndarray]:
         if self.solutions is None:
             return super().arrays(result)
         import numpy as np
@@ -117,10 +117,10 @@ class LinearCase(Case):
             return {name: x for name, x in zip(self.names, kept, strict=False)}
         return {"x": np.array(kept)}
 
-    def told(self, result: Result[Any]) -> dict[str, object]:
+    def told(self, result: Result) -> dict[str, object]:
         return {} if self.solutions is None else {"iterations": result.x}
 
-    def said(self, result: Result[Any]) -> Sequence[str]:
+    def said(self, result: Result) -> Sequence[str]:
         if self.solutions is None:
             return ()
         return [f"{name}: {cost:g} iterations" for name, cost in zip(self.names, result.x, strict=True)]

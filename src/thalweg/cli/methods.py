@@ -13,7 +13,7 @@ from typing import Any, Literal
 from thalweg.core import InvalidParameter, Method, Problem, UnknownName
 
 #: Makes a method: its class, or a function of the problem and of options that text can say.
-Maker = Callable[..., Method[Any, Any]]
+Maker = Callable[..., Method]
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def _hint(maker: Maker, name: str) -> object:
         return object
 
 
-def parsed(text: str, methods: Mapping[str, Maker], problem: Problem, area: str) -> Method[Any, Any]:
+def parsed(text: str, methods: Mapping[str, Maker], problem: Problem, area: str) -> Method:
     """The method that ``name:option=value,option=value`` names, for ``problem``.
 
     Raises:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from thalweg.constrained._arrays import DENSE
 from thalweg.constrained.augmented_lagrangian import AugmentedLagrangian
 from thalweg.constrained.inexact_sqp import InexactSQP
@@ -14,7 +12,7 @@ from thalweg.core import Method, recommended
 from thalweg.numerics.sketch import BlockKaczmarz
 
 #: The area's methods, by the names that tables and the command use.
-METHODS: dict[str, type[Method[Any, Any]]] = {
+METHODS: dict[str, type[Method]] = {
     "augmented-lagrangian": AugmentedLagrangian,
     "inexact-sqp": InexactSQP,
     "newton": NewtonSQP,

@@ -90,7 +90,7 @@ class _Feed:
             self.value(key)
             self.value(pairs[key])
 
-    def _array(self, array: np.ndarray[Any, Any]) -> None:
+    def _array(self, array: np.ndarray) -> None:
         self.text(f"{array.dtype}{array.shape}")
         if array.dtype.hasobject:
             self._items(array.ravel().tolist())

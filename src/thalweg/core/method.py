@@ -5,14 +5,17 @@ from __future__ import annotations
 import dataclasses
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Generic, Self, TypeVar
+from typing import Any, ClassVar, Generic, Self
+
+from typing_extensions import TypeVar
 
 from thalweg.core.fingerprint import fingerprint
 from thalweg.core.problem import Problem
 from thalweg.core.stop import Status
 
-P = TypeVar("P", bound=Problem)
-S = TypeVar("S", bound="State")
+# Without parameters, `Method` is one for any problem, with any state.
+P = TypeVar("P", bound=Problem, default=Any)
+S = TypeVar("S", bound="State", default=Any)
 
 
 @dataclass(kw_only=True)

@@ -5,15 +5,11 @@ from __future__ import annotations
 import copy
 import math
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic
 
-from thalweg.core.method import Method, State
-from thalweg.core.problem import Problem
+from thalweg.core.method import Method, P, S
 from thalweg.core.result import History, Result
 from thalweg.core.stop import Status, Stop
-
-P = TypeVar("P", bound=Problem)
-S = TypeVar("S", bound=State)
 
 
 @dataclass
@@ -72,12 +68,12 @@ class Run(Generic[P, S]):
             self._judged = self.steps, self.problem.metrics(self.state.x)
         return self._judged[1]
 
-    def result(self, status: Status, message: str) -> Result[Any]:
+    def result(self, status: Status, message: str) -> Result:
         """The answer, judged by the problem: the best one seen where the run did not converge."""
         x = self.answer(status)
         return self._told(x, status, message, self.judged() if x is self.state.x else self.problem.metrics(x))
 
-    def salvaged(self, status: Status, message: str) -> Result[Any]:
+    def salvaged(self, status: Status, message: str) -> Result:
         """As `result`, for a run that broke: where the judge fails too, the method's own numbers stand in."""
         x = self.answer(status)
         try:
@@ -106,5 +102,5 @@ class Run(Generic[P, S]):
         status: Status,
         message: str,
         metrics: dict[str, float],
-    ) -> Result[Any]:
+    ) -> Result:
         return Result(x, status, metrics, self.steps, self.seconds, self.state.calls, self.history, message)

@@ -23,7 +23,7 @@ from torch.optim import Optimizer
 from thalweg.core import MissingExtra
 from thalweg.core.figure import Figure, Series
 from thalweg.studies import tasks
-from thalweg.studies.evidence import Evidence, Scale, Tell
+from thalweg.studies.evidence import Evidence, Scale, Table, Tell
 from thalweg.studies.verdict import Verdict
 from thalweg.training import PROFILES, AutoLRS, LossForecaster, TrainingTask
 
@@ -355,7 +355,7 @@ def _forecast_verdicts(errors: dict[str, Vector]) -> list[Verdict]:
     ]
 
 
-def _table(found: dict[str, dict[str, list[Run]]]) -> list[dict[str, Any]]:
+def _table(found: dict[str, dict[str, list[Run]]]) -> Table:
     rows = []
     for setting, contestants in found.items():
         needed = _compared(contestants)
@@ -377,7 +377,7 @@ def _table(found: dict[str, dict[str, list[Run]]]) -> list[dict[str, Any]]:
     return rows
 
 
-def _forecast_table(errors: dict[str, Vector]) -> list[dict[str, Any]]:
+def _forecast_table(errors: dict[str, Vector]) -> Table:
     return [
         {
             "task": f"forecasts, {len(v)} series",

@@ -298,7 +298,7 @@ class Entry:
     """
 
     name: str
-    chosen: Method[Any, Any]
+    chosen: Method
     scores: list[dict[str, float]]
     calls: np.ndarray
     curve: np.ndarray
@@ -315,7 +315,7 @@ class Entry:
 
 
 def race(
-    grids: Mapping[str, Sequence[Method[Any, Any]]],
+    grids: Mapping[str, Sequence[Method]],
     problem: Callable[[int], Bilevel],
     calls: int,
     seeds: int,
@@ -351,7 +351,7 @@ def resolved(problem: Bilevel, pair: Pair) -> Pair:
 
 def _run(
     problem: Bilevel,
-    method: Method[Any, Any],
+    method: Method,
     calls: int,
     answer: Callable[[Bilevel, Pair], Pair],
     points: int,

@@ -30,7 +30,7 @@ from thalweg.studies.bilevel_tasks import (
     text_cleaning,
     text_penalties,
 )
-from thalweg.studies.evidence import Evidence, Scale, Tell
+from thalweg.studies.evidence import Evidence, Row, Scale, Table, Tell
 from thalweg.studies.verdict import Verdict
 
 #: Terms of every Neumann series.
@@ -48,7 +48,7 @@ def run(scale: Scale = "quick", tell: Tell = lambda share, what: None) -> Eviden
     seeds = {"smoke": 1, "quick": 3, "full": 5}[scale]
     tell(0.0, "a lower level under an exponential")
     synthetic = race(_synthetic_grids(), _exponential, {"smoke": 200}.get(scale, 2500), 1)
-    tasks: dict[str, Any] = {
+    tasks: Row = {
         "hyper-representation": (lambda seed: hyper_representation(seed, 4, size), (0.3, 1.0, 3.0)),
         "penalties of a GRU": (lambda seed: text_penalties(seed, size), (0.1, 0.3, 1.0)),
     }
@@ -153,7 +153,7 @@ def _verdicts(
     return verdicts
 
 
-def _table(synthetic: list[Entry], races: dict[str, list[Entry]]) -> list[dict[str, Any]]:
+def _table(synthetic: list[Entry], races: dict[str, list[Entry]]) -> Table:
     rows = [{"task": "exponential", "method": e.name, **e.row(("upper",))} for e in synthetic]
     return rows + [
         {"task": name, "method": e.name, **e.row(("accuracy", "upper"))}

@@ -7,7 +7,7 @@ on what it reports, give ours the larger grid, leave the best rival out, or coun
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar, cast
+from typing import TypeVar, cast
 
 import numpy as np
 
@@ -20,10 +20,10 @@ from thalweg.studies.standings import END_OF_GRID, Breakdown, Standings
 P = TypeVar("P")
 
 #: A method, for problems that `solve` takes; or anything called with the problem and a seed that returns its score.
-Contestant = Method[Any, Any] | Callable[[P, int], float]
+Contestant = Method | Callable[[P, int], float]
 #: What a contestant may be tuned over: settings by label, or a list of them, labelled by their names.
 Grid = Mapping[str, Contestant[P]] | Sequence[Contestant[P]]
-Score = Callable[[Result[Any]], float]
+Score = Callable[[Result], float]
 
 
 def contest(
@@ -211,7 +211,7 @@ class _Judge:
             return np.inf, why
         return (value, "") if np.isfinite(value) else (np.inf, f"its score is {value}")
 
-    def _solved(self, problem: Problem, method: Method[Any, Any], seed: int) -> tuple[float, str]:
+    def _solved(self, problem: Problem, method: Method, seed: int) -> tuple[float, str]:
         result = solve(problem, method, stop=self._stop, seed=seed, progress=False)
         if result.status is Status.INTERRUPTED:
             raise KeyboardInterrupt  # solve() has turned Ctrl-C into a status; here it ends the race

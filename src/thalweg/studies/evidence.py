@@ -18,6 +18,10 @@ from thalweg.studies.verdict import Verdict
 Scale = Literal["smoke", "quick", "full"]
 SCALES: tuple[Scale, ...] = get_args(Scale)
 
+#: A row of a table: its cells by column; and a table, whose rows may have different columns.
+Row = dict[str, Any]
+Table = list[Row]
+
 #: Called with the share done, in [0, 1], and what is being done.
 Tell = Callable[[float, str], None]
 

@@ -28,7 +28,7 @@ from thalweg.distributed.zeroth_order import (
     metric_of_network,
     quadratic,
 )
-from thalweg.studies.evidence import Evidence, Figure, Scale, Series, Tell
+from thalweg.studies.evidence import Evidence, Figure, Row, Scale, Series, Table, Tell
 from thalweg.studies.verdict import Verdict
 
 Make = Callable[[int], FederatedBlackBox]
@@ -54,7 +54,7 @@ SIZES = {
 RATES, DIRECTIONS = (0.01, 0.03), (5, 20)
 OURS, ALONE = "FZooS", "FZooS without correction"
 #: The metric is constant in places: all its methods look further around.
-WIDE: dict[str, Any] = {"F1 of a network": 0.1}
+WIDE: Row = {"F1 of a network": 0.1}
 
 
 def _tasks(size: Size) -> dict[str, Make]:
@@ -88,9 +88,9 @@ def _methods(reach: float) -> dict[str, list[ZerothOrder]]:
 class Curve:
     """After every round: queries a client, megabytes, the objective; the first row is the start."""
 
-    queries: np.ndarray[Any, Any]
-    megabytes: np.ndarray[Any, Any]
-    values: np.ndarray[Any, Any]
+    queries: np.ndarray
+    megabytes: np.ndarray
+    values: np.ndarray
 
     def at(self, queries: int) -> float:
         """The objective after the last round within so many queries."""
@@ -231,7 +231,7 @@ def _rounds(curve: Curve) -> float:
     return float(below[0]) if len(below) else math.inf
 
 
-def _table(size: Size, curves: dict[str, dict[str, list[Curve]]]) -> list[dict[str, Any]]:
+def _table(size: Size, curves: dict[str, dict[str, list[Curve]]]) -> Table:
     rows = []
     for task, found in curves.items():
         for name, some in found.items():

@@ -19,7 +19,7 @@ from thalweg.core.figure import Figure, Series
 from thalweg.datasets import load
 from thalweg.numerics.projections import simplex
 from thalweg.numerics.torch_krylov import LinearSolver
-from thalweg.studies.evidence import Evidence, Scale, Tell
+from thalweg.studies.evidence import Evidence, Scale, Table, Tell
 from thalweg.studies.verdict import Verdict
 
 Vector = NDArray[np.float64]
@@ -160,8 +160,8 @@ def _verdicts(ridge: dict[str, Vector], machines: list[dict[str, float]]) -> lis
     ]
 
 
-def _table(ridge: dict[str, Vector], machines: list[dict[str, float]]) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = [
+def _table(ridge: dict[str, Vector], machines: list[dict[str, float]]) -> Table:
+    rows: Table = [
         {
             "task": f"SVM, {m['examples']:.0f} examples",
             "method": name,

@@ -240,7 +240,7 @@ def _lyapunov(A: Vector, b: Vector) -> tuple[float, Figure]:
     rises, series = [], []
     for kernel in (HalfSquare(), Huber(0.1), PseudoHuber(0.1)):
         flow = LionKFlow(kernel, weight_decay=DECAY, dt=5e-4)
-        result: Result[Any] = solve(problem, flow, stop=Stop(steps=6000), progress=False)
+        result: Result = solve(problem, flow, stop=Stop(steps=6000), progress=False)
         H = result.history["lyapunov"]
         rises.append(np.maximum(np.diff(H), 0.0).max() / (H[0] - H[-1]))
         series.append(Series.of(repr(kernel), 5e-4 * np.arange(1, len(H) + 1), H - H.min() + 1e-9))

@@ -23,12 +23,12 @@ from thalweg.bilevel import (
     StocBiO,
     penalty_value,
 )
-from thalweg.core import Stop, solve
+from thalweg.core import Run, Stop, solve
 from thalweg.core.figure import Figure, Series
 from thalweg.core.seeding import torch_generator
 from thalweg.numerics.projections import box
 from thalweg.studies.bilevel_tasks import Entry, digits_cleaning, feature_penalties, race, resolved
-from thalweg.studies.evidence import Evidence, Scale, Tell
+from thalweg.studies.evidence import Evidence, Scale, Table, Tell
 from thalweg.studies.intervals import log_slope
 from thalweg.studies.verdict import Verdict
 
@@ -168,7 +168,7 @@ def _noisy_errors(steps: tuple[int, ...], seeds: int) -> list[float]:
     norms = np.zeros((seeds, len(steps)))
     for seed in range(seeds):
 
-        def look(run: Any, seed: int = seed) -> None:
+        def look(run: Run, seed: int = seed) -> None:
             if run.steps in steps:
                 norms[seed, steps.index(run.steps)] = norm(run.state.x.x)
 
@@ -257,8 +257,8 @@ def _table(
     errors: list[float],
     cleaning: list[Entry],
     features: list[Entry],
-) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = [
+) -> Table:
+    rows: Table = [
         {"task": task, "method": e.name, **e.row(("upper", "accuracy"))}
         for task, entries in (("hyper-cleaning", cleaning), ("penalties for features", features))
         for e in entries

@@ -23,7 +23,7 @@ from thalweg.core import solve
 from thalweg.core.seeding import torch_generator
 from thalweg.datasets import load, load_series
 from thalweg.studies import tasks
-from thalweg.studies.evidence import Evidence, Figure, Scale, Series, Tell
+from thalweg.studies.evidence import Evidence, Figure, Row, Scale, Series, Table, Tell
 from thalweg.studies.verdict import Verdict
 from thalweg.training import (
     GradientNormRecorder,
@@ -345,7 +345,7 @@ def _recorded_verdicts(recorded: dict[str, Path]) -> list[Verdict]:
     return verdicts
 
 
-def _convex_table(convex: list[Convex], outcomes: list[Outcome]) -> list[dict[str, Any]]:
+def _convex_table(convex: list[Convex], outcomes: list[Outcome]) -> Table:
     rows = []
     for problem, outcome in zip(convex, outcomes, strict=True):
         picked = np.nan_to_num(outcome.losses.mean(2), nan=np.inf).argmin(1)
@@ -363,7 +363,7 @@ def _convex_table(convex: list[Convex], outcomes: list[Outcome]) -> list[dict[st
     return rows
 
 
-def _deep_table(deep: dict[str, Deep]) -> list[dict[str, Any]]:
+def _deep_table(deep: dict[str, Deep]) -> Table:
     return [
         {
             "task": name,
@@ -416,7 +416,7 @@ def _figures(convex: list[Convex], outcomes: list[Outcome], deep: dict[str, Deep
     ]
 
 
-def _costs(convex: list[Convex], outcomes: list[Outcome]) -> dict[str, Any]:
+def _costs(convex: list[Convex], outcomes: list[Outcome]) -> Row:
     names = outcomes[0].names
     problems = [
         f"{p.name}, seed {s}" for p, o in zip(convex, outcomes, strict=True) for s in range(o.losses.shape[2])

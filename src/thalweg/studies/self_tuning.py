@@ -35,7 +35,7 @@ from thalweg.core import Stop, solve
 from thalweg.core.figure import Figure, Series
 from thalweg.core.seeding import generator, torch_generator
 from thalweg.datasets import load, load_text
-from thalweg.studies.evidence import Evidence, Scale, Tell
+from thalweg.studies.evidence import Evidence, Row, Scale, Table, Tell
 from thalweg.studies.verdict import Verdict
 
 Values = dict[str, float]
@@ -46,7 +46,7 @@ REACH = 4.0
 #: How many times along a run the validation loss is looked at; the best counts, for every method.
 LOOKS = 10
 #: What every method trains the weights with.
-ADAM: dict[str, Any] = {"optimizer": torch.optim.Adam, "options": {"lr": 3e-3}}
+ADAM: Row = {"optimizer": torch.optim.Adam, "options": {"lr": 3e-3}}
 
 
 @dataclass
@@ -350,7 +350,7 @@ def _verdicts(found: Mapping[str, dict[str, list[Run]]]) -> list[Verdict]:
     return verdicts
 
 
-def _table(found: Mapping[str, dict[str, list[Run]]]) -> list[dict[str, Any]]:
+def _table(found: Mapping[str, dict[str, list[Run]]]) -> Table:
     return [
         {
             "task": name,

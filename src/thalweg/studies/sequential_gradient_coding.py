@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from thalweg.core import Stop, solve
+from thalweg.core import Run, Stop, solve
 from thalweg.core.seeding import generator
 from thalweg.datasets import load
 from thalweg.distributed.coding import (
@@ -31,7 +31,7 @@ from thalweg.distributed.coding import (
     replay,
     waterfall,
 )
-from thalweg.studies.evidence import Evidence, Figure, Scale, Series, Surface, Tell
+from thalweg.studies.evidence import Evidence, Figure, Row, Scale, Series, Surface, Table, Tell
 from thalweg.studies.verdict import Verdict
 
 #: Seconds are among the claims: it runs alone.
@@ -186,7 +186,7 @@ def _digits() -> DataParallel:
     )
 
 
-def _training(size: Size) -> dict[str, Any]:
+def _training(size: Size) -> Row:
     """Digits with sixteen workers: loss by seconds, and the worst distance from synchronous training by jobs."""
     schemes: dict[str, Scheme] = {
         "uncoded": Uncoded(16),
@@ -198,7 +198,7 @@ def _training(size: Size) -> dict[str, Any]:
     for name, scheme in schemes.items():
         seen: list[Any] = []
 
-        def look(run: Any, seen: list[Any] = seen) -> None:
+        def look(run: Run, seen: list[Any] = seen) -> None:
             seen.append((run.state.jobs, run.state.models, run.state.metrics))
 
         solve(
@@ -231,7 +231,7 @@ def _training(size: Size) -> dict[str, Any]:
     return {"figure": figure, "worst": worst}
 
 
-def _exact(size: Size, training: dict[str, Any]) -> list[Verdict]:
+def _exact(size: Size, training: Row) -> list[Verdict]:
     random, worst = generator(0, 0x20), 0.0
     for s in {1, max(size.workers // 16 - 1, 1), max(size.workers // 16, 1), size.workers // 8}:
         code = GradientCode(size.workers, s)
@@ -248,10 +248,10 @@ def _exact(size: Size, training: dict[str, Any]) -> list[Verdict]:
     ]
 
 
-def _table(cells: dict[tuple[float, float], Any]) -> list[dict[str, Any]]:
+def _table(cells: dict[tuple[float, float], Any]) -> Table:
     rows = []
     for (slope, leave), found in cells.items():
-        row: dict[str, Any] = {"seconds for all data": slope, "chance to recover": leave}
+        row: Row = {"seconds for all data": slope, "chance to recover": leave}
         for kind in KINDS.values():
             row[kind] = round(_mean(found, kind), 1)
         scheme = found[0]["M-SGC"][0]

@@ -23,7 +23,7 @@ from thalweg.core import NotFinite, solve
 from thalweg.core.figure import Figure, Series
 from thalweg.core.seeding import torch_generator
 from thalweg.datasets import load
-from thalweg.studies.evidence import Evidence, Scale, Tell
+from thalweg.studies.evidence import Evidence, Scale, Table, Tell
 from thalweg.studies.verdict import Verdict
 from thalweg.training import ArmijoSGD, Imitate, ImitationTask, TargetSurrogate
 from thalweg.training.experts import CartPoleExpert, PendulumExpert
@@ -234,7 +234,7 @@ def _imitated(task: ImitationTask, make: Callable[[Any], Any], seeds: int) -> tu
 # -- wall-clock
 
 
-def _paid(problem: Supervised, found: dict[str, tuple[int, Vector]]) -> list[dict[str, Any]]:
+def _paid(problem: Supervised, found: dict[str, tuple[int, Vector]]) -> Table:
     """Seconds to the loss that SGD ends at, for prices of an expensive gradient in passes of the model."""
     contestants = _contestants(problem)
     (sgd_best, sgd_runs), (our_best, our_runs) = (found[name] for name in ("SGD", "surrogate, m = 10"))
@@ -303,7 +303,7 @@ def _imitation_verdicts(imitated: dict[str, dict[str, tuple[Vector, Vector, Vect
     return verdicts
 
 
-def _wall_clock(paid: list[dict[str, Any]]) -> Verdict:
+def _wall_clock(paid: Table) -> Verdict:
     dear = next(row for row in paid if row["price"] == 100)
     return Verdict(
         "Wall-clock to SGD's loss over SGD's, a gradient costing 100 passes of the model",
@@ -312,7 +312,7 @@ def _wall_clock(paid: list[dict[str, Any]]) -> Verdict:
     )
 
 
-def _table(found: dict[str, dict[str, tuple[int, Vector]]]) -> list[dict[str, Any]]:
+def _table(found: dict[str, dict[str, tuple[int, Vector]]]) -> Table:
     return [
         {
             "task": problem,
@@ -326,7 +326,7 @@ def _table(found: dict[str, dict[str, tuple[int, Vector]]]) -> list[dict[str, An
     ]
 
 
-def _imitation_table(imitated: dict[str, dict[str, tuple[Vector, Vector, Vector]]]) -> list[dict[str, Any]]:
+def _imitation_table(imitated: dict[str, dict[str, tuple[Vector, Vector, Vector]]]) -> Table:
     return [
         {
             "task": f"imitation, {name}",
@@ -340,7 +340,7 @@ def _imitation_table(imitated: dict[str, dict[str, tuple[Vector, Vector, Vector]
     ]
 
 
-def _paid_table(paid: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _paid_table(paid: Table) -> Table:
     return [
         {
             "task": f"seconds to SGD's loss, a gradient costs {row['price']} passes",

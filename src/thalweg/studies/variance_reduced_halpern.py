@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from thalweg.core import Method, Stop, solve
+from thalweg.core import Method, Run, Stop, solve
 from thalweg.core.figure import Figure, Series
 from thalweg.core.seeding import torch_generator
 from thalweg.datasets import load
@@ -35,7 +35,7 @@ from thalweg.equilibrium import (
     random_markov_game,
     robust_regression,
 )
-from thalweg.studies.evidence import Evidence, Scale, Tell
+from thalweg.studies.evidence import Evidence, Row, Scale, Table, Tell
 from thalweg.studies.intervals import paired_ratio
 from thalweg.studies.verdict import Verdict
 
@@ -116,7 +116,7 @@ def _growing(A: Tensor, seeds: int) -> dict[str, float]:
     goal = 0.1 * problem.natural_residual(problem.x0)
     stop = Stop(below={"residual": goal}, steps=50_000)
     found = {}
-    methods: dict[str, Method[MonotoneInclusion, Any]] = {
+    methods: dict[str, Method[MonotoneInclusion]] = {
         "AnchoredExtragradient": AnchoredExtragradient(),
         "Extragradient": Extragradient(),
         "InexactHalpern": InexactHalpern(),
@@ -141,7 +141,7 @@ def _growing_gan(n: int, seeds: int) -> dict[str, float]:
     problem = _gan(n)
     stop = Stop(below={"residual": 1e-3 * problem.natural_residual(problem.x0)}, steps=50_000)
     found = {}
-    methods: dict[str, Method[MonotoneInclusion, Any]] = {
+    methods: dict[str, Method[MonotoneInclusion]] = {
         "AnchoredExtragradient": AnchoredExtragradient(),
         "Extragradient": Extragradient(),
         "InexactHalpern": InexactHalpern(),
@@ -185,7 +185,7 @@ def _last_iterates(steps: int) -> dict[str, np.ndarray]:
     ):
         residuals: list[float] = []
 
-        def look(run: Any, residuals: list[float] = residuals) -> None:
+        def look(run: Run, residuals: list[float] = residuals) -> None:
             residuals.append(run.state.metrics["residual"])
 
         solve(problem, method, stop=Stop(steps=most), callbacks=[look], progress=False)
@@ -205,9 +205,9 @@ OURS = "InexactHalpern, restarted"
 DETERMINISTIC = ("Extragradient", "FoRB", "AnchoredExtragradient", "PDHG")
 
 
-def _race(problem: MonotoneInclusion, passes: int) -> dict[str, dict[str, Any]]:
+def _race(problem: MonotoneInclusion, passes: int) -> dict[str, Row]:
     """Residual and seconds after so many passes over the components, and the best residual along the way."""
-    methods: dict[str, Method[Any, Any]] = {
+    methods: dict[str, Method] = {
         "InexactHalpern": InexactHalpern(),
         "InexactHalpern, restarted": InexactHalpern(restart=0.5),
         "VRExtragradient": VRExtragradient(),
@@ -221,7 +221,7 @@ def _race(problem: MonotoneInclusion, passes: int) -> dict[str, dict[str, Any]]:
     for name, method in methods.items():
         curve: list[tuple[float, float]] = []
 
-        def look(run: Any, curve: list[tuple[float, float]] = curve) -> None:
+        def look(run: Run, curve: list[tuple[float, float]] = curve) -> None:
             if (
                 "residual" in run.state.metrics
                 and run.state.calls >= len(curve) * passes * problem.count / 60
@@ -249,7 +249,7 @@ def _verdicts(
     sums: dict[int, dict[str, float]],
     growing: dict[str, dict[int, dict[str, float]]],
     last: dict[str, np.ndarray],
-    races: dict[str, dict[str, dict[str, Any]]],
+    races: dict[str, dict[str, Row]],
 ) -> list[Verdict]:
     def slope(residuals: np.ndarray) -> float:
         k = np.arange(1, len(residuals) + 1)
@@ -305,10 +305,10 @@ def _table(
     games: dict[int, dict[str, float]],
     flat: dict[int, dict[str, float]],
     gans: dict[int, dict[str, float]],
-    races: dict[str, dict[str, dict[str, Any]]],
+    races: dict[str, dict[str, Row]],
     markov: list[tuple[float, float]],
-) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = [
+) -> Table:
+    rows: Table = [
         {
             "task": name,
             "method": m,
@@ -343,7 +343,7 @@ def _figures(
     flat: dict[int, dict[str, float]],
     gans: dict[int, dict[str, float]],
     last: dict[str, np.ndarray],
-    races: dict[str, dict[str, dict[str, Any]]],
+    races: dict[str, dict[str, Row]],
     markov: list[tuple[float, float]],
 ) -> list[Figure]:
     figures = [

@@ -44,7 +44,7 @@ class Comparison:
     """
 
     rows: list[dict[str, Any]]
-    results: list[Result[Any] | None] = field(repr=False)
+    results: list[Result | None] = field(repr=False)
     stops: dict[str, Stop] = field(default_factory=dict, repr=False)
 
     def to_frame(self) -> pd.DataFrame:
@@ -212,7 +212,7 @@ def compare(
     return found
 
 
-def _methods(problem: Problem, contestants: Contestants) -> dict[str, Method[Any, Any]]:
+def _methods(problem: Problem, contestants: Contestants) -> dict[str, Method]:
     if isinstance(contestants, Mapping):
         return {name: contestant(problem, entrant) for name, entrant in contestants.items()}
     methods = [contestant(problem, entrant) for entrant in contestants]
@@ -223,9 +223,9 @@ def _methods(problem: Problem, contestants: Contestants) -> dict[str, Method[Any
 
 
 def _run(
-    problem: Problem, method: Method[Any, Any], stop: Stop, seed: int, progress: bool | None
-) -> tuple[dict[str, Any], Result[Any] | None]:
-    result: Result[Any] | None
+    problem: Problem, method: Method, stop: Stop, seed: int, progress: bool | None
+) -> tuple[dict[str, Any], Result | None]:
+    result: Result | None
     try:
         result = solve(problem, copy.copy(method), stop=stop, seed=seed, progress=progress)
         status = result.status.value
@@ -235,7 +235,7 @@ def _run(
     return {"status": status} | _numbers(result), result
 
 
-def _curve(label: str, result: Result[Any], name: str, by: str) -> Series:
+def _curve(label: str, result: Result, name: str, by: str) -> Series:
     """A metric where it was reported."""
     values = result.history[name]
     here = np.isfinite(values)
@@ -243,7 +243,7 @@ def _curve(label: str, result: Result[Any], name: str, by: str) -> Series:
     return Series.of(label, x[here], values[here])
 
 
-def _bars(problem: str, name: str, runs: Sequence[tuple[dict[str, Any], Result[Any]]]) -> Figure:
+def _bars(problem: str, name: str, runs: Sequence[tuple[dict[str, Any], Result]]) -> Figure:
     names = [row["method"] for row, _ in runs]
     values = [float(result.history[name][0]) for _, result in runs]
     series = [Series(name, [float(i) for i in range(len(names))], values)]
@@ -252,13 +252,13 @@ def _bars(problem: str, name: str, runs: Sequence[tuple[dict[str, Any], Result[A
     )
 
 
-def _trouble(error: Exception, result: Result[Any] | None) -> str:
+def _trouble(error: Exception, result: Result | None) -> str:
     text = " ".join(str(error).split())
     said = text if isinstance(error, ThalwegError) else f"{type(error).__name__}: {text}"
     return f"{'failed' if result is not None and result.steps else 'refused'}: {said}"
 
 
-def _numbers(result: Result[Any] | None) -> dict[str, float]:
+def _numbers(result: Result | None) -> dict[str, float]:
     """What a run cost and what its answer is worth; calls are NaN for a method that counts none."""
     if result is None:
         return {"steps": np.nan, "seconds": np.nan, "calls": np.nan}
