@@ -155,7 +155,9 @@ class TestGames:
         assert found.metrics["value"] == pytest.approx(exact, abs=1e-5)
         assert found.metrics["violation"] < 1e-6
 
-    @pytest.mark.parametrize(("loss", "step_size", "steps"), [("squares", None, 4000), ("logistic", 0.3, 8000)])
+    @pytest.mark.parametrize(
+        ("loss", "step_size", "steps"), [("squares", None, 4000), ("logistic", 0.3, 8000)]
+    )
     def test_robust_regression_minimises_the_mean_of_the_worst(self, loss, step_size, steps):
         """Against a conic solver on the conditional value at risk itself: the mean of the 16 worst of 64."""
         cp = pytest.importorskip("cvxpy")
