@@ -189,7 +189,7 @@ def test_memory_does_not_grow_with_the_solvers_iterations() -> None:
     counts = []
     for rounds in (10, 1000):
 
-        @custom_fixed_point(lambda x, a: 0.5 * torch.tanh(x) + a, tolerance=1.0)
+        @custom_fixed_point(lambda x, a: 0.5 * torch.tanh(x) + a, tol=1.0)
         def solver(init, a, rounds=rounds):
             for _ in range(rounds):
                 init = 0.5 * torch.tanh(init) + a

@@ -16,7 +16,7 @@ from thalweg.bilevel import (
     TTSA,
     Bilevel,
     Decay,
-    Neumann,
+    NeumannInverse,
     SmoothnessMonitor,
     StocBiO,
 )
@@ -89,7 +89,7 @@ def _exponential(seed: int) -> Bilevel:
 
 
 def _synthetic_grids() -> dict[str, list[Any]]:
-    series = Neumann(TERMS, 0.9)
+    series = NeumannInverse(TERMS, 0.9)
     return {
         "BO-REP": [BOREP(a, inverse=series, inner_step_size=0.5) for a in (0.03, 0.1, 0.3)],
         "StocBiO": [StocBiO(10.0**-k, 0.5, 5, series) for k in range(7)],
@@ -98,13 +98,13 @@ def _synthetic_grids() -> dict[str, list[Any]]:
 
 
 def _grids(steps: tuple[float, ...], g: float = 0.5) -> dict[str, list[Any]]:
-    series = Neumann(TERMS, g)
+    series = NeumannInverse(TERMS, g)
     return {
         "BO-REP": [BOREP(a / 3.0, inverse=series, inner_step_size=g) for a in steps],
         "StocBiO": [StocBiO(a, g, 5, series) for a in steps],
         "StocBiO, clipped": [StocBiO(a, g, 5, series, clip=0.1) for a in steps],
         "TTSA": [
-            TTSA(Decay(a, 0.6, 50.0), Decay(g, 0.4, 50.0), inverse=Neumann(TERMS, g, True)) for a in steps
+            TTSA(Decay(a, 0.6, 50.0), Decay(g, 0.4, 50.0), inverse=NeumannInverse(TERMS, g, True)) for a in steps
         ],
         "SABA": [SABA(a, g) for a in steps],
         "MA-SOBA": [MASOBA(a, g) for a in steps],
@@ -117,7 +117,7 @@ def _smoothness(problem: Bilevel, steps: int) -> SmoothnessMonitor:
     monitor = SmoothnessMonitor()
     solve(
         problem,
-        StocBiO(0.1, 0.3, 5, Neumann(TERMS, 0.3)),
+        StocBiO(0.1, 0.3, 5, NeumannInverse(TERMS, 0.3)),
         stop=Stop(steps=steps),
         callbacks=[monitor],
         progress=False,

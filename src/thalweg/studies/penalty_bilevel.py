@@ -18,7 +18,7 @@ from thalweg.bilevel import (
     Bilevel,
     Decay,
     MomentumPenalty,
-    Neumann,
+    NeumannInverse,
     Penalty,
     StocBiO,
     penalty_value,
@@ -183,7 +183,7 @@ def _grids(steps: tuple[float, ...], inner: tuple[float, ...]) -> dict[str, list
         "penalty, single loop": [MomentumPenalty(a, g, penalty=0.1, momentum=1.0) for a, g in pairs],
         "AID": [AID(a, g) for a, g in pairs],
         "ITD": [ITD(a, g) for a, g in pairs],
-        "StocBiO": [StocBiO(a, g, inverse=Neumann(10, g)) for a, g in pairs],
+        "StocBiO": [StocBiO(a, g, inverse=NeumannInverse(10, g)) for a, g in pairs],
         "BOME": [BOME(a, g) for a, g in pairs],
     }
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from thalweg.bilevel import Bilevel, Minibatches, NegativeCurvature, Neumann, StocBiO
+from thalweg.bilevel import Bilevel, Minibatches, NegativeCurvature, NeumannInverse, StocBiO
 from thalweg.bilevel.selftuning import (
     HyperParameter,
     HyperSpace,
@@ -167,7 +167,7 @@ def _by_hypergradient(task: SelfTuningTask, budget: float, seed: int) -> Run:
     problem = Bilevel(
         lambda log, y, data: on(y, data),
         lower,
-        task.space.start[task.space.names.index("decay")],
+        task.space.u0[task.space.names.index("decay")],
         network,
         upper_batches=Minibatches(tuple(task.validation), task.batch_size),
         lower_batches=Minibatches(tuple(task.train), task.batch_size),
@@ -178,7 +178,7 @@ def _by_hypergradient(task: SelfTuningTask, budget: float, seed: int) -> Run:
         network.load_state_dict(run.state.x.y)
         return looks(SimpleNamespace(steps=run.steps, state=SimpleNamespace(x=network)))
 
-    method = StocBiO(0.3, 0.1, 10, Neumann(5, 0.1))
+    method = StocBiO(0.3, 0.1, 10, NeumannInverse(5, 0.1))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NegativeCurvature)  # a network's loss is not convex
         found = solve(
@@ -221,7 +221,7 @@ def _search(
 
 def _values(space: HyperSpace, shares: Any) -> Values:
     """Shares in [0, 1] of the range of u as values."""
-    u = space.start + REACH * (2.0 * torch.as_tensor(np.asarray(shares), dtype=torch.float32) - 1.0)
+    u = space.u0 + REACH * (2.0 * torch.as_tensor(np.asarray(shares), dtype=torch.float32) - 1.0)
     return {
         p.name: p.inside(float(p.value(v, whole=False))) for p, v in zip(space.parameters, u, strict=True)
     }
