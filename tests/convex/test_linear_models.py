@@ -12,7 +12,9 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from thalweg.convex import ElasticNet, LabelPropagation, Lasso, LogisticRegression, lasso_path
-from thalweg.convex.working_set import Columns, LogLoss, Squares, fit_penalized
+from thalweg.convex.datafits import LogLoss, SquaredError
+from thalweg.convex.penalties import ElasticNetPenalty
+from thalweg.convex.working_set import Columns, fit_penalized
 from thalweg.core import InvalidParameter, InvalidProblem
 
 
@@ -80,7 +82,7 @@ class TestScreening:
     def test_screened_columns_are_zero_in_the_solution(self, seed, share):
         X, y = regression(seed, 30, 60)
         l1 = share * np.abs(X.T @ y).max()
-        fit = fit_penalized(Columns(X), Squares(y), l1, tol=1e-4)
+        fit = fit_penalized(Columns(X), SquaredError(y), ElasticNetPenalty(l1), tol=1e-4)
         exact = (
             linear_model.Lasso(l1 / 30, fit_intercept=False, tol=1e-14, max_iter=1_000_000).fit(X, y).coef_
         )
@@ -92,12 +94,13 @@ class TestScreening:
     def test_a_hard_problem_screens_most_columns(self):
         X, y = regression(1, 100, 2000)
         l1 = 0.02 * np.abs(X.T @ y).max()
-        assert fit_penalized(Columns(X), Squares(y), l1, tol=1e-10).screened > 1000
+        fit = fit_penalized(Columns(X), SquaredError(y), ElasticNetPenalty(l1), tol=1e-10)
+        assert fit.screened > 1000
 
     def test_above_the_critical_strength_nothing_is_left(self):
         X, y = regression()
         l1 = 1.001 * np.abs(X.T @ y).max()
-        fit = fit_penalized(Columns(X), Squares(y), l1)
+        fit = fit_penalized(Columns(X), SquaredError(y), ElasticNetPenalty(l1))
         assert fit.converged
         assert not fit.w.any()
 
@@ -162,9 +165,11 @@ class TestLogistic:
             return LogLoss(signs).value(z) + l1 * np.abs(fit.w).sum() + 0.5 * l2 * fit.w @ fit.w
 
         options = {"has_intercept": True, "max_iter": 1000}
-        best = value(fit_penalized(Columns(X), LogLoss(signs), l1, l2, tol=1e-14, **options))
+        best = value(
+            fit_penalized(Columns(X), LogLoss(signs), ElasticNetPenalty(l1, l2), tol=1e-14, **options)
+        )
         for tol in (1e-1, 1e-3, 1e-6):
-            rough = fit_penalized(Columns(X), LogLoss(signs), l1, l2, tol=tol, **options)
+            rough = fit_penalized(Columns(X), LogLoss(signs), ElasticNetPenalty(l1, l2), tol=tol, **options)
             assert rough.converged
             assert -1e-9 <= value(rough) - best <= rough.gap + 1e-9
 
@@ -203,9 +208,9 @@ class TestLogistic:
         with pytest.warns(ConvergenceWarning, match="duality gap"):
             LogisticRegression(1e3, l1_ratio=1.0, tol=1e-14, max_iter=1).fit(*cancer)
 
-    def test_no_penalty_at_all_is_refused(self, cancer):
+    def test_no_penalty_at_all_is_refused(self):
         with pytest.raises(InvalidParameter, match="not both 0"):
-            fit_penalized(Columns(cancer[0]), LogLoss(np.where(cancer[1] > 0, 1.0, -1.0)), 0.0, 0.0)
+            ElasticNetPenalty(0.0, 0.0)
 
 
 class TestLabelPropagation:

@@ -93,15 +93,16 @@ def _loss(name: str, data: Dataset, ridge: float) -> Loss:
 def _problem(loss: Loss, l1: float, low: float, group: float, group_size: int | None) -> Penalized:
     import numpy as np
 
-    from thalweg.convex import GroupPenalized, Multinomial, Penalized
+    from thalweg.convex import GroupPenalized, Penalized
 
     if not group:
         return Penalized(loss, l1, low)
-    classes = loss.classes if isinstance(loss, Multinomial) else 1
     size = group_size if group_size is not None else 1
-    if size < 1 or (size == 1 and classes == 1):
+    if size < 1 or (size == 1 and loss.classes == 1):
         raise InvalidParameter(f"--group needs --group-size of two columns or more; got {group_size}.")
-    return GroupPenalized(loss, l1, low, groups=np.arange(loss.n) // (classes * size), group_weight=group)
+    return GroupPenalized(
+        loss, l1, low, groups=np.arange(loss.n) // (loss.classes * size), group_weight=group
+    )
 
 
 def bcd(
@@ -147,8 +148,8 @@ class ConvexCase(Case):
 
     def arrays(self, result: Result) -> dict[str, np.ndarray]:
         x = array_of(result.x)
-        classes = getattr(getattr(self.problem, "loss", None), "classes", None)
-        return {"x": x if classes is None else x.reshape(-1, classes)}
+        classes = getattr(getattr(self.problem, "loss", None), "classes", 1)
+        return {"x": x if classes == 1 else x.reshape(-1, classes)}
 
     def told(self, result: Result) -> dict[str, object]:
         import numpy as np

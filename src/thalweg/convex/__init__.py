@@ -35,8 +35,9 @@ from thalweg.convex.coordinate import (
 from thalweg.convex.estimators import ElasticNet, Lasso, LogisticRegression, lasso_path
 from thalweg.convex.groups import GroupPenalized
 from thalweg.convex.label_propagation import LabelPropagation
-from thalweg.convex.losses import LeastSquares, Logistic, Loss, Multinomial, Quadratic, label_propagation
+from thalweg.convex.losses import LeastSquares, Logistic, Loss, Multinomial
 from thalweg.convex.problem import Penalized, identification_radius, nondegeneracy
+from thalweg.convex.quadratic import Quadratic, label_propagation
 from thalweg.convex.recommended import METHODS
 
 __all__ = [

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from thalweg.convex.losses import Vector
+from thalweg.convex.datafits import Vector
 from thalweg.convex.problem import Penalized
 from thalweg.core import Method, State, Status
 from thalweg.core.validation import require
@@ -16,11 +16,12 @@ from thalweg.core.validation import require
 class AcceleratedState(State):
     """``y`` is where the next gradient is taken, ``z`` and ``z_y`` what the loss keeps of both."""
 
-    z: Vector
-    y: Vector
+    x: Vector  # (n,)
+    z: Vector  # the loss's own of x
+    y: Vector  # (n,)
     z_y: Vector
-    momentum: float
-    lipschitz: float
+    momentum: float  # Nesterov's t
+    lipschitz: float  # L, as backtracking has left it
 
 
 @dataclass(frozen=True)
@@ -59,9 +60,8 @@ class AcceleratedProximalGradient(Method[Penalized, AcceleratedState]):
         x = problem.start()
         z = problem.loss.keep(x)
         L = self.lipschitz if self.lipschitz is not None else float(problem.loss.lipschitz.max())
-        state = AcceleratedState(x=x, z=z, y=x, z_y=z, momentum=1.0, lipschitz=L)
-        state.metrics = {"violation": _violation(problem, x, z)}
-        return state
+        metrics = {"violation": _violation(problem, x, z)}
+        return AcceleratedState(x=x, metrics=metrics, z=z, y=x, z_y=z, momentum=1.0, lipschitz=L)
 
     def step(self, problem: Penalized, state: AcceleratedState) -> AcceleratedState:
         loss, y, z_y, L = problem.loss, state.y, state.z_y, state.lipschitz
@@ -79,14 +79,21 @@ class AcceleratedProximalGradient(Method[Penalized, AcceleratedState]):
         ahead = (state.momentum - 1.0) / momentum
         if float((y - new) @ (new - state.x)) > 0.0:
             momentum, ahead = 1.0, 0.0
-        state = AcceleratedState(
-            x=new, z=z, y=new + ahead * (new - state.x), z_y=z + ahead * (z - state.z), momentum=momentum,
-            lipschitz=L, calls=state.calls + 1,
-        )  # fmt: skip
-        state.metrics = {"violation": _violation(problem, new, z)}
-        if state.metrics["violation"] == 0.0:
-            state.status, state.message = Status.CONVERGED, "Every subdifferential holds zero."
-        return state
+        violation = _violation(problem, new, z)
+        is_solved = violation == 0.0
+        return replace(
+            state,
+            x=new,
+            z=z,
+            y=new + ahead * (new - state.x),
+            z_y=z + ahead * (z - state.z),
+            momentum=momentum,
+            lipschitz=L,
+            calls=state.calls + 1,
+            metrics={"violation": violation},
+            status=Status.CONVERGED if is_solved else None,
+            message="Every subdifferential holds zero." if is_solved else "",
+        )
 
 
 def _violation(problem: Penalized, x: Vector, z: Vector) -> float:

@@ -7,26 +7,30 @@ from __future__ import annotations
 
 import warnings
 from numbers import Integral, Real
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import scipy.sparse as sp
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.special import expit, logsumexp, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, _fit_context
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model._base import LinearClassifierMixin
-from sklearn.utils import check_array
+from sklearn.utils import Tags, check_array
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from thalweg.convex.working_set import Columns, Fit, LogLoss, Squares, fit_penalized
+from thalweg.convex.datafits import Index, LogLoss, SoftmaxLoss, SquaredError, Vector
+from thalweg.convex.losses import MatrixLike
+from thalweg.convex.penalties import ElasticNetPenalty
+from thalweg.convex.working_set import Columns, Fit, fit_penalized
 from thalweg.core.validation import require
 
-Vector = NDArray[np.float64]
+#: What scikit-learn checks each parameter against.
+Rules = dict[str, list[Any]]
 
-_COMMON: dict[str, list[Any]] = {
+_COMMON: Rules = {
     "fit_intercept": ["boolean"],
     "tol": [Interval(Real, 0, None, closed="neither")],
     "max_iter": [Interval(Integral, 1, None, closed="left")],
@@ -62,7 +66,7 @@ class ElasticNet(RegressorMixin, BaseEstimator):
     array([0.86])
     """
 
-    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+    _parameter_constraints: ClassVar[Rules] = {
         "alpha": [Interval(Real, 0, None, closed="neither")],
         "l1_ratio": [Interval(Real, 0, 1, closed="both")],
         **_COMMON,
@@ -86,23 +90,21 @@ class ElasticNet(RegressorMixin, BaseEstimator):
         self.warm_start = warm_start
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X: Any, y: Any) -> ElasticNet:
+    def fit(self, X: MatrixLike, y: ArrayLike) -> Self:
         """Fit to X, dense or sparse, shape (n, features), and y, shape (n,)."""
-        X, y = validate_data(
+        checked, target = validate_data(
             self, X, y, accept_sparse="csc", dtype=np.float64, y_numeric=True, ensure_min_samples=2
         )
-        data, offsets, mean = _centred(X, y, self.fit_intercept)
+        data, offsets, mean = _centred(checked, target, self.fit_intercept)
         start: Fit | None = None
         if self.warm_start and hasattr(self, "coef_"):
             start = Fit(self.coef_, float(self.intercept_ + offsets @ self.coef_ - mean))
-        samples = X.shape[0]
-        ratio = self.l1_ratio
+        samples, ratio = data.rows, self.l1_ratio
         fit = fit_penalized(
             data,
-            Squares(np.asarray(y - mean, dtype=np.float64)),
-            samples * self.alpha * ratio,
-            samples * self.alpha * (1.0 - ratio),
-            has_intercept=self.fit_intercept and sp.issparse(X),
+            SquaredError(np.asarray(target - mean, dtype=np.float64)),
+            ElasticNetPenalty(samples * self.alpha * ratio, samples * self.alpha * (1.0 - ratio)),
+            has_intercept=self.fit_intercept and sp.issparse(checked),
             start=start,
             tol=self.tol,
             max_iter=self.max_iter,
@@ -110,18 +112,18 @@ class ElasticNet(RegressorMixin, BaseEstimator):
         if not fit.converged:
             _unconverged(fit, self.tol)
         self.coef_: Vector = fit.w
-        self.intercept_: Any = float(mean + fit.intercept - offsets @ fit.w)
+        self.intercept_: float = float(mean + fit.intercept - offsets @ fit.w)
         self.dual_gap_ = fit.gap / samples
         self.n_iter_ = max(fit.sweeps, 1)
         return self
 
-    def predict(self, X: Any) -> Vector:
+    def predict(self, X: MatrixLike) -> Vector:
         """Predictions, shape (n,)."""
         check_is_fitted(self)
-        X = validate_data(self, X, accept_sparse="csr", dtype=np.float64, reset=False)
-        return np.asarray(X @ self.coef_) + self.intercept_
+        checked = validate_data(self, X, accept_sparse="csr", dtype=np.float64, reset=False)
+        return np.asarray(checked @ self.coef_) + self.intercept_
 
-    def __sklearn_tags__(self) -> Any:
+    def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
         return tags
@@ -134,7 +136,7 @@ class Lasso(ElasticNet):
     array([0.85])
     """
 
-    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+    _parameter_constraints: ClassVar[Rules] = {
         name: rule for name, rule in ElasticNet._parameter_constraints.items() if name != "l1_ratio"
     }
     l1_ratio = 1.0
@@ -155,17 +157,17 @@ class Lasso(ElasticNet):
         self.warm_start = warm_start
 
 
-def _centred(X: Any, y: Vector, fit_intercept: bool) -> tuple[Columns, Vector, float]:
+def _centred(X: Vector | sp.csc_array, y: Vector, fit_intercept: bool) -> tuple[Columns, Vector, float]:
     """Dense columns less their means (a copy), sparse ones as they are; the means, and y's."""
-    if not fit_intercept or hasattr(X, "indptr"):
+    if not fit_intercept or not isinstance(X, np.ndarray):
         return Columns(X), np.zeros(X.shape[1]), 0.0
     means = X.mean(0)
     return Columns(np.asfortranarray(X - means)), means, float(y.mean())
 
 
 def lasso_path(
-    X: Any,
-    y: Any,
+    X: MatrixLike,
+    y: ArrayLike,
     *,
     alphas: ArrayLike | int = 100,
     eps: float = 1e-3,
@@ -188,13 +190,14 @@ def lasso_path(
     >>> coefs.ravel()
     array([1.5, 0.5, 0. ])
     """
-    X = check_array(X, accept_sparse="csc", dtype=np.float64)
-    y = np.asarray(check_array(y, ensure_2d=False, dtype=np.float64))
+    checked = check_array(X, accept_sparse="csc", dtype=np.float64)
+    target = np.asarray(check_array(y, ensure_2d=False, dtype=np.float64))
     require(0 < l1_ratio <= 1, "lasso_path needs 0 < l1_ratio <= 1", got=l1_ratio)
-    samples, data = np.shape(X)[0], Columns(X)
+    data, datafit = Columns(checked), SquaredError(target)
+    samples = data.rows
     if isinstance(alphas, Integral):
         require(0 < eps < 1, "lasso_path needs 0 < eps < 1", got=eps)
-        largest = float(np.abs(X.T @ y).max()) / (samples * l1_ratio)
+        largest = float(np.abs(checked.T @ target).max()) / (samples * l1_ratio)
         strengths = np.geomspace(largest, eps * largest, int(alphas))
     else:
         strengths = np.sort(np.asarray(alphas, dtype=np.float64))[::-1]
@@ -202,7 +205,8 @@ def lasso_path(
     fit = None
     for k, alpha in enumerate(strengths):
         total = samples * float(alpha)
-        fit = fit_penalized(data, Squares(y), total * l1_ratio, total * (1.0 - l1_ratio), start=fit, tol=tol)
+        penalty = ElasticNetPenalty(total * l1_ratio, total * (1.0 - l1_ratio))
+        fit = fit_penalized(data, datafit, penalty, start=fit, tol=tol)
         coefs[:, k], gaps[k] = fit.w, fit.gap / samples
     return strengths, coefs, gaps
 
@@ -230,7 +234,7 @@ class LogisticRegression(LinearClassifierMixin, ClassifierMixin, BaseEstimator):
     ['a', 'b']
     """
 
-    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+    _parameter_constraints: ClassVar[Rules] = {
         "C": [Interval(Real, 0, None, closed="neither")],
         "l1_ratio": [Interval(Real, 0, 1, closed="both")],
         **_COMMON,
@@ -254,12 +258,13 @@ class LogisticRegression(LinearClassifierMixin, ClassifierMixin, BaseEstimator):
         self.warm_start = warm_start
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X: Any, y: Any) -> LogisticRegression:
+    def fit(self, X: MatrixLike, y: ArrayLike) -> Self:
         """Fit to X, dense or sparse, shape (n, features), and labels y, shape (n,)."""
-        X, y = validate_data(self, X, y, accept_sparse="csc", dtype=np.float64)
-        check_classification_targets(y)
-        before: Any = (self.coef_, self.intercept_) if self.warm_start and hasattr(self, "coef_") else None
-        self.classes_, labels = np.unique(y, return_inverse=True)
+        checked, target = validate_data(self, X, y, accept_sparse="csc", dtype=np.float64)
+        check_classification_targets(target)
+        before = (self.coef_, self.intercept_) if self.warm_start and hasattr(self, "coef_") else None
+        self.classes_, labels = np.unique(target, return_inverse=True)
+        data = Columns(checked)
         count = len(self.classes_)
         if count < 2:
             raise ValueError(
@@ -267,45 +272,53 @@ class LogisticRegression(LinearClassifierMixin, ClassifierMixin, BaseEstimator):
                 f"{self.classes_[0]!r}"
             )
         rows = 1 if count == 2 else count
-        coef, intercept = np.zeros((rows, X.shape[1])), np.zeros(rows)
+        coef, intercept = np.zeros((rows, data.n)), np.zeros(rows)
         if before is not None and before[0].shape == coef.shape:
             coef, intercept = before[0].copy(), np.array(before[1])
         if count == 2:
             start = Fit(coef[0], float(intercept[0]))
-            fit = self._part(
-                Columns(X), LogLoss(np.where(labels == 1, 1.0, -1.0)), start, self.tol, self.max_iter
-            )
+            datafit = LogLoss(np.where(labels == 1, 1.0, -1.0))
+            fit = self._part(data, datafit, start, self.tol, self.max_iter)
             if not fit.converged:
                 _unconverged(fit, self.tol)
             coef[0], intercept[0], self.n_iter_ = fit.w, fit.intercept, max(fit.sweeps, 1)
         else:
-            self.n_iter_ = self._softmax(Columns(X), labels, coef, intercept)
+            self.n_iter_ = self._softmax(data, labels, coef, intercept)
         self.coef_: Vector = coef
         self.intercept_: Vector = intercept
         return self
 
-    def _part(self, data: Columns, loss: LogLoss, start: Fit, tol: float, max_iter: int) -> Fit:
-        l1, l2 = self.l1_ratio / self.C, (1.0 - self.l1_ratio) / self.C
+    @property
+    def _penalty(self) -> ElasticNetPenalty:
+        return ElasticNetPenalty(self.l1_ratio / self.C, (1.0 - self.l1_ratio) / self.C)
+
+    def _part(self, data: Columns, datafit: LogLoss, start: Fit, tol: float, max_iter: int) -> Fit:
         return fit_penalized(
-            data, loss, l1, l2, has_intercept=self.fit_intercept, start=start, tol=tol, max_iter=max_iter
+            data,
+            datafit,
+            self._penalty,
+            has_intercept=self.fit_intercept,
+            start=start,
+            tol=tol,
+            max_iter=max_iter,
         )
 
-    def _softmax(self, data: Columns, labels: Any, coef: Vector, intercept: Vector) -> int:
+    def _softmax(self, data: Columns, labels: Index, coef: Vector, intercept: Vector) -> int:
         """Solve for one class after another with the others held, in place; the rounds done."""
         count, columns = len(intercept), np.arange(data.n)
         Z = np.stack([data.product(w, float(b), columns) for w, b in zip(coef, intercept)])  # (classes, n)
-        wanted = np.arange(count)[:, None] == labels
+        wanted, together = np.arange(count)[:, None] == labels, SoftmaxLoss(labels)
         first = worst = 0.0
         for done in range(1, self.max_iter + 1):
-            worst = self._violation(data, softmax(Z, 0) - wanted, coef)
+            worst = self._violation(data, together.slope(Z.T).T, coef)
             first = max(first, worst)
             if worst <= self.tol * first:
                 return done
             for k in range(count):
                 offset = -logsumexp(np.delete(Z, k, 0), axis=0)
-                loss = LogLoss(np.where(wanted[k], 1.0, -1.0), offset)
+                datafit = LogLoss(np.where(wanted[k], 1.0, -1.0), offset)
                 start = Fit(coef[k].copy(), float(intercept[k]))
-                fit = self._part(data, loss, start, 1e-3 * min(1.0, (worst / first) ** 2), 3)
+                fit = self._part(data, datafit, start, 1e-3 * min(1.0, (worst / first) ** 2), 3)
                 coef[k], intercept[k] = fit.w, fit.intercept
                 Z[k] = data.product(fit.w, fit.intercept, columns)
         warnings.warn(
@@ -317,15 +330,13 @@ class LogisticRegression(LinearClassifierMixin, ClassifierMixin, BaseEstimator):
         return self.max_iter
 
     def _violation(self, data: Columns, slopes: Vector, coef: Vector) -> float:
-        l1, l2 = self.l1_ratio / self.C, (1.0 - self.l1_ratio) / self.C
         worst = 0.0
         for slope, w in zip(slopes, coef):
-            g = data.correlations(slope, np.arange(data.n)) + l2 * w
-            off = np.where(w != 0, np.abs(g + l1 * np.sign(w)), np.maximum(np.abs(g) - l1, 0.0))
+            off = np.abs(self._penalty.slopes(w, data.correlations(slope, np.arange(data.n))))
             worst = max(worst, float(off.max()), abs(float(slope.sum())) if self.fit_intercept else 0.0)
         return worst
 
-    def predict_proba(self, X: Any) -> Vector:
+    def predict_proba(self, X: MatrixLike) -> Vector:
         """Probabilities, shape (n, classes)."""
         scores = self.decision_function(X)
         if scores.ndim == 1:
@@ -333,7 +344,7 @@ class LogisticRegression(LinearClassifierMixin, ClassifierMixin, BaseEstimator):
             return np.stack([1.0 - p, p], axis=1)
         return np.asarray(softmax(scores, axis=1))
 
-    def __sklearn_tags__(self) -> Any:
+    def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
         return tags

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from thalweg.convex._kernels import group_block
-from thalweg.convex.losses import Index, Vector
+from thalweg.convex.datafits import Index, Vector
+from thalweg.convex.penalties import shrunk
 from thalweg.convex.problem import SWEEPS, Penalized, rounding_of
 from thalweg.core import InvalidProblem
 from thalweg.core.validation import check_vector, require
@@ -157,23 +158,31 @@ class GroupPenalized(Penalized):
         tops = self.lipschitz[block[order]][starts[:-1]]
         d = np.empty(len(block))
         d[order] = group_block(
-            H, g[order], x[order], starts, tops, self.weight[block][order], self._weights[within],
-            SHARE, rounding_of(x), SWEEPS,
-        )  # fmt: skip
+            H,
+            g[order],
+            x[order],
+            starts,
+            tops,
+            self.weight[block][order],
+            self._weights[within],
+            SHARE,
+            rounding_of(x),
+            SWEEPS,
+        )
         return d
 
     def slopes(self, x: Vector, g: Vector) -> Vector:
         found = super().slopes(x, self._with_groups(x, g))
         return np.where(self._norms(x) > 0, found, self._shorter(found, self._weights[self.labels]))
 
-    def active(self, x: Vector) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
+    def active(self, x: Vector) -> NDArray[np.bool_]:
         return super().active(x) | ((self._norms(x) == 0) & (self._weights[self.labels] > 0))
 
     def rooms(self, x: Vector, g: Vector) -> Vector:
         """A zero group's: how far zero is inside the ball, or the box and the ball together."""
         weight, norms = self._weights[self.labels], self._norms(x)
         alone = super().rooms(x, self._with_groups(x, g))
-        beyond = self._norms(np.sign(g) * np.maximum(np.abs(g) - self.weight, 0.0))
+        beyond = self._norms(shrunk(g, self.weight))
         corner = np.full(self.units, np.inf)
         np.minimum.at(corner, self.labels, self.weight - np.abs(g))
         of_zero = weight + np.where(beyond > 0, -beyond, np.maximum(corner[self.labels], 0.0))

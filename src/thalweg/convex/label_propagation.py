@@ -7,11 +7,11 @@ Laradji and Schmidt (2022), section 4.3, for how it is solved.
 from __future__ import annotations
 
 from numbers import Integral, Real
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import scipy.sparse as sp
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context
 from sklearn.neighbors import NearestNeighbors
 from sklearn.utils._param_validation import Interval
@@ -19,8 +19,10 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from thalweg.convex.coordinate import GSL, BlockCoordinateDescent, ForestBlocks, MessagePassing
-from thalweg.convex.losses import label_propagation
+from thalweg.convex.datafits import Vector
+from thalweg.convex.losses import MatrixLike
 from thalweg.convex.problem import Penalized
+from thalweg.convex.quadratic import label_propagation
 from thalweg.core import InvalidProblem, Stop, solve
 
 
@@ -63,16 +65,16 @@ class LabelPropagation(ClassifierMixin, BaseEstimator):
         self.max_iter = max_iter
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X: Any, y: Any) -> LabelPropagation:
+    def fit(self, X: MatrixLike, y: ArrayLike) -> Self:
         """Fit to X, shape (n, features), and labels y, shape (n,), unknown ones -1."""
-        X, y = validate_data(self, X, y, dtype=np.float64, ensure_min_samples=2)
-        check_classification_targets(y)
-        known = np.array([label is not None and label != -1 for label in y])
+        points, labels = validate_data(self, X, y, dtype=np.float64, ensure_min_samples=2)
+        check_classification_targets(labels)
+        known = np.array([label is not None and label != -1 for label in labels])
         if not known.any():
             raise InvalidProblem("LabelPropagation: no point has a label; those of -1 are unknown.")
-        self.classes_ = np.unique(y[known])
-        held = np.where(known[:, None], y[:, None] == self.classes_, 0.0)
-        self._neighbours = NearestNeighbors(n_neighbors=min(self.n_neighbors, len(X) - 1)).fit(X)
+        self.classes_ = np.unique(labels[known])
+        held = np.where(known[:, None], labels[:, None] == self.classes_, 0.0)
+        self._neighbours = NearestNeighbors(n_neighbors=min(self.n_neighbors, len(points) - 1)).fit(points)
         self.label_distributions_ = held
         distances, indices = self._neighbours.kneighbors()
         self.gamma_ = self.gamma or 1.0 / max(float((distances**2).mean()), 1e-300)
@@ -82,7 +84,9 @@ class LabelPropagation(ClassifierMixin, BaseEstimator):
         self.transduction_ = self.classes_[self.label_distributions_.argmax(1)]
         return self
 
-    def _harmonic(self, held: Any, known: Any, weights: Any, indices: Any) -> NDArray[np.float64]:
+    def _harmonic(
+        self, held: Vector, known: NDArray[np.bool_], weights: Vector, indices: NDArray[np.intp]
+    ) -> Vector:
         n, k = indices.shape
         one_way = sp.csr_array((weights.ravel(), indices.ravel(), np.arange(0, n * k + 1, k)), shape=(n, n))
         graph = sp.csr_array(one_way.maximum(one_way.T))
@@ -98,20 +102,21 @@ class LabelPropagation(ClassifierMixin, BaseEstimator):
         last = 1.0 - np.sum(found, axis=0) if found else np.ones(int((~known).sum()))
         return np.clip(np.stack([*found, last], axis=1), 0.0, 1.0)
 
-    def _kernel(self, distances: NDArray[np.float64]) -> NDArray[np.float64]:
+    def _kernel(self, distances: Vector) -> Vector:
         return np.maximum(np.exp(-self.gamma_ * distances**2), 1e-12)  # a far neighbour stays a neighbour
 
-    def predict_proba(self, X: Any) -> NDArray[np.float64]:
+    def predict_proba(self, X: MatrixLike) -> Vector:
         """Averages of the neighbours' labels, shape (n, classes)."""
         check_is_fitted(self)
-        X = validate_data(self, X, dtype=np.float64, reset=False)
-        distances, indices = self._neighbours.kneighbors(X)
+        points = validate_data(self, X, dtype=np.float64, reset=False)
+        distances, indices = self._neighbours.kneighbors(points)
         weights = self._kernel(distances)
         found = (weights[:, :, None] * self.label_distributions_[indices]).sum(1)
-        total: NDArray[np.float64] = found / found.sum(1, keepdims=True)
+        total: Vector = found / found.sum(1, keepdims=True)
         return total
 
-    def predict(self, X: Any) -> Any:
+    def predict(self, X: MatrixLike) -> NDArray[np.generic]:
         """The likeliest class, shape (n,)."""
         check_is_fitted(self)
-        return self.classes_[self.predict_proba(X).argmax(1)]
+        found: NDArray[np.generic] = self.classes_[self.predict_proba(X).argmax(1)]
+        return found

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from thalweg.convex._kernels import box_l1_block
-from thalweg.convex.losses import Index, Loss, Vector
+from thalweg.convex.datafits import Index, Vector
+from thalweg.convex.losses import Loss
+from thalweg.convex.penalties import l1_slopes, shrunk
 from thalweg.core import InvalidProblem, Problem, Stop
 from thalweg.core.validation import check_vector, require
 
@@ -125,10 +127,7 @@ class Penalized(Problem):
 
     def prox(self, u: Vector, step: Vector, block: Index | slice = slice(None)) -> Vector:
         """Nearest points to u in the metric 1/step, with penalty and box: shrink, then clip."""
-        threshold = self.weight[block] * step
-        shrunk = np.sign(u) * np.maximum(np.abs(u) - threshold, 0.0)
-        found: Vector = np.clip(shrunk, self.lower[block], self.upper[block])
-        return found
+        return np.clip(shrunk(u, self.weight[block] * step), self.lower[block], self.upper[block])
 
     def block_minimum(self, H: Vector, g: Vector, x: Vector, block: Index) -> Vector:
         """The d that minimises ``g'd + d'H d/2`` and the penalty of ``x + d`` over a block's coordinates."""
@@ -142,13 +141,11 @@ class Penalized(Problem):
         """The element nearest to zero of each coordinate's subdifferential, shape (n,)."""
         if self.is_smooth:
             return g
-        w = self.weight
-        right, left = g + np.where(x >= 0, w, -w), g + np.where(x > 0, w, -w)  # one-sided derivatives
-        found = np.where(right < 0, right, np.where(left > 0, left, 0.0))
+        found = l1_slopes(self.weight, x, g)
         stuck = ((x <= self.lower) & (found > 0)) | ((x >= self.upper) & (found < 0))
         return np.where(stuck, 0.0, found)
 
-    def active(self, x: Vector) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    def active(self, x: Vector) -> NDArray[np.bool_]:
         """Coordinates at a kink of the penalty, or at a bound."""
         return ((x == 0) & (self.weight > 0)) | (x == self.lower) | (x == self.upper)
 

@@ -1,7 +1,5 @@
 """Block coordinate descent: partitions, selections and updates to combine."""
 
-from typing import Any
-
 from thalweg.convex.coordinate.partition import FixedBlocks, ForestBlocks, Partition, VariableBlocks
 from thalweg.convex.coordinate.selection import (
     GS,
@@ -36,7 +34,7 @@ from thalweg.convex.coordinate.update import (
 )
 
 #: By the names that the command uses.
-SELECTIONS: dict[str, Any] = {
+SELECTIONS: dict[str, type[Selection]] = {
     "cyclic": Cyclic,
     "random": Random,
     "lipschitz": LipschitzSampling,
@@ -48,7 +46,7 @@ SELECTIONS: dict[str, Any] = {
     "gsr": GSR,
     "progress": GSProgress,
 }
-UPDATES: dict[str, Any] = {
+UPDATES: dict[str, type[Update]] = {
     "gradient": GradientStep,
     "bound": BoundStep,
     "newton": NewtonStep,

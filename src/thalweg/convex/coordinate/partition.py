@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import ClassVar
 
 import numpy as np
+import scipy.sparse as sp
 
+from thalweg.convex.coordinate.selection import Selection
+from thalweg.convex.coordinate.state import BlockState
 from thalweg.convex.coordinate.trees import greedy_forest
-from thalweg.convex.losses import Index, Quadratic, Vector
+from thalweg.convex.datafits import Index, Vector
 from thalweg.convex.problem import Penalized
 from thalweg.core import InvalidProblem
 from thalweg.core.validation import require
 
-if TYPE_CHECKING:
-    from thalweg.convex.coordinate.selection import Selection
-    from thalweg.convex.coordinate.solver import BlockState
-
 
 class Partition(ABC):
     """Base: which blocks a step may take."""
+
+    #: Whether the same blocks come again and again, so that what is worked out of them is kept.
+    blocks_return: ClassVar[bool] = False
+
+    @property
+    def name(self) -> str:
+        """For tables and legends."""
+        return type(self).__name__
 
     def check(self, problem: Penalized) -> None:  # noqa: B027 -- nothing to check for most
         """Refuse a problem that the blocks do not fit."""
@@ -42,7 +50,9 @@ class FixedBlocks(Partition):
         InvalidProblem: from a solve, when a coordinate is in no block, or in two.
     """
 
-    blocks: Any
+    blocks_return: ClassVar[bool] = True
+
+    blocks: Sequence[Index]
 
     @classmethod
     def in_order(cls, n: int, size: int) -> FixedBlocks:
@@ -94,6 +104,10 @@ class VariableBlocks(Partition):
 
     size: int
 
+    @property
+    def name(self) -> str:
+        return f"{type(self).__name__}({self.size})"
+
     def check(self, problem: Penalized) -> None:
         n = problem.units
         require(1 <= self.size <= n, f"VariableBlocks needs 1 <= size <= {n}", got=self.size)
@@ -110,13 +124,17 @@ class ForestBlocks(Partition):
     """
 
     def check(self, problem: Penalized) -> None:
-        if not isinstance(problem.loss, Quadratic):
-            raise InvalidProblem(
-                f"ForestBlocks follow the graph of a sparse Quadratic; this loss is a {type(problem.loss).__name__}."
-            )
+        self._graph(problem)
         if problem.units < problem.loss.n:
             raise InvalidProblem("ForestBlocks would cut groups in two. Use VariableBlocks.")
 
     def choose(self, problem: Penalized, state: BlockState, selection: Selection) -> Index:
-        order = selection.order(problem, state)
-        return greedy_forest(problem.loss.H, order)  # type: ignore[attr-defined]
+        return greedy_forest(self._graph(problem), selection.order(problem, state))
+
+    @staticmethod
+    def _graph(problem: Penalized) -> sp.csr_array:
+        if problem.loss.graph is None:
+            raise InvalidProblem(
+                f"ForestBlocks follow the graph of a sparse Quadratic; this loss is a {type(problem.loss).__name__}."
+            )
+        return problem.loss.graph

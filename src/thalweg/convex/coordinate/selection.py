@@ -8,17 +8,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 
-from thalweg.convex.losses import Index, Vector
+from thalweg.convex.coordinate.state import BlockState
+from thalweg.convex.datafits import Index, Vector
 from thalweg.convex.problem import Penalized
 from thalweg.core.validation import require
-
-if TYPE_CHECKING:
-    from thalweg.convex.coordinate.solver import BlockState
 
 
 class Selection(ABC):

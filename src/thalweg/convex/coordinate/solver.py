@@ -7,76 +7,21 @@ message-passing, active-set complexity, and superlinear convergence", JMLR 23.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
-from scipy.linalg import cho_factor
+import scipy.sparse as sp
 
 from thalweg.convex import _kernels as kernels
-from thalweg.convex.coordinate.partition import FixedBlocks, Partition, VariableBlocks
+from thalweg.convex.coordinate.partition import Partition, VariableBlocks
 from thalweg.convex.coordinate.selection import GSL, Selection
+from thalweg.convex.coordinate.state import BlockState
 from thalweg.convex.coordinate.update import BoundStep, Update
-from thalweg.convex.losses import Index, Logistic, Quadratic, Vector
+from thalweg.convex.datafits import Index, Vector
+from thalweg.convex.losses import Loss
 from thalweg.convex.problem import Penalized
 from thalweg.core import InvalidProblem, Method, State, Status
 from thalweg.core.seeding import generator
-
-
-class _Kept:
-    """What has been worked out for blocks that come again; made anew after a checkpoint."""
-
-    def __init__(self) -> None:
-        self.made: dict[bytes, Any] = {}
-
-    def state_dict(self) -> dict[str, Any]:
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.made = {}
-
-
-@dataclass(kw_only=True)
-class BlockState(State):
-    """What the steps keep up to date."""
-
-    z: Vector  # the loss's own: predictions, or a product
-    g: Vector  # (n,) gradient of the smooth part
-    t: int = 0  # steps done
-    used: int = 0  # coordinates, or groups, updated so far
-    stream: Any = None
-    identified: int = 0  # last step at which the active set changed
-    is_fixed: bool = False
-    _kept: Any = field(default_factory=_Kept, repr=False)
-
-    def _worked_out(self, kind: bytes, block: Index, make: Any) -> Any:
-        if not self.is_fixed:
-            return make()
-        key = kind + block.tobytes()
-        if key not in self._kept.made:
-            self._kept.made[key] = make()
-        return self._kept.made[key]
-
-    def matrix(self, problem: Penalized, block: Index) -> Vector:
-        """The bound of the Hessian's block."""
-        found: Vector = self._worked_out(b"H", block, lambda: problem.loss.bound(block))
-        return found
-
-    def constant(self, problem: Penalized, block: Index) -> float:
-        """The block's Lipschitz constant: the bound's largest eigenvalue."""
-        if len(block) == 1:
-            return float(problem.loss.lipschitz[block[0]])
-        return float(
-            self._worked_out(b"L", block, lambda: np.linalg.eigvalsh(self.matrix(problem, block))[-1])
-        )
-
-    def factor(self, problem: Penalized, block: Index) -> Any:
-        """Cholesky's factor of the bound."""
-
-        def make() -> Any:
-            H = self.matrix(problem, block)
-            return cho_factor(H + 1e-12 * np.diag(np.diag(H)))
-
-        return self._worked_out(b"C", block, make)
 
 
 @dataclass(frozen=True)
@@ -120,31 +65,24 @@ class BlockCoordinateDescent(Method[Penalized, BlockState]):
     @property
     def name(self) -> str:
         """The three choices."""
-        size = f"({self.partition.size})" if isinstance(self.partition, VariableBlocks) else ""
-        parts = [
-            f"{type(self.partition).__name__}{size}",
-            type(self.selection).__name__,
-            type(self.update).__name__,
-        ]
-        return ", ".join(parts)
+        return ", ".join([self.partition.name, type(self.selection).__name__, type(self.update).__name__])
 
     def init(self, problem: Penalized, seed: int) -> BlockState:
         self.partition.check(problem)
         self.update.check(problem)
-        loss = problem.loss
-        if isinstance(loss, Logistic) and loss.ridge == 0 and problem.is_smooth:
-            loss.require_inseparable()
+        if problem.is_smooth:
+            problem.loss.require_minimum()
         x = problem.start()
         z = problem.loss.keep(x)
         g = problem.loss.gradient(x, z)
-        is_fixed = isinstance(self.partition, FixedBlocks)
-        state = BlockState(x=x, z=z, g=g, stream=generator(seed), is_fixed=is_fixed)
+        returns = self.partition.blocks_return
+        state = BlockState(x=x, z=z, g=g, stream=generator(seed), blocks_return=returns)
         state.metrics = self._metrics(problem, state, float(problem.active(x).sum()))
         return state
 
     def step(self, problem: Penalized, state: BlockState) -> BlockState:
         block = self.partition.choose(problem, state, self.selection)
-        before = problem.active(state.x[:])[block] if not problem.is_smooth else None
+        before = problem.active(state.x)[block] if not problem.is_smooth else None
         d = self.update.change(problem, state, block)
         problem.loss.advance(state.x, state.z, state.g, block, d)
         state.t, state.used = state.t + 1, state.used + problem.count_units(block)
@@ -168,12 +106,13 @@ class BlockCoordinateDescent(Method[Penalized, BlockState]):
 
 @dataclass(kw_only=True)
 class HeapState(State):
-    """Greedy choices from a heap."""
+    """Greedy choices from a heap; all of it is overwritten by each step."""
 
-    g: Vector
-    key: Vector
-    heap: Index
-    place: Index
+    x: Vector  # (n,)
+    g: Vector  # (n,) the gradient
+    key: Vector  # (n,) what a coordinate is chosen by
+    heap: Index  # (n,) coordinates, the largest key first
+    place: Index  # (n,) of each coordinate in the heap
 
 
 @dataclass(frozen=True)
@@ -194,10 +133,7 @@ class HeapGreedy(Method[Penalized, HeapState]):
     inner: int = 1000
 
     def init(self, problem: Penalized, seed: int) -> HeapState:
-        if not isinstance(problem.loss, Quadratic) or not problem.is_smooth:
-            raise InvalidProblem(
-                "HeapGreedy is for a sparse Quadratic without penalty or box. Use BlockCoordinateDescent."
-            )
+        self._graph(problem)
         x = problem.start()
         g = problem.loss.gradient(x, problem.loss.keep(x))
         key = (g * self._weights(problem.loss)) ** 2
@@ -205,12 +141,21 @@ class HeapGreedy(Method[Penalized, HeapState]):
         metrics = {"violation": float(np.abs(g).max())}
         return HeapState(x=x, g=g, key=key, heap=heap, place=place, metrics=metrics)
 
-    def _weights(self, loss: Quadratic) -> Vector:
+    @staticmethod
+    def _graph(problem: Penalized) -> sp.csr_array:
+        graph = problem.loss.graph
+        if graph is None or not problem.is_smooth:
+            raise InvalidProblem(
+                "HeapGreedy is for a sparse Quadratic without penalty or box. Use BlockCoordinateDescent."
+            )
+        return graph
+
+    def _weights(self, loss: Loss) -> Vector:
         return 1.0 / np.sqrt(loss.lipschitz) if self.counts_lipschitz else np.ones(loss.n)
 
     def step(self, problem: Penalized, state: HeapState) -> HeapState:
-        loss: Any = problem.loss
-        H, parts = loss.H, (state.x, state.g, state.key, state.heap, state.place)
+        loss, H = problem.loss, self._graph(problem)
+        parts = (state.x, state.g, state.key, state.heap, state.place)
         done = kernels.greedy_steps(
             H.data, H.indices, H.indptr, loss.lipschitz, self._weights(loss), *parts, self.inner
         )

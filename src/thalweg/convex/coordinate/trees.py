@@ -5,21 +5,20 @@ Nutini, Laradji and Schmidt (2022), section 4.3; Bickson (2009), "Gaussian belie
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import ArrayLike
 
 from thalweg.convex import _kernels as kernels
-from thalweg.convex.losses import Index, Vector
+from thalweg.convex.datafits import Index, Vector
+from thalweg.convex.losses import MatrixLike
 from thalweg.core import InvalidProblem
 from thalweg.core.seeding import generator
 from thalweg.core.validation import require
-from thalweg.numerics import as_csr
+from thalweg.numerics import FivePointStencil, as_csr
 
 
-def solve_forest(H: Any, block: ArrayLike, g: ArrayLike) -> Vector:
+def solve_forest(H: MatrixLike, block: ArrayLike, g: ArrayLike) -> Vector:
     """``H_bb d = -g`` where the graph of H_bb is a forest: Gaussian belief propagation, leaves to roots and back.
 
     Args:
@@ -36,23 +35,24 @@ def solve_forest(H: Any, block: ArrayLike, g: ArrayLike) -> Vector:
     >>> solve_forest(H, np.arange(5), -np.array([1.0, 0, 0, 0, 1])).round(12)
     array([1., 1., 1., 1., 1.])
     """
-    H, block, g = as_csr(H, "H"), np.asarray(block, dtype=np.int64), np.asarray(g, dtype=np.float64)
-    position = np.full(H.shape[0], -1, dtype=np.int64)
-    position[block] = np.arange(len(block))
-    order, parent, is_forest = kernels.elimination_order(H.indptr, H.indices, block, position)
+    csr, nodes, right = as_csr(H, "H"), np.asarray(block, dtype=np.int64), np.asarray(g, dtype=np.float64)
+    position = np.full(csr.shape[0], -1, dtype=np.int64)
+    position[nodes] = np.arange(len(nodes))
+    order, parent, is_forest = kernels.elimination_order(csr.indptr, csr.indices, nodes, position)
     if not is_forest:
         raise InvalidProblem(
-            f"The graph of the block of {len(block)} coordinates has a cycle; message passing needs a forest. Take "
+            f"The graph of the block of {len(nodes)} coordinates has a cycle; message passing needs a forest. Take "
             "one from greedy_forest, or use BoundStep."
         )
-    d, diagonal = np.empty(len(block)), np.empty(len(block))
-    solved = kernels.solve_forest(H.data, H.indices, H.indptr, block, position, order, parent, g, diagonal, d)
+    d, diagonal = np.empty(len(nodes)), np.empty(len(nodes))
+    entries = csr.data, csr.indices, csr.indptr
+    solved = kernels.solve_forest(*entries, nodes, position, order, parent, right, diagonal, d)
     if not solved:
         raise InvalidProblem("H is not positive definite on the block: a pivot is not positive.")
     return d
 
 
-def greedy_forest(H: Any, order: ArrayLike, allowed: ArrayLike | None = None) -> Index:
+def greedy_forest(H: MatrixLike, order: ArrayLike, allowed: ArrayLike | None = None) -> Index:
     """Coordinates taken in ``order``, each unless it closes a cycle with those before; ascending.
 
     Args:
@@ -60,18 +60,18 @@ def greedy_forest(H: Any, order: ArrayLike, allowed: ArrayLike | None = None) ->
         order: coordinates, the most wanted first.
         allowed: boolean, shape (n,); others are passed over.
     """
-    H = as_csr(H, "H")
-    free = np.ones(H.shape[0], bool) if allowed is None else np.asarray(allowed, bool)
-    found: Index = kernels.grow_forest(H.indptr, H.indices, np.asarray(order, dtype=np.int64), free)
+    csr = as_csr(H, "H")
+    free = np.ones(csr.shape[0], bool) if allowed is None else np.asarray(allowed, bool)
+    found: Index = kernels.grow_forest(csr.indptr, csr.indices, np.asarray(order, dtype=np.int64), free)
     return found
 
 
-def random_forest(H: Any, seed: int = 0) -> Index:
+def random_forest(H: MatrixLike, seed: int = 0) -> Index:
     """A maximal forest grown in random order."""
     return greedy_forest(H, generator(seed).permutation(as_csr(H).shape[0]))
 
 
-def tree_partition(H: Any, seed: int | None = None) -> tuple[Index, ...]:
+def tree_partition(H: MatrixLike, seed: int | None = None) -> tuple[Index, ...]:
     """Forests that together hold every coordinate once: grown one after another from what is left.
 
     Args:
@@ -82,28 +82,28 @@ def tree_partition(H: Any, seed: int | None = None) -> tuple[Index, ...]:
     >>> [forest.tolist() for forest in tree_partition(H)]
     [[0, 1], [2]]
     """
-    H = as_csr(H, "H")
-    n = H.shape[0]
+    csr = as_csr(H, "H")
+    n = csr.shape[0]
     order = np.arange(n) if seed is None else generator(seed).permutation(n)
     free, blocks = np.ones(n, bool), []
     while free.any():
-        forest = greedy_forest(H, order, free)
+        forest = greedy_forest(csr, order, free)
         free[forest] = False
         blocks.append(forest)
     return tuple(blocks)
 
 
-def red_black(H: Any) -> tuple[Index, ...]:
+def red_black(H: MatrixLike) -> tuple[Index, ...]:
     """Independent sets that together hold every coordinate: a greedy colouring, two colours on a lattice.
 
     >>> H = sp.diags_array([np.full(3, -1.0), np.full(4, 2.0), np.full(3, -1.0)], offsets=[-1, 0, 1])
     >>> [block.tolist() for block in red_black(H)]
     [[0, 2], [1, 3]]
     """
-    H = as_csr(H, "H")
-    colours = np.full(H.shape[0], -1)
-    for v in range(H.shape[0]):
-        beside = H.indices[H.indptr[v] : H.indptr[v + 1]]
+    csr = as_csr(H, "H")
+    colours = np.full(csr.shape[0], -1)
+    for v in range(csr.shape[0]):
+        beside = csr.indices[csr.indptr[v] : csr.indptr[v + 1]]
         used = set(colours[beside[beside != v]].tolist())
         colours[v] = next(c for c in range(len(used) + 1) if c not in used)
     return tuple(np.flatnonzero(colours == c) for c in range(colours.max() + 1))
@@ -111,7 +111,5 @@ def red_black(H: Any) -> tuple[Index, ...]:
 
 def lattice(rows: int, columns: int, shift: float = 0.0) -> sp.csr_array:
     """Laplacian of a grid graph with ``4 + shift`` on its diagonal, shape (rows columns,) squared."""
-    from thalweg.numerics import FivePointStencil
-
     require(rows >= 1 and columns >= 1, "lattice needs rows, columns >= 1", got=(rows, columns))
     return FivePointStencil(rows, columns, 4.0 + shift).to_csr()

@@ -7,20 +7,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy.sparse as sp
 from scipy.linalg import cho_solve
 from scipy.sparse.linalg import splu
 
+from thalweg.convex.coordinate.state import BlockState
 from thalweg.convex.coordinate.trees import solve_forest
-from thalweg.convex.losses import Index, Quadratic, Vector
+from thalweg.convex.datafits import Index, Vector
 from thalweg.convex.problem import Penalized
 from thalweg.core import InvalidProblem
-
-if TYPE_CHECKING:
-    from thalweg.convex.coordinate.solver import BlockState
 
 ARMIJO, HALVINGS = 1e-4, 40
 
@@ -130,14 +127,10 @@ class MessagePassing(Update):
     """The exact step ``H_bb d = -g_b`` of a `Quadratic`, in time linear in the block; its graph must be a forest."""
 
     def check(self, problem: Penalized) -> None:
-        if not isinstance(problem.loss, Quadratic) or not problem.is_smooth:
-            raise InvalidProblem(
-                "MessagePassing solves blocks of a Quadratic without penalty or box; this loss is a "
-                f"{type(problem.loss).__name__}{'' if problem.is_smooth else ' with one'}. Use BoundStep."
-            )
+        _smooth_graph(problem, type(self).__name__)
 
     def change(self, problem: Penalized, state: BlockState, block: Index) -> Vector:
-        return solve_forest(problem.loss.H, block, state.g[block])  # type: ignore[attr-defined]
+        return solve_forest(_smooth_graph(problem, type(self).__name__), block, state.g[block])
 
 
 @dataclass(frozen=True)
@@ -146,15 +139,26 @@ class SparseStep(Update):
     block's graph has low treewidth, and for blocks too large for a dense factor."""
 
     def check(self, problem: Penalized) -> None:
-        MessagePassing().check(problem)
+        _smooth_graph(problem, type(self).__name__)
 
     def change(self, problem: Penalized, state: BlockState, block: Index) -> Vector:
-        H = sp.csc_array(problem.loss.H[block][:, block])  # type: ignore[attr-defined]
+        H = sp.csc_array(_smooth_graph(problem, type(self).__name__)[block][:, block])
         options = {"SymmetricMode": True}
         found: Vector = -splu(H, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options=options).solve(
             state.g[block]
         )
         return found
+
+
+def _smooth_graph(problem: Penalized, name: str) -> sp.csr_array:
+    """The sparse Hessian, or a refusal where there is none, or more than it."""
+    graph = problem.loss.graph
+    if graph is None or not problem.is_smooth:
+        raise InvalidProblem(
+            f"{name} solves blocks of a Quadratic without penalty or box; this loss is a "
+            f"{type(problem.loss).__name__}{'' if problem.is_smooth else ' with one'}. Use BoundStep."
+        )
+    return graph
 
 
 def _model_minimum(problem: Penalized, state: BlockState, block: Index, H: Vector) -> Vector:

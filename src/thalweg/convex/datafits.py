@@ -1,0 +1,184 @@
+"""Losses of predictions, beside the labels that they are measured against: what every solver asks of the data's side.
+
+A solver knows a loss by what it says of itself (value, slope, curvature, conjugate) and not by its name, so that a new
+one needs no new solver. Bertrand et al. (2022), "Beyond L1: faster and better sparse models with skglm".
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import expit, log_softmax, logit, softmax, xlogy
+
+Vector: TypeAlias = NDArray[np.float64]
+Index: TypeAlias = NDArray[np.int64]
+
+
+class Datafit(ABC):
+    """A smooth convex loss of the predictions z of all samples."""
+
+    #: Bound of the second derivative in a prediction.
+    smoothness: ClassVar[float]
+
+    @abstractmethod
+    def value(self, z: Vector) -> float:
+        """The loss, summed over the samples."""
+
+    @abstractmethod
+    def slope(self, z: Vector) -> Vector:
+        """Derivative in each prediction, of z's shape."""
+
+
+class PointwiseDatafit(Datafit):
+    """A loss of one prediction a sample, z of shape (samples,), with its conjugate."""
+
+    #: Whether the second derivative is the same everywhere, so that a quadratic model of the loss is exact.
+    is_quadratic: ClassVar[bool] = False
+
+    @abstractmethod
+    def curvature(self, z: Vector) -> Vector:
+        """Second derivative in each prediction, shape (samples,)."""
+
+    @abstractmethod
+    def conjugate(self, u: Vector) -> float:
+        """``sup_z u'z - value(z)``, u a slope."""
+
+    @abstractmethod
+    def prediction(self, u: Vector) -> Vector:
+        """The z whose slope is u: the conjugate's derivative."""
+
+    def dual(self, slope: Vector, ridge: float, limit: float) -> tuple[float, float]:
+        """The best of ``-conjugate(s slope) - s^2 ridge/2`` over multiples s no larger than ``limit``, and that s.
+
+        Here s is 1 or the limit: where the slope is no larger than it may be, it is the best multiple at the solution.
+        """
+        s = min(1.0, limit)
+        return -self.conjugate(s * slope) - 0.5 * s * s * ridge, s
+
+    def best_intercept(self, z: Vector, intercept: float) -> float:
+        """The intercept that minimises the loss, z being predictions with ``intercept`` in them.
+
+        Newton's method in one variable, its steps at most 2 long.
+        """
+        base = z - intercept
+        for _ in range(100):
+            now = base + intercept
+            step = float(self.slope(now).sum()) / max(float(self.curvature(now).sum()), 1e-12)
+            size = min(abs(step), 2.0)
+            intercept -= size * np.sign(step)
+            if size <= 1e-14 * (1.0 + abs(intercept)):
+                break
+        return float(intercept)
+
+
+@dataclass(frozen=True, eq=False)
+class SquaredError(PointwiseDatafit):
+    """``1/2 |z - y|^2``.
+
+    Args:
+        y: targets, shape (samples,).
+
+    >>> SquaredError(np.array([1.0, 2.0])).slope(np.zeros(2))
+    array([-1., -2.])
+    """
+
+    smoothness: ClassVar[float] = 1.0
+    is_quadratic: ClassVar[bool] = True
+
+    y: Vector
+
+    def value(self, z: Vector) -> float:
+        r = z - self.y
+        return 0.5 * float(r @ r)
+
+    def slope(self, z: Vector) -> Vector:
+        return z - self.y
+
+    def curvature(self, z: Vector) -> Vector:
+        return np.ones_like(z)
+
+    def conjugate(self, u: Vector) -> float:
+        return float(u @ self.y) + 0.5 * float(u @ u)
+
+    def prediction(self, u: Vector) -> Vector:
+        return u + self.y
+
+    def dual(self, slope: Vector, ridge: float, limit: float) -> tuple[float, float]:
+        """The maximiser of a parabola in s, at most ``limit`` in size."""
+        squares = float(slope @ slope) + ridge
+        along = -float(slope @ self.y)
+        s = min(max(along / squares, -limit), limit) if squares > 0 else 1.0
+        return s * along - 0.5 * s * s * squares, s
+
+    def best_intercept(self, z: Vector, intercept: float) -> float:
+        return float((self.y - (z - intercept)).mean())
+
+
+@dataclass(frozen=True, eq=False)
+class LogLoss(PointwiseDatafit):
+    """``sum log(1 + exp(-y (z + offset)))``.
+
+    Args:
+        y: 1 or -1, shape (samples,).
+        offset: of the predictions, a number or shape (samples,). Default 0.
+
+    >>> round(LogLoss(np.array([1.0])).value(np.zeros(1)), 6)
+    0.693147
+    """
+
+    smoothness: ClassVar[float] = 0.25
+
+    y: Vector
+    offset: Vector | float = 0.0
+
+    def value(self, z: Vector) -> float:
+        return float(np.logaddexp(0.0, -self.y * (z + self.offset)).sum())
+
+    def slope(self, z: Vector) -> Vector:
+        return -self.y * expit(-self.y * (z + self.offset))
+
+    def curvature(self, z: Vector) -> Vector:
+        p = expit(z + self.offset)
+        found: Vector = p * (1.0 - p)
+        return found
+
+    def conjugate(self, u: Vector) -> float:
+        """Minus the entropy of the probabilities of being wrong, ``-y u``."""
+        p = np.clip(-self.y * u, 0.0, 1.0)
+        return float((xlogy(p, p) + xlogy(1.0 - p, 1.0 - p)).sum()) - float((u * self.offset).sum())
+
+    def prediction(self, u: Vector) -> Vector:
+        return -self.y * logit(-self.y * u) - self.offset
+
+
+@dataclass(frozen=True, eq=False)
+class SoftmaxLoss(Datafit):
+    """``sum_i -log softmax(z_i)[y_i]``, z of shape (samples, classes).
+
+    Args:
+        y: class of each sample, 0, 1, ..., shape (samples,).
+
+    >>> SoftmaxLoss(np.array([1])).slope(np.zeros((1, 2)))
+    array([[ 0.5, -0.5]])
+    """
+
+    smoothness: ClassVar[float] = 0.25
+
+    y: Index
+
+    def value(self, z: Vector) -> float:
+        return -float(log_softmax(z, axis=1)[np.arange(len(z)), self.y].sum())
+
+    def probabilities(self, z: Vector) -> Vector:
+        """Of each class, shape (samples, classes)."""
+        p: Vector = softmax(z, axis=1)
+        return p
+
+    def slope(self, z: Vector) -> Vector:
+        p = self.probabilities(z)
+        p[np.arange(len(z)), self.y] -= 1.0
+        return p
