@@ -96,5 +96,7 @@ def test_a_public_name_means_one_thing():
 
 def test_types_are_said():
     """``Any`` is for what truly is anything."""
-    count = sum(len(re.findall(r"\bAny\b", path.read_text(encoding="utf-8"))) for path in SOURCE.glob("**/*.py"))
+    count = sum(
+        len(re.findall(r"\bAny\b", path.read_text(encoding="utf-8"))) for path in SOURCE.glob("**/*.py")
+    )
     assert count <= 500

@@ -58,7 +58,7 @@ def test_all_that_is_imported_is_followed_and_nothing_else(library):
 @pytest.mark.parametrize("name", sorted(REACHED))
 def test_a_change_anywhere_in_it_is_seen_and_named(library, name):
     before = code_of("mine", library)
-    with open(library / name, "a") as file:
+    with open(library / name, "a", encoding="utf-8") as file:
         file.write("\n# a comment")
     assert changed(before, code_of("mine", library)) == [name]
 
@@ -66,7 +66,7 @@ def test_a_change_anywhere_in_it_is_seen_and_named(library, name):
 @pytest.mark.parametrize("name", sorted(set(FILES) - REACHED))
 def test_a_change_elsewhere_is_not(library, name):
     before = code_of("mine", library)
-    with open(library / name, "a") as file:
+    with open(library / name, "a", encoding="utf-8") as file:
         file.write("\n# a comment")
     assert changed(before, code_of("mine", library)) == []
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from thalweg.bilevel.anderson import Anderson
 from thalweg.bilevel.blocks import BlockDescent
 from thalweg.bilevel.borep import BOREP
@@ -20,7 +18,7 @@ from thalweg.bilevel.single_loop import MASOBA, MRBO, SABA
 from thalweg.core import Method, recommended
 
 #: The area's methods, by the names that tables and the command use.
-METHODS: dict[str, type[Method[Any, Any]]] = {
+METHODS: dict[str, type[Method]] = {
     "aid": AID,
     "anderson": Anderson,
     "block-descent": BlockDescent,

@@ -104,7 +104,8 @@ def _grids(steps: tuple[float, ...], g: float = 0.5) -> dict[str, list[Any]]:
         "StocBiO": [StocBiO(a, g, 5, series) for a in steps],
         "StocBiO, clipped": [StocBiO(a, g, 5, series, clip=0.1) for a in steps],
         "TTSA": [
-            TTSA(Decay(a, 0.6, 50.0), Decay(g, 0.4, 50.0), inverse=NeumannInverse(TERMS, g, True)) for a in steps
+            TTSA(Decay(a, 0.6, 50.0), Decay(g, 0.4, 50.0), inverse=NeumannInverse(TERMS, g, True))
+            for a in steps
         ],
         "SABA": [SABA(a, g) for a in steps],
         "MA-SOBA": [MASOBA(a, g) for a in steps],

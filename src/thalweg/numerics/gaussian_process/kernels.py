@@ -236,10 +236,10 @@ class Linear(Kernel):
 
 
 @dataclass(frozen=True)
-class Task(Kernel):
+class Coregion(Kernel):
     """Covariance of tasks, ``B = W W' + diag(v)``, read off coordinate ``dim``, which holds 0 .. tasks - 1.
 
-    The intrinsic coregionalisation model is ``Matern(dims=...) * Task(tasks, dim)`` (Bonilla, Chai and Williams,
+    The intrinsic coregionalisation model is ``Matern(dims=...) * Coregion(tasks, dim)`` (Bonilla, Chai and Williams,
     2008). W enters as itself, v by its logarithm.
 
     Args:
@@ -254,7 +254,7 @@ class Task(Kernel):
 
     def __post_init__(self) -> None:
         require(
-            self.tasks >= 1 and self.rank >= 1, "Task needs tasks, rank >= 1", got=(self.tasks, self.rank)
+            self.tasks >= 1 and self.rank >= 1, "Coregion needs tasks, rank >= 1", got=(self.tasks, self.rank)
         )
 
     def size(self, d: int) -> int:
