@@ -159,7 +159,7 @@ class Solve(torch.autograd.Function):
         ways = (backward, forward) if transposed else (forward, backward)
         solution = call.linear(ways[0], b, ways[1])
         call.check(value())
-        if not solution.residual <= max(100.0 * call.linear.tolerance, 1e3 * torch.finfo(b.dtype).eps):
+        if not solution.residual <= max(100.0 * call.linear.tol, 1e3 * torch.finfo(b.dtype).eps):
             warnings.warn(
                 f"The linear system of a derivative was solved to a relative residual of {solution.residual:.3g} only. "
                 "The condition's Jacobian may be singular: LinearSolver(ridge=...) regularises it.",

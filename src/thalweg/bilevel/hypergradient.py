@@ -240,7 +240,7 @@ def explicit_hypergradient(problem: Bilevel, x: Tensor, y: Tensor, step_size: fl
         # a singular system is expected, and its least-norm solution meant
         warnings.simplefilter("ignore", SolveInaccurate)
         (through_y,) = root_vjp(
-            condition, y.detach(), (x.detach(),), upper_y, solve=LinearSolver("dense", tolerance=1e-8)
+            condition, y.detach(), (x.detach(),), upper_y, solve=LinearSolver("dense", tol=1e-8)
         )
     total: Tensor = upper_x + through_y
     return total

@@ -109,7 +109,7 @@ def _machine(m: int, most: int) -> dict[str, float]:
     method = ProximalGradient(float(log_strength.exp()) / curvature)
     init = torch.full((m, 10), 0.1, dtype=torch.float64)
     stop = Stop(below={"residual": 1e-7}, steps=most)
-    linear = LinearSolver("gmres", tolerance=1e-8, restart=60)
+    linear = LinearSolver("gmres", tol=1e-8, restart=60)
 
     def held_out(solver: Any, log_strength: Tensor) -> Tensor:
         W = weights(solver(init, log_strength), log_strength)
