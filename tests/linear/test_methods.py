@@ -271,7 +271,7 @@ class TestRounding:
         assert result.metrics["residual"] <= 2 * system.rounding(result.x)
 
     @pytest.mark.parametrize("method", [ConjugateGradient(), SSORCG(1.2)], ids=lambda m: m.name[:12])
-    @pytest.mark.parametrize("scale", [1.0, 1e-100, 1e100])
+    @pytest.mark.parametrize("scale", [1.0, 1e-50, 1e50])
     def test_badly_scaled_unknowns_are_not_taken_for_rounding(self, method, scale):
         """x = (1, 1e-10) for A = diag(1, 1e10): |A| |x| / |b| is 1e10, and yet the residual goes to 1e-15."""
         system = LinearSystem(np.diag([1.0, 1e10]) * scale, np.ones(2) * scale)
