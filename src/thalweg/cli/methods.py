@@ -114,7 +114,7 @@ def parsed(text: str, methods: Mapping[str, Maker], problem: Problem, area: str)
             f"{name} needs {', '.join(unsayable)}, which text cannot say. Use it from Python: `thalweg show {name}`."
         )
     if missing:
-        example = ",".join(f"{o.name}=..." for o in missing)
+        example = ",".join(f"{o.name}=VALUE" for o in missing)
         raise InvalidParameter(f"{name} needs {', '.join(o.name for o in missing)}: write {name}:{example}.")
     if "problem" in inspect.signature(maker).parameters:
         return maker(problem, **values)

@@ -107,9 +107,7 @@ class LinearSolver:
         elif method == "cg":
             x, gap, products = _cg(product, b, start, self.tol, most, self.preconditioner)
         elif method == "gmres":
-            x, gap, products = _gmres(
-                product, b, start, self.tol, most, self.restart, self.preconditioner
-            )
+            x, gap, products = _gmres(product, b, start, self.tol, most, self.restart, self.preconditioner)
         else:
             x, gap, products = _bicgstab(product, b, start, self.tol, most, self.preconditioner)
         return LinearSolution(x, gap / size, products)
