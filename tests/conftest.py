@@ -9,9 +9,8 @@ import socket
 
 # On some processors MKL's last bits depend on where arrays lie in memory; tests of equal bits need them not to.
 os.environ.setdefault("MKL_CBWR", "COMPATIBLE")
-# Side by side, the workers have the cores already: more threads in each would only wait for one another.
-if "PYTEST_XDIST_WORKER" in os.environ:
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Tests run side by side: threads of their own would only wait for one another, up to thirty times as long.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest
