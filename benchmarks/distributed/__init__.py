@@ -67,7 +67,7 @@ def clients(count: int = 512) -> Row:
         each = []
         for client, task in who:
             layer = nn.Linear(64, 10)
-            problem.into(layer, problem.start)
+            problem.into(layer, problem.x0)
             optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
             X, y = shared[client]
             uniform = np.random.default_rng((0, client, task, 0x1B)).random((5, 16))
@@ -75,11 +75,11 @@ def clients(count: int = 512) -> Row:
                 optimizer.zero_grad()
                 nn.functional.cross_entropy(layer(X[draw]), y[draw]).backward()
                 optimizer.step()
-            each.append(nn.utils.parameters_to_vector(layer.parameters()).detach() - problem.start)
+            each.append(nn.utils.parameters_to_vector(layer.parameters()).detach() - problem.x0)
         return torch.stack(each)
 
     (ours, one), (theirs, other) = race(
-        lambda: problem.updates(problem.start, who, 5, 0.1, 16, 0.0, 0), alone, rounds=3
+        lambda: problem.updates(problem.x0, who, 5, 0.1, 16, 0.0, 0), alone, rounds=3
     )
     return Row(
         "16",

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from thalweg import Stop, solve
-from thalweg.core import Checkpoint, InvalidParameter, InvalidProblem, NotFinite
+from thalweg.core import Checkpoint, InvalidParameter, InvalidProblem, NotFinite, Status
 from thalweg.distributed.coding import (
     CodedTraining,
     DataParallel,
@@ -333,8 +333,16 @@ class TestTraining:
 
     def test_a_rate_that_is_too_large_is_told(self):
         method = CodedTraining(Uncoded(3), VirtualCluster(DelayProfile(np.ones((2, 3)))), lr=1e20)
-        with pytest.raises((NotFinite, InvalidProblem)):
-            solve(regression(), method, stop=Stop(steps=50))
+        problem = regression()
+        found = solve(problem, method, stop=Stop(steps=50))
+        assert found.status is Status.DIVERGED
+        assert found.metrics["loss"] <= problem.metrics(problem.start(0))["loss"]  # the best answer is kept
+        state = method.init(problem, 0)
+        with pytest.raises(
+            NotFinite, match=r"diverged after \d+ jobs\. A smaller lr than 1e\+20 may mend it"
+        ):
+            for _ in range(50):
+                state = method.step(problem, state)
 
 
 class TestSelection:

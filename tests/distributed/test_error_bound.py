@@ -113,10 +113,18 @@ class TestBound:
 
     @pytest.mark.parametrize(
         "scheme",
-        [FedAvg(), Sampled(2), Sampled(2, "md"), FedFix(0.4), FedFix(0.4, False), FedBuff(2), FedBuff(2, False),
-         AsyncFedAvg()],
+        [
+            FedAvg(),
+            Sampled(2),
+            Sampled(2, "md"),
+            FedFix(0.4),
+            FedFix(0.4, False),
+            FedBuff(2),
+            FedBuff(2, False),
+            AsyncFedAvg(),
+        ],
         ids=str,
-    )  # fmt: skip
+    )
     @pytest.mark.parametrize("kind", ["fixed", "lognormal"])
     def test_it_holds_in_the_simulator(self, scheme, kind):
         """Where times decide who takes part the proof leaves them out; the bound has room enough."""

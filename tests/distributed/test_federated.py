@@ -65,10 +65,18 @@ class TestWeights:
     @pytest.mark.parametrize("kind", TIMES)
     @pytest.mark.parametrize(
         "scheme",
-        [FedAvg(), FedFix(0.45), FedFix(0.45, False), AsyncFedAvg(), FedBuff(3), FedBuff(3, False), Sampled(3),
-         Sampled(3, "md")],
+        [
+            FedAvg(),
+            FedFix(0.45),
+            FedFix(0.45, False),
+            AsyncFedAvg(),
+            FedBuff(3),
+            FedBuff(3, False),
+            Sampled(3),
+            Sampled(3, "md"),
+        ],
         ids=str,
-    )  # fmt: skip
+    )
     def test_expectations_are_those_of_the_simulation(self, scheme, kind):
         steps = 2500
         seen = counted(scheme, TIMES[kind], steps)
@@ -139,8 +147,12 @@ class TestTraining:
         def end(scheme):
             tail = []
             method = Federation(scheme, TIMES["fixed"], lr=0.02, local_steps=1, judge=10**9)
-            solve(quadratic(scale=scale), method, stop=Stop(steps=2500),
-                  callbacks=[lambda run: tail.append(float(run.state.x[0])) or False])  # fmt: skip
+            solve(
+                quadratic(scale=scale),
+                method,
+                stop=Stop(steps=2500),
+                callbacks=[lambda run: tail.append(float(run.state.x[0])) or False],
+            )
             return float(np.mean(tail[-1000:]))
 
         def optimum(q):
@@ -167,10 +179,11 @@ class TestTraining:
 
     def test_vectorised_updates_are_those_of_each_client(self):
         problem = Federated.from_module(
-            lambda: nn.Linear(2, 1), nn.functional.mse_loss,
+            lambda: nn.Linear(2, 1),
+            nn.functional.mse_loss,
             [(torch.randn(n, 2), torch.randn(n, 1)) for n in (3, 5, 4)],
-        )  # fmt: skip
-        theta, who = problem.start, [(0, 1), (1, 0), (2, 7)]
+        )
+        theta, who = problem.x0, [(0, 1), (1, 0), (2, 7)]
         whole = problem.updates(theta, who, 3, 0.1, 2, 0.5, 9)
         for k, one in enumerate(who):
             torch.testing.assert_close(problem.updates(theta, [one], 3, 0.1, 2, 0.5, 9)[0], whole[k])
@@ -178,13 +191,13 @@ class TestTraining:
     def test_a_module_with_an_answer_in_it_is_trained_without_changing_the_answer(self):
         ones = [(torch.ones(3, 2), torch.ones(3, 1))]
         problem = Federated.from_module(lambda: nn.Linear(2, 1), nn.functional.mse_loss, ones)
-        before = problem.start.clone()
-        layer = problem.into(nn.Linear(2, 1), problem.start)
+        before = problem.x0.clone()
+        layer = problem.into(nn.Linear(2, 1), problem.x0)
         torch.testing.assert_close(nn.utils.parameters_to_vector(layer.parameters()).detach(), before)
         optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
         nn.functional.mse_loss(layer(torch.ones(3, 2)), torch.ones(3, 1)).backward()
         optimizer.step()
-        assert torch.equal(problem.start, before)
+        assert torch.equal(problem.x0, before)
         moved = nn.utils.parameters_to_vector(layer.parameters()).detach() - before
         torch.testing.assert_close(problem.updates(before, [(0, 0)], 1, 0.1, None, 0.0, 0)[0], moved)
 
@@ -329,8 +342,11 @@ class TestBadInput:
         with pytest.raises(InvalidProblem, match="times for 3 clients, and 6"):
             solve(quadratic(), Federation(FedAvg(), ClientTimes(np.ones(3))), stop=Stop(steps=1))
         with pytest.raises(InvalidProblem, match="Client 1 has 2 X and 1 y"):
-            Federated(lambda t, X, y: t.sum(), torch.zeros(1),
-                      [(torch.ones(1, 1), torch.ones(1)), (torch.ones(2, 1), torch.ones(1))])  # fmt: skip
+            Federated(
+                lambda t, X, y: t.sum(),
+                torch.zeros(1),
+                [(torch.ones(1, 1), torch.ones(1)), (torch.ones(2, 1), torch.ones(1))],
+            )
         with pytest.raises(NotFinite, match="Client 0's X"):
             Federated(
                 lambda t, X, y: t.sum(), torch.zeros(1), [(torch.full((1, 1), math.nan), torch.ones(1))]

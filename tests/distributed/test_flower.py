@@ -99,7 +99,7 @@ class Grid:
 
 
 def server(scheme, aggregations=3, clients=CLIENTS, options=None, **settings):
-    return FlowerServer(problem().start, method(scheme, **(options or {})), aggregations, clients, **settings)
+    return FlowerServer(problem().x0, method(scheme, **(options or {})), aggregations, clients, **settings)
 
 
 def changed(content, change):
@@ -152,13 +152,13 @@ class TestServer:
         )
         ours.run(Grid(client_app(problem()), late={0: 4, 1: 1}))
         assert taken == [scheme.count * (k + 1) for k in range(5)]
-        assert problem().metrics(ours.x)["loss"] < problem().metrics(problem().start)["loss"]
+        assert problem().metrics(ours.x)["loss"] < problem().metrics(problem().x0)["loss"]
 
     def test_a_client_may_load_its_own_data_alone(self):
         whole = problem()
 
         def load(number):
-            return Federated(whole.loss, whole.start, [whole.clients[number]])
+            return Federated(whole.loss, whole.x0, [whole.clients[number]])
 
         full = server(FedAvg(), options={"batch": None})
         full.run(Grid(client_app(whole)))
@@ -300,7 +300,7 @@ class Broken(Federated):
 class TestBrokenClients:
     def test_nan_and_wrong_shapes_are_left_out_on_the_engine_too(self):
         whole = problem()
-        ours = simulate(Broken(whole.loss, whole.start, whole.clients), method(FedAvg()), 4)
+        ours = simulate(Broken(whole.loss, whole.x0, whole.clients), method(FedAvg()), 4)
         assert ours.counted["rejected"] == 8
         assert ours.counted["updates"] == 8
         left = virtual(FedAvg(), 4, faults=Faults(spoil=lambda i, t, v: v * math.nan if i in (1, 2) else v))

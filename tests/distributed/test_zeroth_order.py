@@ -191,7 +191,7 @@ class TestFZooS:
         state = method.init(problem, 0)
         for _ in range(2):
             state = method.step(problem, state)
-        f, x = problem.clients[0], problem.start.clone()
+        f, x = problem.clients[0], problem.x0.clone()
         X = torch.empty(0, 6, dtype=DOUBLE)
         for number in range(2):
             ask = Ask(lambda X: X, [0], 0, number)
@@ -211,7 +211,7 @@ class TestFZooS:
     def test_quadratics_are_brought_near_their_minimum(self, heterogeneity):
         problem = quadratic(20, 4, heterogeneity)
         best = (1 - 20 / 4) / 200
-        first = problem.metrics(problem.start)["objective"]
+        first = problem.metrics(problem.x0)["objective"]
         found = solve(problem, FZooS(), stop=Stop(steps=20))
         assert found.metrics["objective"] - best < 0.01 * (first - best)
 
@@ -245,7 +245,7 @@ class TestFZooS:
             "likelihood"
             not in fixed.local(
                 Ask(lambda X: X.sum(-1), [0], 0, 0),
-                fixed.first_broadcast(problem.start, 0),
+                fixed.first_broadcast(problem.x0, 0),
                 fixed.first_memory(1, 10),
             )[0]
         )
@@ -288,9 +288,7 @@ class TestBaselines:
         assert torch.equal(a.step(problem, a.init(problem, 0)).x, b.step(problem, b.init(problem, 0)).x)
         strong = FedProxZO(directions=3, proximal=50.0, optimizer="sgd", lr=0.02)
         free = FedZO(directions=3, optimizer="sgd", lr=0.02)
-        moved = [
-            float((m.step(problem, m.init(problem, 0)).x - problem.start).norm()) for m in (strong, free)
-        ]
+        moved = [float((m.step(problem, m.init(problem, 0)).x - problem.x0).norm()) for m in (strong, free)]
         assert moved[0] < moved[1]
 
     @pytest.mark.parametrize("option", [1, 2])
@@ -320,7 +318,7 @@ class TestRounds:
         problem, method = quadratic(6, 3), METHODS[name]
         state = method.init(problem, 4)
         clients = [Client(method, f, i, seed=4) for i, f in enumerate(problem.clients)]
-        broadcast, p = method.first_broadcast(problem.start, 4), torch.full((3,), 1 / 3, dtype=DOUBLE)
+        broadcast, p = method.first_broadcast(problem.x0, 4), torch.full((3,), 1 / 3, dtype=DOUBLE)
         for number in range(3):
             state = method.step(problem, state)
             messages = stacked([client.round(broadcast, number) for client in clients])
@@ -344,7 +342,7 @@ class TestRounds:
             return g
 
         clients = [Client(method, listened(f), i) for i, f in enumerate(problem.clients)]
-        broadcast, p = method.first_broadcast(problem.start, 0), torch.full((2,), 0.5, dtype=DOUBLE)
+        broadcast, p = method.first_broadcast(problem.x0, 0), torch.full((2,), 0.5, dtype=DOUBLE)
         allowed = {"fzoos": {"x", "w", "features", "likelihood"}, "fedzo": {"x"}, "prox": {"x"}}
         for number in range(3):
             messages = stacked([client.round(broadcast, number) for client in clients])
@@ -407,7 +405,7 @@ class TestRay:
         hire = ray.remote(num_cpus=0)(Client).remote
         try:
             actors = [hire(method, f, i, 4) for i, f in enumerate(problem.clients)]
-            state, broadcast = method.init(problem, 4), method.first_broadcast(problem.start, 4)
+            state, broadcast = method.init(problem, 4), method.first_broadcast(problem.x0, 4)
             for number in range(3):
                 state = method.step(problem, state)
                 messages = stacked(ray.get([a.round.remote(broadcast, number) for a in actors]))
@@ -439,20 +437,20 @@ class TestFaults:
                 y[-1] = math.nan
             return y
 
-        mended = FederatedBlackBox([flaky, *problem.clients[1:]], problem.start)
+        mended = FederatedBlackBox([flaky, *problem.clients[1:]], problem.x0)
         method = METHODS[name]
         state = method.init(mended, 0)
         for _ in range(8):
             state = method.step(mended, state)
         assert state.rejected == 0
         true = problem.metrics(state.x)["objective"]
-        assert true < 0.7 * problem.metrics(problem.start)["objective"]
+        assert true < 0.7 * problem.metrics(problem.x0)["objective"]
 
     def test_a_client_that_dies_is_left_out_of_its_round(self):
         problem = quadratic(8, 4)
         method = FZooS(features=200, faults=Faults(lost=0.4))
         found = solve(problem, method, stop=Stop(steps=25))
-        assert found.metrics["objective"] < 0.05 * problem.metrics(problem.start)["objective"]
+        assert found.metrics["objective"] < 0.05 * problem.metrics(problem.x0)["objective"]
 
     def test_messages_with_nan_are_rejected_and_counted(self):
         problem = quadratic(6, 3)
@@ -463,7 +461,7 @@ class TestFaults:
         method = FedZO(directions=6, faults=Faults(spoil=spoil))
         found = solve(problem, method, stop=Stop(steps=10))
         assert found.history.metrics[-1]["rejected"] == 10
-        assert found.metrics["objective"] < problem.metrics(problem.start)["objective"]
+        assert found.metrics["objective"] < problem.metrics(problem.x0)["objective"]
 
     def test_when_no_message_can_be_used_it_is_said(self):
         problem = quadratic(6, 2)
@@ -473,7 +471,7 @@ class TestFaults:
 
     def test_features_of_different_seeds_are_refused(self):
         problem, method = quadratic(4, 2), FZooS(features=20)
-        broadcasts = [method.first_broadcast(problem.start, seed) for seed in (0, 1)]
+        broadcasts = [method.first_broadcast(problem.x0, seed) for seed in (0, 1)]
         clients = [Client(method, f, i) for i, f in enumerate(problem.clients)]
         messages = stacked([c.round(b, 0) for c, b in zip(clients, broadcasts, strict=True)])
         with pytest.raises(InvalidProblem, match=r"features of the seeds \[0, 1\]"):
@@ -513,16 +511,19 @@ class TestTasks:
 
     def test_an_attack_succeeds_where_it_says_so(self):
         problem, succeeds = digits_attack(3, 6)
-        assert not succeeds(problem.start)
+        assert not succeeds(problem.x0)
         found = solve(problem, FZooS(local_steps=5), stop=Stop(steps=15)).x
-        assert problem.metrics(found)["objective"] < problem.metrics(problem.start)["objective"]
+        assert problem.metrics(found)["objective"] < problem.metrics(problem.x0)["objective"]
         assert succeeds(found)
 
     @pytest.mark.parametrize("metric", ["precision", "recall", "f1", "jaccard"])
     def test_metrics_are_scikit_learns(self, metric, rng):
         theirs = {
-            "precision": precision_score, "recall": recall_score, "f1": f1_score, "jaccard": jaccard_score,
-        }[metric]  # fmt: skip
+            "precision": precision_score,
+            "recall": recall_score,
+            "f1": f1_score,
+            "jaccard": jaccard_score,
+        }[metric]
         y = rng.integers(0, 6, 40)
         predicted = np.where(rng.random((5, 40)) < 0.5, y, rng.integers(0, 8, (5, 40)))
         ours = macro(metric, torch.from_numpy(predicted), torch.from_numpy(y))
@@ -532,9 +533,9 @@ class TestTasks:
 
     def test_a_metric_of_a_network_is_one_minus_the_metric(self):
         problem = metric_of_network("f1", clients=3)
-        values = [float(f(problem.start[None])) for f in problem.clients]
+        values = [float(f(problem.x0[None])) for f in problem.clients]
         assert all(0.0 < v < 1.0 for v in values)
-        assert len(problem.start) == 130
+        assert len(problem.x0) == 130
 
 
 class TestBadInput:

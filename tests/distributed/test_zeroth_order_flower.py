@@ -40,7 +40,7 @@ def virtual(method, rounds, seed=0):
 
 
 def server(method, rounds=3, **settings):
-    return FlowerServer(problem().start, method, rounds, 3, **settings)
+    return FlowerServer(problem().x0, method, rounds, 3, **settings)
 
 
 def grid(method, **options):
@@ -67,7 +67,7 @@ class TestServer:
         assert ours.counted["rejected"] == ours.counted["lost"] == 0
 
     def test_importances_are_the_servers(self):
-        task = FederatedBlackBox(problem().clients, problem().start, p=[0.7, 0.2, 0.1])
+        task = FederatedBlackBox(problem().clients, problem().x0, p=[0.7, 0.2, 0.1])
         state, method = METHODS["fedzo"].init(task, 0), METHODS["fedzo"]
         state = method.step(task, state)
         ours = server(method, 1, p={0: 7.0, 1: 2.0, 2: 1.0})
@@ -102,7 +102,7 @@ class TestServer:
             return content
 
         method, whole = METHODS["fzoos"], problem()
-        spied = FederatedBlackBox([spy(f) for f in whole.clients], whole.start)
+        spied = FederatedBlackBox([spy(f) for f in whole.clients], whole.x0)
         server(method).run(Grid(client_app(method, spied), clients=3, spoil=look))
         assert len(sent) == 9
         values = torch.cat([y for _, y in asked])
@@ -129,9 +129,12 @@ class TestServer:
         ours = server(method)
         ours.run(grid(method, spoil=spoil))
         lame = FZooS(
-            features=60, candidates=20, active=2, local_steps=4,
+            features=60,
+            candidates=20,
+            active=2,
+            local_steps=4,
             faults=Faults(spoil=lambda i, n, x: x * math.nan if i == 1 else x),
-        )  # fmt: skip
+        )
         assert ours.counted["rejected"] == 3
         torch.testing.assert_close(ours.x, virtual(lame, 3).x, rtol=1e-7, atol=1e-9)
 
@@ -151,7 +154,7 @@ class TestServer:
         assert taken[2] - taken[1] < taken[0]
         assert "memory" in nodes.contexts[777].state
         objectives = [
-            problem().metrics(x)["objective"] for x in (problem().start, ours.x, virtual(method, 10).x)
+            problem().metrics(x)["objective"] for x in (problem().x0, ours.x, virtual(method, 10).x)
         ]
         assert objectives[1] < objectives[2] + 0.1 * (objectives[0] - objectives[2])
 
@@ -206,7 +209,7 @@ class TestServer:
         with pytest.raises(InvalidParameter, match=message):
             server(METHODS["fedzo"], **settings)
         with pytest.raises(InvalidParameter, match="clients >= 1"):
-            FlowerServer(problem().start, METHODS["fedzo"], 1, 0)
+            FlowerServer(problem().x0, METHODS["fedzo"], 1, 0)
 
 
 class TestSimulation:

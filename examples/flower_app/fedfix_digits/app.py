@@ -33,7 +33,7 @@ def tell(number, x, counted):
 client = client_app(own_data)
 method = Federation(FedFix(10.0), ClientTimes([1.0] * CLIENTS), lr=0.3, local_steps=20, batch=32)
 server = FlowerServer(
-    own_data(0).start,
+    own_data(0).x0,
     method,
     aggregations=5,
     clients=CLIENTS,

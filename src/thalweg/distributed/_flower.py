@@ -6,16 +6,22 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 from thalweg.core import InvalidProblem, MissingExtra
 from thalweg.distributed._ray import prepare_ray
+
+if TYPE_CHECKING:
+    from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+    from flwr.clientapp import ClientApp
+    from flwr.serverapp import Grid, ServerApp
 
 #: Seconds between two looks for replies.
 POLL = 0.05
 
 
-def import_flower() -> Any:
+def import_flower() -> ModuleType:
     """Flower's package.
 
     Raises:
@@ -29,43 +35,49 @@ def import_flower() -> Any:
         import flwr.serverapp
     except ImportError as error:
         raise MissingExtra("flwr", "flower") from error
-    return flwr
+    found: ModuleType = flwr
+    return found
 
 
-def server_app(run: Callable[[Any], None]) -> Any:
+def server_app(run: Callable[[Grid], None]) -> ServerApp:
     """Flower's ``ServerApp`` that runs a function of the ``Grid``."""
     app = import_flower().serverapp.ServerApp()
 
     @app.main()
-    def main(grid: Any, context: Any) -> None:
+    def main(grid: Grid, context: Context) -> None:
         run(grid)
 
     return app
 
 
-def client_number(context: Any) -> int:
+def client_number(context: Context) -> int:
     """Which client a node is."""
     return int(context.node_config["partition-id"])
 
 
-def answer(message: Any, kind: str, record: Any, **more: Any) -> Any:
+def answer(
+    message: Message,
+    kind: str,
+    record: ArrayRecord | MetricRecord | ConfigRecord,
+    **more: ArrayRecord | MetricRecord | ConfigRecord,
+) -> Message:
     """A reply of one record, or of several."""
     flwr = import_flower()
     return flwr.app.Message(content=flwr.app.RecordDict({kind: record, **more}), reply_to=message)
 
 
-def answer_who(app: Any, examples: Callable[[int], int]) -> None:
+def answer_who(app: ClientApp, examples: Callable[[int], int]) -> None:
     """Have a ``ClientApp`` answer `Nodes` who it is and how many examples it has."""
     flwr = import_flower()
 
     @app.query()
-    def about(message: Any, context: Any) -> Any:
+    def about(message: Message, context: Context) -> Message:
         number = client_number(context)
         told = {"number": number, "examples": examples(number)}
         return answer(message, "about", flwr.app.MetricRecord(told))
 
 
-def simulate_apps(server: Any, client: Any, nodes: int) -> None:
+def simulate_apps(server: ServerApp, client: ClientApp, nodes: int) -> None:
     """Flower's simulation on this machine, a core for each task.
 
     Raises:
@@ -79,7 +91,7 @@ def simulate_apps(server: Any, client: Any, nodes: int) -> None:
 
 
 @dataclass
-class Task:
+class Pending:
     """A message under way."""
 
     node: int
@@ -101,11 +113,11 @@ class Nodes:
         busy: tasks under way, by message.
     """
 
-    grid: Any
+    grid: Grid
     patience: float
     counted: dict[str, float]
     known: dict[int, tuple[int, int]] = field(default_factory=dict)
-    busy: dict[str, Task] = field(default_factory=dict)
+    busy: dict[str, Pending] = field(default_factory=dict)
 
     def clients(self) -> list[int]:
         """Numbers of those that take part."""
@@ -119,14 +131,16 @@ class Nodes:
         """Whether any task is under way."""
         return any(task.kind == "train" for task in self.busy.values())
 
-    def push(self, node: int, kind: str, records: dict[str, Any], version: int = 0) -> None:
+    def push(
+        self, node: int, kind: str, records: dict[str, ArrayRecord | ConfigRecord], version: int = 0
+    ) -> None:
         """Send a message."""
         flwr = import_flower().app
         message = flwr.Message(
             content=flwr.RecordDict(records), dst_node_id=node, message_type=kind, group_id=str(version)
         )
         for name in self.grid.push_messages([message]):
-            self.busy[name] = Task(node, kind, time.monotonic(), version)
+            self.busy[name] = Pending(node, kind, time.monotonic(), version)
 
     def meet(self) -> None:
         """Ask nodes that are new who they are, and forget those that have gone."""
@@ -142,7 +156,7 @@ class Nodes:
     def _lose(self, name: str) -> None:
         self.counted["lost"] += self.busy.pop(name).kind == "train"
 
-    def pull(self) -> Iterator[tuple[int, Task, Any]]:
+    def pull(self) -> Iterator[tuple[int, Pending, RecordDict]]:
         """Client, task and content of the tasks that have been answered since."""
         for reply in self.grid.pull_messages(list(self.busy)):
             task = self.busy.pop(reply.metadata.reply_to_message_id, None)

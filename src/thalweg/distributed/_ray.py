@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from types import ModuleType
 
 from thalweg.core import MissingExtra
 
@@ -14,7 +14,7 @@ def prepare_ray() -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 
-def start_ray(**options: Any) -> Any:
+def start_ray(**options: object) -> ModuleType:
     """Ray, begun with ``options`` unless it runs already.
 
     Raises:
@@ -27,4 +27,5 @@ def start_ray(**options: Any) -> Any:
         raise MissingExtra("ray", "ray") from error
     if not ray.is_initialized():
         ray.init(**{"include_dashboard": False, "log_to_driver": False, **options})
-    return ray
+    found: ModuleType = ray
+    return found

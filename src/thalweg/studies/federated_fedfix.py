@@ -122,7 +122,7 @@ def _curve(size: Size, scheme: Aggregation, faster: float, rate: float, seed: in
     every = design(scheme, ClientTimes(times.means)).interval
     judge = max(int(size.seconds / every / 60), 1)
     method = Federation(scheme, times, lr=0.3, server_lr=rate, local_steps=5, batch=16, judge=judge)
-    points = [(0.0, _digits(size.clients, seed).metrics(_digits(size.clients, seed).start)["loss"])]
+    points = [(0.0, _digits(size.clients, seed).metrics(_digits(size.clients, seed).x0)["loss"])]
 
     def look(run: Run) -> bool:
         metrics = run.state.metrics
@@ -201,7 +201,7 @@ def _text_curve(size: Size, scheme: Aggregation, seed: int) -> Any:
     problem = _text_clients(size.clients, 200 if size.clients > 6 else 20)
     times = ClientTimes.heterogeneous(size.clients, 0.75, "lognormal", 0.1)
     method = Federation(scheme, times, lr=0.5, local_steps=10, batch=16, judge=2)
-    points = [(0.0, problem.metrics(problem.start)["loss"])]
+    points = [(0.0, problem.metrics(problem.x0)["loss"])]
 
     def look(run: Run) -> bool:
         metrics = run.state.metrics

@@ -11,8 +11,8 @@ from thalweg.distributed.coding.schemes import (
     Multiplexed,
     Scheme,
     SelectiveRepeat,
-    Task,
     Uncoded,
+    WorkItem,
 )
 from thalweg.distributed.coding.selection import SelectedCoding
 from thalweg.distributed.coding.stragglers import (
@@ -42,10 +42,10 @@ __all__ = [
     "Scheme",
     "SelectedCoding",
     "SelectiveRepeat",
-    "Task",
     "TooManyStragglers",
     "Uncoded",
     "VirtualCluster",
+    "WorkItem",
     "Worker",
     "bursty_pattern",
     "fit_slope",

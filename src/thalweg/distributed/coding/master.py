@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Generic
 
 from thalweg.core import InvalidProblem
-from thalweg.distributed.coding.schemes import Ledger, Scheme, Task
+from thalweg.distributed.coding.schemes import G, Ledger, Scheme, WorkItem
 
 
-class Master:
+class Master(Generic[G]):
     """Books of one run of a scheme, round by round.
 
     >>> from thalweg.distributed.coding import GradientCoding
@@ -23,10 +23,10 @@ class Master:
 
     def __init__(self, scheme: Scheme) -> None:
         self.scheme, self.round = scheme, 0
-        self.ledger = Ledger()
-        self._tasks: dict[int, list[Task]] | None = None
+        self.ledger: Ledger[G] = Ledger()
+        self._tasks: dict[int, list[WorkItem]] | None = None
 
-    def assignments(self) -> dict[int, list[Task]]:
+    def assignments(self) -> dict[int, list[WorkItem]]:
         """What each worker does in this round."""
         if self._tasks is None:
             self._tasks = self.scheme.tasks(self.round, self.ledger)
@@ -37,7 +37,7 @@ class Master:
         late = frozenset(range(self.scheme.n)).difference(arrived)
         return self.scheme.tolerates(late, self.round, self.ledger)
 
-    def close(self, results: Mapping[int, Sequence[Any]]) -> list[tuple[int, Any]]:
+    def close(self, results: Mapping[int, Sequence[G]]) -> list[tuple[int, G]]:
         """End the round with the results that are here, one for each task of their workers; the jobs now done, in
         order.
 
@@ -67,7 +67,7 @@ class Master:
         return finished
 
 
-def waited(seconds: Sequence[float], master: Master, mu: float) -> tuple[float, list[int]]:
+def waited(seconds: Sequence[float], master: Master[G], mu: float) -> tuple[float, list[int]]:
     """How long a round takes and who is in time: ``1 + mu`` times the fastest, then one worker more until it may end.
 
     Where all are in time, the slowest ends it.

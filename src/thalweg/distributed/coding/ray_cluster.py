@@ -5,18 +5,24 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from thalweg.core import InvalidProblem
 from thalweg.distributed._ray import start_ray
-from thalweg.distributed.coding.schemes import Scheme, Task
+from thalweg.distributed.coding.schemes import Scheme, WorkItem
 from thalweg.distributed.coding.stragglers import DelayProfile
 from thalweg.distributed.coding.training import Arrival, Cluster, DataParallel, Vector, Worker
+
+if TYPE_CHECKING:
+    from ray import ObjectRef
+    from ray.actor import ActorHandle
 
 #: Failures of a worker in a row, after which it is the work that is wrong.
 RESTARTS = 5
 
 
+@dataclass(init=False, eq=False)
 class RayCluster(Cluster):
     """One actor for each worker; Ray carries and schedules.
 
@@ -34,10 +40,14 @@ class RayCluster(Cluster):
         InvalidProblem: a worker fails five times in a row, with its last error.
     """
 
-    def __init__(self, delays: DelayProfile | None = None, *, cpus: float = 0.0, **options: Any) -> None:
+    delays: DelayProfile | None
+    cpus: float
+    options: dict[str, object]
+
+    def __init__(self, delays: DelayProfile | None = None, *, cpus: float = 0.0, **options: object) -> None:
         self.delays, self.cpus, self.options = delays, cpus, options
-        self.actors: list[Any] = []
-        self.pending: dict[Any, int] = {}
+        self.actors: list[ActorHandle] = []
+        self.pending: dict[ObjectRef, int] = {}
         self.fallen: list[int] = []
 
     def begin(self, problem: DataParallel, scheme: Scheme) -> None:
@@ -49,7 +59,9 @@ class RayCluster(Cluster):
         self.actors, self.fallen = [self.hire() for _ in range(scheme.n)], [0] * scheme.n
         ray.get([a.ready.remote() for a in self.actors])
 
-    def send(self, round: int, work: Mapping[int, Sequence[Task]], parameters: Mapping[int, Vector]) -> None:
+    def send(
+        self, round: int, work: Mapping[int, Sequence[WorkItem]], parameters: Mapping[int, Vector]
+    ) -> None:
         self.round, self.work, self.parameters = round, work, self.ray.put(dict(parameters))
         self.started, self.pending = time.perf_counter(), {}
         for worker in work:
@@ -109,7 +121,9 @@ class _Actor:
         """The process, once there."""
         return os.getpid()
 
-    def compute(self, tasks: Sequence[Task], parameters: Mapping[int, Vector], pause: float) -> list[Vector]:
+    def compute(
+        self, tasks: Sequence[WorkItem], parameters: Mapping[int, Vector], pause: float
+    ) -> list[Vector]:
         """The worker's results, after a pause."""
         time.sleep(pause)
         return self.worker.compute(tasks, {job: v.copy() for job, v in parameters.items()})

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from thalweg.core import InvalidProblem
+from thalweg.core import InvalidParameter, InvalidProblem
 from thalweg.core.figure import Figure, Series, Surface
 from thalweg.core.validation import require
 from thalweg.distributed.coding._replay_kernels import bursty_rounds, coded_rounds, repeated_rounds
@@ -84,7 +84,8 @@ def replay(profile: DelayProfile, scheme: Scheme, mu: float = 0.2) -> Replay:
 def rehearsed(profile: DelayProfile, scheme: Scheme, mu: float = 0.2) -> Replay:
     """The same for any scheme, by going through the master's protocol; slow for many workers."""
     _fits(profile, scheme.n, mu)
-    master, seconds = Master(scheme), profile.at(scheme.load)
+    master: Master[float] = Master(scheme)
+    seconds = profile.at(scheme.load)
     lengths, late = np.empty(len(seconds)), np.ones(seconds.shape, dtype=bool)
     for r, row in enumerate(seconds):
         lengths[r], arrived = waited(row.tolist(), master, mu)
@@ -154,16 +155,17 @@ class _Space:
     def lengths(self, scheme: Scheme) -> Vector:
         """Seconds of each round, overwritten by the next call."""
         profile = self.profile
-        assert profile.load is not None
-        given = (profile.order, profile.seconds, profile.slope * (scheme.load - profile.load), self.mu)
+        added = profile.slope * (scheme.load - profile.recorded_load)
+        given = (profile.order, profile.seconds, added, self.mu)
         window = (self.recent, self.late, self.again)
         if isinstance(scheme, Multiplexed):
             bursty_rounds(*given, scheme.B, scheme.W, scheme.lam, *window, self.out)
         elif isinstance(scheme, SelectiveRepeat):
             repeated_rounds(*given, scheme.B, scheme.W, scheme.lam, scheme.s, *window, self.here, self.out)
-        else:
-            assert isinstance(scheme, IgnoreStragglers | GradientCoding)
+        elif isinstance(scheme, IgnoreStragglers | GradientCoding):
             coded_rounds(*given, scheme.s, self.out)
+        else:
+            raise InvalidParameter(f"No kernel replays a {type(scheme).__name__}. Use rehearsed().")
         return self.out
 
 
@@ -189,10 +191,15 @@ def waterfall(result: Replay, profile: DelayProfile, title: str = "") -> list[Fi
         ],
     )
     who = Figure(
-        "Who was left out", "One where a worker's result was not waited for.", "worker", "round", [],
+        "Who was left out",
+        "One where a worker's result was not waited for.",
+        "worker",
+        "round",
+        [],
         surface=Surface(
-            np.arange(profile.workers, dtype=float).tolist(), rounds.astype(float).tolist(),
+            np.arange(profile.workers, dtype=float).tolist(),
+            rounds.astype(float).tolist(),
             result.late.astype(float).tolist(),
         ),
-    )  # fmt: skip
+    )
     return [lengths, who]

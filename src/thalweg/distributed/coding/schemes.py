@@ -11,34 +11,43 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Generic, NamedTuple, TypeAlias, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from thalweg.core.validation import require
 from thalweg.distributed.coding.codes import GradientCode
 
+Vector: TypeAlias = NDArray[np.float32] | NDArray[np.float64]
 
-class Task(NamedTuple):
+
+#: A gradient: a vector, a tensor, or containers of them, of one structure.
+G = TypeVar("G")
+#: What a result is called within its job: the worker, or the kind of item, the worker, and its chunk or group.
+Label: TypeAlias = tuple[int | str, ...]
+
+
+class WorkItem(NamedTuple):
     """One result for a job: the sum of ``coefficients`` times the partial gradients of ``parts``."""
 
     job: int
-    label: tuple[Any, ...]
+    label: Label
     parts: tuple[int, ...]
     coefficients: tuple[float, ...]
 
 
-class Ledger:
+class Ledger(Generic[G]):
     """What has arrived for each job: ``{label: result}``, and who was late when."""
 
     def __init__(self) -> None:
-        self.results: dict[int, dict[tuple[Any, ...], Any]] = {}
+        self.results: dict[int, dict[Label, G]] = {}
         self.late: list[frozenset[int]] = []
         #: Jobs 0 to done - 1 are decoded, and their results dropped.
         self.done = 0
 
-    def has(self, job: int, label: tuple[Any, ...]) -> bool:
+    def has(self, job: int, label: Label) -> bool:
         """Whether that result is here."""
         return label in self.results.get(job, {})
 
@@ -65,15 +74,15 @@ class Scheme(ABC):
         return np.full(self.n, 1.0 / self.n)
 
     @abstractmethod
-    def tasks(self, round: int, ledger: Ledger) -> dict[int, list[Task]]:
+    def tasks(self, round: int, ledger: Ledger[G]) -> dict[int, list[WorkItem]]:
         """What each worker does in a round."""
 
     @abstractmethod
-    def tolerates(self, late: frozenset[int], round: int, ledger: Ledger) -> bool:
+    def tolerates(self, late: frozenset[int], round: int, ledger: Ledger[G]) -> bool:
         """Whether the round may end without these workers, given who was late before."""
 
     @abstractmethod
-    def decode(self, job: int, results: Mapping[tuple[Any, ...], Any]) -> Any | None:
+    def decode(self, job: int, results: Mapping[Label, G]) -> G | None:
         """The job's gradient from its results, or None where they do not determine it."""
 
 
@@ -91,13 +100,13 @@ class IgnoreStragglers(Scheme):
     def load(self) -> float:
         return 1.0 / self.n
 
-    def tasks(self, round: int, ledger: Ledger) -> dict[int, list[Task]]:
-        return {w: [Task(round, (w,), (w,), (1.0,))] for w in range(self.n)}
+    def tasks(self, round: int, ledger: Ledger[G]) -> dict[int, list[WorkItem]]:
+        return {w: [WorkItem(round, (w,), (w,), (1.0,))] for w in range(self.n)}
 
-    def tolerates(self, late: frozenset[int], round: int, ledger: Ledger) -> bool:
+    def tolerates(self, late: frozenset[int], round: int, ledger: Ledger[G]) -> bool:
         return len(late) <= self.s
 
-    def decode(self, job: int, results: Mapping[tuple[Any, ...], Any]) -> Any | None:
+    def decode(self, job: int, results: Mapping[Label, G]) -> G | None:
         if len(results) < self.n - self.s:
             return None
         return weighted_sum([(self.n / len(results), v) for v in results.values()])
@@ -135,13 +144,13 @@ class GradientCoding(Scheme):
     def load(self) -> float:
         return (self.s + 1) / self.n
 
-    def tasks(self, round: int, ledger: Ledger) -> dict[int, list[Task]]:
+    def tasks(self, round: int, ledger: Ledger[G]) -> dict[int, list[WorkItem]]:
         return {w: [_coded(self.code, w, round, (w,))] for w in range(self.n)}
 
-    def tolerates(self, late: frozenset[int], round: int, ledger: Ledger) -> bool:
+    def tolerates(self, late: frozenset[int], round: int, ledger: Ledger[G]) -> bool:
         return len(late) <= self.s
 
-    def decode(self, job: int, results: Mapping[tuple[Any, ...], Any]) -> Any | None:
+    def decode(self, job: int, results: Mapping[Label, G]) -> G | None:
         return _decoded(self.code, {label[0]: v for label, v in results.items()})
 
 
@@ -188,7 +197,7 @@ class SelectiveRepeat(Scheme):
     def delay(self) -> int:
         return self.B
 
-    def repeats(self, round: int, ledger: Ledger) -> list[int]:
+    def repeats(self, round: int, ledger: Ledger[G]) -> list[int]:
         """The workers that do task ``round - B`` again."""
         job = round - self.B
         if job < ledger.done:
@@ -198,12 +207,12 @@ class SelectiveRepeat(Scheme):
         late = ledger.late[job]  # a burst that began then is over; others may be late again
         return sorted((w for w in range(self.n) if w not in here), key=lambda w: (w not in late, w))[:missing]
 
-    def tasks(self, round: int, ledger: Ledger) -> dict[int, list[Task]]:
+    def tasks(self, round: int, ledger: Ledger[G]) -> dict[int, list[WorkItem]]:
         again = set(self.repeats(round, ledger))
         jobs = {w: round - self.B if w in again else round for w in range(self.n)}
         return {w: [_coded(self.code, w, job, (w,))] for w, job in jobs.items()}
 
-    def tolerates(self, late: frozenset[int], round: int, ledger: Ledger) -> bool:
+    def tolerates(self, late: frozenset[int], round: int, ledger: Ledger[G]) -> bool:
         repeats = set(self.repeats(round, ledger))
         if not late:
             return True
@@ -213,7 +222,7 @@ class SelectiveRepeat(Scheme):
             return True
         return _bursty_with(late, ledger, self.B, self.W, self.lam)
 
-    def decode(self, job: int, results: Mapping[tuple[Any, ...], Any]) -> Any | None:
+    def decode(self, job: int, results: Mapping[Label, G]) -> G | None:
         return _decoded(self.code, {label[0]: v for label, v in results.items()})
 
 
@@ -262,46 +271,48 @@ class Multiplexed(Scheme):
         first = np.full(self.n * (self.W - 1), chunk)
         return first if self.lam == self.n else np.r_[first, np.full(self.n * self.B, chunk / (self.lam + 1))]
 
-    def tasks(self, round: int, ledger: Ledger) -> dict[int, list[Task]]:
+    def tasks(self, round: int, ledger: Ledger[G]) -> dict[int, list[WorkItem]]:
         slots = [m for m in range(self.W - 1 + self.B) if round - m >= ledger.done]
         found = {w: [self._task(w, round - m, m, ledger) for m in slots] for w in range(self.n)}
         return {w: [task for task in some if task is not None] for w, some in found.items()}
 
-    def _task(self, worker: int, job: int, slot: int, ledger: Ledger) -> Task | None:
+    def _task(self, worker: int, job: int, slot: int, ledger: Ledger[G]) -> WorkItem | None:
         uncoded = self.W - 1
         if slot >= uncoded:
             failed = [k for k in range(uncoded) if not ledger.has(job, ("chunk", worker, k))]
             if not failed:
                 return self._group(worker, job, slot - uncoded)
             slot = failed[0]
-        return Task(job, ("chunk", worker, slot), (worker * uncoded + slot,), (1.0,))
+        return WorkItem(job, ("chunk", worker, slot), (worker * uncoded + slot,), (1.0,))
 
-    def _group(self, worker: int, job: int, group: int) -> Task | None:
+    def _group(self, worker: int, job: int, group: int) -> WorkItem | None:
         if self.code is None:
             return None
         task = _coded(self.code, worker, job, ("group", worker, group))
         first = self.n * (self.W - 1) + self.n * group
         return task._replace(parts=tuple(first + p for p in task.parts))
 
-    def tolerates(self, late: frozenset[int], round: int, ledger: Ledger) -> bool:
+    def tolerates(self, late: frozenset[int], round: int, ledger: Ledger[G]) -> bool:
         return _bursty_with(late, ledger, self.B, self.W, self.lam)
 
-    def decode(self, job: int, results: Mapping[tuple[Any, ...], Any]) -> Any | None:
+    def decode(self, job: int, results: Mapping[Label, G]) -> G | None:
         chunks = [v for label, v in results.items() if label[0] == "chunk"]
         if len(chunks) < self.n * (self.W - 1):
             return None
         terms = [(1.0, v) for v in chunks]
-        for group in range(self.B if self.code is not None else 0):
-            assert self.code is not None
+        code = self.code
+        if code is None:
+            return weighted_sum(terms)
+        for group in range(self.B):
             arrived = {x[1]: v for x, v in results.items() if x[0] == "group" and x[2] == group}
-            part = _decoded(self.code, arrived)
+            part = _decoded(code, arrived)
             if part is None:
                 return None
             terms.append((1.0, part))
         return weighted_sum(terms)
 
 
-def _bursty_with(late: frozenset[int], ledger: Ledger, B: int, W: int, lam: int) -> bool:
+def _bursty_with(late: frozenset[int], ledger: Ledger[G], B: int, W: int, lam: int) -> bool:
     """Whether the last W rounds, this one among them, stay bursty with these stragglers."""
     before: Sequence[frozenset[int]] = ledger.late[-(W - 1) :] if W > 1 else []
     if len(late.union(*before)) > lam:
@@ -310,12 +321,12 @@ def _bursty_with(late: frozenset[int], ledger: Ledger, B: int, W: int, lam: int)
     return not any(late & rounds for rounds in early)
 
 
-def _coded(code: GradientCode, worker: int, job: int, label: tuple[Any, ...]) -> Task:
+def _coded(code: GradientCode, worker: int, job: int, label: Label) -> WorkItem:
     parts = code.parts(worker)
-    return Task(job, label, tuple(parts), tuple(code.encoding[worker, parts].tolist()))
+    return WorkItem(job, label, tuple(parts), tuple(code.encoding[worker, parts].tolist()))
 
 
-def _decoded(code: GradientCode, arrived: Mapping[int, Any]) -> Any | None:
+def _decoded(code: GradientCode, arrived: Mapping[int | str, G]) -> G | None:
     if len(arrived) < code.n - code.s:
         return None
     workers = list(arrived)
@@ -323,30 +334,38 @@ def _decoded(code: GradientCode, arrived: Mapping[int, Any]) -> Any | None:
     return weighted_sum([(float(w), arrived[i]) for w, i in zip(weights, workers, strict=True) if w != 0.0])
 
 
-def weighted_sum(terms: Sequence[tuple[float, Any]]) -> Any:
+def weighted_sum(terms: Sequence[tuple[float, G]]) -> G:
     """The weighted sum of gradients: arrays or tensors, or containers of them, of one structure."""
-    first = terms[0][1]
+    weights, values = [w for w, _ in terms], [v for _, v in terms]
+    return cast(G, _sum(weights, values))
+
+
+def _sum(weights: Sequence[float], values: Sequence[object]) -> object:
+    first = values[0]
     if isinstance(first, Mapping):
-        return {name: weighted_sum([(w, v[name]) for w, v in terms]) for name in first}
+        maps = cast(Sequence[Mapping[str, object]], values)
+        return {name: _sum(weights, [v[name] for v in maps]) for name in first}
     if isinstance(first, list | tuple):
-        return type(first)(weighted_sum([(w, v[k]) for w, v in terms]) for k in range(len(first)))
+        rows = cast(Sequence[Sequence[object]], values)
+        return type(first)(_sum(weights, list(column)) for column in zip(*rows, strict=True))
     if isinstance(first, np.ndarray) and first.ndim == 1:
-        return _weighted_vectors(terms)
-    total = first * terms[0][0]
-    for weight, value in terms[1:]:
+        return _sum_of_vectors(weights, cast(Sequence[Vector], values))
+    numbers = cast(Sequence[Tensor], values)  # or anything else that is multiplied and added
+    total = numbers[0] * weights[0]
+    for weight, value in zip(weights[1:], numbers[1:], strict=True):
         total += weight * value
     return total
 
 
-def _weighted_vectors(terms: Sequence[tuple[float, Any]], piece: int = 16_384) -> Any:
+def _sum_of_vectors(weights: Sequence[float], values: Sequence[Vector], piece: int = 16_384) -> Vector:
     """Piece by piece, so that the sum stays in the cache and every vector is read once."""
-    first = terms[0][1]
+    first = values[0]
     total, scratch = np.empty_like(first), np.empty(piece, dtype=first.dtype)
     for begin in range(0, len(first), piece):
         some = total[begin : begin + piece]
         product = scratch[: len(some)]
-        np.multiply(first[begin : begin + piece], terms[0][0], out=some)
-        for weight, value in terms[1:]:
+        np.multiply(first[begin : begin + piece], weights[0], out=some)
+        for weight, value in zip(weights[1:], values[1:], strict=True):
             np.multiply(value[begin : begin + piece], weight, out=product)
             some += product
     return total

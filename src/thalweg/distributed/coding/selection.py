@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,17 +15,19 @@ from thalweg.distributed.coding.schemes import GradientCoding, Multiplexed, Sche
 from thalweg.distributed.coding.stragglers import DelayProfile
 from thalweg.distributed.coding.training import Cluster, CodedState, CodedTraining, DataParallel
 
-KINDS: dict[str, type[Any]] = {k.__name__: k for k in (Uncoded, GradientCoding, SelectiveRepeat, Multiplexed)}
+KINDS: dict[str, type[Scheme]] = {
+    k.__name__: k for k in (Uncoded, GradientCoding, SelectiveRepeat, Multiplexed)
+}
 
 
 @dataclass(kw_only=True)
 class SelectedState(CodedState):
-    """``kind`` and ``parameters`` are the scheme's, ``left`` its rounds to go, ``seen`` the seconds of this probe."""
+    """That of `CodedTraining`, and of the choice."""
 
-    kind: str = "Uncoded"
-    parameters: tuple[int, ...] = ()
-    left: int = 0
-    seen: NDArray[np.float64]
+    kind: str = "Uncoded"  # of the scheme at work
+    parameters: tuple[int, ...] = ()  # the scheme's
+    left: int = 0  # rounds that it has to go
+    seen: NDArray[np.float64]  # (rounds, workers) seconds of this probe
 
 
 @dataclass(frozen=True)
@@ -75,8 +76,11 @@ class SelectedCoding(Method[DataParallel, SelectedState]):
     def __post_init__(self) -> None:
         require(self.workers >= 2, "SelectedCoding needs workers >= 2", got=self.workers)
         require(self.slope >= 0, "SelectedCoding needs slope >= 0", got=self.slope)
-        require(self.probe >= 2 and self.keep >= 1, "SelectedCoding needs probe >= 2, keep >= 1",
-                got=(self.probe, self.keep))  # fmt: skip
+        require(
+            self.probe >= 2 and self.keep >= 1,
+            "SelectedCoding needs probe >= 2, keep >= 1",
+            got=(self.probe, self.keep),
+        )
         require(
             1 <= self.bursts < self.window,
             "SelectedCoding needs 1 <= bursts < window",
@@ -88,15 +92,18 @@ class SelectedCoding(Method[DataParallel, SelectedState]):
         return CodedTraining(scheme, self.cluster, self.lr, self.momentum, self.mu)
 
     def _scheme(self, state: SelectedState) -> Scheme:
-        scheme: Scheme = KINDS[state.kind](self.workers, *state.parameters)
-        return scheme
+        return KINDS[state.kind](self.workers, *state.parameters)
 
     def init(self, problem: DataParallel, seed: int) -> SelectedState:
         count = self.window - 1 + self.bursts  # M-SGC's delay is W - 2 + B
         models = torch.stack([problem.start(seed + k) for k in range(count)])
-        nothing = np.empty((0, self.workers))
+        metrics = problem.metrics(models[0]) | {"seconds": 0.0, "late": 0.0, "jobs": 0.0, "faults": 0.0}
         state = SelectedState(
-            x=models[0].clone(), models=models, velocity=torch.zeros_like(models), seen=nothing
+            x=models[0].clone(),
+            metrics=metrics | {"load": Uncoded(self.workers).load},
+            models=models,
+            velocity=torch.zeros_like(models),
+            seen=np.empty((0, self.workers)),
         )
         return self._probing(problem, state)
 
@@ -122,21 +129,23 @@ class SelectedCoding(Method[DataParallel, SelectedState]):
         if isinstance(scheme, Uncoded) and done.arrived is not None:
             row = np.nan_to_num(done.arrived, nan=done.seconds - state.seconds)
             seen = np.vstack([seen, row])[-self.probe :]
-        return SelectedState(
-            **{k: v for k, v in vars(done).items() if k != "metrics"},
-            metrics={**done.metrics, "load": scheme.load},
-            kind=state.kind, parameters=state.parameters, left=state.left - 1, seen=seen,
-        )  # fmt: skip
+        return replace(done, metrics={**done.metrics, "load": scheme.load}, left=state.left - 1, seen=seen)
 
     def _chosen(self, problem: DataParallel, state: SelectedState) -> SelectedState:
         profile = DelayProfile(state.seen, slope=self.slope)
         best = plan(profile, self.mu, most_B=self.bursts, most_W=self.window).best
         parameters = {
-            "Uncoded": (), "GradientCoding": ("s",), "SelectiveRepeat": ("B", "W", "lam"),
+            "Uncoded": (),
+            "GradientCoding": ("s",),
+            "SelectiveRepeat": ("B", "W", "lam"),
             "Multiplexed": ("B", "W", "lam"),
-        }[type(best).__name__]  # fmt: skip
+        }[type(best).__name__]
         self.cluster.begin(problem, best)
         return replace(
-            state, kind=type(best).__name__, parameters=tuple(int(getattr(best, k)) for k in parameters),
-            left=self.keep, master=None, seen=np.empty((0, self.workers)),
-        )  # fmt: skip
+            state,
+            kind=type(best).__name__,
+            parameters=tuple(int(getattr(best, k)) for k in parameters),
+            left=self.keep,
+            master=None,
+            seen=np.empty((0, self.workers)),
+        )

@@ -115,7 +115,6 @@ class DelayProfile:
             raise InvalidProblem(f"A profile holds seconds, all positive; the smallest is {seconds.min():g}.")
         require(self.slope >= 0, "DelayProfile needs slope >= 0", got=self.slope)
         object.__setattr__(self, "seconds", seconds)
-        object.__setattr__(self, "load", 1.0 / seconds.shape[1] if self.load is None else self.load)
         object.__setattr__(self, "_order", np.argsort(seconds, axis=1, kind="stable"))
 
     @property
@@ -124,20 +123,32 @@ class DelayProfile:
         return self.seconds.shape[1]
 
     @property
+    def recorded_load(self) -> float:
+        """Share of the data that a worker went through: ``load``, or of uncoded rounds."""
+        return 1.0 / self.workers if self.load is None else self.load
+
+    @property
     def order(self) -> NDArray[np.int64]:
         """Workers of each round, fastest first; the same for every load."""
         return self._order
 
     def at(self, load: float) -> NDArray[np.float64]:
         """Seconds with another load, at least a thousandth of the recorded."""
-        assert self.load is not None
-        return np.maximum(self.seconds + self.slope * (load - self.load), 1e-3 * self.seconds)
+        return np.maximum(self.seconds + self.slope * (load - self.recorded_load), 1e-3 * self.seconds)
 
     @classmethod
     def generated(
-        cls, rounds: int, workers: int, *, slope: float = 16.0, base: float = 1.0, delay: float = 5.0,
-        enter: float = 0.02, leave: float = 0.4, seed: int = 0,
-    ) -> DelayProfile:  # fmt: skip
+        cls,
+        rounds: int,
+        workers: int,
+        *,
+        slope: float = 16.0,
+        base: float = 1.0,
+        delay: float = 5.0,
+        enter: float = 0.02,
+        leave: float = 0.4,
+        seed: int = 0,
+    ) -> DelayProfile:
         """Gilbert-Elliott stragglers that take ``delay`` times the base, with 5 % of jitter, while uncoded.
 
         >>> DelayProfile.generated(10, 4).seconds.shape

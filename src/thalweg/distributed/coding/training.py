@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
-from thalweg.core import InvalidProblem, Method, NotFinite, Problem, State
+from thalweg.core import InvalidProblem, Method, NotFinite, Problem, State, Stop
 from thalweg.core.seeding import generator
 from thalweg.core.validation import require
 from thalweg.distributed.coding.master import Master
-from thalweg.distributed.coding.schemes import Scheme, Task
+from thalweg.distributed.coding.schemes import Scheme, WorkItem
 from thalweg.distributed.coding.stragglers import DelayProfile
 
 Vector = NDArray[np.float32]
@@ -49,8 +49,12 @@ class DataParallel(Problem):
     y: Tensor
 
     def __post_init__(self) -> None:
-        require(len(self.X) == len(self.y) > 0, "DataParallel needs as many X as y, at least one",
-                got=(len(self.X), len(self.y)), error=InvalidProblem)  # fmt: skip
+        require(
+            len(self.X) == len(self.y) > 0,
+            "DataParallel needs as many X as y, at least one",
+            got=(len(self.X), len(self.y)),
+            error=InvalidProblem,
+        )
         if not bool(torch.isfinite(self.X).all()):
             raise NotFinite("X holds NaN or infinity. Remove or impute them before training.")
 
@@ -59,6 +63,10 @@ class DataParallel(Problem):
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             return parameters_to_vector(self.model().parameters()).detach().clone()
+
+    def recommended_stop(self) -> Stop:
+        """A thousand rounds, or fifty without a smaller loss: there is no measure of being solved."""
+        return Stop(steps=1000, patience=50)
 
     def metrics(self, x: Tensor) -> dict[str, float]:
         """``loss``."""
@@ -81,11 +89,11 @@ class Worker:
         self.problem, self.rows = problem, problem.rows(shares)
         self.module = problem.model()
 
-    def compute(self, tasks: Sequence[Task], parameters: Mapping[int, Vector]) -> list[Vector]:
+    def compute(self, tasks: Sequence[WorkItem], parameters: Mapping[int, Vector]) -> list[Vector]:
         """The weighted sum of the gradients of a task's parts, at its job's parameters, over the number of examples."""
         return [self._task(task, torch.from_numpy(parameters[task.job])) for task in tasks]
 
-    def _task(self, task: Task, x: Tensor) -> Vector:
+    def _task(self, task: WorkItem, x: Tensor) -> Vector:
         problem = self.problem
         vector_to_parameters(x, self.module.parameters())
         self.module.zero_grad(set_to_none=False)
@@ -115,7 +123,9 @@ class Cluster(ABC):
         """Make the workers."""
 
     @abstractmethod
-    def send(self, round: int, work: Mapping[int, Sequence[Task]], parameters: Mapping[int, Vector]) -> None:
+    def send(
+        self, round: int, work: Mapping[int, Sequence[WorkItem]], parameters: Mapping[int, Vector]
+    ) -> None:
         """Hand out a round's work."""
 
     @abstractmethod
@@ -126,6 +136,7 @@ class Cluster(ABC):
         """Let the workers go."""
 
 
+@dataclass(eq=False)
 class VirtualCluster(Cluster):
     """Workers of one process in virtual time: a profile says when each one's results come. Deterministic.
 
@@ -133,8 +144,7 @@ class VirtualCluster(Cluster):
         profile: seconds; used from its beginning again where it is shorter than the run.
     """
 
-    def __init__(self, profile: DelayProfile) -> None:
-        self.profile = profile
+    profile: DelayProfile
 
     def begin(self, problem: DataParallel, scheme: Scheme) -> None:
         if self.profile.workers != scheme.n:
@@ -142,7 +152,9 @@ class VirtualCluster(Cluster):
         self.worker = Worker(problem, scheme.shares.tolist())
         self.seconds = self.profile.at(scheme.load)
 
-    def send(self, round: int, work: Mapping[int, Sequence[Task]], parameters: Mapping[int, Vector]) -> None:
+    def send(
+        self, round: int, work: Mapping[int, Sequence[WorkItem]], parameters: Mapping[int, Vector]
+    ) -> None:
         row = self.seconds[round % len(self.seconds)]
         self.queue = sorted(((float(row[w]), w) for w in work), reverse=True)
         self.work, self.parameters = work, parameters
@@ -156,21 +168,25 @@ class VirtualCluster(Cluster):
 
 @dataclass(kw_only=True)
 class CodedState(State):
-    """``x`` is the first of ``models`` (a row each), ``jobs`` are done, ``seconds`` are the cluster's."""
+    """``x`` is the first of the models."""
 
-    models: Tensor
-    velocity: Tensor
-    jobs: int = 0
+    x: Tensor  # (parameters,)
+    models: Tensor  # (T + 1, parameters)
+    velocity: Tensor  # (T + 1, parameters)
+    jobs: int = 0  # done
     round: int = 0
-    seconds: float = 0.0
+    seconds: float = 0.0  # the cluster's
     faults: int = 0
-    master: Master | None = None
-    offset: int = 0
-    arrived: Vector | None = None  # seconds of each worker in the last round, NaN where late
+    master: Master[Vector] | None = None
+    offset: int = 0  # jobs done by the masters before this one
+    arrived: NDArray[np.float64] | None = None  # (workers,) seconds in the last round, NaN where late
 
     def tree(self) -> dict[str, Any]:
         """Without what is on its way: a restarted master begins the jobs in flight again."""
         return {name: value for name, value in super().tree().items() if name != "master"}
+
+
+C = TypeVar("C", bound=CodedState)
 
 
 @dataclass(frozen=True)
@@ -215,9 +231,12 @@ class CodedTraining(Method[DataParallel, CodedState]):
         count = self.scheme.delay + 1
         models = torch.stack([problem.start(seed + k) for k in range(count)])
         self.cluster.begin(problem, self.scheme)
-        return CodedState(x=models[0].clone(), models=models, velocity=torch.zeros_like(models))
+        metrics = problem.metrics(models[0]) | {"seconds": 0.0, "late": 0.0, "jobs": 0.0, "faults": 0.0}
+        return CodedState(
+            x=models[0].clone(), metrics=metrics, models=models, velocity=torch.zeros_like(models)
+        )
 
-    def step(self, problem: DataParallel, state: CodedState) -> CodedState:
+    def step(self, problem: DataParallel, state: C) -> C:
         master, offset = state.master, state.offset
         if master is None:
             master, offset = Master(self.scheme), state.jobs
@@ -239,20 +258,29 @@ class CodedTraining(Method[DataParallel, CodedState]):
         metrics |= {"jobs": float(state.jobs + len(finished)), "faults": float(state.faults + faults)}
         if any((job + offset) % count == 0 for job, _ in finished):
             metrics |= problem.metrics(models[0])
-        return CodedState(
-            x=models[0], metrics=metrics, models=models, velocity=velocity, jobs=state.jobs + len(finished),
-            round=state.round + 1, seconds=state.seconds + seconds, faults=state.faults + faults, master=master,
-            offset=offset, arrived=times,
-        )  # fmt: skip
+        return replace(
+            state,
+            x=models[0],
+            metrics=metrics,
+            models=models,
+            velocity=velocity,
+            jobs=state.jobs + len(finished),
+            round=state.round + 1,
+            seconds=state.seconds + seconds,
+            faults=state.faults + faults,
+            master=master,
+            offset=offset,
+            arrived=times,
+        )
 
     def _round(
         self,
-        master: Master,
+        master: Master[Vector],
         round: int,
-        work: Mapping[int, Sequence[Task]],
+        work: Mapping[int, Sequence[WorkItem]],
         parameters: Mapping[int, Vector],
         size: int,
-    ) -> tuple[dict[int, list[Vector]], Vector, float, int]:
+    ) -> tuple[dict[int, list[Vector]], NDArray[np.float64], float, int]:
         """Results in time and when they came, the round's length, and the faults."""
         results: dict[int, list[Vector]] = {}
         times = np.full(self.scheme.n, np.nan)

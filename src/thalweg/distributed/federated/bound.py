@@ -49,14 +49,29 @@ class ErrorBound:
         names = ("initial", "noise", "participation", "drift", "delay")
         terms = [(name, getattr(self, name)) for name in names]
         lines = [f"{name:<14} {value:.3g}  ({value / self.loss:.0%})" for name, value in terms]
-        return "\n".join([*lines, f"{'loss':<14} {self.loss:.3g}", f"{'disparity':<14} {self.disparity:.3g}",
-                          f"{'gradient':<14} {self.gradient:.3g}"])  # fmt: skip
+        return "\n".join(
+            [
+                *lines,
+                f"{'loss':<14} {self.loss:.3g}",
+                f"{'disparity':<14} {self.disparity:.3g}",
+                f"{'gradient':<14} {self.gradient:.3g}",
+            ]
+        )
 
 
 def error_bound(
-    design: Design, aggregations: int, *, smoothness: float, distance: float, gradients: ArrayLike, lr: float,
-    local_steps: int = 1, server_lr: float = 1.0, noise: float = 0.0, delay: int | None = None,
-) -> ErrorBound:  # fmt: skip
+    design: Design,
+    aggregations: int,
+    *,
+    smoothness: float,
+    distance: float,
+    gradients: ArrayLike,
+    lr: float,
+    local_steps: int = 1,
+    server_lr: float = 1.0,
+    noise: float = 0.0,
+    delay: int | None = None,
+) -> ErrorBound:
     """What so many aggregations guarantee on convex, smooth losses.
 
     Args:
@@ -105,10 +120,16 @@ def error_bound(
         "error_bound needs aggregations, local_steps >= 1",
         got=(aggregations, K),
     )
-    require(L > 0 and lr > 0 and server_lr > 0, "error_bound needs smoothness, lr, server_lr > 0",
-            got=(L, lr, server_lr))  # fmt: skip
-    require(distance >= 0 and noise >= 0 and tau >= 0, "error_bound needs distance, noise, delay >= 0",
-            got=(distance, noise, tau))  # fmt: skip
+    require(
+        L > 0 and lr > 0 and server_lr > 0,
+        "error_bound needs smoothness, lr, server_lr > 0",
+        got=(L, lr, server_lr),
+    )
+    require(
+        distance >= 0 and noise >= 0 and tau >= 0,
+        "error_bound needs distance, noise, delay >= 0",
+        got=(distance, noise, tau),
+    )
     total, q, c = float(design.expected.sum()), design.q, 2.0 if noise > 0 and K > 1 else 1.0
     gamma, v = server_lr * lr * K * total, design.covariance_bound / total**2
     _check_rates(gamma, lr, server_lr, c * (1.0 + 2.0 * float((v / q).max())), c, K, L, tau)
@@ -137,5 +158,8 @@ def _check_rates(
     )
     # a u (1 + 2 tau^2 u) = left, in a form that holds without delays too
     most = 2.0 * left / a / (1.0 + np.sqrt(1.0 + 8.0 * tau**2 * left / a))
-    require(gamma * L <= most * (1.0 + 1e-12), f"error_bound needs server_lr <= {server_lr * most / (gamma * L):.4g}",
-            got=server_lr)  # fmt: skip
+    require(
+        gamma * L <= most * (1.0 + 1e-12),
+        f"error_bound needs server_lr <= {server_lr * most / (gamma * L):.4g}",
+        got=server_lr,
+    )

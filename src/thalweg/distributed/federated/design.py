@@ -74,8 +74,11 @@ class Design:
         >>> [round(design(s, times).server_rate(1.0, 0.1, 5), 2) for s in (FedAvg(), FedFix(0.5), FedFix(0.25))]
         [4.88, 1.83, 0.92]
         """
-        require(curvature > 0 and lr > 0 and local_steps >= 1, "server_rate needs curvature, lr > 0, local_steps >= 1",
-                got=(curvature, lr, local_steps))  # fmt: skip
+        require(
+            curvature > 0 and lr > 0 and local_steps >= 1,
+            "server_rate needs curvature, lr > 0, local_steps >= 1",
+            got=(curvature, lr, local_steps),
+        )
         require(lr * curvature < 2, "Local steps diverge: server_rate needs lr < 2 / curvature", got=lr)
         kept = (1.0 - lr * curvature) ** local_steps
         share = 1.0 - (kept if lr * curvature <= 1.0 else min(kept, 0.0))  # the largest over 0 < h <= L

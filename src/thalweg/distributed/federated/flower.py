@@ -12,13 +12,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from thalweg.core import InvalidProblem, NotFinite
+from thalweg.core import InvalidProblem
 from thalweg.core.tree import load_tree, save_tree
 from thalweg.core.validation import require
 from thalweg.distributed._flower import (
@@ -31,12 +32,22 @@ from thalweg.distributed._flower import (
     server_app,
     simulate_apps,
 )
+from thalweg.distributed.federated.aggregation import Update
 from thalweg.distributed.federated.problem import Federated
 from thalweg.distributed.federated.simulation import Federation
 from thalweg.distributed.federated.times import ClientTimes
 
+if TYPE_CHECKING:
+    from flwr.app import Context, Message
+    from flwr.clientapp import ClientApp
+    from flwr.serverapp import Grid, ServerApp
 
-def client_app(problem: Federated | Callable[[int], Federated], pause: ClientTimes | None = None) -> Any:
+Vector = NDArray[np.float64]
+
+
+def client_app(
+    problem: Federated | Callable[[int], Federated], pause: ClientTimes | None = None
+) -> ClientApp:
     """Flower's ``ClientApp`` for a problem; what a SuperNode runs.
 
     Args:
@@ -49,7 +60,8 @@ def client_app(problem: Federated | Callable[[int], Federated], pause: ClientTim
         MissingExtra: Flower is not installed.
     """
     flwr = import_flower()
-    app, held = flwr.clientapp.ClientApp(), {}
+    app: ClientApp = flwr.clientapp.ClientApp()
+    held: dict[int, Federated] = {}
 
     def own(number: int) -> tuple[Federated, int]:
         if isinstance(problem, Federated):
@@ -65,7 +77,7 @@ def client_app(problem: Federated | Callable[[int], Federated], pause: ClientTim
     answer_who(app, examples)
 
     @app.train()
-    def train(message: Any, context: Any) -> Any:
+    def train(message: Message, context: Context) -> Message:
         number, asked = client_number(context), message.content["task"]
         data, index = own(number)
         theta = torch.from_numpy(np.array(message.content["model"].to_numpy_ndarrays()[0]))
@@ -84,7 +96,7 @@ class FlowerServer:
     """The server: calls nodes, waits as the scheme says, aggregates what has come.
 
     Args:
-        start: the first model.
+        x0: the first model.
         method: scheme, rates and local steps; its ``times`` are not used, its ``faults.stale`` is.
         aggregations: how many.
         clients: nodes to wait for before the first.
@@ -102,7 +114,7 @@ class FlowerServer:
         NotFinite: from `run`, when the model is no longer finite.
     """
 
-    start: Tensor
+    x0: Tensor
     method: Federation
     aggregations: int
     clients: int
@@ -119,17 +131,17 @@ class FlowerServer:
         require(self.aggregations >= 1, "FlowerServer needs aggregations >= 1", got=self.aggregations)
         require(self.clients >= 1, "FlowerServer needs clients >= 1", got=self.clients)
         require(self.patience > 0, "FlowerServer needs patience > 0", got=self.patience)
-        self.x = self.start.clone()
+        self.x = self.x0.clone()
         self.counted = {"rejected": 0.0, "discarded": 0.0, "lost": 0.0, "updates": 0.0}
         self._tasks: dict[int, int] = {}  # begun, by client
         self._seconds: dict[int, list[float]] = {}  # total and count, by client
         self._come: list[tuple[int, Tensor, float, int]] = []  # client, update, seconds, version
 
-    def app(self) -> Any:
+    def app(self) -> ServerApp:
         """Flower's ``ServerApp``."""
         return server_app(self.run)
 
-    def run(self, grid: Any) -> None:
+    def run(self, grid: Grid) -> None:
         """All aggregations, over a Flower ``Grid``."""
         self._restore()
         nodes = self._nodes = Nodes(grid, self.patience, self.counted)
@@ -145,19 +157,23 @@ class FlowerServer:
             if self.look is not None:
                 self.look(self.aggregation, self.x, {**self.counted, "seconds": time.monotonic() - begun})
 
-    def _kept(self) -> dict[str, Any]:
-        named: dict[str, dict[int, Any]] = {"tasks": self._tasks, "seconds": self._seconds}
-        plain = {k: {str(i): v for i, v in d.items()} for k, d in named.items()}
-        return {"x": self.x, "aggregation": self.aggregation, "counted": self.counted, **plain}
+    def _kept(self) -> dict[str, object]:
+        return {
+            "x": self.x,
+            "aggregation": self.aggregation,
+            "counted": self.counted,
+            "tasks": {str(i): v for i, v in self._tasks.items()},
+            "seconds": {str(i): v for i, v in self._seconds.items()},
+        }
 
     def _restore(self) -> None:
         if self.checkpoint is None or not Path(self.checkpoint).exists():
             return
         kept = load_tree(self.checkpoint)
-        if kept["x"].shape != self.start.shape:
+        if kept["x"].shape != self.x0.shape:
             raise InvalidProblem(
                 f"{self.checkpoint} holds a model of shape {tuple(kept['x'].shape)}; expected "
-                f"{tuple(self.start.shape)}."
+                f"{tuple(self.x0.shape)}."
             )
         self.x, self.aggregation, self.counted = kept["x"], kept["aggregation"], kept["counted"]
         self._tasks = {int(i): v for i, v in kept["tasks"].items()}
@@ -181,9 +197,13 @@ class FlowerServer:
         number = self._tasks.get(client, 0)
         self._tasks[client] = number + 1
         asked = {
-            "task": number, "seed": self.seed, "steps": method.local_steps, "lr": method.lr,
-            "batch": method.batch or 0, "proximal": method.proximal,
-        }  # fmt: skip
+            "task": number,
+            "seed": self.seed,
+            "steps": method.local_steps,
+            "lr": method.lr,
+            "batch": method.batch or 0,
+            "proximal": method.proximal,
+        }
         model = flwr.ArrayRecord([self.x.numpy()])
         self._nodes.push(node, "train", {"model": model, "task": flwr.ConfigRecord(asked)}, self.aggregation)
 
@@ -208,54 +228,56 @@ class FlowerServer:
             update = torch.from_numpy(np.array(content["update"].to_numpy_ndarrays()[0]))
             self._come.append((client, update, time.monotonic() - task.sent, task.version))
 
-    def _importances(self, numbers: list[int]) -> Any:
+    def _importances(self, numbers: list[int]) -> Vector:
         examples = dict(self._nodes.known.values())
         counts = np.array([examples[i] for i in numbers], dtype=float)
-        return counts / counts.sum()
+        return np.asarray(counts / counts.sum())
 
     def _aggregate(self) -> None:
         arrivals = self.method.scheme.arrivals
         taken = self._come if arrivals is None else self._come[:arrivals]
         self._come = [] if arrivals is None else self._come[arrivals:]
-        numbers, total = self._nodes.clients(), torch.zeros_like(self.x)
-        p, stale = self._importances(numbers), self.method.faults.stale
         for client, _, seconds, _ in taken:
             sums = self._seconds.setdefault(client, [0.0, 0.0])
             sums[0], sums[1] = sums[0] + seconds, sums[1] + 1.0
-        shares = self._shares(numbers)
-        for client, update, seconds, version in sorted(taken, key=lambda t: t[0]):
-            if update.shape != self.x.shape or not bool(torch.isfinite(update).all()):
-                self.counted["rejected"] += 1.0
-            elif stale is not None and self.aggregation - version > stale:
-                self.counted["discarded"] += 1.0
-            elif client in numbers:
-                total += self.method.scheme.weight(numbers.index(client), seconds, p, shares) * update
-                self.counted["updates"] += 1.0
-        self.x = self.x + self.method.server_lr * total
-        self.aggregation += 1
-        if not bool(torch.isfinite(self.x).all()):
-            raise NotFinite(
-                f"The model is not finite after {self.aggregation} aggregations. Lower lr or server_lr."
-            )
+        numbers = self._nodes.clients()
+        here = [
+            Update(numbers.index(client), change, seconds, version)
+            for client, change, seconds, version in taken
+            if client in numbers
+        ]
+        p, shares = self._importances(numbers), self._shares(numbers)
+        done = self.method.rule.aggregate(self.x, here, self.aggregation, p, shares)
+        self.x, self.aggregation = done.x, self.aggregation + 1
+        self.counted["lost"] += len(taken) - len(here)
+        self.counted["updates"] += done.taken
+        self.counted["rejected"] += done.rejected
+        self.counted["discarded"] += done.discarded
 
-    def _shares(self, numbers: list[int]) -> Any:
+    def _shares(self, numbers: list[int]) -> Vector:
         """Shares of the clients among updates, from how long their tasks have taken so far."""
         means = {i: s[0] / s[1] for i, s in self._seconds.items() if s[1]}
         usual = float(np.mean(list(means.values()))) if means else 1.0
         rates = 1.0 / np.array([means.get(i, usual) for i in numbers])
-        return rates / rates.sum()
+        return np.asarray(rates / rates.sum())
 
 
 def simulate(
-    problem: Federated, method: Federation, aggregations: int, *, seed: int = 0, pause: ClientTimes | None = None,
-    checkpoint: Path | None = None, look: Callable[[int, Tensor, dict[str, float]], None] | None = None,
-) -> FlowerServer:  # fmt: skip
+    problem: Federated,
+    method: Federation,
+    aggregations: int,
+    *,
+    seed: int = 0,
+    pause: ClientTimes | None = None,
+    checkpoint: Path | None = None,
+    look: Callable[[int, Tensor, dict[str, float]], None] | None = None,
+) -> FlowerServer:
     """Train in Flower's simulation, whose clients are tasks of Ray on this machine; the server, with its model ``x``.
 
     Raises:
         MissingExtra: Flower's simulation is not installed.
     """
     count = len(problem.clients)
-    server = FlowerServer(problem.start, method, aggregations, count, seed, checkpoint=checkpoint, look=look)
+    server = FlowerServer(problem.x0, method, aggregations, count, seed, checkpoint=checkpoint, look=look)
     simulate_apps(server.app(), client_app(problem, pause), count)
     return server

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
-from thalweg.core import InvalidProblem, NotFinite, Problem
+from thalweg.core import InvalidProblem, NotFinite, Problem, Stop
 from thalweg.core.seeding import generator
 from thalweg.core.validation import require
 from thalweg.distributed.federated.design import importances
@@ -29,7 +29,7 @@ class Federated(Problem):
     Args:
         loss: ``loss(theta, X, y)``, the mean over a batch, for a vector theta; made of torch operations that
             `torch.func.vmap` takes (no branches on values).
-        start: theta to start from.
+        x0: theta to start from.
         clients: ``(X, y)`` of each client, tensors whose first axes agree within a client and other axes everywhere.
         p: importances, summing to one; the clients' shares of the examples by default.
 
@@ -48,7 +48,7 @@ class Federated(Problem):
     objective: ClassVar[str | None] = "loss"
 
     loss: Callable[[Tensor, Tensor, Tensor], Tensor]
-    start: Tensor
+    x0: Tensor
     clients: Sequence[tuple[Tensor, Tensor]]
     p: ArrayLike | None = None
     weights: NDArray[np.float64] = field(init=False, repr=False)
@@ -74,27 +74,35 @@ class Federated(Problem):
 
     @classmethod
     def from_module(
-        cls, model: Callable[[], nn.Module], loss: Callable[[Tensor, Tensor], Tensor],
-        clients: Sequence[tuple[Tensor, Tensor]], p: ArrayLike | None = None, seed: int = 0,
-    ) -> Federated:  # fmt: skip
+        cls,
+        model: Callable[[], nn.Module],
+        loss: Callable[[Tensor, Tensor], Tensor],
+        clients: Sequence[tuple[Tensor, Tensor]],
+        p: ArrayLike | None = None,
+        seed: int = 0,
+    ) -> Federated:
         """A torch module, made by ``model`` under the seed, with ``loss(outputs, y)``, the mean over a batch."""
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             module = model()
         names = [(name, v.shape, v.numel()) for name, v in module.named_parameters()]
-        start = parameters_to_vector(module.parameters()).detach().clone()
+        x0 = parameters_to_vector(module.parameters()).detach().clone()
 
         def value(theta: Tensor, X: Tensor, y: Tensor) -> Tensor:
             pieces = torch.split(theta, [size for _, _, size in names])
             parameters = {n: v.reshape(shape) for (n, shape, _), v in zip(names, pieces, strict=True)}
             return loss(functional_call(module, parameters, (X,)), y)
 
-        return cls(value, start, clients, p)
+        return cls(value, x0, clients, p)
 
     def into(self, module: nn.Module, theta: Tensor) -> nn.Module:
         """The module with theta for its parameters."""
         vector_to_parameters(theta.clone(), module.parameters())  # which would share its memory
         return module
+
+    def recommended_stop(self) -> Stop:
+        """Two hundred aggregations, or twenty without a smaller loss: there is no measure of being solved."""
+        return Stop(steps=200, patience=20)
 
     def metrics(self, x: Tensor) -> dict[str, float]:
         """``loss``."""
@@ -106,9 +114,15 @@ class Federated(Problem):
         return {"loss": float(np.dot(self.weights, losses))}
 
     def updates(
-        self, theta: Tensor, who: Sequence[tuple[int, int]], steps: int, lr: float, batch: int | None,
-        proximal: float, seed: int,
-    ) -> Tensor:  # fmt: skip
+        self,
+        theta: Tensor,
+        who: Sequence[tuple[int, int]],
+        steps: int,
+        lr: float,
+        batch: int | None,
+        proximal: float,
+        seed: int,
+    ) -> Tensor:
         """``Delta_i`` of some ``(client, task)``: local steps of SGD, many clients at once.
 
         Args:
@@ -131,9 +145,15 @@ class Federated(Problem):
         return out
 
     def _chunk(
-        self, theta: Tensor, who: Sequence[tuple[int, int]], steps: int, lr: float, batch: int | None,
-        proximal: float, seed: int,
-    ) -> Tensor:  # fmt: skip
+        self,
+        theta: Tensor,
+        who: Sequence[tuple[int, int]],
+        steps: int,
+        lr: float,
+        batch: int | None,
+        proximal: float,
+        seed: int,
+    ) -> Tensor:
         clients = torch.tensor([i for i, _ in who])
         counts = self.counts[clients.numpy()]
         if batch is None:
@@ -181,7 +201,7 @@ def dirichlet(labels: ArrayLike, clients: int, alpha: float = 0.1, seed: int = 0
     labels, random = np.asarray(labels), generator(seed, 0x1C)
     require(alpha > 0, "dirichlet needs alpha > 0", got=alpha)
     require(1 <= clients <= len(labels), f"dirichlet needs 1 <= clients <= {len(labels)}", got=clients)
-    parts: list[list[Any]] = [[] for _ in range(clients)]
+    parts: list[list[int]] = [[] for _ in range(clients)]
     for label in np.unique(labels):
         rows = random.permutation(np.flatnonzero(labels == label))
         cuts = np.round(np.cumsum(random.dirichlet(np.full(clients, alpha))) * len(rows)).astype(int)[:-1]

@@ -107,8 +107,8 @@ class FedAvg(Aggregation):
             return float(times.means.max())
         drawn = [times.sample(i, SAMPLES) for i in range(times.clients)]
         random = generator(0, 0x18)
-        return float(np.max([random.permutation(d) if len(d) == SAMPLES else random.choice(d, SAMPLES) for d in drawn],
-                            axis=0).mean())  # fmt: skip
+        rows = [random.permutation(d) if len(d) == SAMPLES else random.choice(d, SAMPLES) for d in drawn]
+        return float(np.max(rows, axis=0).mean())
 
 
 @dataclass(frozen=True)

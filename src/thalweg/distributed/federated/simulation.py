@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from thalweg.core import InvalidProblem, Method, NotFinite, State
+from thalweg.core import InvalidProblem, Method, State
 from thalweg.core.seeding import generator
 from thalweg.core.validation import require
+from thalweg.distributed.federated.aggregation import AggregationRule, Update
 from thalweg.distributed.federated.problem import Federated
 from thalweg.distributed.federated.schemes import Aggregation, arrival_shares
 from thalweg.distributed.federated.times import ClientTimes
+
+Rows: TypeAlias = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -39,14 +43,15 @@ class Faults:
 
 @dataclass(kw_only=True)
 class FederationState(State):
-    """``x`` is the model; ``busy`` has a row for each task under way: finishes, began, client, task, version."""
+    """``x`` is the model; ``calls`` counts the tasks that clients have done."""
 
+    x: Tensor  # (parameters,)
     seed: int
-    clock: float = 0.0
+    clock: float = 0.0  # seconds
     aggregation: int = 0
-    busy: np.ndarray[Any, Any]
-    tasks: np.ndarray[Any, Any]
-    versions: dict[str, Tensor]
+    busy: Rows  # a row for each task under way: finishes, began, client, task, version
+    tasks: NDArray[np.int64]  # (clients,) begun by each
+    versions: dict[str, Tensor]  # models that tasks under way began from, by aggregation
     rejected: int = 0
     discarded: int = 0
 
@@ -110,16 +115,20 @@ class Federation(Method[Federated, FederationState]):
         count = len(problem.clients)
         if self.times.clients != count:
             raise InvalidProblem(f"There are times for {self.times.clients} clients, and {count} clients.")
-        x = problem.start.clone()
+        x = problem.x0.clone()
         state = FederationState(
-            x=x, seed=seed, busy=np.empty((0, 5)), tasks=np.zeros(count, dtype=np.int64), versions={"0": x},
+            x=x,
+            seed=seed,
+            busy=np.empty((0, 5)),
+            tasks=np.zeros(count, dtype=np.int64),
+            versions={"0": x},
             metrics={"loss": problem.metrics(x)["loss"], "seconds": 0.0},
-        )  # fmt: skip
+        )
         called = self.scheme.chosen(count, problem.weights, 0, seed)
         self._begin(state, range(count) if called is None else called)
         return state
 
-    def _begin(self, state: FederationState, who: Any) -> None:
+    def _begin(self, state: FederationState, who: Iterable[int]) -> None:
         """Tasks that start now, from the present model."""
         rows = [self._task(state, int(client), state.clock) for client in who]
         if rows:
@@ -130,22 +139,22 @@ class Federation(Method[Federated, FederationState]):
         state.tasks[client] += 1
         return (now + self.times.draw(client, task, state.seed), now, client, task, state.aggregation)
 
+    @property
+    def rule(self) -> AggregationRule:
+        """The server's part, the same on every engine."""
+        return AggregationRule(self.scheme, self.server_lr, self.faults.stale)
+
     def step(self, problem: Federated, state: FederationState) -> FederationState:
-        new = FederationState(
-            x=state.x, seed=state.seed, clock=state.clock, aggregation=state.aggregation, busy=state.busy,
-            tasks=state.tasks.copy(), versions=dict(state.versions), rejected=state.rejected,
-            discarded=state.discarded, calls=state.calls,
-        )  # fmt: skip
+        new = replace(state, tasks=state.tasks.copy(), versions=dict(state.versions))
         taken, anew = self._collect(new)
-        moves = self._moves(problem, new, taken)
+        updates = self._updates(problem, new, taken)
+        done = self.rule.aggregate(
+            state.x, updates, state.aggregation, problem.weights, arrival_shares(self.times)
+        )
         new.calls += len(taken)
-        if moves is not None:
-            new.x = state.x + self.server_lr * moves
-            if not bool(torch.isfinite(new.x).all()):
-                raise NotFinite(
-                    f"The model is not finite after {state.aggregation + 1} aggregations. Lower lr or server_lr."
-                )
-        new.aggregation += 1
+        new.rejected += done.rejected
+        new.discarded += done.discarded
+        new.x, new.aggregation = done.x, state.aggregation + 1
         called = self.scheme.chosen(len(problem.clients), problem.weights, new.aggregation, new.seed)
         new.versions[str(new.aggregation)] = new.x
         self._begin(new, anew if called is None else called)
@@ -157,7 +166,7 @@ class Federation(Method[Federated, FederationState]):
             new.metrics |= problem.metrics(new.x)
         return new
 
-    def _collect(self, state: FederationState) -> tuple[np.ndarray[Any, Any], Any]:
+    def _collect(self, state: FederationState) -> tuple[Rows, Iterable[int]]:
         """The tasks that this aggregation takes, by client, and who begins anew after it; the clock moves to it."""
         busy, scheme = state.busy, self.scheme
         if scheme.arrivals is not None:
@@ -168,7 +177,7 @@ class Federation(Method[Federated, FederationState]):
         taken = taken[np.lexsort((taken[:, 3], taken[:, 2]))]
         return taken, taken[:, 2].astype(np.int64)
 
-    def _arrivals(self, state: FederationState, count: int) -> tuple[np.ndarray[Any, Any], Any]:
+    def _arrivals(self, state: FederationState, count: int) -> tuple[Rows, Iterable[int]]:
         """The next ``count``; clients go on at once with the model of that moment, the last with the coming one."""
         state.busy, taken = state.busy.copy(), np.empty((count, 5))
         for k in range(count):
@@ -180,34 +189,24 @@ class Federation(Method[Federated, FederationState]):
         state.busy = np.delete(state.busy, first, axis=0)
         return taken, [int(taken[-1, 2])]
 
-    def _moves(self, problem: Federated, state: FederationState, taken: Any) -> Tensor | None:
-        """``sum_i d_i Delta_i`` of what has arrived whole, client by client."""
+    def _updates(self, problem: Federated, state: FederationState, taken: Rows) -> list[Update]:
+        """What has arrived, faults of the way included; updates that will be discarded are not worked out."""
         arrived = [row for row in taken if not self._lost(row, state.seed)]
-        if self.faults.stale is not None:
-            fresh = [row for row in arrived if state.aggregation - row[4] <= self.faults.stale]
-            state.discarded += len(arrived) - len(fresh)
-            arrived = fresh
-        if not arrived:
-            return None
-        who = [(int(row[2]), int(row[3])) for row in arrived]
-        theta = torch.stack([state.versions[str(int(row[4]))] for row in arrived])
-        updates = problem.updates(
-            theta, who, self.local_steps, self.lr, self.batch, self.proximal, state.seed
-        )
-        total, shares = None, arrival_shares(self.times)
-        finite = torch.isfinite(updates).all(1).tolist()
-        for row, (client, task), update, good in zip(arrived, who, updates, finite, strict=True):
-            sent = update
-            if self.faults.spoil is not None:
-                sent = self.faults.spoil(client, task, update)
-                good = sent.shape == update.shape and bool(torch.isfinite(sent).all())
-            if not good:
-                state.rejected += 1
-                continue
-            d = self.scheme.weight(client, float(row[0] - row[1]), problem.weights, shares)
-            total = d * sent if total is None else total + d * sent
-        return total
+        fresh = [row for row in arrived if not self.rule.is_stale(int(row[4]), state.aggregation)]
+        state.discarded += len(arrived) - len(fresh)
+        if not fresh:
+            return []
+        who = [(int(row[2]), int(row[3])) for row in fresh]
+        theta = torch.stack([state.versions[str(int(row[4]))] for row in fresh])
+        found = problem.updates(theta, who, self.local_steps, self.lr, self.batch, self.proximal, state.seed)
+        return [
+            Update(client, self._sent(client, task, change), float(row[0] - row[1]), int(row[4]))
+            for row, (client, task), change in zip(fresh, who, found, strict=True)
+        ]
 
-    def _lost(self, row: Any, seed: int) -> bool:
+    def _sent(self, client: int, task: int, change: Tensor) -> Tensor:
+        return change if self.faults.spoil is None else self.faults.spoil(client, task, change)
+
+    def _lost(self, row: Rows, seed: int) -> bool:
         lost = self.faults.lost
         return lost > 0 and bool(generator(seed, int(row[2]), int(row[3]), 0x1E).random() < lost)

@@ -41,8 +41,16 @@ class ClientTimes:
         check_finite("times", means)
         if means.ndim != 1 or means.size == 0 or not (means > 0).all():
             raise InvalidProblem("Times are positive seconds, one mean for each client.")
-        require(self.kind in ("fixed", "gaussian", "exponential", "lognormal", "recorded"),
-                "ClientTimes.kind is fixed, gaussian, exponential, lognormal or recorded", got=self.kind)  # fmt: skip
+        require(
+            self.kind in ("fixed", "gaussian", "exponential", "lognormal", "recorded"),
+            "ClientTimes.kind is fixed, gaussian, exponential, lognormal or recorded",
+            got=self.kind,
+        )
+        require(
+            (self.kind == "recorded") == (self.record is not None),
+            "ClientTimes needs a record for kind='recorded', and for no other kind",
+            got=self.kind,
+        )
         require(self.spread >= 0, "ClientTimes needs spread >= 0", got=self.spread)
         object.__setattr__(self, "means", means)
 
@@ -83,8 +91,7 @@ class ClientTimes:
 
     def sample(self, client: int, count: int, seed: int = 0) -> Vector:
         """Many times of a client, to estimate what depends on their distribution."""
-        if self.kind == "recorded":
-            assert self.record is not None
+        if self.record is not None:
             return self.record[:, client]
         if self.kind == "fixed":
             return self.means[client : client + 1]
@@ -95,8 +102,7 @@ class ClientTimes:
             return np.asarray(mean * random.exponential(size=count))
         if self.kind == "gaussian":
             return np.maximum(mean * (1.0 + self.spread * random.standard_normal(count)), 0.1 * mean)
-        if self.kind == "lognormal":
-            sigma = np.sqrt(np.log1p(self.spread**2))
-            return np.asarray(mean * np.exp(sigma * random.standard_normal(count) - 0.5 * sigma**2))
-        assert self.record is not None
-        return self.record[random.integers(len(self.record), size=count), client]
+        if self.record is not None:
+            return self.record[random.integers(len(self.record), size=count), client]
+        sigma = np.sqrt(np.log1p(self.spread**2))  # lognormal
+        return np.asarray(mean * np.exp(sigma * random.standard_normal(count) - 0.5 * sigma**2))

@@ -50,7 +50,7 @@ class FedProxZO(FedZO):
         require(self.proximal >= 0, "FedProxZO needs proximal >= 0", got=self.proximal)
 
     def begin(self, ask: Ask, broadcast: Message, memory: Message) -> Local:
-        return _Pulled(self, ask, broadcast)
+        return _Pulled(self, ask, broadcast, self.proximal)
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,8 @@ class ScaffoldZO(FedZO):
         super().__post_init__()
         require(self.option in (1, 2), "ScaffoldZO knows options 1 and 2", got=self.option)
 
-    def first_broadcast(self, start: Tensor, seed: int) -> Message:
-        return {"x": start.clone(), "c": torch.zeros_like(start)}
+    def first_broadcast(self, x0: Tensor, seed: int) -> Message:
+        return {"x": x0.clone(), "c": torch.zeros_like(x0)}
 
     def first_memory(self, clients: int, d: int) -> Message:
         return {"c": torch.zeros(clients, d, dtype=torch.float64)}
@@ -103,9 +103,12 @@ class Differences(Local):
 
 
 class _Pulled(Differences):
+    def __init__(self, method: FedZO, ask: Ask, broadcast: Message, proximal: float) -> None:
+        super().__init__(method, ask, broadcast)
+        self.proximal = proximal
+
     def direction(self, x: Tensor, t: int) -> Tensor:
-        assert isinstance(self.method, FedProxZO)
-        return super().direction(x, t) + self.method.proximal * (x - self.server)
+        return super().direction(x, t) + self.proximal * (x - self.server)
 
 
 class _Controlled(Differences):

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -29,10 +29,16 @@ from thalweg.distributed._flower import (
 from thalweg.distributed.zeroth_order.problem import FederatedBlackBox
 from thalweg.distributed.zeroth_order.rounds import Client, Message, ZerothOrder, stacked
 
+if TYPE_CHECKING:
+    from flwr.app import ArrayRecord, Context
+    from flwr.app import Message as FlowerMessage
+    from flwr.clientapp import ClientApp
+    from flwr.serverapp import Grid, ServerApp
+
 BlackBox = Callable[[Tensor], Tensor]
 
 
-def client_app(method: ZerothOrder, clients: FederatedBlackBox | Callable[[int], BlackBox]) -> Any:
+def client_app(method: ZerothOrder, clients: FederatedBlackBox | Callable[[int], BlackBox]) -> ClientApp:
     """Flower's ``ClientApp`` for a method; what a SuperNode runs.
 
     Args:
@@ -46,12 +52,12 @@ def client_app(method: ZerothOrder, clients: FederatedBlackBox | Callable[[int],
         MissingExtra: Flower is not installed.
     """
     flwr = import_flower()
-    app = flwr.clientapp.ClientApp()
+    app: ClientApp = flwr.clientapp.ClientApp()
     answer_who(app, lambda number: 1)
     own = clients.clients.__getitem__ if isinstance(clients, FederatedBlackBox) else cache(clients)
 
     @app.train()
-    def train(message: Any, context: Any) -> Any:
+    def train(message: FlowerMessage, context: Context) -> FlowerMessage:
         number, asked = client_number(context), message.content["round"]
         client = Client(method, own(number), number, int(asked["seed"]))
         if "memory" in context.state:
@@ -64,11 +70,11 @@ def client_app(method: ZerothOrder, clients: FederatedBlackBox | Callable[[int],
     return app
 
 
-def _record(message: Message) -> Any:
+def _record(message: Message) -> ArrayRecord:
     return import_flower().app.ArrayRecord.from_torch_state_dict(message)
 
 
-def _message(record: Any) -> Message:
+def _message(record: ArrayRecord) -> Message:
     return {name: v.clone() for name, v in record.to_torch_state_dict().items()}
 
 
@@ -77,7 +83,7 @@ class FlowerServer:
     """The server: sends a broadcast to all, waits for those that are there, aggregates.
 
     Args:
-        start: where to start, in the unit cube.
+        x0: where to start, in the unit cube.
         method: the same as the clients'.
         rounds: how many.
         clients: nodes to wait for before the first.
@@ -96,7 +102,7 @@ class FlowerServer:
         NotFinite: from `run`, when a round brings no message that can be used.
     """
 
-    start: Tensor
+    x0: Tensor
     method: ZerothOrder
     rounds: int
     clients: int
@@ -114,7 +120,7 @@ class FlowerServer:
         require(self.rounds >= 1, "FlowerServer needs rounds >= 1", got=self.rounds)
         require(self.clients >= 1, "FlowerServer needs clients >= 1", got=self.clients)
         require(self.patience > 0, "FlowerServer needs patience > 0", got=self.patience)
-        self.broadcast = self.method.first_broadcast(self.start.to(torch.float64), self.seed)
+        self.broadcast = self.method.first_broadcast(self.x0.to(torch.float64), self.seed)
         self.counted = {"queries": 0.0, "bytes": 0.0, "rejected": 0.0, "lost": 0.0}
 
     @property
@@ -122,11 +128,11 @@ class FlowerServer:
         """Where the server is."""
         return self.broadcast["x"]
 
-    def app(self) -> Any:
+    def app(self) -> ServerApp:
         """Flower's ``ServerApp``."""
         return server_app(self.run)
 
-    def run(self, grid: Any) -> None:
+    def run(self, grid: Grid) -> None:
         """All rounds, over a Flower ``Grid``."""
         if self.checkpoint is not None and Path(self.checkpoint).exists():
             self._restore(self.checkpoint)
@@ -143,10 +149,8 @@ class FlowerServer:
     def _restore(self, checkpoint: Path) -> None:
         kept = load_tree(checkpoint)
         found = tuple(kept["broadcast"]["x"].shape)
-        if found != tuple(self.start.shape):
-            raise InvalidProblem(
-                f"{checkpoint} holds x of shape {found}; expected {tuple(self.start.shape)}."
-            )
+        if found != tuple(self.x0.shape):
+            raise InvalidProblem(f"{checkpoint} holds x of shape {found}; expected {tuple(self.x0.shape)}.")
         self.round, self.broadcast, self.counted = kept["round"], kept["broadcast"], kept["counted"]
 
     def _round(self, nodes: Nodes) -> dict[int, Message]:
@@ -186,15 +190,20 @@ def _size(message: Message) -> int:
 
 
 def simulate(
-    problem: FederatedBlackBox, method: ZerothOrder, rounds: int, *, seed: int = 0, checkpoint: Path | None = None,
+    problem: FederatedBlackBox,
+    method: ZerothOrder,
+    rounds: int,
+    *,
+    seed: int = 0,
+    checkpoint: Path | None = None,
     look: Callable[[int, Tensor, dict[str, float]], None] | None = None,
-) -> FlowerServer:  # fmt: skip
+) -> FlowerServer:
     """Optimize in Flower's simulation, whose clients are tasks of Ray on this machine; the server, with its ``x``.
 
     Raises:
         MissingExtra: Flower's simulation is not installed.
     """
     count, p = len(problem.clients), dict(enumerate(problem.weights.tolist()))
-    server = FlowerServer(problem.start, method, rounds, count, seed, p, checkpoint=checkpoint, look=look)
+    server = FlowerServer(problem.x0, method, rounds, count, seed, p, checkpoint=checkpoint, look=look)
     simulate_apps(server.app(), client_app(method, problem), count)
     return server

@@ -52,7 +52,7 @@ class FZooS(ZerothOrder):
     >>> from thalweg.distributed.zeroth_order import quadratic
     >>> problem = quadratic(dim=20, clients=3, heterogeneity=1.0)
     >>> found = solve(problem, FZooS(), stop=Stop(steps=8))
-    >>> found.metrics["objective"] < 0.1 * problem.metrics(problem.start)["objective"]
+    >>> found.metrics["objective"] < 0.1 * problem.metrics(problem.x0)["objective"]
     True
     """
 
@@ -91,9 +91,9 @@ class FZooS(ZerothOrder):
             got=(self.nearest, self.history),
         )
 
-    def first_broadcast(self, start: Tensor, seed: int) -> Message:
-        scale = torch.tensor(self.lengthscale or math.sqrt(len(start)), dtype=start.dtype)
-        return {"x": start.clone(), "lengthscale": scale, "features": torch.tensor(seed)}
+    def first_broadcast(self, x0: Tensor, seed: int) -> Message:
+        scale = torch.tensor(self.lengthscale or math.sqrt(len(x0)), dtype=x0.dtype)
+        return {"x": x0.clone(), "lengthscale": scale, "features": torch.tensor(seed)}
 
     def first_memory(self, clients: int, d: int) -> Message:
         X = torch.empty(clients, 0, d, dtype=torch.float64)

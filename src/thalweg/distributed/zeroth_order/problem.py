@@ -11,7 +11,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from thalweg.core import InvalidProblem, Problem
+from thalweg.core import InvalidProblem, Problem, Stop
 from thalweg.core.validation import require
 from thalweg.distributed.federated.design import importances
 
@@ -22,13 +22,13 @@ class FederatedBlackBox(Problem):
 
     Args:
         clients: f_i: takes points, shape (m, d), and gives their values, shape (m,). NaN where an evaluation failed.
-        start: where to start, in the cube, shape (d,).
+        x0: where to start, in the cube, shape (d,).
         p: importances, summing to one; equal by default.
 
     The metric is ``objective``; what it takes to tell it is not counted among the queries.
 
     Raises:
-        InvalidProblem: no clients, a start outside the cube, importances that do not sum to one, a client that gives
+        InvalidProblem: no clients, an x0 outside the cube, importances that do not sum to one, a client that gives
             another shape.
 
     >>> bowls = [lambda X, c=c: ((X - c) ** 2).sum(-1) for c in (0.2, 0.6)]
@@ -40,18 +40,18 @@ class FederatedBlackBox(Problem):
     objective: ClassVar[str | None] = "objective"
 
     clients: Sequence[Callable[[Tensor], Tensor]]
-    start: Tensor
+    x0: Tensor
     p: ArrayLike | None = None
     weights: NDArray[np.float64] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         require(len(self.clients) > 0, "There are no clients", error=InvalidProblem)
-        if self.start.ndim != 1 or not bool(((self.start >= 0) & (self.start <= 1)).all()):
+        if self.x0.ndim != 1 or not bool(((self.x0 >= 0) & (self.x0 <= 1)).all()):
             raise InvalidProblem(
-                "FederatedBlackBox needs start to be a vector in the unit cube. Scale the coordinates of the clients' "
+                "FederatedBlackBox needs x0 to be a vector in the unit cube. Scale the coordinates of the clients' "
                 "functions to [0, 1]."
             )
-        object.__setattr__(self, "start", self.start.to(torch.float64))
+        object.__setattr__(self, "x0", self.x0.to(torch.float64))
         count = len(self.clients)
         p = np.full(count, 1.0 / count) if self.p is None else importances(self.p, count)
         object.__setattr__(self, "weights", p)
@@ -67,6 +67,10 @@ class FederatedBlackBox(Problem):
                 )
             found.append(value.detach().to(X))
         return torch.stack(found)
+
+    def recommended_stop(self) -> Stop:
+        """Fifty rounds, as queries are dear, or ten without a smaller value."""
+        return Stop(steps=50, patience=10)
 
     def metrics(self, x: Tensor) -> dict[str, float]:
         """``objective``."""

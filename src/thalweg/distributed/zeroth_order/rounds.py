@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -61,15 +61,16 @@ class Local(ABC):
 
 @dataclass(kw_only=True)
 class RoundState(State):
-    """``x`` is the server's; ``broadcast`` what it sends next, ``memory`` what the clients keep."""
+    """``x`` is the server's; ``calls`` counts the queries of all clients."""
 
+    x: Tensor  # (d,)
     seed: int
     round: int = 0
-    broadcast: Message
-    memory: Message
-    queries: int = 0
-    bytes: int = 0
-    rejected: int = 0
+    broadcast: Message  # what the server sends next
+    memory: Message  # what the clients keep, a row for each
+    queries: int = 0  # of one client
+    bytes: int = 0  # both ways, of all clients
+    rejected: int = 0  # messages
 
 
 @dataclass(frozen=True)
@@ -99,9 +100,9 @@ class ZerothOrder(Method[FederatedBlackBox, RoundState]):
         require(self.lr > 0, f"{name} needs lr > 0", got=self.lr)
         require(self.optimizer in ("adam", "sgd"), f"{name} knows 'adam' and 'sgd'", got=self.optimizer)
 
-    def first_broadcast(self, start: Tensor, seed: int) -> Message:
+    def first_broadcast(self, x0: Tensor, seed: int) -> Message:
         """What the server sends in the first round."""
-        return {"x": start.clone()}
+        return {"x": x0.clone()}
 
     def first_memory(self, clients: int, d: int) -> Message:
         """What clients keep before the first round, a row for each."""
@@ -152,11 +153,13 @@ class ZerothOrder(Method[FederatedBlackBox, RoundState]):
         return new, accepted
 
     def init(self, problem: FederatedBlackBox, seed: int) -> RoundState:
-        count, d = len(problem.clients), len(problem.start)
+        count, d = len(problem.clients), len(problem.x0)
         state = RoundState(
-            x=problem.start.clone(), seed=seed, broadcast=self.first_broadcast(problem.start, seed),
+            x=problem.x0.clone(),
+            seed=seed,
+            broadcast=self.first_broadcast(problem.x0, seed),
             memory=self.first_memory(count, d),
-        )  # fmt: skip
+        )
         state.metrics = self._metrics(problem, state)
         return state
 
@@ -172,14 +175,18 @@ class ZerothOrder(Method[FederatedBlackBox, RoundState]):
             x = [self.faults.spoil(i, state.round, messages["x"][i]) for i in who]
             messages = {**messages, "x": torch.stack(x)}
         broadcast, accepted = self.aggregate(state.broadcast, messages, weights)
-        new = RoundState(
-            x=broadcast["x"], seed=state.seed, round=state.round + 1, broadcast=broadcast, memory=memory,
-            queries=state.queries + ask.queries, bytes=state.bytes + up + down,
+        new = replace(
+            state,
+            x=broadcast["x"],
+            round=state.round + 1,
+            broadcast=broadcast,
+            memory=memory,
+            queries=state.queries + ask.queries,
+            bytes=state.bytes + up + down,
             rejected=state.rejected + len(who) - len(lost) - int(accepted.sum()),
             calls=state.calls + ask.queries * len(who),
-        )  # fmt: skip
-        new.metrics = self._metrics(problem, new)
-        return new
+        )
+        return replace(new, metrics=self._metrics(problem, new))
 
     def _lost(self, who: Sequence[int], state: RoundState) -> list[int]:
         chance = self.faults.lost

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -85,15 +86,15 @@ def _coefficients(dim: int, clients: int, heterogeneity: float, seed: int, which
 def _federated(
     client: Callable[[int], Callable[[Tensor], Tensor]], dim: int, clients: int, seed: int
 ) -> FederatedBlackBox:
-    start = torch.rand(dim, generator=torch_generator(seed, 0x26), dtype=DOUBLE)
-    return FederatedBlackBox([client(i) for i in range(clients)], start)
+    x0 = torch.rand(dim, generator=torch_generator(seed, 0x26), dtype=DOUBLE)
+    return FederatedBlackBox([client(i) for i in range(clients)], x0)
 
 
 def _classifiers(clients: int, classes: int, seed: int, hidden: int) -> tuple[nn.ModuleList, Tensor, Tensor]:
     """A small network for each client, trained on its own classes of the digits, and the images held back."""
     data = load("digits")
-    assert data.y is not None
-    X, y = torch.as_tensor(data.X, dtype=DOUBLE) / 16.0, torch.as_tensor(data.y, dtype=torch.long)
+    X = torch.as_tensor(np.asarray(data.X), dtype=DOUBLE) / 16.0
+    y = torch.as_tensor(np.asarray(data.y), dtype=torch.long)
     order = torch.from_numpy(generator(seed, 0x27).permutation(len(y)))
     train, test = order[: len(y) // 2], order[len(y) // 2 :]
     parts = by_class(y[train].numpy(), clients, classes, seed)
@@ -184,8 +185,8 @@ def metric_of_network(
 
         return f
 
-    start = torch.full((split + 10,), 0.5, dtype=DOUBLE)
-    return FederatedBlackBox([client(i) for i in range(clients)], start)
+    x0 = torch.full((split + 10,), 0.5, dtype=DOUBLE)
+    return FederatedBlackBox([client(i) for i in range(clients)], x0)
 
 
 def macro(metric: Metric, predicted: Tensor, y: Tensor) -> Tensor:

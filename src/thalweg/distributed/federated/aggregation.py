@@ -1,0 +1,108 @@
+"""What a server makes of the updates that have come, whatever has carried them: the one rule of every engine.
+
+Fraboni, Vidal, Kameni and Lorenzi (2023), algorithm 1: ``theta' = theta + eta_g sum_i d_i Delta_i``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from thalweg.core import NotFinite
+from thalweg.core.validation import require
+from thalweg.distributed.federated.schemes import Aggregation
+
+Vector = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Update:
+    """What a client has sent.
+
+    Args:
+        client: its place among the importances.
+        change: Delta, how its local steps have moved the model; of any shape, as it has come.
+        seconds: that its task took.
+        version: the aggregation whose model it began from.
+    """
+
+    client: int
+    change: Tensor
+    seconds: float
+    version: int
+
+
+@dataclass(frozen=True)
+class Aggregated:
+    """The new model, and what became of the updates: ``taken``, ``rejected`` (broken), ``discarded`` (too old)."""
+
+    x: Tensor
+    taken: int
+    rejected: int
+    discarded: int
+
+
+@dataclass(frozen=True)
+class AggregationRule:
+    """The server's rule.
+
+    Args:
+        scheme: tells the weight d_i of each update.
+        server_lr: eta_g.
+        stale: updates that are more aggregations old are thrown away; None for none.
+
+    >>> from thalweg.distributed.federated import FedAvg
+    >>> rule = AggregationRule(FedAvg())
+    >>> updates = [Update(0, torch.ones(2), 1.0, 0), Update(1, torch.tensor([3.0, float("nan")]), 1.0, 0)]
+    >>> rule.aggregate(torch.zeros(2), updates, 0, np.array([0.5, 0.5]), np.array([0.5, 0.5]))
+    Aggregated(x=tensor([0.5000, 0.5000]), taken=1, rejected=1, discarded=0)
+    """
+
+    scheme: Aggregation
+    server_lr: float = 1.0
+    stale: int | None = None
+
+    def __post_init__(self) -> None:
+        require(self.server_lr > 0, "AggregationRule needs server_lr > 0", got=self.server_lr)
+        require(self.stale is None or self.stale >= 0, "AggregationRule needs stale >= 0", got=self.stale)
+
+    def is_stale(self, version: int, aggregation: int) -> bool:
+        """Whether an update from the model of aggregation ``version`` is too old for this one."""
+        return self.stale is not None and aggregation - version > self.stale
+
+    def aggregate(
+        self, x: Tensor, updates: Sequence[Update], aggregation: int, p: Vector, shares: Vector
+    ) -> Aggregated:
+        """The model after aggregation number ``aggregation``.
+
+        Updates are added client by client, so that the order in which those of different clients come changes no bit.
+
+        Args:
+            x: the model.
+            p: importances of the clients.
+            shares: of the clients among updates, as of `arrival_shares`.
+
+        Raises:
+            NotFinite: the new model is not.
+        """
+        total, taken, rejected, discarded = torch.zeros_like(x), 0, 0, 0
+        for update in sorted(updates, key=lambda u: (u.client, u.version)):
+            change = update.change
+            if self.is_stale(update.version, aggregation):
+                discarded += 1
+            elif change.shape != x.shape or not bool(torch.isfinite(change).all()):
+                rejected += 1
+            else:
+                total += self.scheme.weight(update.client, update.seconds, p, shares) * change
+                taken += 1
+        new = x + self.server_lr * total if taken else x
+        if not bool(torch.isfinite(new).all()):
+            raise NotFinite(
+                f"The model is not finite after {aggregation + 1} aggregations. Lower lr or server_lr."
+            )
+        return Aggregated(new, taken, rejected, discarded)
