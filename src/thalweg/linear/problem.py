@@ -106,7 +106,7 @@ class LinearSystem(Problem):
         return float(np.linalg.norm(self.b)) or 1.0
 
     def rounding(self, x: Vector | Tensor) -> float:
-        """What rounding alone leaves of the residual at x: ``eps ||A| |x| + |b|| / |b|``; eps where A has no entries."""
+        """What rounding leaves of the residual at x: ``eps ||A| |x| + |b|| / |b|``; eps where A has no entries."""
         eps = float(np.finfo(np.float64).eps)
         if not isinstance(x, np.ndarray) or not (sp.issparse(self.A) or isinstance(self.A, FivePointStencil)):
             return eps
