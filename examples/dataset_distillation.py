@@ -24,9 +24,7 @@ def main(steps: int = 60) -> tuple[float, float]:
     def fitted_to(W: Tensor, images: Tensor) -> Tensor:
         return functional.cross_entropy(images @ W, one_of_each) + 1e-2 * W.square().sum()
 
-    fit = scipy_minimize(
-        fitted_to, method="L-BFGS-B", tolerance=1e-8, solve=LinearSolver("cg", tolerance=1e-6)
-    )
+    fit = scipy_minimize(fitted_to, method="L-BFGS-B", tol=1e-8, solve=LinearSolver("cg", tol=1e-6))
 
     def loss(images: Tensor) -> Tensor:
         return functional.cross_entropy(X_train @ fit(torch.zeros(64, 10).double(), images), y_train)

@@ -25,7 +25,7 @@ class Equilibrium(nn.Module):
         def move(z: Tensor, mix: Tensor, fed: Tensor) -> Tensor:
             return torch.tanh(z @ (0.9 * mix / torch.linalg.matrix_norm(mix)).T + fed)
 
-        @custom_fixed_point(move, solve=LinearSolver("gmres", tolerance=1e-6))
+        @custom_fixed_point(move, solve=LinearSolver("gmres", tol=1e-6))
         def settle(z: Tensor, mix: Tensor, fed: Tensor) -> Tensor:
             for _ in range(iterations):
                 z = move(z, mix, fed)

@@ -37,7 +37,7 @@ def main(steps: int = 60, seeds: tuple[int, ...] = (0, 1, 2)) -> tuple[float, fl
         reconstruction,
         lambda codes, _, scale: prox.elastic_net(codes, L1, L2, scale),
         stop=Stop(below={"residual": 1e-6}, steps=500),
-        linear=LinearSolver("normal-cg", tolerance=1e-6),
+        linear=LinearSolver("normal-cg", tol=1e-6),
     )
     scores = []
     for seed in seeds:

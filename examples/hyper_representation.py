@@ -12,7 +12,7 @@ from torch.func import functional_call
 from torch.nn import functional
 
 from thalweg import Stop, solve
-from thalweg.bilevel import BOREP, Bilevel, Minibatches, Neumann
+from thalweg.bilevel import BOREP, Bilevel, Minibatches, NeumannInverse
 
 TASKS, WORDS, LENGTH, WIDTH = 3, 8, 8, 16
 
@@ -68,7 +68,7 @@ def main(steps: int = 400) -> tuple[float, float]:
         lower_batches=Minibatches(train, 16),
         judge=judge,
     )
-    method = BOREP(0.1, inverse=Neumann(5, 0.5), inner_step_size=0.5)
+    method = BOREP(0.1, inverse=NeumannInverse(5, 0.5), inner_step_size=0.5)
     before = solve(problem, method, stop=Stop(steps=0)).metrics["accuracy"]
     after = solve(problem, method, stop=Stop(steps=steps)).metrics["accuracy"]
     print(f"test accuracy of the heads: {before:.3f} on a random encoder, {after:.3f} on a trained one")

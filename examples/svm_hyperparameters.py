@@ -34,7 +34,7 @@ def main(examples: int = 100, steps: int = 15) -> tuple[float, float, float]:
     start = torch.full((examples, 10), 0.1, dtype=torch.float64)
     options = {
         "stop": Stop(below={"residual": 1e-6}, steps=2000),
-        "linear": LinearSolver("gmres", tolerance=1e-8, restart=60),
+        "linear": LinearSolver("gmres", tol=1e-8, restart=60),
     }
     solvers = {
         "projected gradients": differentiable(ProximalGradient(), dual, rows_on_simplex, **options),

@@ -9,6 +9,8 @@ import socket
 
 # On some processors MKL's last bits depend on where arrays lie in memory; tests of equal bits need them not to.
 os.environ.setdefault("MKL_CBWR", "COMPATIBLE")
+# Tests run side by side: threads of their own would only wait for one another, up to thirty times as long.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest

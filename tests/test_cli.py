@@ -304,7 +304,15 @@ def test_reproduce_prints_the_documented_json_and_keeps_what_is_done(tmp_path):
     told = json.loads(done.stdout)
     assert set(told) == {"lion-k"}
     for verdict in told["lion-k"]:
-        assert set(verdict) == {"claim", "measured", "required", "holds"}
+        assert list(verdict) == [
+            "claim",
+            "measured",
+            "required",
+            "relation",
+            "interval",
+            "outcome",
+            "holds",
+        ]
     assert (tmp_path / "report.html").exists()
     (tmp_path / "report.html").unlink()
     assert thalweg("report", "--runs", tmp_path).returncode == 0
@@ -481,6 +489,10 @@ class TestBadInput:
             (["list", "liner"], "Did you mean 'linear'?"),
             (["reproduce", "99"], "No system '99'"),
             (["reproduce", "02", "--scale", "huge"], "scale is one of"),
+            (
+                ["reproduce", "02", "--record"],
+                "--record needs --scale full: that is what is kept; got 'quick'",
+            ),
             (["report", "--runs", "nowhere"], "Run `thalweg reproduce` first"),
         ],
     )
@@ -553,7 +565,10 @@ class TestConvex:
         [
             (("--target", "y", "--method", "bcd:select=gsx"), "No select of bcd 'gsx'. Did you mean"),
             (("--target", "y", "--method", "bcd:blocks=heaps"), "No blocks of bcd 'heaps'"),
-            (("--target", "y", "--loss", "logistic"), "logistic needs two"),
+            (
+                ("--target", "y", "--loss", "logistic"),
+                "which is no class: classes are words or whole numbers",
+            ),
             (("--target", "y", "--group", 1), "--group needs --group-size"),
             (
                 ("--target", "y", "--group", 1, "--group-size", 2, "--method", "bcd:blocks=random"),

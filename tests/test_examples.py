@@ -117,7 +117,7 @@ def test_a_plate_is_heated_to_a_target_by_projections(tmp_path):
 
 
 def test_every_example_is_tested_here():
-    tested = Path(__file__).read_text()
+    tested = Path(__file__).read_text(encoding="utf-8")
     missing = [path.stem for path in EXAMPLES.glob("*.py") if f'example("{path.stem}")' not in tested]
     assert missing == []
 

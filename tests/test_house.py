@@ -53,7 +53,7 @@ def test_no_problem_imports_a_method(graph):
 
 
 def test_every_folder_of_an_area_is_in_the_catalogue():
-    folders = {path.parent.name for path in SOURCE.glob("*/recommended.py")}
+    folders = {path.parent.name for path in SOURCE.glob("*/recommended.py")} - {"core"}
     assert folders <= set(AREAS)
     assert set(METHODS) == folders
 
@@ -79,3 +79,24 @@ def test_the_top_has_the_vocabulary_its_errors_and_the_areas():
     assert {"NotFinite", "UnreadableFile", "History", "METHODS", "reproduce", "compare", "linear"} <= set(
         thalweg.__all__
     )
+
+
+def test_a_public_name_means_one_thing():
+    """Two areas may share an object; they may not use one name for two."""
+    meanings = {}
+    for path in sorted(SOURCE.glob("**/__init__.py")):
+        package = ".".join(("thalweg", *path.parent.relative_to(SOURCE).parts))
+        if package == "thalweg" or package.startswith(("thalweg.cli", "thalweg.studies")):
+            continue
+        module = importlib.import_module(package)
+        for name in set(getattr(module, "__all__", ())) - {"METHODS"}:
+            meanings.setdefault(name, {}).setdefault(id(getattr(module, name)), package)
+    assert {name: sorted(where.values()) for name, where in meanings.items() if len(where) > 1} == {}
+
+
+def test_types_are_said():
+    """``Any`` is for what truly is anything."""
+    count = sum(
+        len(re.findall(r"\bAny\b", path.read_text(encoding="utf-8"))) for path in SOURCE.glob("**/*.py")
+    )
+    assert count <= 500

@@ -201,7 +201,7 @@ def self_tuned() -> Iterator[Row]:
         "LSTM": (_Recurrent(), torch.randn(64, 24, 256)),
     }
     for name, (plain, x) in networks.items():
-        targets, u = torch.randint(10, (len(x),)), space.start + 0.1 * torch.randn(len(x), 2)
+        targets, u = torch.randint(10, (len(x),)), space.u0 + 0.1 * torch.randn(len(x), 2)
         for label, delta in (("STN", False), ("Delta-STN", True)):
             tuned = self_tuning(plain, space, delta=delta)
             step = functools.partial(_trained, tuned, x, targets, at=u)

@@ -20,14 +20,14 @@ from torch.nn import functional
 from thalweg import Stop, solve
 from thalweg.bilevel import (
     Bilevel,
-    ConjugateGradient,
+    CGInverse,
     ProximalGradient,
     differentiable,
     explicit_hypergradient,
     hypergradient,
     penalty_value,
 )
-from thalweg.bilevel.penalty import inner_solution
+from thalweg.bilevel.penalty_value import inner_solution
 from thalweg.bilevel.selftuning import HyperParameter, HyperSpace, SelfTuner, SelfTuningTask, weight_decay
 from thalweg.datasets import load
 from thalweg.numerics.torch_krylov import LinearSolver
@@ -53,7 +53,9 @@ def problem() -> tuple[Bilevel, Tensor]:
 def main() -> None:
     """Print the table."""
     given, at = problem()
-    solution = inner_solution(given, at, 0.0, given.start("y"), Stop(below={"residual": 1e-12}, steps=50_000))
+    solution = inner_solution(
+        given, at, 0.0, given.vector0("y"), Stop(below={"residual": 1e-12}, steps=50_000)
+    )
     exact = explicit_hypergradient(given, at, solution)
     step = 0.5 / float(torch.linalg.matrix_norm(load_train(), 2) ** 2 / 400 * 0.5 + 0.01)
     table = Table("way", "inner steps", "seconds", "MB kept", "relative error")
@@ -104,7 +106,7 @@ def ways(given: Bilevel, at: Tensor, step: float, steps: int) -> dict[str, Calla
             return run(given.y, at).reshape(-1)
 
     def conjugate() -> tuple[Tensor, Any]:
-        return hypergradient(given, at, iterate(), ConjugateGradient(10)).gradient, None
+        return hypergradient(given, at, iterate(), CGInverse(10)).gradient, None
 
     def penalised() -> tuple[Tensor, Any]:
         return penalty_value(given, at, 0.01, stop=Stop(steps=steps)).gradient, None
@@ -158,7 +160,7 @@ def response(given: Bilevel, steps: int) -> float:
     u = network.current.clone().requires_grad_()
     (slope,) = torch.autograd.grad(functional.cross_entropy(network(X[400:800], at=u), y[400:800]), u)
     start = torch.full((64,), -5.0, dtype=torch.float64)
-    solution = inner_solution(given, start, 0.0, given.start("y"))
+    solution = inner_solution(given, start, 0.0, given.vector0("y"))
     exact = float(explicit_hypergradient(given, start, solution).sum())
     return abs(float(slope) - exact) / abs(exact)
 

@@ -76,13 +76,13 @@ def _peer(problem: EqualityConstrained, peer: str, tolerance: float) -> Any:
     if peer == "ipopt":
         from cyipopt import minimize_ipopt
 
-        if not hasattr(problem.jacobian(problem.start), "tocsr"):
+        if not hasattr(problem.jacobian(problem.x0), "tocsr"):
             equations["hess"] = lambda x, v: problem.hessian(x, v) - problem.hessian(x, np.zeros(problem.m))
         options = {"tol": tolerance, "max_iter": 500, "print_level": 0}
         hess = (lambda x: problem.hessian(x, np.zeros(problem.m))) if "hess" in equations else None
         return minimize_ipopt(
             problem.value,
-            problem.start,
+            problem.x0,
             jac=problem.gradient,
             hess=hess,
             constraints=equations,
@@ -91,20 +91,32 @@ def _peer(problem: EqualityConstrained, peer: str, tolerance: float) -> Any:
     options = {"maxiter": 1000}
     if peer == "SLSQP":
         return minimize(
-            problem.value, problem.start, jac=problem.gradient, method=peer, constraints=equations,
+            problem.value,
+            problem.x0,
+            jac=problem.gradient,
+            method=peer,
+            constraints=equations,
             options={**options, "ftol": tolerance * 1e-3},
-        )  # fmt: skip
+        )
     from scipy.optimize import NonlinearConstraint
 
     m = np.zeros(problem.m)
     equality = NonlinearConstraint(
-        problem.constraints, 0.0, 0.0, jac=problem.jacobian,
+        problem.constraints,
+        0.0,
+        0.0,
+        jac=problem.jacobian,
         hess=lambda x, v: problem.hessian(x, v) - problem.hessian(x, m),
-    )  # fmt: skip
+    )
     return minimize(
-        problem.value, problem.start, jac=problem.gradient, hess=lambda x: problem.hessian(x, m), method=peer,
-        constraints=equality, options={**options, "gtol": tolerance, "xtol": 1e-14},
-    )  # fmt: skip
+        problem.value,
+        problem.x0,
+        jac=problem.gradient,
+        hess=lambda x: problem.hessian(x, m),
+        method=peer,
+        constraints=equality,
+        options={**options, "gtol": tolerance, "xtol": 1e-14},
+    )
 
 
 def collection() -> Iterator[Row]:

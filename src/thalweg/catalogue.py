@@ -93,7 +93,7 @@ SYSTEMS = (
         "Penalty methods for non-convex bilevel optimization",
         "arXiv 2309.01753, ICLR 2024",
         "bilevel",
-        ("bilevel.Bilevel", "bilevel.Penalty", "bilevel.MomentumPenalty", "bilevel.error_bound"),
+        ("bilevel.Bilevel", "bilevel.Penalty", "bilevel.MomentumPenalty", "bilevel.lower_error_bound"),
         "penalty_bilevel",
     ),
     System(

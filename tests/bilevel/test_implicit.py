@@ -55,7 +55,7 @@ LAM = torch.tensor(0.7, dtype=DOUBLE)
 
 
 def ridge(method: str = "auto"):
-    return custom_root(ridge_gradient, solve=LinearSolver(method, tolerance=1e-13))(ridge_solver)
+    return custom_root(ridge_gradient, solve=LinearSolver(method, tol=1e-13))(ridge_solver)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -189,7 +189,7 @@ def test_memory_does_not_grow_with_the_solvers_iterations() -> None:
     counts = []
     for rounds in (10, 1000):
 
-        @custom_fixed_point(lambda x, a: 0.5 * torch.tanh(x) + a, tolerance=1.0)
+        @custom_fixed_point(lambda x, a: 0.5 * torch.tanh(x) + a, tol=1.0)
         def solver(init, a, rounds=rounds):
             for _ in range(rounds):
                 init = 0.5 * torch.tanh(init) + a
@@ -287,7 +287,7 @@ def test_linear_solvers_find_the_solution(method: str, seed: int, n: int) -> Non
     if method not in ("cg",):
         A = A + 0.3 * matrix(n, n, seed + 1)
     b = matrix(n, 1, seed + 2)[:, 0]
-    found = LinearSolver(method, tolerance=1e-12, maxiter=100 * n)(lambda v: A @ v, b, lambda v: A.T @ v)
+    found = LinearSolver(method, tol=1e-12, max_steps=100 * n)(lambda v: A @ v, b, lambda v: A.T @ v)
     scale = float(torch.linalg.cond(A)) * 1e-9
     if found.residual < 1e-11:
         torch.testing.assert_close(
@@ -301,8 +301,8 @@ def test_preconditioners_and_warm_starts_save_products() -> None:
     d = torch.logspace(0, 5, 200, dtype=DOUBLE)
     b = torch.ones(200, dtype=DOUBLE)
     for method in ("cg", "gmres", "bicgstab"):
-        plain = LinearSolver(method, tolerance=1e-8, maxiter=3000)(lambda v: d * v, b)
-        helped = LinearSolver(method, tolerance=1e-8, preconditioner=lambda v: v / d)(lambda v: d * v, b)
+        plain = LinearSolver(method, tol=1e-8, max_steps=3000)(lambda v: d * v, b)
+        helped = LinearSolver(method, tol=1e-8, preconditioner=lambda v: v / d)(lambda v: d * v, b)
         assert helped.products < 0.2 * plain.products
-        warm = LinearSolver(method, tolerance=1e-8)(lambda v: d * v, b, x0=b / d)
+        warm = LinearSolver(method, tol=1e-8)(lambda v: d * v, b, x0=b / d)
         assert warm.products <= 2

@@ -22,7 +22,7 @@ from thalweg.bilevel import (
     differentiable,
     optimality,
 )
-from thalweg.core import InvalidParameter, InvalidProblem, NotFinite
+from thalweg.core import Checkpoint, InvalidParameter, InvalidProblem
 from thalweg.numerics import projections, prox
 
 DOUBLE = torch.float64
@@ -98,7 +98,7 @@ def test_projected_gradient_and_mirror_descent_over_the_simplex_are_cvxpys() -> 
     problem.solve(solver=cp.CLARABEL, tol_gap_abs=1e-12, tol_gap_rel=1e-12, tol_feas=1e-12)
     start = torch.full((5,), 0.2, dtype=DOUBLE)
     projected = differentiable(ProximalGradient(), least_squares, simplex, stop=TIGHT)
-    kl = optimality.mirror_descent(least_squares, optimality.kl_projection, step=0.05)
+    kl = optimality.mirror_descent(least_squares, optimality.kl_projection, step_size=0.05)
     mirrored = differentiable(MirrorDescent(), least_squares, condition=kl, stop=TIGHT)
     for solver in (projected, mirrored):
         np.testing.assert_allclose(solver(start, y).numpy(), w.value, atol=1e-5)
@@ -189,8 +189,10 @@ def test_statuses_and_bad_input() -> None:
         solve(Composite(least_squares, ZERO, Y, prox.lasso, 1.0), Newton(), progress=False)
     with pytest.raises(InvalidProblem, match="inside the simplex"):
         solve(problem, MirrorDescent(), progress=False)
-    with pytest.raises(NotFinite, match="inner objective"):
-        solve(problem, ProximalGradient(10.0, accelerated=False), stop=Stop(steps=500), progress=False)
+    found = solve(problem, ProximalGradient(10.0, accelerated=False), stop=Stop(steps=500), progress=False)
+    assert found.status is Status.DIVERGED
+    assert "inner objective" in found.message
+    assert torch.isfinite(found.x).all()
     for bad, words in (
         (lambda: ProximalGradient(0.0), "step_size"),
         (lambda: MirrorDescent(-1.0), "step_size"),
@@ -200,6 +202,37 @@ def test_statuses_and_bad_input() -> None:
     ):
         with pytest.raises(InvalidParameter, match=words):
             bad()
+
+
+@pytest.mark.parametrize(
+    "method",
+    [ProximalGradient(), MirrorDescent(), Newton(), Anderson(0.5 / CURVATURE), BlockDescent()],
+    ids=lambda m: m.name,
+)
+def test_resuming_gives_the_same_bits(method, tmp_path) -> None:
+    x0 = torch.full((5,), 0.2, dtype=DOUBLE)
+    problem = Composite(least_squares, x0, Y)
+    whole = solve(problem, method, stop=Stop(steps=9), progress=False)
+    solve(problem, method, stop=Stop(steps=4), callbacks=[Checkpoint(tmp_path / "run")], progress=False)
+    resumed = solve(problem, method, stop=Stop(steps=9), resume=tmp_path / "run", progress=False)
+    assert torch.equal(whole.x, resumed.x)
+    assert whole.calls == resumed.calls
+    np.testing.assert_array_equal(whole.history["objective"], resumed.history["objective"])
+
+
+def test_without_method_or_stop_inner_problems_end_converged() -> None:
+    weight = torch.tensor(4.0, dtype=DOUBLE)
+    strength = torch.tensor(1.0, dtype=DOUBLE)
+    for problem in (
+        Composite(least_squares, ZERO, Y),
+        Composite(least_squares, ZERO, Y, prox.lasso, weight),
+        Composite(logistic, ZERO, strength),
+        Composite(least_squares, ZERO + 0.2, Y, simplex),
+    ):
+        found = solve(problem)
+        assert found.status is Status.CONVERGED
+        assert found.metrics["residual"] <= 1.5e-8
+        assert found.steps < 500
 
 
 def test_blocks_in_turn_reach_the_lasso_and_its_derivative() -> None:

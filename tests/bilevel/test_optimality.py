@@ -65,7 +65,7 @@ def test_projected_gradient_and_mirror_descent_agree_on_the_simplex() -> None:
     w = torch.where(w < 1e-6, 0.0, w)
     w = w / w.sum()
     projected = fixed(optimality.projected_gradient(least_squares, lambda y, _: projections.simplex(y), 0.05))
-    mirrored = fixed(optimality.mirror_descent(least_squares, optimality.kl_projection, step=0.05))
+    mirrored = fixed(optimality.mirror_descent(least_squares, optimality.kl_projection, step_size=0.05))
     assert largest(projected(w, TY, None)) < 1e-5
     assert largest(mirrored(w.clamp_min(1e-30), TY, None)) < 1e-5
     move = torch.tensor(RNG.standard_normal(30))
@@ -190,7 +190,7 @@ def test_conic_program_through_the_homogeneous_embedding() -> None:
 def test_steps_have_to_be_positive() -> None:
     for make in (
         lambda: optimality.proximal_gradient(least_squares, prox.lasso, 0.0),
-        lambda: optimality.mirror_descent(least_squares, optimality.kl_projection, step=-1.0),
+        lambda: optimality.mirror_descent(least_squares, optimality.kl_projection, step_size=-1.0),
     ):
-        with pytest.raises(InvalidParameter, match="step > 0"):
+        with pytest.raises(InvalidParameter, match="step_size > 0"):
             make()

@@ -11,12 +11,12 @@ from thalweg import Status, Stop, solve
 from thalweg.bilevel import (
     AID,
     Bilevel,
-    ErrorBoundFails,
-    ErrorBoundMonitor,
+    LowerErrorBoundFails,
+    LowerErrorBoundMonitor,
     Penalty,
-    certificate,
-    error_bound,
     explicit_hypergradient,
+    lower_error_bound,
+    penalty_certificate,
     penalty_value,
 )
 from thalweg.numerics.projections import box
@@ -89,9 +89,9 @@ class TestPenaltyObjective:
         )
         assert found.status is Status.CONVERGED
         value = penalty_value(problem, found.x.x, s)
-        good = certificate(problem, found.x.x, value.y, value.z, s)
+        good = penalty_certificate(problem, found.x.x, value.y, value.z, s)
         assert max(good.stationarity, good.penalised_gap, good.lower_gap) < 1e-6
-        bad = certificate(problem, found.x.x + 1.0, value.y, value.z, s)
+        bad = penalty_certificate(problem, found.x.x + 1.0, value.y, value.z, s)
         assert min(bad.stationarity, bad.penalised_gap, bad.lower_gap) > 1e-2
 
     def test_upper_sets_are_kept_to(self):
@@ -113,15 +113,15 @@ class TestErrorBound:
             x_set=lambda x: box(x, -1.0, 1.0),
             y_set=lambda y: box(y, -1.0, 1.0),
         )
-        assert error_bound(problem, ZERO + 0.5).holds
-        assert not error_bound(problem, ZERO + 0.01).holds
+        assert lower_error_bound(problem, ZERO + 0.5).holds
+        assert not lower_error_bound(problem, ZERO + 0.01).holds
         far, near = (penalty_value(problem, ZERO + at, 1e-3).value for at in (1e-2, 0.0))
         assert far == pytest.approx(1.0, abs=1e-2)  # psi(x) = 1 + x^2, but psi(0) = 0
         assert near == pytest.approx(0.0, abs=1e-6)
 
     def test_the_monitor_warns_along_a_run(self):
         problem = Bilevel(lambda x, y: (y - 1).square().sum(), lambda x, y: (y - x).pow(4).sum(), ZERO, ZERO)
-        monitor = ErrorBoundMonitor(every=2, samples=1)
-        with pytest.warns(ErrorBoundFails, match="Step 2.*error bound fails"):
+        monitor = LowerErrorBoundMonitor(every=2, samples=1)
+        with pytest.warns(LowerErrorBoundFails, match="Step 2.*error bound fails"):
             solve(problem, Penalty(0.01, 0.05), stop=Stop(steps=2), callbacks=[monitor])
         assert not monitor.seen[2].holds

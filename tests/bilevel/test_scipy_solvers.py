@@ -25,7 +25,7 @@ def regularised(w, log_strength):
 
 @pytest.mark.parametrize("method", [None, "L-BFGS-B", "CG"])
 def test_logistic_regression_is_scikit_learns_and_its_hyper_gradient_that_of_differences(method) -> None:
-    fit = scipy_minimize(regularised, method=method, tolerance=1e-12, solve=LinearSolver("cg"))
+    fit = scipy_minimize(regularised, method=method, tol=1e-12, solve=LinearSolver("cg"))
     strength = torch.tensor(0.5, dtype=DOUBLE)
     w = fit(torch.zeros(4, dtype=DOUBLE), strength)
     theirs = LogisticRegression(C=1 / np.exp(0.5), fit_intercept=False, tol=1e-12, max_iter=10_000).fit(
@@ -38,7 +38,7 @@ def test_logistic_regression_is_scikit_learns_and_its_hyper_gradient_that_of_dif
 
 
 def test_bounds_hold_and_entries_on_them_do_not_move() -> None:
-    fit = scipy_minimize(lambda w, y: 0.5 * (w - y).square().sum(), bounds=(0.0, 1.0), tolerance=1e-14)
+    fit = scipy_minimize(lambda w, y: 0.5 * (w - y).square().sum(), bounds=(0.0, 1.0), tol=1e-14)
     y = torch.tensor([-1.0, 0.3, 5.0], dtype=DOUBLE)
     init = torch.full((3,), 0.5, dtype=DOUBLE)
     torch.testing.assert_close(fit(init, y), y.clamp(0, 1))
@@ -54,7 +54,7 @@ def test_roots_of_systems_on_pytrees(method: str) -> None:
             "v": x["v"] ** 3 + x["v"] - theta["b"] * x["u"],
         }
 
-    solve = scipy_root(condition, method=method, tolerance=1e-10)
+    solve = scipy_root(condition, method=method, tol=1e-10)
     init = {"u": torch.zeros(1, dtype=DOUBLE), "v": torch.zeros(2, dtype=DOUBLE)}
     a, b = torch.tensor([1.0], dtype=DOUBLE), torch.tensor([0.5, 2.0], dtype=DOUBLE)
 

@@ -16,7 +16,7 @@ from thalweg.bilevel.selftuning import (
     SelfTuner,
     SelfTuningTask,
     Tuned,
-    cross_entropy,
+    cross_entropy_by_example,
     cutout,
     input_noise,
     label_smoothing,
@@ -101,7 +101,7 @@ class TestLayers:
     @pytest.mark.parametrize("name", NETWORKS)
     def test_with_v_zero_a_network_is_the_plain_one(self, name, delta):
         plain, tuned, x = made(name, delta)
-        u = SPACE.start + torch.randn(len(x), 3, dtype=torch.float64)
+        u = SPACE.u0 + torch.randn(len(x), 3, dtype=torch.float64)
         if "lstm" in name:  # another order of summation
             torch.testing.assert_close(tuned(x, at=u), plain(x), rtol=1e-12, atol=1e-12)
         else:
@@ -112,7 +112,7 @@ class TestLayers:
         """Gates of a batch against the exported plain network of each example."""
         _, tuned, x = made(name)
         stirred(tuned)
-        u = SPACE.start + torch.randn(len(x), 3, dtype=torch.float64)
+        u = SPACE.u0 + torch.randn(len(x), 3, dtype=torch.float64)
         together = tuned(x, at=u)
         for i in range(len(x)):
             alone = tuned.export(u[i])
@@ -153,7 +153,7 @@ class TestLayers:
     def test_squared_norms_are_those_of_the_weights(self, name):
         _, tuned, x = made(name)
         stirred(tuned)
-        u = SPACE.start + torch.randn(len(x), 3, dtype=torch.float64)
+        u = SPACE.u0 + torch.randn(len(x), 3, dtype=torch.float64)
         told = tuned.squared_norm(u).detach()
         for i in range(len(x)):
             weights = [p for p in tuned.export(u[i]).parameters() if p.ndim > 1]
@@ -221,7 +221,7 @@ class TestResponse:
         w = torch.linalg.solve(A, X.T @ y / 8000)
         slope = -torch.linalg.solve(A, e * w)
         h = 0.02
-        learned = (net.export(space.start + h).weight[0] - net.export(space.start - h).weight[0]) / (2 * h)
+        learned = (net.export(space.u0 + h).weight[0] - net.export(space.u0 - h).weight[0]) / (2 * h)
         assert relative(net.export().weight[0], w) < 0.01
         assert relative(learned, slope) < 0.01
 
@@ -320,7 +320,7 @@ class TestTuner:
 
     def test_a_state_dict_restores_a_network(self):
         _, tuned, x = made("mlp")
-        stirred(tuned).move(SPACE.start + 1.0)
+        stirred(tuned).move(SPACE.u0 + 1.0)
         _, other, _ = made("mlp")
         other.load_state_dict(tuned.state_dict())
         assert torch.equal(other(x), tuned(x))
@@ -352,7 +352,7 @@ class TestRegularisers:
         reference = nn.functional.cross_entropy(outputs, targets, label_smoothing=0.2, reduction="none")
         torch.testing.assert_close(told, reference)
         torch.testing.assert_close(
-            label_smoothing("s")(outputs, targets, None), cross_entropy(outputs, targets)
+            label_smoothing("s")(outputs, targets, None), cross_entropy_by_example(outputs, targets)
         )
 
     def test_integers_are_whole_and_move_in_between(self):
@@ -387,7 +387,7 @@ class TestBadInput:
         try:
             register_layer(nn.PReLU, TunedPReLU)
             tuned = stirred(self_tuning(net, SPACE))
-            x, u = torch.randn(3, 4), SPACE.start + torch.randn(3, 3)
+            x, u = torch.randn(3, 4), SPACE.u0 + torch.randn(3, 3)
             torch.testing.assert_close(tuned(x, at=u)[:1], tuned.export(u[0])(x[:1]))
         finally:
             del CONVERTERS[nn.PReLU]

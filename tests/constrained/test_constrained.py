@@ -15,6 +15,7 @@ from scipy.optimize import minimize
 from thalweg import Status, Stop, solve
 from thalweg.constrained import (
     COLLECTION,
+    METHODS,
     AugmentedLagrangian,
     EqualityConstrained,
     InexactSQP,
@@ -26,9 +27,11 @@ from thalweg.constrained import (
     constrained_logistic,
     named_problem,
 )
-from thalweg.constrained._merit import NewtonSystem, Weights
+from thalweg.constrained._merit import Weights
+from thalweg.constrained._newton import NewtonSystem
 from thalweg.constrained.curvature import reduced_curvature, smallest_square, spectral_norm
-from thalweg.core import Checkpoint, InvalidParameter, InvalidProblem, NotFinite
+from thalweg.constrained.sketched_newton import _Inner
+from thalweg.core import Checkpoint, InvalidParameter, InvalidProblem, NotFinite, Unbounded
 from thalweg.numerics.sketch import BlockKaczmarz, CountSketch, Gaussian, Kaczmarz
 
 #: Their Newton systems become singular at the solution: single rows are too slow there for the last digits.
@@ -41,6 +44,12 @@ def quiet(problem, method, **stop):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RankDeficient)
         return solve(problem, method, stop=Stop(**stop))
+
+
+def quiet_with(problem, method, stop, callback):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RankDeficient)
+        return solve(problem, method, stop=stop, callbacks=[lambda run: callback(run)])
 
 
 def circle(**options):
@@ -77,16 +86,20 @@ class TestCollection:
     @pytest.mark.parametrize("name", COLLECTION)
     def test_derivatives_of_the_formulas_agree_with_differences(self, name):
         problem = named_problem(name)
-        x = problem.start + 0.01 * np.cos(np.arange(problem.n))
+        x = problem.x0 + 0.01 * np.cos(np.arange(problem.n))
         assert max(problem.derivative_error(x).values()) < 1e-5
 
     @pytest.mark.parametrize("name", ["HS7", "HS40", "HS77", "HS78", "BT5", "BT11", "BT12"])
     def test_values_are_those_of_slsqp(self, name):
         p = named_problem(name)
         peer = minimize(
-            p.value, p.start, jac=p.gradient, method="SLSQP", options={"ftol": 1e-12, "maxiter": 500},
+            p.value,
+            p.x0,
+            jac=p.gradient,
+            method="SLSQP",
+            options={"ftol": 1e-12, "maxiter": 500},
             constraints={"type": "eq", "fun": p.constraints, "jac": p.jacobian},
-        )  # fmt: skip
+        )
         assert quiet(p, SketchedNewton(), below={"kkt": 1e-8}).metrics["value"] == pytest.approx(
             peer.fun, abs=1e-5
         )
@@ -105,7 +118,7 @@ class TestTheory:
     def test_the_merits_gradient_agrees_with_differences(self):
         p, weights = named_problem("HS78"), Weights(3.0, 0.2)
         rng = np.random.default_rng(0)
-        x, lam = p.start + 0.1 * rng.standard_normal(5), rng.standard_normal(3)
+        x, lam = p.x0 + 0.1 * rng.standard_normal(5), rng.standard_normal(3)
         mine = weights.gradient(p.at(x), lam, p.hessian(x, lam))
         for k, d in enumerate(1e-6 * np.eye(8)):
             ahead, behind = (weights.merit(p.at(x + s * d[:5]), lam + s * d[5:]) for s in (1, -1))
@@ -129,14 +142,16 @@ class TestTheory:
             seen.append((s.multipliers, s.x, Weights(s.eta1, s.eta2)))
 
         solve(p, method, stop=Stop(below={"kkt": 1e-6}), callbacks=[look])
-        x, lam = p.start, np.zeros(p.m)
+        x, lam = p.x0, np.zeros(p.m)
         for multipliers, after, weights in seen:
             assert weights.merit(p.at(after), multipliers) <= weights.merit(p.at(x), lam) + 1e-12
             x, lam = after, multipliers
 
     def test_steps_are_whole_near_the_solution(self):
-        lengths = [quiet(named_problem(n), SketchedNewton(), below={"kkt": 1e-8}).history["length"] for n in
-                   ("HS7", "HS40", "HS77", "HS78", "HS79", "BT11")]  # fmt: skip
+        lengths = [
+            quiet(named_problem(n), SketchedNewton(), below={"kkt": 1e-8}).history["length"]
+            for n in ("HS7", "HS40", "HS77", "HS78", "HS79", "BT11")
+        ]
         assert all((v[-2:] == 1.0).all() for v in lengths)
 
     def test_convergence_is_superlinear_when_theta_goes_to_zero_and_linear_otherwise(self):
@@ -152,17 +167,16 @@ class TestTheory:
 
     def test_accuracy_asked_for_is_met(self):
         """``|A| psi |r| <= theta delta |b|`` for the default constants, by the step's own parts."""
-        from thalweg.constrained.sketched_newton import _Inner
-
         p = named_problem("HS42")
         method = SketchedNewton()
         state = method.init(p, 0)
         system = NewtonSystem.at(p, state.now, state.multipliers, method.xi)
-        found = _Inner(method, system, state).direction(state.now, state)
+        inner = _Inner(method, system, state)
+        found = inner.direction(state.now)
         hessian = np.linalg.norm(system.H, 2)
         psi = 20 * max((hessian + system.shift) ** 2, 1) / (min(system.smallest, 1) * 0.1)
         residual = np.linalg.norm(system.A @ found.z - system.b)
-        assert np.linalg.norm(system.A, 2) * psi * residual <= found.delta * np.linalg.norm(system.b)
+        assert np.linalg.norm(system.A, 2) * psi * residual <= inner.delta * np.linalg.norm(system.b)
 
 
 class TestCurvature:
@@ -244,8 +258,14 @@ class TestProblems:
         p = constrained_logistic(X, y, A, b)
         assert max(p.derivative_error().values()) < 1e-7
         found = solve(p, stop=Stop(below={"kkt": 1e-8}))
-        peer = minimize(p.value, p.start, jac=p.gradient, method="trust-constr", options={"gtol": 1e-9},
-                        constraints={"type": "eq", "fun": p.constraints, "jac": p.jacobian})  # fmt: skip
+        peer = minimize(
+            p.value,
+            p.x0,
+            jac=p.gradient,
+            method="trust-constr",
+            options={"gtol": 1e-9},
+            constraints={"type": "eq", "fun": p.constraints, "jac": p.jacobian},
+        )
         assert found.metrics["value"] <= peer.fun + 1e-6
         np.testing.assert_allclose(A @ found.x, b, atol=1e-7)
 
@@ -258,7 +278,7 @@ class TestProblems:
     def test_a_start_at_the_answer_takes_no_steps(self):
         p = named_problem("HS79")
         found = solve(p, NewtonSQP(), stop=Stop(below={"kkt": 1e-9}))
-        warm = dataclasses.replace(p, start=found.x, multipliers=p.best_multipliers(found.x))
+        warm = dataclasses.replace(p, x0=found.x, multipliers=p.best_multipliers(found.x))
         assert solve(warm, SketchedNewton(), stop=Stop(below={"kkt": 1e-8})).steps == 0
 
     def test_certificates_read_well(self):
@@ -271,7 +291,17 @@ class TestProblems:
 
 
 class TestRuns:
-    @pytest.mark.parametrize("method", [SketchedNewton(Gaussian()), NewtonSQP(), InexactSQP()])
+    @pytest.mark.parametrize(
+        "method",
+        [
+            SketchedNewton(Gaussian()),
+            NewtonSQP(),
+            InexactSQP(),
+            InexactSQP("minres", False),
+            AugmentedLagrangian(),
+        ],
+        ids=lambda method: method.name,
+    )
     def test_a_resumed_run_has_the_same_bits(self, method, tmp_path):
         p, file = named_problem("HS77"), tmp_path / "run.npz"
         stop = Stop(below={"kkt": 1e-7})
@@ -280,6 +310,76 @@ class TestRuns:
         again = solve(p, method, stop=stop, seed=3, resume=file)
         assert again.steps == whole.steps > 3
         np.testing.assert_array_equal(again.x, whole.x)
+        for name in whole.history.names:
+            np.testing.assert_array_equal(again.history[name], whole.history[name])
+
+    def test_a_run_stops_by_the_residual_that_its_result_reports(self):
+        """No multiplier exists at the solution (0, 0): the iterates' own grow for ever, the fitted ones do not."""
+        p = EqualityConstrained.from_formulas("x1 + x2**2", ["x1**2"], [1.0, 1.0])
+        reached = []
+        found = quiet_with(
+            p,
+            NewtonSQP(),
+            Stop(below={"kkt": 1e-6}, steps=500),
+            lambda run: reached.append(run.judged()["kkt"]),
+        )
+        assert found.status is Status.CONVERGED
+        assert found.metrics["kkt"] <= 1e-6
+        assert found.metrics["kkt"] == found.history["kkt"][-1]
+        assert all(kkt > 1e-6 for kkt in reached[:-1])
+
+    @pytest.mark.parametrize("name", ["BT8", "HS61", "BYRDSPHR", "HS40"])
+    def test_small_problems_report_the_judges_residual_in_every_step(self, name):
+        told, judged = [], []
+
+        def look(run):
+            told.append(run.state.metrics["kkt"])
+            judged.append(run.judged()["kkt"])
+
+        quiet_with(named_problem(name), NewtonSQP(), Stop(below={"kkt": 1e-8}, steps=200), look)
+        assert told == judged
+
+    def test_large_problems_report_no_less_than_the_judge(self):
+        p = PoissonControl(square(16)).problem
+        told, judged = [], []
+
+        def look(run):
+            told.append(run.state.metrics["kkt"])
+            judged.append(run.judged()["kkt"])
+
+        quiet_with(p, NewtonSQP(), Stop(steps=4), look)
+        assert all(a >= b * (1.0 - 1e-6) - 1e-12 for a, b in zip(told, judged, strict=True))
+
+    @pytest.mark.parametrize("name", ["HS6", "HS40", "BT8", "HS26"])
+    def test_without_method_or_stop_a_small_problem_ends_converged(self, name):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RankDeficient)
+            found = solve(named_problem(name))
+        assert found.status is Status.CONVERGED
+        assert found.metrics["kkt"] <= 1e-8
+        assert found.steps < 200
+
+    def test_without_method_or_stop_a_large_problem_ends_converged(self):
+        p = PoissonControl(square(24)).problem
+        found = solve(p)
+        assert p.n + p.m > 1000
+        assert found.status is Status.CONVERGED
+        assert certify(p, found.x).minimum(tol=1e-7)
+
+    def test_many_unknowns_by_the_method_of_multipliers_have_the_answer_of_direct_steps(self):
+        p = PoissonControl(square(24), weight=1e-2).problem
+        one, other = (
+            solve(p, m, stop=Stop(below={"kkt": 1e-7}, steps=100))
+            for m in (NewtonSQP(), AugmentedLagrangian())
+        )
+        assert p.n > 1000
+        assert other.status is Status.CONVERGED
+        np.testing.assert_allclose(other.x, one.x, atol=1e-4)
+
+    def test_every_name_makes_a_method(self):
+        for name, kind in METHODS.items():
+            found = solve(named_problem("HS79"), kind(), stop=Stop(below={"kkt": 1e-4}, steps=300))
+            assert found.status is Status.CONVERGED, name
 
     def test_evaluations_are_counted(self):
         seen = []
@@ -313,11 +413,41 @@ class TestBadInput:
         p = EqualityConstrained.from_formulas("-x1**2 + x2", ["x2 - 1"], [1.0, 1.0])
         found = quiet(p, method, below={"kkt": 1e-6}, steps=10_000)
         assert found.status is Status.DIVERGED
+        assert "no minimum on the constraints" in found.message
+        assert np.isfinite(found.x).all()
+
+    def test_falling_without_bound_is_an_error_of_its_own(self):
+        """What `solve` turns into a status is an exception for those who step by themselves."""
+        p, method = EqualityConstrained.from_formulas("-x1**2 + x2", ["x2 - 1"], [1.0, 1.0]), NewtonSQP()
+        state = method.init(p, 0)
+        with pytest.raises(Unbounded, match="seems to have no minimum"):
+            for _ in range(10_000):
+                state = method.step(p, state)
+
+    def test_sparse_dependent_constraints_are_told_and_solved_as_dense_ones(self):
+        n = 1200
+        G = sp.csr_array(np.vstack([np.eye(1, n), np.eye(1, n)]))
+        p = EqualityConstrained(
+            value=lambda x: 0.5 * float(x @ x) - float(x.sum()),
+            gradient=lambda x: x - 1.0,
+            constraints=lambda x: G @ x - 1.0,
+            jacobian=lambda x: G,
+            hessian=lambda x, lam: sp.eye_array(n, format="csr"),
+            x0=np.zeros(n),
+        )
+        with pytest.warns(RankDeficient):
+            found = solve(p, NewtonSQP(), stop=Stop(below={"kkt": 1e-8}, steps=50))
+        assert found.status is Status.CONVERGED
+        np.testing.assert_allclose(found.x, 1.0, atol=1e-8)
+
+    def test_a_value_that_is_no_number_is_told(self):
+        with pytest.raises(InvalidProblem, match=r"value gives shape \(2,\); expected \(\)"):
+            EqualityConstrained.from_torch(lambda x: x, lambda x: (x @ x - 2)[None], [-1.5, -0.5])
 
     def test_what_is_not_finite_at_the_start_is_named(self):
         with pytest.raises(NotFinite, match="value is not finite at the start"):
             EqualityConstrained.from_formulas("log(x1)", ["x1 - x2"], [-1.0, 1.0])
-        with pytest.raises(NotFinite, match="start holds 1 NaN"):
+        with pytest.raises(NotFinite, match="x0 holds 1 NaN"):
             EqualityConstrained.from_formulas("x1", ["x1 - x2"], [math.nan, 1.0])
 
     def test_what_is_not_finite_on_the_way_only_shortens_the_step(self):
@@ -346,6 +476,25 @@ class TestBadInput:
     def test_parameters_out_of_range_are_told(self, options):
         with pytest.raises(InvalidParameter, match=next(iter(options))):
             SketchedNewton(**options)
+
+    @pytest.mark.parametrize(
+        ("make", "message"),
+        [
+            (lambda: NewtonSQP(eta1=-1.0), "NewtonSQP needs eta1 > 0"),
+            (lambda: NewtonSQP(beta=2.0), "0 < beta < 1/2"),
+            (lambda: NewtonSQP(nu=1.0), "nu > 1"),
+            (lambda: InexactSQP("cg"), "gmres or minres"),
+            (lambda: InexactSQP(nu=1.0), "InexactSQP needs nu > 1"),
+            (lambda: InexactSQP(kappa=1.0), "0 < kappa < 1"),
+            (lambda: InexactSQP(eta=0.0), "0 < eta < 1"),
+            (lambda: InexactSQP(mu=0.0), "mu > 0"),
+            (lambda: AugmentedLagrangian(mu=-5.0), "AugmentedLagrangian needs mu > 0"),
+            (lambda: SketchedNewton(delta=0.0), "delta > 0"),
+        ],
+    )
+    def test_parameters_with_which_a_step_would_not_end_or_descend_are_refused(self, make, message):
+        with pytest.raises(InvalidParameter, match=message):
+            make()
 
     def test_wrong_derivatives_show_in_the_check(self):
         wrong = dataclasses.replace(circle(), gradient=lambda x: np.array([1.0, 2.0]))

@@ -155,21 +155,26 @@ class TestGames:
         assert found.metrics["value"] == pytest.approx(exact, abs=1e-5)
         assert found.metrics["violation"] < 1e-6
 
-    @pytest.mark.parametrize("loss", ["squares", "logistic"])
-    def test_robust_regression_minimises_the_mean_of_the_worst(self, loss):
-        """Against subgradient-free checks: no random change of w lowers the conditional value at risk."""
+    @pytest.mark.parametrize(
+        ("loss", "step_size", "steps"), [("squares", None, 4000), ("logistic", 0.3, 8000)]
+    )
+    def test_robust_regression_minimises_the_mean_of_the_worst(self, loss, step_size, steps):
+        """Against a conic solver on the conditional value at risk itself: the mean of the 16 worst of 64."""
+        cp = pytest.importorskip("cvxpy")
         y = Y if loss == "squares" else torch.where(Y + X[:, 0] > 0, 1.0, -1.0).to(DOUBLE)
         problem = robust_regression(X, y, tail=0.25, ridge=0.1, loss=loss)
-        found = solve(problem, Extragradient(0.05), stop=Stop(below={"residual": 1e-6}, steps=15_000))
-        w = found.x[:5]
-
-        def objective(w):
-            u = torch.cat([w, found.x[5:]])
-            return problem.judge(u)["worst loss"] + 0.05 * float(w.square().sum())
-
-        here = objective(w)
-        for _ in range(50):
-            assert objective(w + 0.05 * normal(5)) >= here - 1e-6
+        found = solve(problem, Extragradient(step_size), stop=Stop(below={"residual": 1e-6}, steps=steps))
+        v = cp.Variable(5)
+        predicted = X.numpy() @ v
+        losses = (
+            0.5 * cp.square(predicted - y.numpy())
+            if loss == "squares"
+            else cp.logistic(-cp.multiply(y.numpy(), predicted))
+        )
+        best = cp.Problem(cp.Minimize(cp.sum_largest(losses, 16) / 16 + 0.05 * cp.sum_squares(v)))
+        best.solve(solver="CLARABEL")
+        reached = found.metrics["worst loss"] + 0.05 * float(found.x[:5].square().sum())
+        assert best.value - 1e-6 <= reached <= best.value + 5e-3
         torch.testing.assert_close(found.x[5:].sum(), torch.tensor(64.0, dtype=DOUBLE))
         assert float(found.x[5:].max()) <= 4.0 + 1e-9
 
@@ -201,7 +206,7 @@ class TestHalpern:
         exact = torch.linalg.solve(M, -q)
         least = float(torch.linalg.svdvals(M)[-1])
         for method in (AnchoredExtragradient(), InexactHalpern(restart=0.5), Extragradient()):
-            found = solve(problem, method, stop=Stop(below={"residual": 1e-3}, steps=20_000))
+            found = solve(problem, method, stop=Stop(below={"residual": 3e-3}, steps=20_000))
             assert found.status is Status.CONVERGED
             # without G the residual is |M (x - x*)|
             assert float((found.x - exact).norm()) <= 1.0001 * found.metrics["residual"] / least
@@ -451,7 +456,7 @@ class TestAdversaries:
         y = torch.where(X[:, 0] + 0.5 * Y > 0, 1.0, -1.0).to(DOUBLE)
         for radius in (0.0, 0.3):
             problem = adversarial_classification(X, y, radius=radius, ridge=0.1)
-            found = solve(problem, Extragradient(), stop=Stop(below={"residual": 1e-6}, steps=30_000))
+            found = solve(problem, Extragradient(), stop=Stop(below={"residual": 2.5e-5}, steps=30_000))
             w = cp.Variable(5)
             margins = cp.multiply(y.numpy(), X.numpy() @ w) - radius * cp.norm2(w)
             best = cp.Problem(cp.Minimize(cp.sum(cp.pos(1 - margins)) / 64 + 0.05 * cp.sum_squares(w)))

@@ -8,14 +8,16 @@ import scipy.sparse as sp
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thalweg.core import InvalidParameter, InvalidProblem, NotFinite, Stop, solve
+from thalweg.core import InvalidParameter, InvalidProblem, NotFinite, Status, Stop, solve
 from thalweg.linear import (
     GMRES,
     SOR,
     SSOR,
     SSORCG,
     ConjugateGradient,
+    DeflatedCG,
     Direct,
+    FlexibleCG,
     GaussSeidel,
     Jacobi,
     LinearSystem,
@@ -250,3 +252,31 @@ class TestBadInput:
     def test_a_preconditioner_of_another_shape(self, system):
         with pytest.raises(InvalidProblem, match=r"preconditioner has shape \(2, 2\)"):
             solve(system, ConjugateGradient(preconditioner=np.eye(2)))
+
+
+class TestRounding:
+    """A recurrence that has reached rounding ends, instead of running on until its numbers mean nothing."""
+
+    @pytest.mark.parametrize(
+        "method",
+        [ConjugateGradient(), SSORCG(1.8), FlexibleCG(np.eye(900)), DeflatedCG(4)],
+        ids=lambda m: m.name[:12],
+    )
+    def test_without_a_rule_on_the_residual_it_stalls_near_the_best_answer(self, method):
+        system = LinearSystem(FivePointStencil(30, 30), np.ones(900))
+        result = solve(system, method, stop=Stop(steps=20_000))
+        assert result.status is Status.STALLED
+        assert "as near as rounding allows" in result.message
+        assert result.steps < 120
+        assert result.metrics["residual"] <= 2 * system.rounding(result.x)
+
+    @pytest.mark.parametrize("method", [ConjugateGradient(), SSORCG(1.2)], ids=lambda m: m.name[:12])
+    @pytest.mark.parametrize("scale", [1.0, 1e-50, 1e50])
+    def test_badly_scaled_unknowns_are_not_taken_for_rounding(self, method, scale):
+        """x = (1, 1e-10) for A = diag(1, 1e10): |A| |x| / |b| is 1e10, and yet the residual goes to 1e-15."""
+        system = LinearSystem(np.diag([1.0, 1e10]) * scale, np.ones(2) * scale)
+        assert solve(system, method, stop=Stop(below={"residual": 1e-12})).converged
+
+    def test_a_rule_that_is_met_is_convergence_even_at_rounding(self):
+        system = LinearSystem(np.array([[4.0, 1.0], [1.0, 3.0]]), np.ones(2))
+        assert solve(system, SSORCG()).converged

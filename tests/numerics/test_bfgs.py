@@ -18,7 +18,7 @@ def rosenbrock(x, starts):
 
 def test_it_finds_rosenbrocks_minimum_from_every_start():
     x0 = torch.randn(6, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    found = minimize_many(rosenbrock, x0, iterations=300, tolerance=1e-8)
+    found = minimize_many(rosenbrock, x0, max_steps=300, tol=1e-8)
     # in four dimensions Rosenbrock's function has a second, local minimum near (-1, 1, 1, 1)
     values = [minimize(rosen, row, jac=rosen_der, method="L-BFGS-B").fun for row in x0.numpy()]
     assert float(found.values.max()) <= 3.71
@@ -35,7 +35,7 @@ def test_in_a_box_it_agrees_with_scipy_on_quadratics(seed):
     def quadratic(x, starts):
         return 0.5 * ((x @ H) * x).sum(1) - x @ c, x @ H - c
 
-    found = minimize_many(quadratic, torch.zeros(1, 5, dtype=torch.float64), -0.5, 0.5, iterations=200)
+    found = minimize_many(quadratic, torch.zeros(1, 5, dtype=torch.float64), -0.5, 0.5, max_steps=200)
     peer = minimize(
         lambda x: (0.5 * x @ H.numpy() @ x - c.numpy() @ x, H.numpy() @ x - c.numpy()),
         np.zeros(5),
@@ -49,8 +49,8 @@ def test_in_a_box_it_agrees_with_scipy_on_quadratics(seed):
 
 def test_starts_do_not_disturb_one_another():
     x0 = torch.randn(5, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    together = minimize_many(rosenbrock, x0, iterations=40)
-    alone = torch.cat([minimize_many(rosenbrock, row[None], iterations=40).x for row in x0])
+    together = minimize_many(rosenbrock, x0, max_steps=40)
+    alone = torch.cat([minimize_many(rosenbrock, row[None], max_steps=40).x for row in x0])
     assert torch.allclose(together.x, alone)
 
 

@@ -10,7 +10,8 @@ import pytest
 from sklearn.datasets import dump_svmlight_file
 
 from thalweg.catalogue import with_study
-from thalweg.studies import learning_to_relax
+from thalweg.online import Fixed
+from thalweg.studies import learning_to_relax, rex_schedule, tasks
 
 
 @pytest.mark.parametrize("system", with_study(), ids=lambda s: s.slug)
@@ -29,11 +30,71 @@ def test_a_study_brings_back_verdicts_a_table_and_figures(system):
 
 
 def test_learning_to_relax_reaches_its_heat_equation_claims_on_a_small_grid():
-    size = learning_to_relax.Size(0, 0, heat=600, nx=25, seeds=3)
-    heat, plain = learning_to_relax._heat(size)
-    assert heat.ratio("Tsallis-INF") <= 1.25
-    assert heat.ratio("ChebCB") <= 1.10
-    assert heat.total("ChebCB") < 0.6 * plain.sum()
+    size = learning_to_relax.Size(0, 0, heat=600, nx=25, seeds=5)
+    heat = learning_to_relax._heat(size)
+    contestants = {**learning_to_relax._learners(0.0, 10.0, 6), "plain CG": learning_to_relax._plain}
+    found = learning_to_relax._race("heat", lambda seed: heat, contestants, (1, 2, 3, 4, 5))
+    assert found.compared("Tsallis-INF", "best fixed omega", 1.25)[0].holds
+    assert found.beats(1.10)[0].holds
+    assert found.compared("ChebCB", "plain CG", 0.6)[0].holds
+    # What was played and what was added up, by hand for one seed.
+    policy = learning_to_relax._policies(0.0, 10.0, 6)["ChebCB"].started(3)
+    paid = 0
+    for row, context in zip(heat.table, heat.contexts, strict=True):
+        arm = policy.act(context)
+        policy.learn(arm, row[arm] - 1.0)
+        paid += row[arm]
+    assert found.scores["heat"]["ChebCB"][2] == paid
+    assert found.scores["heat"]["best fixed omega"][2] == heat.table.sum(0).min()
+
+
+def test_an_unsolved_system_makes_a_policy_of_learning_to_relax_lose():
+    table = np.full((30, 20), 10)
+    table[:, 3] = learning_to_relax.CAP
+    sequence = learning_to_relax.Sequence(table, np.zeros(30))
+    assert learning_to_relax.BestFixed()(sequence, 1) == 300
+    assert learning_to_relax.Learner("fixed", Fixed(20, arm=3))(sequence, 1) == np.inf
+    assert learning_to_relax.Learner("other", Fixed(20, arm=4), first=20)(sequence, 1) == 100
+
+
+def test_the_bound_of_learning_to_relax_can_fail(monkeypatch):
+    """With a constant from right-hand sides that need fewer iterations than those that are judged, it does."""
+    _, verdict = learning_to_relax._bound((1, 2, 3, 4, 5))
+    assert verdict.holds
+    real, solved = learning_to_relax.kernels.sor_iterations, []
+
+    def iterations(*arguments):
+        solved.append(None)  # the first 20 x 39 are held out
+        return real(*arguments) * (1 if len(solved) <= 20 * 39 else 2)
+
+    monkeypatch.setattr(learning_to_relax.kernels, "sor_iterations", iterations)
+    _, verdict = learning_to_relax._bound((1, 2, 3, 4, 5))
+    assert verdict.outcome == "fails"
+
+
+@pytest.mark.parametrize("make", [tasks.digits, tasks.text], ids=["digits", "text"])
+def test_settings_are_chosen_on_examples_that_neither_judge_nor_train_what_is_judged(make):
+    judged, tuned = make(10), make(10, tuning=True)
+
+    def rows(data):
+        return {tuple(np.asarray(x).ravel().tolist()) for x in data[0]}
+
+    # The text says some of its lines twice: up to 1 of a hundred windows is also met elsewhere.
+    allowed = 4 if make is tasks.text else 0
+    assert len(rows(tuned.test) & rows(judged.test)) <= allowed
+    assert len(rows(tuned.train) & rows(judged.test)) <= allowed
+    assert len(tuned.test[0]) == 400
+
+
+def test_rex_is_raced_on_grids_of_one_size_under_its_own_name():
+    evidence = rex_schedule.run("smoke")
+    assert [v.claim for v in evidence.verdicts] == [
+        "all tasks and budgets: place of rex by mean rank among 5",
+        "all tasks and budgets: mean rank, rex - best of the other 4",
+        "the two smallest budgets: mean rank, step - rex",
+    ]
+    assert {v.outcome for v in evidence.verdicts} == {"open"}  # two seeds say nothing
+    assert sum(row["contestant"] == "rex (ours)" for row in evidence.table) == 2 + len(rex_schedule.BUDGETS)
 
 
 def test_refinement_takes_the_users_own_problems_and_recorded_norms(tmp_path, monkeypatch):

@@ -25,7 +25,7 @@ KERNELS = [
     PseudoHuber(0.4),
     Custom(lambda m: m.abs().sum(), torch.sign, lambda x: x.new_zeros(())),
 ]
-every_kernel = pytest.mark.parametrize("kernel", KERNELS, ids=repr)
+every_kernel = pytest.mark.parametrize("kernel", KERNELS, ids=lambda kernel: type(kernel).__name__)
 
 
 def draw(seed, scale=1.0):

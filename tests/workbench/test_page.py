@@ -32,24 +32,27 @@ def page_path(tmp_path_factory):
     bars = Figure(
         "Rank", "Low is good.", "", "rank", [Series("s", [0, 1], [1.0, 2.0])], "bars", categories=["a", "b"]
     )
+    crowd = Figure(
+        "Many",
+        "Long names, a legend of several lines.",
+        "share of the whole budget that was used, in %",
+        "a score with a long name",
+        [Series(f"a method with a long name, setting {i}", [1.0, 2.0], [1.0, 2.0 + i]) for i in range(7)],
+    )
     wide = [{f"a column with a long name {i}": i for i in range(20)}]
-    records = [
-        Record(
-            find(number),
-            "quick",
-            Evidence(
-                [Verdict("it falls", 0.5, 1.0), Verdict("it flies", 0.5, 1.0, ">=")],
-                wide,
-                [lines, bars],
-                {"problems": ["p", "q"], "methods": {"a": [1.0, 2.0], "b": [2.0, 1.0]}},
-                "Words.",
-            ),
-            1.0,
-            {"python": "3"},
-        )
-        for number in ("02", "12")
+    verdicts = [
+        Verdict("it falls", 0.5, 1.0),
+        Verdict("it flies", 0.5, 1.0, ">="),
+        Verdict("it floats", 1.0, (0.5, 1.5), "within", (0.4, 1.1)),
     ]
-    return render_studies(records, tmp_path_factory.mktemp("page") / "report.html")
+    profile = {"problems": ["p", "q"], "methods": {"a": [1.0, 2.0], "b": [2.0, 1.0]}}
+    evidence = {
+        "02": Evidence(verdicts, wide, [lines, bars, crowd], profile, "Words."),
+        "12": Evidence(verdicts, [{"a": 1}], [lines, bars], profile, "Words."),
+    }
+    records = [Record(find(n), "quick", e, 1.0, {"python": "3"}) for n, e in evidence.items()]
+    kept = {"02": Record(find("02"), "full", evidence["02"], 99.0, {"python": "3"})}
+    return render_studies(records, tmp_path_factory.mktemp("page") / "report.html", kept)
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +91,7 @@ def opened(browser, page_path):
 
 def test_every_plot_is_drawn_without_a_complaint(opened):
     page = opened(1200)
-    assert page.locator(".plot").count() == 6
+    assert page.locator(".plot").count() == 7
     drawn = page.locator(".plot .scatterlayer .lines path, .plot .barlayer path").count()
     assert drawn >= 8
     curve = page.locator(".plot .scatterlayer path.js-line").last.get_attribute("d")
@@ -98,8 +101,11 @@ def test_every_plot_is_drawn_without_a_complaint(opened):
 
 def test_a_reader_can_click_through_it(opened):
     page = opened(1200)
-    assert page.locator("#verdicts tbody tr").count() == 4
-    assert page.locator("#verdicts .fails").count() == 2
+    assert page.locator("#verdicts tbody tr").count() == 6
+    for outcome, claim in (("holds", "it falls"), ("fails", "it flies"), ("open", "it floats")):
+        assert page.locator(f"#verdicts td.{outcome}").count() == 2
+        assert claim in page.locator(f"#verdicts tr:has(td.{outcome})").first.inner_text()
+    assert page.locator("#verdicts .recorded:not(:empty)").count() == 3
     page.locator("nav a").nth(1).click()
     assert page.url.endswith("#lion-k")
     assert page.locator("#lion-k h2").is_visible()
@@ -131,9 +137,53 @@ def test_it_follows_the_readers_theme_and_the_button_switches_it(opened, scheme)
     assert background() != before[0]
 
 
-def test_on_a_phone_nothing_overflows_the_width(opened):
-    page = opened(360)
-    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+@pytest.mark.parametrize("width", [360, 390])
+def test_on_a_phone_nothing_overflows_the_width(opened, width):
+    page = opened(width)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert (
-        page.evaluate("Math.max(...[...document.querySelectorAll('.plot')].map(p => p.clientWidth))") <= 360
+        page.evaluate("Math.max(...[...document.querySelectorAll('.plot')].map(p => p.clientWidth))") <= width
     )
+
+
+@pytest.mark.parametrize("width", [390, 1200])
+def test_no_title_of_an_axis_lies_over_the_legend_or_outside_the_plot(opened, width):
+    page = opened(width)
+    page.wait_for_selector(".plot .legend .legendtext")
+    clashes = page.evaluate(
+        """() => [...document.querySelectorAll('.plot')].flatMap((plot) => {
+            const box = (part) => part.getBoundingClientRect(), whole = box(plot);
+            const titles = [...plot.querySelectorAll('.xtitle, .ytitle')].map(box);
+            const legends = [...plot.querySelectorAll('.legend')].map(box);
+            const apart = (a, b) => a.right <= b.left || b.right <= a.left || a.bottom <= b.top || b.bottom <= a.top;
+            const over = titles.filter((t) => legends.some((l) => !apart(t, l)));
+            const out = [...titles, ...legends].filter((t) => t.bottom > whole.bottom + 1 || t.top < whole.top - 1);
+            return [...over, ...out].map((b) => [b.left, b.top, b.right, b.bottom]);
+        })"""
+    )
+    assert page.locator(".plot .legend").count() >= 5
+    assert page.locator(".plot .xtitle").count() >= 5
+    assert clashes == []
+
+
+def test_a_plot_keeps_room_for_its_curves_beside_a_long_legend(opened):
+    page = opened(390)
+    heights = page.evaluate(
+        "[...document.querySelectorAll('.plot')].map(p => p.querySelector('.bglayer rect, .plotbg, .gridlayer')"
+        ".getBoundingClientRect().height)"
+    )
+    assert min(heights) >= 120
+
+
+def test_a_table_that_scrolls_says_so_and_one_that_fits_does_not(opened):
+    page = opened(390)
+    wide = page.locator("#learning-to-relax details .scroll")
+    assert wide.evaluate("part => part.scrollWidth > part.clientWidth")
+    assert page.locator("#learning-to-relax details .more").is_visible()
+    assert "gradient" in wide.evaluate("part => getComputedStyle(part).backgroundImage")
+    assert not page.locator("#lion-k details .more").is_visible()
+    page.set_viewport_size({"width": 6000, "height": 800})
+    page.evaluate("document.body.style.maxWidth = 'none'")
+    page.set_viewport_size({"width": 5900, "height": 800})
+    page.wait_for_function("!document.querySelector('#learning-to-relax .scrolls')")
+    assert not page.locator("#learning-to-relax details .more").is_visible()

@@ -1,20 +1,23 @@
 """An optimization inside another: derivatives of solutions with respect to what the problem was made of."""
 
 from thalweg.bilevel._root import NotARoot, SolveInaccurate
+from thalweg.bilevel.anderson import Anderson
+from thalweg.bilevel.batches import Minibatches
 from thalweg.bilevel.bisection import bisection
 from thalweg.bilevel.blocks import BlockDescent
 from thalweg.bilevel.borep import BOREP, EpochSGD
+from thalweg.bilevel.composite import Composite
 from thalweg.bilevel.cvxpy_layer import cvxpy_layer
 from thalweg.bilevel.descent import AID, BOME, ITD, TTSA, StocBiO
 from thalweg.bilevel.diagnostics import LowerErrorMonitor, SmoothnessMonitor
-from thalweg.bilevel.error_bound import ErrorBound, ErrorBoundFails, ErrorBoundMonitor, error_bound
+from thalweg.bilevel.differentiable import differentiable
 from thalweg.bilevel.hypergradient import (
-    ConjugateGradient,
-    Direct,
-    FixedPoint,
+    CGInverse,
+    DirectInverse,
+    FixedPointInverse,
     HyperGradient,
     NegativeCurvature,
-    Neumann,
+    NeumannInverse,
     explicit_hypergradient,
     hypergradient,
 )
@@ -26,23 +29,24 @@ from thalweg.bilevel.implicit import (
     root_jvp,
     root_vjp,
 )
-from thalweg.bilevel.inner import (
-    Anderson,
-    Composite,
-    MirrorDescent,
-    Newton,
-    ProximalGradient,
-    differentiable,
+from thalweg.bilevel.lower_error_bound import (
+    LowerErrorBound,
+    LowerErrorBoundFails,
+    LowerErrorBoundMonitor,
+    lower_error_bound,
 )
-from thalweg.bilevel.penalty import (
-    Certificate,
-    MomentumPenalty,
-    Penalty,
+from thalweg.bilevel.mirror_descent import MirrorDescent
+from thalweg.bilevel.newton import Newton
+from thalweg.bilevel.penalty import MomentumPenalty, Penalty
+from thalweg.bilevel.penalty_value import (
+    PenaltyCertificate,
     PenaltyValue,
-    certificate,
+    penalty_certificate,
     penalty_value,
 )
-from thalweg.bilevel.problem import Bilevel, Decay, Minibatches, Pair
+from thalweg.bilevel.problem import Bilevel, Pair
+from thalweg.bilevel.proximal_gradient import ProximalGradient
+from thalweg.bilevel.rates import Decay
 from thalweg.bilevel.recommended import METHODS
 from thalweg.bilevel.scipy_solvers import scipy_minimize, scipy_root
 from thalweg.bilevel.single_loop import MASOBA, MRBO, SABA
@@ -61,23 +65,23 @@ __all__ = [
     "Anderson",
     "Bilevel",
     "BlockDescent",
-    "Certificate",
+    "PenaltyCertificate",
     "Composite",
-    "ConjugateGradient",
+    "CGInverse",
     "Decay",
-    "Direct",
+    "DirectInverse",
     "EpochSGD",
-    "ErrorBound",
-    "ErrorBoundFails",
-    "ErrorBoundMonitor",
-    "FixedPoint",
+    "LowerErrorBound",
+    "LowerErrorBoundFails",
+    "LowerErrorBoundMonitor",
+    "FixedPointInverse",
     "HyperGradient",
     "LowerErrorMonitor",
     "Minibatches",
     "MirrorDescent",
     "MomentumPenalty",
     "NegativeCurvature",
-    "Neumann",
+    "NeumannInverse",
     "Newton",
     "NotARoot",
     "Pair",
@@ -89,12 +93,12 @@ __all__ = [
     "SolveInaccurate",
     "StocBiO",
     "bisection",
-    "certificate",
+    "penalty_certificate",
     "custom_fixed_point",
     "custom_root",
     "cvxpy_layer",
     "differentiable",
-    "error_bound",
+    "lower_error_bound",
     "explicit_hypergradient",
     "hypergradient",
     "penalty_value",

@@ -6,19 +6,20 @@ import functools
 import math
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 from torch.utils import _pytree as pytree
 
+from thalweg.bilevel._trees import Tree, TreeFunction, ravel, unravel
 from thalweg.core import InvalidProblem
 from thalweg.numerics.torch_krylov import LinearSolver
 
 #: Takes x, a pytree, and theta; gives a pytree like x, zero at the solution.
-Condition = Callable[..., Any]
+Condition: TypeAlias = Callable[..., Tree]
 
 
 class NotARoot(UserWarning):
@@ -34,33 +35,33 @@ class Call:
     """One call of a decorated solver: what is not a tensor, and how the tensors go together."""
 
     F: Condition
-    solver: Callable[..., Any]
+    solver: TreeFunction
     linear: LinearSolver
-    leaves: list[Any]
-    structure: Any
+    leaves: list[Tree]
+    structure: pytree.TreeSpec
     has_aux: bool
-    tolerance: float
-    x_structure: Any = None
-    aux: Any = None
+    tol: float
+    x_structure: pytree.TreeSpec = field(init=False)  # known once the solver has run
+    aux: Tree = None
 
-    def arguments(self, tensors: Sequence[Tensor]) -> tuple[Any, tuple[Any, ...]]:
-        """Init and theta with these tensors in their places."""
+    def arguments(self, tensors: Sequence[Tensor]) -> tuple[Tree, tuple[Tree, ...]]:
+        """x0 and theta with these tensors in their places."""
         rest = iter(tensors)
         leaves = [next(rest) if isinstance(leaf, Tensor) else leaf for leaf in self.leaves]
-        init, theta = pytree.tree_unflatten(leaves, self.structure)
-        return init, tuple(theta)
+        x0, theta = pytree.tree_unflatten(leaves, self.structure)
+        return x0, tuple(theta)
 
     def check(self, value: Tensor) -> None:
         """Warn, once, where the solver's solution is no root: told with the derivative, which has F's value anyway."""
         worst = float(value.abs().max()) if value.numel() else 0.0
-        if not worst <= self.tolerance:
+        if not worst <= self.tol:
             warnings.warn(
                 f"The solver's solution leaves a residual of {worst:.3g} in the condition (tolerance "
-                f"{self.tolerance:.3g}): derivatives are off. Solve more accurately, or check F.",
+                f"{self.tol:.3g}): derivatives are off. Solve more accurately, or check F.",
                 NotARoot,
                 stacklevel=2,
             )
-            self.tolerance = math.inf
+            self.tol = math.inf
 
     def value(self, tensors: Sequence[Tensor], x: Sequence[Tensor]) -> list[Tensor]:
         """F at x, flat."""
@@ -74,14 +75,41 @@ class Call:
         return told
 
 
+class RootContext(Protocol):
+    """What torch hands to `Root`, and what it keeps there."""
+
+    call: Call
+    count: int
+    saved_tensors: tuple[Tensor, ...]
+    needs_input_grad: tuple[bool, ...]
+
+    def save_for_backward(self, *tensors: Tensor) -> None:
+        """For reverse mode."""
+
+    def save_for_forward(self, *tensors: Tensor) -> None:
+        """For forward mode."""
+
+
+class SolveContext(RootContext, Protocol):
+    """What torch hands to `Solve`."""
+
+    transposed: bool
+
+
+class Samples(Protocol):
+    """What `torch.func.vmap` says of the batch."""
+
+    batch_size: int
+
+
 class Root(torch.autograd.Function):
     """The solver's solution, with the implicit function theorem's derivatives."""
 
     @staticmethod
     def forward(call: Call, *tensors: Tensor) -> tuple[Tensor, ...]:
-        init, theta = call.arguments([t.detach() for t in tensors])
+        x0, theta = call.arguments([t.detach() for t in tensors])
         with torch.no_grad():
-            x = call.solver(init, *theta)
+            x = call.solver(x0, *theta)
             if call.has_aux:
                 x, call.aux = x
             leaves, call.x_structure = pytree.tree_flatten(x)
@@ -90,14 +118,14 @@ class Root(torch.autograd.Function):
         return tuple(leaves)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    def setup_context(ctx: RootContext, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         call, *tensors = inputs
         ctx.call, ctx.count = call, len(tensors)
         ctx.save_for_backward(*tensors, *output)
         ctx.save_for_forward(*tensors, *output)
 
     @staticmethod
-    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: RootContext, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
         tensors, x = ctx.saved_tensors[: ctx.count], ctx.saved_tensors[ctx.count :]
         v = ravel(
             [c if c is not None else torch.zeros_like(leaf) for c, leaf in zip(cotangents, x, strict=True)]
@@ -105,12 +133,14 @@ class Root(torch.autograd.Function):
         return None, *vjp(ctx.call, tensors, x, v, list(ctx.needs_input_grad[1:]))
 
     @staticmethod
-    def jvp(ctx: Any, _: None, *tangents: Tensor | None) -> tuple[Tensor, ...]:
+    def jvp(ctx: RootContext, _: None, *tangents: Tensor | None) -> tuple[Tensor, ...]:
         tensors, x = ctx.saved_tensors[: ctx.count], ctx.saved_tensors[ctx.count :]
         return tuple(jvp(ctx.call, tensors, x, list(tangents)))
 
     @staticmethod
-    def vmap(info: Any, in_dims: tuple[Any, ...], call: Call, *tensors: Tensor) -> tuple[Any, Any]:
+    def vmap(
+        info: Samples, in_dims: tuple[int | None, ...], call: Call, *tensors: Tensor
+    ) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
         samples = []
         for i in range(info.batch_size):
             one = [t if d is None else t.select(d, i) for t, d in zip(tensors, in_dims[1:], strict=True)]
@@ -129,7 +159,7 @@ class Solve(torch.autograd.Function):
         ways = (backward, forward) if transposed else (forward, backward)
         solution = call.linear(ways[0], b, ways[1])
         call.check(value())
-        if not solution.residual <= max(100.0 * call.linear.tolerance, 1e3 * torch.finfo(b.dtype).eps):
+        if not solution.residual <= max(100.0 * call.linear.tol, 1e3 * torch.finfo(b.dtype).eps):
             warnings.warn(
                 f"The linear system of a derivative was solved to a relative residual of {solution.residual:.3g} only. "
                 "The condition's Jacobian may be singular: LinearSolver(ridge=...) regularises it.",
@@ -139,13 +169,13 @@ class Solve(torch.autograd.Function):
         return solution.x
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    def setup_context(ctx: SolveContext, inputs: tuple[Any, ...], output: Tensor) -> None:
         ctx.call, ctx.transposed, ctx.count, *tensors = inputs
         ctx.save_for_backward(*tensors, output)
         ctx.save_for_forward(*tensors, output)
 
     @staticmethod
-    def backward(ctx: Any, cotangent: Tensor) -> tuple[Any, ...]:
+    def backward(ctx: SolveContext, cotangent: Tensor) -> tuple[Tensor | None, ...]:
         *tensors, y = ctx.saved_tensors
         places = tensors[:-1]
         w = Solve.apply(ctx.call, not ctx.transposed, ctx.count, *places, cotangent)
@@ -159,24 +189,29 @@ class Solve(torch.autograd.Function):
         return None, None, None, *gradients, w
 
     @staticmethod
-    def jvp(ctx: Any, *tangents: Any) -> Tensor:
+    def jvp(ctx: SolveContext, *tangents: Tensor | None) -> Tensor:
         *tensors, y = ctx.saved_tensors
         places, moves, b_move = tensors[:-1], tangents[3:-1], tangents[-1]
         right = torch.zeros_like(y) if b_move is None else b_move
-        moves = tuple(torch.zeros_like(p) if m is None else m for p, m in zip(places, moves, strict=True))
+        known = [torch.zeros_like(p) if m is None else m for p, m in zip(places, moves, strict=True)]
 
         def product(*places: Tensor) -> Tensor:
             forward, backward, _ = _products(ctx.call, places[: ctx.count], places[ctx.count :])
             return backward(y) if ctx.transposed else forward(y)
 
-        change = _pushed(product, places, moves)
+        change = _pushed(product, places, known)
         moved: Tensor = Solve.apply(ctx.call, ctx.transposed, ctx.count, *places, right - change)
         return moved
 
     @staticmethod
     def vmap(
-        info: Any, in_dims: tuple[Any, ...], call: Call, transposed: bool, count: int, *tensors: Tensor
-    ) -> Any:
+        info: Samples,
+        in_dims: tuple[int | None, ...],
+        call: Call,
+        transposed: bool,
+        count: int,
+        *tensors: Tensor,
+    ) -> tuple[Tensor, int]:
         rows = []
         for i in range(info.batch_size):
             one = [t if d is None else t.select(d, i) for t, d in zip(tensors, in_dims[3:], strict=True)]
@@ -187,7 +222,7 @@ class Solve(torch.autograd.Function):
 def vjp(
     call: Call, tensors: Sequence[Tensor], x: Sequence[Tensor], v: Tensor, wanted: Sequence[bool]
 ) -> list[Tensor | None]:
-    """``v' J = -v' (d1 F)^-1 d2 F`` for every tensor of init and theta; init's are zero."""
+    """``v' J = -v' (d1 F)^-1 d2 F`` for every tensor of x0 and theta; x0's are zero."""
     u = -Solve.apply(call, True, len(tensors), *tensors, *x, v)
 
     def pairing(*tensors: Tensor) -> Tensor:
@@ -245,16 +280,16 @@ def _products(
         return ravel(call.value(tensors, x))
 
     @functools.cache
-    def pull() -> tuple[Tensor, Callable[[Tensor], Any]]:
+    def pull() -> tuple[Tensor, TreeFunction]:
         told: Any = torch.func.vjp(at, *x)
         return told[0], told[1]
 
     @functools.cache
-    def push() -> Callable[[Any], Any]:
+    def push() -> TreeFunction:
         # the transpose of the transpose: F is evaluated once for all products, which forward mode does not do
         value, back = pull()
         told: Any = torch.func.vjp(back, torch.zeros_like(value))
-        pushed: Callable[[Any], Any] = told[1]
+        pushed: TreeFunction = told[1]
         return pushed
 
     def forward(v: Tensor) -> Tensor:
@@ -293,12 +328,3 @@ def _bilinear(
 ) -> Tensor:
     forward, _, _ = _products(call, tensors, x)
     return torch.dot(left, forward(right))
-
-
-def ravel(leaves: Sequence[Tensor]) -> Tensor:
-    return torch.cat([leaf.reshape(-1) for leaf in leaves])
-
-
-def unravel(flat: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
-    parts = flat.split([leaf.numel() for leaf in like])
-    return [part.reshape(leaf.shape) for part, leaf in zip(parts, like, strict=True)]

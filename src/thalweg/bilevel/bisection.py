@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from thalweg.bilevel._trees import Tree
 from thalweg.bilevel.implicit import custom_root
 from thalweg.core import InvalidProblem
 from thalweg.core.validation import require
@@ -16,14 +16,14 @@ from thalweg.core.validation import require
 def bisection(
     F: Callable[..., Tensor], low: float, high: float, *, halvings: int = 60
 ) -> Callable[..., Tensor]:
-    """``root(init, *theta)``: where ``F(x, *theta) = 0`` between low and high, entry by entry, differentiable in theta.
+    """``root(x0, *theta)``: where ``F(x, *theta) = 0`` between low and high, entry by entry, differentiable in theta.
 
     Args:
         F: acts on each entry of x by itself, and changes its sign between low and high in each.
         low, high: the interval.
         halvings: of it; 60 reach the last digit of float64.
 
-    ``init`` gives shape, dtype and device.
+    ``x0`` gives shape, dtype and device.
 
     Raises:
         InvalidProblem: F has the same sign at both ends of some entry.
@@ -36,13 +36,13 @@ def bisection(
     require(low < high, "bisection needs low < high", got=(low, high))
     require(halvings >= 1, "bisection needs halvings >= 1", got=halvings)
 
-    def root(init: Tensor, *theta: Any) -> Tensor:
-        below, above = torch.full_like(init, low), torch.full_like(init, high)
+    def root(x0: Tensor, *theta: Tree) -> Tensor:
+        below, above = torch.full_like(x0, low), torch.full_like(x0, high)
         at_low, at_high = F(below, *theta), F(above, *theta)
         if not bool((at_low * at_high <= 0).all()):
             raise InvalidProblem(
                 f"bisection: F has the same sign at {low} and {high} in {int((at_low * at_high > 0).sum())} of "
-                f"{init.numel()} entries. Widen the interval."
+                f"{x0.numel()} entries. Widen the interval."
             )
         rising = at_high >= at_low
         for _ in range(halvings):

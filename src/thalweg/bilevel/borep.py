@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from thalweg.bilevel.hypergradient import Inverse, Neumann, hypergradient
-from thalweg.bilevel.problem import Bilevel, BilevelMethod, BilevelState, length, require_free_lower
+from thalweg.bilevel.hypergradient import Inverse, NeumannInverse, hypergradient
+from thalweg.bilevel.method import (
+    BilevelMethod,
+    BilevelState,
+    begun,
+    begun_at,
+    length,
+    require_free_lower,
+)
+from thalweg.bilevel.problem import Bilevel
 from thalweg.core.seeding import torch_generator
 from thalweg.core.validation import require
 
@@ -74,8 +81,15 @@ def ball_sgd(
     return total / steps
 
 
+@dataclass(kw_only=True)
+class BOREPState(BilevelState):
+    """As `BilevelState`, with the momentum."""
+
+    momentum: Tensor | None = None  # (size of x,); None before the first step
+
+
 @dataclass(frozen=True)
-class BOREP(BilevelMethod):
+class BOREP(BilevelMethod[BOREPState]):
     """Normalised momentum on x, a lower variable refined at the start and renewed every so often.
 
     For upper levels whose curvature grows with their gradient (recurrent networks, attention), where no fixed step of
@@ -92,7 +106,9 @@ class BOREP(BilevelMethod):
         radius: R, of the ball around y that a renewal stays in.
         refinement: what solves the lower level at the start; None takes y as it is.
 
-    The metrics of a step are ``hypergradient``, the norm of the stochastic one, and ``momentum``, that of m.
+    The metrics of a step are ``hypergradient``, the norm of the stochastic one, ``momentum``, that of m,
+    ``stationarity``, what a step along the hyper-gradient would move x over its length, and ``lower_gap``, the norm of
+    g's gradient in y.
 
     Cost per step: 2 gradients, the inverse's products, and N/I gradients.
 
@@ -120,30 +136,35 @@ class BOREP(BilevelMethod):
         for name in ("period", "inner_steps"):
             require(getattr(self, name) >= 1, f"BOREP needs {name} >= 1", got=getattr(self, name))
 
-    def begin(self, problem: Bilevel, state: BilevelState) -> dict[str, Any]:
+    def init(self, problem: Bilevel, seed: int) -> BOREPState:
         require_free_lower(problem, self)
+        first = begun(problem, seed)
         if self.refinement is not None:
-            random = torch_generator(state.seed, 0x1217)
-            state.at_y, state.calls = self.refinement(problem, state.at_x, state.at_y, random)
-        return {"momentum": None}
+            y, calls = self.refinement(problem, first.at_x, first.at_y, torch_generator(seed, 0x1217))
+            first = begun_at(problem, first.at_x, y, seed, calls)
+        return BOREPState(**vars(first))
 
-    def step(self, problem: Bilevel, state: BilevelState) -> BilevelState:
+    def step(self, problem: Bilevel, state: BOREPState) -> BOREPState:
         x, y, random, calls = state.at_x, state.at_y, state.stream(), 0
         if state.step > 0 and state.step % self.period == 0:
             y = ball_sgd(problem, x, y, self.inner_steps, self.inner_step_size, self.radius, random)
             calls += self.inner_steps
-        inverse = self.inverse if self.inverse is not None else Neumann(10, self.inner_step_size)
+        inverse = self.inverse if self.inverse is not None else NeumannInverse(10, self.inner_step_size)
         found = hypergradient(problem, x, y, inverse, random)
-        m = state.extra["momentum"]
-        m = found.gradient if m is None else self.momentum * m + (1.0 - self.momentum) * found.gradient
-        size = length(m)
-        new_x = problem.project("x", x - self.step_size * m / size) if size > 0.0 else x
+        g, m = found.gradient, state.momentum
+        m = g if m is None else self.momentum * m + (1.0 - self.momentum) * g
+        size, eta = length(m), self.step_size
+        new_x = problem.project("x", x - eta * m / size) if size > 0.0 else x
         return self.moved(
             problem,
-            state,
+            replace(state, momentum=m),
             new_x,
             y,
             calls=calls + found.calls,
-            metrics={"hypergradient": length(found.gradient), "momentum": size},
-            extra={"momentum": m},
+            metrics={
+                "hypergradient": length(g),
+                "momentum": size,
+                "stationarity": length(problem.project("x", x - eta * g) - x) / eta,
+                "lower_gap": length(found.lower_gradient),
+            },
         )

@@ -3,27 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import numpy as np
 import torch
 from scipy.sparse import csc_array
 from torch import Tensor
 
+from thalweg.bilevel._trees import Tree, TreeFunction
 from thalweg.bilevel.implicit import custom_root
 from thalweg.core import InvalidProblem, MissingExtra
 from thalweg.numerics.projections import psd_cone, second_order_cone
 from thalweg.numerics.torch_krylov import LinearSolver
+
+if TYPE_CHECKING:
+    import cvxpy as cp
+    from scipy.sparse import csc_matrix
 
 #: Clarabel's: a derivative is as exact as the solution.
 TOLERANCES = {"tol_gap_abs": 1e-12, "tol_gap_rel": 1e-12, "tol_feas": 1e-12}
 
 REFINEMENTS = 3
 
+#: u and v, shapes (n,) and (m,).
+Pair: TypeAlias = tuple[Tensor, Tensor]
+
+
+class Dims(Protocol):
+    """How many rows of the conic form are in which cone, as cvxpy has it."""
+
+    zero: int
+    nonneg: int
+    soc: list[int]
+    psd: list[int]
+
 
 def cvxpy_layer(
-    problem: Any, parameters: Sequence[Any], variables: Sequence[Any], *, solve: LinearSolver | None = None
-) -> Callable[..., Any]:
+    problem: cp.Problem,
+    parameters: Sequence[cp.Parameter],
+    variables: Sequence[cp.Variable],
+    *,
+    solve: LinearSolver | None = None,
+) -> TreeFunction:
     """``layer(*values) -> solutions`` of a parametrised cvxpy problem, differentiable in the values.
 
     cvxpy brings the problem into conic form, whose data are affine in the parameters, and Clarabel solves it. The
@@ -53,10 +74,10 @@ def cvxpy_layer(
     conic = _ConicForm(problem, parameters, variables)
 
     @custom_root(conic.residual, solve=solve if solve is not None else LinearSolver("dense"))
-    def solution(_: Any, A: Tensor, b: Tensor, c: Tensor) -> Any:
+    def solution(_: None, A: Tensor, b: Tensor, c: Tensor) -> Pair:
         return _refined(conic.residual, conic.solved(A, b, c), (A, b, c))
 
-    def layer(*values: Tensor) -> Any:
+    def layer(*values: Tensor) -> Tree:
         x, _ = solution(None, *conic.data(values))
         solutions = tuple(conic.variable(x, v) for v in variables)
         return solutions[0] if len(solutions) == 1 else solutions
@@ -67,7 +88,9 @@ def cvxpy_layer(
 class _ConicForm:
     """``min c'x, A x + s = b, s in K`` with A, b and c affine in the parameters."""
 
-    def __init__(self, problem: Any, parameters: Sequence[Any], variables: Sequence[Any]) -> None:
+    def __init__(
+        self, problem: cp.Problem, parameters: Sequence[cp.Parameter], variables: Sequence[cp.Variable]
+    ) -> None:
         try:
             import cvxpy as cp
         except ImportError:
@@ -103,7 +126,7 @@ class _ConicForm:
         both = self.matrix(flat).reshape(self.n + 1, self.m).T
         return -both[:, : self.n], both[:, self.n], self.cost(flat)[: self.n]
 
-    def residual(self, x: Any, A: Tensor, b: Tensor, c: Tensor) -> Any:
+    def residual(self, x: Pair, A: Tensor, b: Tensor, c: Tensor) -> Pair:
         """Optimality in ``u = x`` and ``v = y - s``."""
         u, v = x
         y = _project_dual(v, self.dims)
@@ -123,7 +146,7 @@ class _ConicForm:
         )
         return x, z - s
 
-    def variable(self, x: Tensor, variable: Any) -> Tensor:
+    def variable(self, x: Tensor, variable: cp.Variable) -> Tensor:
         """A variable's part of x, in its shape."""
         start = self.form.var_id_to_col[variable.id]
         part = x[start : start + int(np.prod(variable.shape))]
@@ -135,7 +158,7 @@ def _reversed(t: Tensor) -> Tensor:
     return t.permute(*range(t.ndim - 1, -1, -1))
 
 
-def _refined(residual: Callable[..., Any], point: Any, theta: Sequence[Tensor]) -> Any:
+def _refined(residual: Callable[..., Pair], point: Pair, theta: Sequence[Tensor]) -> Pair:
     """Newton steps on the residual, while they help: a solver's 1e-6 becomes 1e-12 where it is smooth.
 
     Busseti, Moursi and Boyd (2019).
@@ -162,7 +185,7 @@ def _refined(residual: Callable[..., Any], point: Any, theta: Sequence[Tensor]) 
 class _Affine:
     """A sparse matrix times a vector, in operations that torch differentiates every way."""
 
-    def __init__(self, matrix: Any) -> None:
+    def __init__(self, matrix: csc_matrix) -> None:
         coo = matrix.tocoo()
         self.rows, self.columns = (
             torch.tensor(coo.row, dtype=torch.int64),
@@ -175,8 +198,8 @@ class _Affine:
         return vector.new_zeros(self.length).index_add(0, self.rows, products)
 
 
-def _check(problem: Any, parameters: Sequence[Any], variables: Sequence[Any]) -> None:
-    if not problem.is_dcp(dpp=True):
+def _check(problem: cp.Problem, parameters: Sequence[cp.Parameter], variables: Sequence[cp.Variable]) -> None:
+    if not problem.is_dcp(dpp=True):  # type: ignore[call-arg]
         raise InvalidProblem(
             "cvxpy_layer needs a problem that follows the DPP rules: problem.is_dcp(dpp=True)."
         )
@@ -199,7 +222,7 @@ def _check(problem: Any, parameters: Sequence[Any], variables: Sequence[Any]) ->
             )
 
 
-def _project_dual(v: Tensor, dims: Any) -> Tensor:
+def _project_dual(v: Tensor, dims: Dims) -> Tensor:
     """Projection on the dual cone: free, nonnegative, second-order cones, positive semidefinite ones."""
     at, parts = (
         dims.zero + dims.nonneg,

@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from thalweg.bilevel.hypergradient import ConjugateGradient, Inverse, Neumann, hypergradient
-from thalweg.bilevel.problem import (
-    Bilevel,
+from thalweg.bilevel.hypergradient import CGInverse, Inverse, NeumannInverse, hypergradient
+from thalweg.bilevel.method import (
     BilevelMethod,
     BilevelState,
-    Decay,
-    Rate,
+    begun,
     length,
-    rate,
     require_free_lower,
-    require_rates,
-    slopes,
 )
+from thalweg.bilevel.problem import Bilevel, slopes
+from thalweg.bilevel.rates import Decay, Rate, rate, require_rates
 from thalweg.core.validation import require
 
 
@@ -32,11 +28,11 @@ def clipped(gradient: Tensor, most: float) -> Tensor:
 
 
 @dataclass(frozen=True)
-class AID(BilevelMethod):
+class AID(BilevelMethod[BilevelState]):
     """Approximate implicit differentiation: a few steps of (S)GD on y, a hyper-gradient, a step of x.
 
-    By the inverse it is AID-CG (`ConjugateGradient`; Pedregosa, 2016; Ghadimi and Wang, 2018), AID-FP (`FixedPoint`;
-    Grazzi et al., 2020) or, with batches, stocBiO (`Neumann`; Ji, Yang and Liang, 2021): see `StocBiO`.
+    By the inverse it is AID-CG (`CGInverse`; Pedregosa, 2016; Ghadimi and Wang, 2018), AID-FP (`FixedPointInverse`;
+    Grazzi et al., 2020) or, with batches, stocBiO (`NeumannInverse`; Ji, Yang and Liang, 2021): see `StocBiO`.
 
     Args:
         step_size: of x.
@@ -57,7 +53,7 @@ class AID(BilevelMethod):
     step_size: Rate = 0.1
     inner_step_size: Rate = 0.1
     inner_steps: int = 10
-    inverse: Inverse = ConjugateGradient()
+    inverse: Inverse = CGInverse()
     clip: float = math.inf
 
     def __post_init__(self) -> None:
@@ -65,9 +61,9 @@ class AID(BilevelMethod):
         name = type(self).__name__
         require(self.inner_steps >= 1, f"{name} needs inner_steps >= 1", got=self.inner_steps)
 
-    def begin(self, problem: Bilevel, state: BilevelState) -> dict[str, Any]:
+    def init(self, problem: Bilevel, seed: int) -> BilevelState:
         require_free_lower(problem, self)
-        return {}
+        return begun(problem, seed)
 
     def step(self, problem: Bilevel, state: BilevelState) -> BilevelState:
         x, y, random = state.at_x, state.at_y, state.stream()
@@ -76,15 +72,19 @@ class AID(BilevelMethod):
             (slope,) = problem.gradients("lower", x, y, problem.batch("lower", random), "y")
             y = y - gamma * slope
         found = hypergradient(problem, x, y, self.inverse, random)
-        direction = clipped(found.gradient, self.clip)
+        alpha = rate(self.step_size, state.step)
+        new_x = problem.project("x", x - alpha * clipped(found.gradient, self.clip))
         return self.moved(
             problem,
             state,
-            problem.project("x", x - rate(self.step_size, state.step) * direction),
+            new_x,
             y,
             calls=self.inner_steps + found.calls,
-            metrics={"hypergradient": length(found.gradient), "lower_gap": length(slope)},
-            extra={},
+            metrics={
+                "hypergradient": length(found.gradient),
+                "stationarity": length(new_x - x) / alpha,
+                "lower_gap": length(slope),
+            },
         )
 
 
@@ -92,7 +92,7 @@ class AID(BilevelMethod):
 class StocBiO(AID):
     """`AID` with the stochastic Neumann series (Ji, Yang and Liang, 2021)."""
 
-    inverse: Inverse = Neumann()
+    inverse: Inverse = NeumannInverse()
 
 
 @dataclass(frozen=True)
@@ -105,11 +105,11 @@ class TTSA(AID):
     step_size: Rate = Decay(0.1, 0.6, 10.0)
     inner_step_size: Rate = Decay(0.1, 0.4, 10.0)
     inner_steps: int = 1
-    inverse: Inverse = Neumann(randomised=True)
+    inverse: Inverse = NeumannInverse(randomised=True)
 
 
 @dataclass(frozen=True)
-class ITD(BilevelMethod):
+class ITD(BilevelMethod[BilevelState]):
     """Iterative differentiation: the hyper-gradient of the steps of (S)GD on y themselves (Franceschi et al., 2017).
 
     Args:
@@ -127,9 +127,9 @@ class ITD(BilevelMethod):
         require_rates(self, "step_size", "inner_step_size", "clip")
         require(self.inner_steps >= 1, "ITD needs inner_steps >= 1", got=self.inner_steps)
 
-    def begin(self, problem: Bilevel, state: BilevelState) -> dict[str, Any]:
+    def init(self, problem: Bilevel, seed: int) -> BilevelState:
         require_free_lower(problem, self)
-        return {}
+        return begun(problem, seed)
 
     def step(self, problem: Bilevel, state: BilevelState) -> BilevelState:
         random, gamma = state.stream(), rate(self.inner_step_size, state.step)
@@ -142,20 +142,24 @@ class ITD(BilevelMethod):
                 y = y - gamma * slope
             (gradient,) = slopes(problem.value("upper", x, y, problem.batch("upper", random)), [x])
         x, y = x.detach(), y.detach()
-        step = rate(self.step_size, state.step) * clipped(gradient, self.clip)
+        alpha = rate(self.step_size, state.step)
+        new_x = problem.project("x", x - alpha * clipped(gradient, self.clip))
         return self.moved(
             problem,
             state,
-            problem.project("x", x - step),
+            new_x,
             y,
             calls=2 * self.inner_steps + 1,
-            metrics={"hypergradient": length(gradient), "lower_gap": length(slope.detach())},
-            extra={},
+            metrics={
+                "hypergradient": length(gradient),
+                "stationarity": length(new_x - x) / alpha,
+                "lower_gap": length(slope.detach()),
+            },
         )
 
 
 @dataclass(frozen=True)
-class BOME(BilevelMethod):
+class BOME(BilevelMethod[BilevelState]):
     """Bilevel optimization made easy (Liu et al., 2022): a value-function constraint held by dynamic barrier descent.
 
     ``q(x, y) = g(x, y) - g(x, y_T)``, y_T some steps below y; (x, y) moves along ``grad f + lambda grad q`` with the
@@ -177,6 +181,9 @@ class BOME(BilevelMethod):
     def __post_init__(self) -> None:
         require_rates(self, "step_size", "inner_step_size", "control")
         require(self.inner_steps >= 1, "BOME needs inner_steps >= 1", got=self.inner_steps)
+
+    def init(self, problem: Bilevel, seed: int) -> BilevelState:
+        return begun(problem, seed)
 
     def step(self, problem: Bilevel, state: BilevelState) -> BilevelState:
         x, y, random = state.at_x, state.at_y, state.stream()
@@ -201,5 +208,4 @@ class BOME(BilevelMethod):
             problem.project("y", y - xi * direction[len(x) :]),
             calls=self.inner_steps + 3,
             metrics={"stationarity": length(new_x - x) / xi, "lower_gap": length(slope)},
-            extra={},
         )

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 import numpy as np
 import torch
 
-from thalweg.bilevel.penalty import inner_solution
-from thalweg.bilevel.problem import length
-from thalweg.core import Stop
+from thalweg.bilevel.method import BilevelState, length
+from thalweg.bilevel.penalty_value import inner_solution
+from thalweg.bilevel.problem import Bilevel
+from thalweg.core import Run, Stop
 from thalweg.core.validation import require
-
-if TYPE_CHECKING:
-    from thalweg.core import Run
 
 
 class SmoothnessMonitor:
@@ -35,7 +31,7 @@ class SmoothnessMonitor:
         self.smoothness: list[float] = []
         self._last: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None
 
-    def __call__(self, run: Run[Any, Any]) -> None:
+    def __call__(self, run: Run[Bilevel, BilevelState]) -> None:
         """Look, if it is time."""
         if run.steps % self.every:
             return
@@ -76,7 +72,7 @@ class LowerErrorMonitor:
         self.every, self.stop = every, stop
         self.errors: dict[int, float] = {}
 
-    def __call__(self, run: Run[Any, Any]) -> None:
+    def __call__(self, run: Run[Bilevel, BilevelState]) -> None:
         """Look, if it is time."""
         if run.steps % self.every:
             return

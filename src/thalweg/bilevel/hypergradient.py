@@ -6,19 +6,20 @@ import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol, TypeAlias
 
 import torch
 from torch import Tensor
 
 from thalweg.bilevel._root import SolveInaccurate
+from thalweg.bilevel._trees import Tree
 from thalweg.bilevel.implicit import root_vjp
 from thalweg.bilevel.problem import Bilevel, slopes
 from thalweg.core import InvalidParameter
 from thalweg.core.validation import require
 from thalweg.numerics.torch_krylov import LinearSolver
 
-Product = Callable[[Tensor], Tensor]
+Product: TypeAlias = Callable[[Tensor], Tensor]
 
 
 class NegativeCurvature(UserWarning):
@@ -31,7 +32,7 @@ class LowerCurvature:
     Cost: one gradient, then about two gradients a product; memory that of one gradient's graph.
     """
 
-    def __init__(self, problem: Bilevel, x: Tensor, y: Tensor, batch: Any = None) -> None:
+    def __init__(self, problem: Bilevel, x: Tensor, y: Tensor, batch: Tree = None) -> None:
         self._x, self._y = x.detach().requires_grad_(), y.detach().requires_grad_()
         with torch.enable_grad():
             value = problem.value("lower", self._x, self._y, batch)
@@ -65,7 +66,7 @@ class Inverse(Protocol):
 
 
 @dataclass(frozen=True)
-class Direct:
+class DirectInverse:
     """The matrix, made by as many products as y has entries, and factored; by pseudo-inverse where it is singular."""
 
     ridge: float = 0.0
@@ -79,53 +80,54 @@ class Direct:
 
 
 @dataclass(frozen=True)
-class ConjugateGradient:
+class CGInverse:
     """Conjugate gradients, a few of them, on one batch.
 
     Args:
-        iterations: at most.
-        tolerance: of the relative residual.
+        max_steps: each one product.
+        tol: of the relative residual.
         ridge: added to the Hessian.
     """
 
-    iterations: int = 10
-    tolerance: float = 1e-10
+    max_steps: int = 10
+    tol: float = 1e-10
     ridge: float = 0.0
 
     def __post_init__(self) -> None:
-        require(self.iterations >= 1, "ConjugateGradient needs iterations >= 1", got=self.iterations)
+        require(self.max_steps >= 1, "CGInverse needs max_steps >= 1", got=self.max_steps)
+        require(self.tol > 0, "CGInverse needs tol > 0", got=self.tol)
 
     def __call__(
         self, curvature: Callable[[], Product], b: Tensor, generator: torch.Generator
     ) -> tuple[Tensor, int]:
         """See `Inverse`."""
         product = _watched(curvature())
-        found = LinearSolver("cg", self.tolerance, self.iterations, self.ridge)(product, b)
+        found = LinearSolver("cg", self.tol, self.max_steps, self.ridge)(product, b)
         return found.x, found.products
 
 
 @dataclass(frozen=True)
-class Neumann:
-    """The Neumann series ``step sum_q (I - step H)^q b``, each factor on a fresh batch (Ghadimi and Wang, 2018).
+class NeumannInverse:
+    """The Neumann series ``s sum_q (I - s H)^q b``, each factor on a fresh batch (Ghadimi and Wang, 2018).
 
     Args:
-        terms: Q. The bias falls as ``(1 - step mu)^Q``, mu the strong convexity.
-        step: at most one over the largest curvature.
+        terms: Q. The bias falls as ``(1 - s mu)^Q``, mu the strong convexity.
+        step_size: s, at most one over the largest curvature.
         randomised: one product of a random number of factors, times Q, instead of the sum: as unbiased, with half
             the products and more noise.
 
     >>> problem = Bilevel(lambda x, y: y.sum(), lambda x, y: (y * y - x * y).sum(), torch.ones(1), torch.zeros(1))
-    >>> hypergradient(problem, torch.ones(1), torch.full((1,), 0.5), Neumann(40, 0.25)).gradient
+    >>> hypergradient(problem, torch.ones(1), torch.full((1,), 0.5), NeumannInverse(40, 0.25)).gradient
     tensor([0.5000])
     """
 
     terms: int = 10
-    step: float = 0.1
+    step_size: float = 0.1
     randomised: bool = False
 
     def __post_init__(self) -> None:
-        require(self.terms >= 1, "Neumann needs terms >= 1", got=self.terms)
-        require(self.step > 0, "Neumann needs step > 0", got=self.step)
+        require(self.terms >= 1, "NeumannInverse needs terms >= 1", got=self.terms)
+        require(self.step_size > 0, "NeumannInverse needs step_size > 0", got=self.step_size)
 
     def __call__(
         self, curvature: Callable[[], Product], b: Tensor, generator: torch.Generator
@@ -133,45 +135,46 @@ class Neumann:
         """See `Inverse`."""
         if self.randomised:
             length = int(torch.randint(self.terms, (1,), generator=generator))
-            term, scale = b, self.step * self.terms
+            term, scale = b, self.step_size * self.terms
         else:
-            length, term, scale = self.terms - 1, b, self.step
+            length, term, scale = self.terms - 1, b, self.step_size
         total = term
         for _ in range(length):
-            term = term - self.step * _watched(curvature())(term)
+            term = term - self.step_size * _watched(curvature())(term)
             total = total + term
         found = scale * (term if self.randomised else total)
         if not math.isfinite(float(found.sum())):
             raise InvalidParameter(
-                f"The Neumann series diverged: step {self.step:g} is too long for the lower level's curvature."
+                f"The Neumann series diverged: step_size {self.step_size:g} is too long for the lower level's "
+                "curvature."
             )
         return found, length
 
 
 @dataclass(frozen=True)
-class FixedPoint:
-    """Gradient steps on the linear system, ``v - step (H v - b)``, on one batch (Grazzi et al., 2020).
+class FixedPointInverse:
+    """Gradient steps on the linear system, ``v - s (H v - b)``, on one batch (Grazzi et al., 2020).
 
     Args:
-        iterations: each one product.
-        step: at most two over the largest curvature.
+        steps: how many, each one product.
+        step_size: s, at most two over the largest curvature.
     """
 
-    iterations: int = 10
-    step: float = 0.1
+    steps: int = 10
+    step_size: float = 0.1
 
     def __post_init__(self) -> None:
-        require(self.iterations >= 1, "FixedPoint needs iterations >= 1", got=self.iterations)
-        require(self.step > 0, "FixedPoint needs step > 0", got=self.step)
+        require(self.steps >= 1, "FixedPointInverse needs steps >= 1", got=self.steps)
+        require(self.step_size > 0, "FixedPointInverse needs step_size > 0", got=self.step_size)
 
     def __call__(
         self, curvature: Callable[[], Product], b: Tensor, generator: torch.Generator
     ) -> tuple[Tensor, int]:
         """See `Inverse`."""
-        product, v = _watched(curvature()), self.step * b
-        for _ in range(self.iterations - 1):
-            v = v - self.step * (product(v) - b)
-        return v, self.iterations - 1
+        product, v = _watched(curvature()), self.step_size * b
+        for _ in range(self.steps - 1):
+            v = v - self.step_size * (product(v) - b)
+        return v, self.steps - 1
 
 
 @dataclass(frozen=True)
@@ -182,12 +185,14 @@ class HyperGradient:
         gradient: in x, a vector.
         direct: ``grad_x f``, the part of it that does not go through y.
         response: v, ``[grad_yy g]^-1 grad_y f``.
+        lower_gradient: ``grad_y g``, on the batch of the last product.
         calls: gradients and second-order products.
     """
 
     gradient: Tensor
     direct: Tensor
     response: Tensor
+    lower_gradient: Tensor
     calls: int
 
 
@@ -197,7 +202,7 @@ def hypergradient(
     """``grad_x f - grad_xy g v`` with ``v = [grad_yy g]^-1 grad_y f`` at two vectors.
 
     Args:
-        inverse: `Direct`, `ConjugateGradient`, `Neumann`, `FixedPoint`.
+        inverse: `DirectInverse`, `CGInverse`, `NeumannInverse`, `FixedPointInverse`.
         generator: for batches; without one, all the data are used.
     """
     upper_x, upper_y = problem.gradients("upper", x, y, problem.batch("upper", generator))
@@ -211,30 +216,31 @@ def hypergradient(
 
     random = generator if generator is not None else torch.Generator()
     v, products = inverse(lambda: curvature().yy, upper_y, random)
-    cross = curvature().xy(v)
-    return HyperGradient(upper_x - cross, upper_x, v, 2 + products)
+    last = curvature()
+    return HyperGradient(upper_x - last.xy(v), upper_x, v, last.gradient, 2 + products)
 
 
-def explicit_hypergradient(problem: Bilevel, x: Tensor, y: Tensor, step: float = 1.0) -> Tensor:
+def explicit_hypergradient(problem: Bilevel, x: Tensor, y: Tensor, step_size: float = 1.0) -> Tensor:
     """The exact hyper-gradient at a solution y of the lower level, by dense algebra: for checking.
 
     Where solutions are not unique the Hessian's pseudo-inverse takes the inverse's place, and on the boundary of Y
     everything is projected to the tangent space of the active constraints: both come from differentiating
-    ``y = P_Y(y - step grad_y g)``. Kwon et al. (2024), section 3. Cost: y's size squared of memory, cubed of time.
+    ``y = P_Y(y - s grad_y g)``, s the step size. Kwon et al. (2024), section 3. Cost: y's size squared of memory, cubed
+    of time.
     """
 
     def condition(y: Tensor, x: Tensor) -> Tensor:
         def at(y: Tensor) -> Tensor:
             return problem.value("lower", x, y, problem.batch("lower", None))
 
-        return problem.project("y", y - step * torch.func.grad(at)(y)) - y
+        return problem.project("y", y - step_size * torch.func.grad(at)(y)) - y
 
     upper_x, upper_y = problem.gradients("upper", x, y, problem.batch("upper", None))
     with warnings.catch_warnings():
         # a singular system is expected, and its least-norm solution meant
         warnings.simplefilter("ignore", SolveInaccurate)
         (through_y,) = root_vjp(
-            condition, y.detach(), (x.detach(),), upper_y, solve=LinearSolver("dense", tolerance=1e-8)
+            condition, y.detach(), (x.detach(),), upper_y, solve=LinearSolver("dense", tol=1e-8)
         )
     total: Tensor = upper_x + through_y
     return total

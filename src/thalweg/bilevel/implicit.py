@@ -10,7 +10,6 @@ import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,11 +21,10 @@ from thalweg.bilevel._root import (
     Root,
     Solve,
     jvp,
-    ravel,
     refuse_nested_forward_mode,
-    unravel,
     vjp,
 )
+from thalweg.bilevel._trees import Tree, TreeFunction, ravel, unravel, vector
 from thalweg.numerics.torch_krylov import LinearSolver
 
 
@@ -35,9 +33,9 @@ def custom_root(
     *,
     solve: LinearSolver | None = None,
     has_aux: bool = False,
-    tolerance: float = 1e-3,
-) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Make ``solver(init, *theta)`` differentiable in theta by ``F(x, *theta) = 0``, which its solution satisfies.
+    tol: float = 1e-3,
+) -> Callable[[TreeFunction], TreeFunction]:
+    """Make ``solver(x0, *theta)`` differentiable in theta by ``F(x, *theta) = 0``, which its solution satisfies.
 
     Works under autograd and `torch.func` (grad, vjp, jvp, jacrev, jacfwd, vmap), in reverse and forward mode, to any
     order; forward mode within forward mode is refused, since torch has it wrong for custom functions. The solver runs
@@ -48,7 +46,7 @@ def custom_root(
         F: the condition; x and its value are pytrees of tensors of the same structure.
         solve: of the linear systems; by default a factorisation up to 256 unknowns, GMRES above.
         has_aux: the solver returns ``(x, aux)``; aux is handed through without derivatives.
-        tolerance: of ``max |F(x*, theta)|``, above which a `NotARoot` warning says so.
+        tol: of ``max |F(x*, theta)|``, above which a `NotARoot` warning says so.
 
     Raises:
         InvalidProblem: F's value is not like x; forward mode within forward mode.
@@ -56,23 +54,23 @@ def custom_root(
     >>> def F(x, a):
     ...     return x * x - a
     >>> @custom_root(F)
-    ... def square_root(init, a):
+    ... def square_root(x, a):
     ...     for _ in range(50):
-    ...         init = 0.5 * (init + a / init)
-    ...     return init
+    ...         x = 0.5 * (x + a / x)
+    ...     return x
     >>> a = torch.tensor([4.0, 9.0], dtype=torch.float64, requires_grad=True)
     >>> torch.autograd.grad(square_root(torch.ones_like(a), a).sum(), a)  # 1/(2 sqrt a)
     (tensor([0.2500, 0.1667], dtype=torch.float64),)
     """
     solver_of = solve if solve is not None else LinearSolver()
 
-    def decorate(solver: Callable[..., Any]) -> Callable[..., Any]:
+    def decorate(solver: TreeFunction) -> TreeFunction:
         @functools.wraps(solver)
-        def solved(init: Any, *theta: Any) -> Any:
-            leaves, structure = pytree.tree_flatten((init, theta))
+        def solved(x0: Tree, *theta: Tree) -> Tree:
+            leaves, structure = pytree.tree_flatten((x0, theta))
             tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
             refuse_nested_forward_mode()
-            call = Call(F, solver, solver_of, leaves, structure, has_aux, tolerance)
+            call = Call(F, solver, solver_of, leaves, structure, has_aux, tol)
             x = Root.apply(call, *tensors)
             found = pytree.tree_unflatten(list(x), call.x_structure)
             return (found, call.aux) if has_aux else found
@@ -82,28 +80,30 @@ def custom_root(
     return decorate
 
 
-def custom_fixed_point(T: Condition, **options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def custom_fixed_point(
+    T: Condition, *, solve: LinearSolver | None = None, has_aux: bool = False, tol: float = 1e-3
+) -> Callable[[TreeFunction], TreeFunction]:
     """`custom_root` for a solver whose solution satisfies ``x = T(x, *theta)``.
 
     >>> @custom_fixed_point(lambda x, a: torch.cos(a * x))
-    ... def dottie(init, a):
+    ... def dottie(x, a):
     ...     for _ in range(200):
-    ...         init = torch.cos(a * init)
-    ...     return init
+    ...         x = torch.cos(a * x)
+    ...     return x
     >>> a = torch.tensor(1.0, dtype=torch.float64)
     >>> torch.func.grad(lambda a: dottie(a, a))(a)  # -x sin x / (1 + sin x)
     tensor(-0.2975, dtype=torch.float64)
     """
 
-    def gap(x: Any, *theta: Any) -> Any:
+    def gap(x: Tree, *theta: Tree) -> Tree:
         return pytree.tree_map(torch.sub, T(x, *theta), x)
 
-    return custom_root(gap, **options)
+    return custom_root(gap, solve=solve, has_aux=has_aux, tol=tol)
 
 
 def root_vjp(
-    F: Condition, x: Any, theta: Sequence[Any], cotangent: Any, *, solve: LinearSolver | None = None
-) -> tuple[Any, ...]:
+    F: Condition, x: Tree, theta: Sequence[Tree], cotangent: Tree, *, solve: LinearSolver | None = None
+) -> tuple[Tree, ...]:
     """``cotangent' dx/dtheta`` for each of theta's tensors, at a root x of ``F(x, *theta)``.
 
     >>> a, v = torch.tensor([4.0]), torch.ones(1)
@@ -111,13 +111,18 @@ def root_vjp(
     (tensor([0.2500]),)
     """
     call, tensors, x_leaves = _at_root(F, x, theta, solve)
-    v = ravel(pytree.tree_leaves(cotangent))
+    v = vector(cotangent)
     return tuple(vjp(call, tensors, x_leaves, v, [True] * len(tensors)))
 
 
 def root_jvp(
-    F: Condition, x: Any, theta: Sequence[Any], tangents: Sequence[Any], *, solve: LinearSolver | None = None
-) -> Any:
+    F: Condition,
+    x: Tree,
+    theta: Sequence[Tree],
+    tangents: Sequence[Tree],
+    *,
+    solve: LinearSolver | None = None,
+) -> Tree:
     """``dx/dtheta tangents``, a pytree like x, at a root x of ``F(x, *theta)``.
 
     >>> a = torch.tensor([4.0])
@@ -148,7 +153,12 @@ class Precision:
 
 
 def precision(
-    F: Condition, x: Any, theta: Sequence[Any], tangents: Sequence[Any], *, solve: LinearSolver | None = None
+    F: Condition,
+    x: Tree,
+    theta: Sequence[Tree],
+    tangents: Sequence[Tree],
+    *,
+    solve: LinearSolver | None = None,
 ) -> Precision:
     """Errors of an approximate root and of its derivative in the direction ``tangents``, by one Newton step.
 
@@ -169,7 +179,7 @@ def precision(
 
 
 def _at_root(
-    F: Condition, x: Any, theta: Sequence[Any], solve: LinearSolver | None
+    F: Condition, x: Tree, theta: Sequence[Tree], solve: LinearSolver | None
 ) -> tuple[Call, list[Tensor], list[Tensor]]:
     leaves, structure = pytree.tree_flatten((None, tuple(theta)))
     linear = solve if solve is not None else LinearSolver()

@@ -7,20 +7,20 @@ condition from the parts of a problem; ``x`` is a pytree of tensors throughout.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from thalweg.bilevel._root import ravel, unravel
+from thalweg.bilevel._trees import Tree, TreeFunction, unravel, vector
 from thalweg.core.validation import require
 
 #: A scalar function of x and its parameters.
-Objective = Callable[..., Tensor]
+Objective: TypeAlias = Callable[..., Tensor]
 
 
-def stationary(f: Objective) -> Callable[..., Any]:
+def stationary(f: Objective) -> TreeFunction:
     """A root: the gradient of ``f(x, *theta)`` in x.
 
     >>> F = stationary(lambda x, a: 0.5 * a * x.square().sum())
@@ -30,38 +30,38 @@ def stationary(f: Objective) -> Callable[..., Any]:
     return torch.func.grad(f)
 
 
-def proximal_gradient(f: Objective, prox: Callable[..., Any], step: float = 1.0) -> Callable[..., Any]:
-    """A fixed point of ``prox(x - step grad f(x, theta_f), theta_g, step)``: minimisers of ``f + g``.
+def proximal_gradient(f: Objective, prox: TreeFunction, step_size: float = 1.0) -> TreeFunction:
+    """A fixed point of ``prox(x - s grad f(x, theta_f), theta_g, s)``: minimisers of ``f + g``.
 
     Args:
         f: ``f(x, theta_f)``, smooth.
         prox: ``prox(y, theta_g, scale)``, e.g. those of `thalweg.numerics.prox`.
-        step: any positive one has the same fixed points.
+        step_size: s; any positive one has the same fixed points.
     """
-    require(step > 0, "proximal_gradient needs step > 0", got=step)
+    require(step_size > 0, "proximal_gradient needs step_size > 0", got=step_size)
     slope = torch.func.grad(f)
 
-    def T(x: Any, theta_f: Any, theta_g: Any) -> Any:  # noqa: N802 -- the paper's symbol
-        return prox(_moved(x, -step, slope(x, theta_f)), theta_g, step)
+    def T(x: Tree, theta_f: Tree, theta_g: Tree) -> Tree:  # noqa: N802 -- the paper's symbol
+        return prox(_moved(x, -step_size, slope(x, theta_f)), theta_g, step_size)
 
     return T
 
 
-def projected_gradient(f: Objective, projection: Callable[..., Any], step: float = 1.0) -> Callable[..., Any]:
-    """A fixed point of ``projection(x - step grad f(x, theta_f), theta_set)``: minimisers of f over a set.
+def projected_gradient(f: Objective, projection: TreeFunction, step_size: float = 1.0) -> TreeFunction:
+    """A fixed point of ``projection(x - s grad f(x, theta_f), theta_set)``: minimisers of f over a set.
 
     Args:
         projection: ``projection(y, theta_set)``; theta_set is None where the set has no parameters.
     """
-    return proximal_gradient(f, lambda y, theta, _: projection(y, theta), step)
+    return proximal_gradient(f, lambda y, theta, _: projection(y, theta), step_size)
 
 
 def mirror_descent(
     f: Objective,
-    projection: Callable[..., Any],
-    mirror: Callable[[Any], Any] | None = None,
-    step: float = 1.0,
-) -> Callable[..., Any]:
+    projection: TreeFunction,
+    mirror: Callable[[Tree], Tree] | None = None,
+    step_size: float = 1.0,
+) -> TreeFunction:
     """A fixed point of mirror descent; by default over simplices, in the Kullback-Leibler geometry.
 
     Args:
@@ -69,33 +69,33 @@ def mirror_descent(
             ``softmax``, see `kl_projection`.
         mirror: the gradient of the distance-generating function; by default the logarithm.
     """
-    require(step > 0, "mirror_descent needs step > 0", got=step)
+    require(step_size > 0, "mirror_descent needs step_size > 0", got=step_size)
     slope = torch.func.grad(f)
     image = (
         mirror if mirror is not None else (lambda x: pytree.tree_map(lambda t: t.clamp_min(1e-300).log(), x))
     )
 
-    def T(x: Any, theta_f: Any, theta_set: Any) -> Any:  # noqa: N802 -- the paper's symbol
-        return projection(_moved(image(x), -step, slope(x, theta_f)), theta_set)
+    def T(x: Tree, theta_f: Tree, theta_set: Tree) -> Tree:  # noqa: N802 -- the paper's symbol
+        return projection(_moved(image(x), -step_size, slope(x, theta_f)), theta_set)
 
     return T
 
 
-def kl_projection(y: Any, size: Any = None) -> Any:
+def kl_projection(y: Tree, size: Tree = None) -> Tree:
     """From the logarithms to the simplex of the last axis: ``size`` (default 1) times softmax."""
     return pytree.tree_map(lambda t: t.softmax(-1) * (1.0 if size is None else size), y)
 
 
-def newton(F: Callable[..., Any]) -> Callable[..., Any]:
+def newton(F: TreeFunction) -> TreeFunction:
     """A fixed point of Newton's method, ``x - (d1 F)^-1 F(x, *theta)``; dense, for tens of unknowns."""
 
-    def T(x: Any, *theta: Any) -> Any:  # noqa: N802 -- the paper's symbol
+    def T(x: Tree, *theta: Tree) -> Tree:  # noqa: N802 -- the paper's symbol
         leaves, structure = pytree.tree_flatten(x)
 
         def flat(v: Tensor) -> Tensor:
-            return ravel(pytree.tree_leaves(F(pytree.tree_unflatten(unravel(v, leaves), structure), *theta)))
+            return vector(F(pytree.tree_unflatten(unravel(v, leaves), structure), *theta))
 
-        at = ravel(leaves)
+        at = vector(x)
         new = at - torch.linalg.solve(torch.func.jacrev(flat)(at), flat(at))
         return pytree.tree_unflatten(unravel(new, leaves), structure)
 
@@ -103,24 +103,24 @@ def newton(F: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def block_proximal_gradient(
-    f: Objective, proxes: Sequence[Callable[..., Any]], steps: Sequence[float]
-) -> Callable[..., Any]:
+    f: Objective, proxes: Sequence[TreeFunction], step_sizes: Sequence[float]
+) -> TreeFunction:
     """A fixed point over blocks: x is a sequence of blocks, each with a proximal operator and a step of its own.
 
     theta_g is a sequence with the parameters of each block's operator.
     """
     require(
-        len(proxes) == len(steps),
+        len(proxes) == len(step_sizes),
         "block_proximal_gradient needs a step for each block",
-        got=(len(proxes), len(steps)),
+        got=(len(proxes), len(step_sizes)),
     )
     slope = torch.func.grad(f)
 
-    def T(x: Any, theta_f: Any, theta_g: Any) -> Any:  # noqa: N802 -- the paper's symbol
+    def T(x: Tree, theta_f: Tree, theta_g: Tree) -> Tree:  # noqa: N802 -- the paper's symbol
         gradients = slope(x, theta_f)
         return type(x)(
-            prox(_moved(block, -step, g), theta, step)
-            for block, g, prox, step, theta in zip(x, gradients, proxes, steps, theta_g, strict=True)
+            prox(_moved(block, -size, g), theta, size)
+            for block, g, prox, size, theta in zip(x, gradients, proxes, step_sizes, theta_g, strict=True)
         )
 
     return T
@@ -128,9 +128,9 @@ def block_proximal_gradient(
 
 def kkt(
     f: Objective,
-    equality: Callable[..., Any] | None = None,
-    inequality: Callable[..., Any] | None = None,
-) -> Callable[..., Any]:
+    equality: TreeFunction | None = None,
+    inequality: TreeFunction | None = None,
+) -> TreeFunction:
     """A root: the Karush-Kuhn-Tucker conditions of ``min f(z, theta_f), equality(z, theta_e) = 0, inequality <= 0``.
 
     The variable is ``(z, nu, lam)``: the point and the multipliers of the two kinds of constraints (empty tuples where
@@ -138,10 +138,10 @@ def kkt(
     complementary slackness, whose signs the solver has to see to.
     """
 
-    def F(x: Any, theta_f: Any = None, theta_e: Any = None, theta_i: Any = None) -> Any:  # noqa: N802
+    def F(x: Tree, theta_f: Tree = None, theta_e: Tree = None, theta_i: Tree = None) -> Tree:  # noqa: N802
         z, nu, lam = x
 
-        def lagrangian(z: Any) -> Tensor:
+        def lagrangian(z: Tree) -> Tensor:
             whole = f(z, theta_f)
             if equality is not None:
                 whole = whole + _dot(nu, equality(z, theta_e))
@@ -157,7 +157,7 @@ def kkt(
     return F
 
 
-def quadratic_program() -> Callable[..., Any]:
+def quadratic_program() -> TreeFunction:
     """`kkt` of ``min z'Qz/2 + c'z, E z = d, M z <= h``: parameters ``(Q, c), (E, d), (M, h)``, None for no constraints.
 
     >>> F = quadratic_program()
@@ -167,7 +167,7 @@ def quadratic_program() -> Callable[..., Any]:
     (tensor([0.]), (), tensor([0.]))
     """
 
-    def F(x: Any, objective: Any, equations: Any = None, inequalities: Any = None) -> Any:  # noqa: N802
+    def F(x: Tree, objective: Tree, equations: Tree = None, inequalities: Tree = None) -> Tree:  # noqa: N802
         with_equations = None if equations is None else (lambda z, p: p[0] @ z - p[1])
         with_inequalities = None if inequalities is None else (lambda z, p: p[0] @ z - p[1])
         made = kkt(lambda z, p: 0.5 * z @ (p[0] @ z) + p[1] @ z, with_equations, with_inequalities)
@@ -176,7 +176,7 @@ def quadratic_program() -> Callable[..., Any]:
     return F
 
 
-def conic_program(project_dual: Callable[[Tensor], Tensor]) -> Callable[..., Any]:
+def conic_program(project_dual: Callable[[Tensor], Tensor]) -> TreeFunction:
     """A root: the residual map of the homogeneous self-dual embedding of ``min c'x, A x + s = b, s in K``.
 
     The variable is ``(u, v, w)``, shapes (n,), (m,), (): at a solution ``u = x``, ``v = y - s``, ``w = 1``, y the
@@ -189,7 +189,7 @@ def conic_program(project_dual: Callable[[Tensor], Tensor]) -> Callable[..., Any
     Source: Busseti, Moursi and Boyd (2019), "Solution refinement at regular points of conic problems".
     """
 
-    def F(x: Any, A: Tensor, b: Tensor, c: Tensor) -> Any:  # noqa: N802
+    def F(x: Tree, A: Tensor, b: Tensor, c: Tensor) -> Tree:  # noqa: N802
         u, v, w = x
         y, t = project_dual(v), w.clamp_min(0.0)
         return A.T @ y + c * t, -(A @ u) + b * t + v - y, -(c @ u) - b @ y + w - t
@@ -197,11 +197,11 @@ def conic_program(project_dual: Callable[[Tensor], Tensor]) -> Callable[..., Any
     return F
 
 
-def _moved(x: Any, size: float, direction: Any) -> Any:
+def _moved(x: Tree, size: float, direction: Tree) -> Tree:
     return pytree.tree_map(lambda a, d: a + size * d, x, direction)
 
 
-def _dot(left: Any, right: Any) -> Tensor:
+def _dot(left: Tree, right: Tree) -> Tensor:
     return torch.stack(
         [(a * b).sum() for a, b in zip(pytree.tree_leaves(left), pytree.tree_leaves(right), strict=True)]
     ).sum()

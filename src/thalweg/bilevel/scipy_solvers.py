@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import scipy.optimize
@@ -12,7 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from thalweg.bilevel._root import Condition, ravel, unravel
+from thalweg.bilevel._root import Condition
+from thalweg.bilevel._trees import Tree, TreeFunction, ravel, unravel
 from thalweg.bilevel.implicit import custom_root
 from thalweg.bilevel.optimality import projected_gradient, stationary
 from thalweg.core import InvalidProblem, NotFinite
@@ -27,17 +27,17 @@ def scipy_minimize(
     *,
     method: str | None = None,
     bounds: tuple[float, float] | None = None,
-    tolerance: float = 1e-10,
-    options: dict[str, Any] | None = None,
+    tol: float = 1e-10,
+    options: dict[str, object] | None = None,
     solve: LinearSolver | None = None,
-) -> Callable[..., Any]:
-    """``minimiser(init, *theta)`` of ``f(x, *theta)`` by `scipy.optimize.minimize`, differentiable in theta.
+) -> TreeFunction:
+    """``minimiser(x0, *theta)`` of ``f(x, *theta)`` by `scipy.optimize.minimize`, differentiable in theta.
 
     Args:
         f: gives a scalar; x is a pytree of tensors, and so may theta be.
         method: SciPy's, gradients come from torch; by default BFGS, or L-BFGS-B with ``bounds``.
         bounds: of every entry of x; the derivative is then that of the entries inside.
-        tolerance: handed to SciPy; a derivative is as exact as the solution.
+        tol: handed to SciPy; a derivative is as exact as the solution.
         options: handed to SciPy.
         solve: of the derivative's linear system; ``LinearSolver("cg")`` suits minima.
 
@@ -53,8 +53,8 @@ def scipy_minimize(
     if bounds is not None and not bounds[0] <= bounds[1]:
         raise InvalidProblem(f"scipy_minimize needs bounds (low, high) with low <= high; got {bounds}.")
 
-    def minimiser(init: Any, *theta: Any) -> Any:
-        leaves, structure = pytree.tree_flatten(init)
+    def minimiser(x0: Tree, *theta: Tree) -> Tree:
+        leaves, structure = pytree.tree_flatten(x0)
 
         def value(flat: Vector) -> tuple[float, Vector]:
             x = _tensors(flat, leaves)
@@ -74,7 +74,7 @@ def scipy_minimize(
 
         box_of_all = None if bounds is None else [bounds] * sum(leaf.numel() for leaf in leaves)
         found = scipy.optimize.minimize(  # type: ignore[call-overload]
-            value, _array(leaves), jac=True, method=method, bounds=box_of_all, tol=tolerance, options=options
+            value, _array(leaves), jac=True, method=method, bounds=box_of_all, tol=tol, options=options
         )
         return pytree.tree_unflatten(_tensors(found.x, leaves), structure)
 
@@ -84,7 +84,7 @@ def scipy_minimize(
         low, high = bounds
         moved = projected_gradient(lambda x, theta: f(x, *theta), lambda y, _: _boxed(y, low, high))
 
-        def condition(x: Any, *theta: Any) -> Any:
+        def condition(x: Tree, *theta: Tree) -> Tree:
             return pytree.tree_map(torch.sub, moved(x, theta, None), x)
 
     return custom_root(condition, solve=solve)(minimiser)
@@ -94,15 +94,15 @@ def scipy_root(
     F: Condition,
     *,
     method: str = "hybr",
-    tolerance: float = 1e-12,
-    options: dict[str, Any] | None = None,
+    tol: float = 1e-12,
+    options: dict[str, object] | None = None,
     solve: LinearSolver | None = None,
-) -> Callable[..., Any]:
-    """``root(init, *theta)`` of ``F(x, *theta) = 0`` by `scipy.optimize.root`, differentiable in theta.
+) -> TreeFunction:
+    """``root(x0, *theta)`` of ``F(x, *theta) = 0`` by `scipy.optimize.root`, differentiable in theta.
 
     Args:
         F: gives a pytree like x.
-        method, tolerance, options: SciPy's; methods that take a Jacobian get torch's.
+        method, tol, options: SciPy's; methods that take a Jacobian get torch's.
         solve: of the derivative's linear system.
 
     >>> cube_root = scipy_root(lambda x, a: x**3 - a)
@@ -111,8 +111,8 @@ def scipy_root(
     tensor([[0.0833]], dtype=torch.float64)
     """
 
-    def root(init: Any, *theta: Any) -> Any:
-        leaves, structure = pytree.tree_flatten(init)
+    def root(x0: Tree, *theta: Tree) -> Tree:
+        leaves, structure = pytree.tree_flatten(x0)
 
         def value(flat: Tensor) -> Tensor:
             x = [part.to(leaf) for part, leaf in zip(unravel(flat, leaves), leaves, strict=True)]
@@ -130,7 +130,7 @@ def scipy_root(
 
         with_jacobian = jacobian if method in ("hybr", "lm") else None
         found = scipy.optimize.root(  # type: ignore[call-overload]
-            numbers, _array(leaves), jac=with_jacobian, method=method, tol=tolerance, options=options
+            numbers, _array(leaves), jac=with_jacobian, method=method, tol=tol, options=options
         )
         return pytree.tree_unflatten(_tensors(found.x, leaves), structure)
 
@@ -146,5 +146,5 @@ def _tensors(flat: Vector, like: list[Tensor]) -> list[Tensor]:
     return [part.to(leaf) for part, leaf in zip(parts, like, strict=True)]
 
 
-def _boxed(y: Any, low: float, high: float) -> Any:
+def _boxed(y: Tree, low: float, high: float) -> Tree:
     return pytree.tree_map(lambda t: box(t, low, high), y)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import torch
-from sklearn.base import clone
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, clone
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.svm import SVC
 from torch import Tensor
@@ -21,7 +21,7 @@ from thalweg.numerics.torch_krylov import LinearSolver
 Fit = Callable[..., tuple[Tensor, Tensor]]
 
 
-def sklearn_fit(estimator: Any, *, solve: LinearSolver | None = None) -> Fit:
+def sklearn_fit(estimator: BaseEstimator, *, solve: LinearSolver | None = None) -> Fit:
     """``fit(X, y, strength, ...) -> (coefficients, intercept)`` by an estimator, differentiable in all tensors.
 
     Args:
@@ -57,7 +57,9 @@ def sklearn_fit(estimator: Any, *, solve: LinearSolver | None = None) -> Fit:
 
 
 def _ridge(estimator: Ridge, solve: LinearSolver | None) -> Fit:
-    def gradient(x: tuple[Tensor, Tensor], X: Tensor, y: Tensor, alpha: Tensor, weight: Any) -> Any:
+    def gradient(
+        x: tuple[Tensor, Tensor], X: Tensor, y: Tensor, alpha: Tensor, weight: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         coef, intercept = x
         residual = X @ coef.mT + intercept - y if coef.ndim == 2 else X @ coef + intercept - y
         if weight is not None:
@@ -66,12 +68,14 @@ def _ridge(estimator: Ridge, solve: LinearSolver | None) -> Fit:
         return slope, residual.sum(0) if estimator.fit_intercept else intercept
 
     @custom_root(gradient, solve=solve)
-    def solved(_: Any, X: Tensor, y: Tensor, alpha: Tensor, weight: Any) -> Any:
+    def solved(_: None, X: Tensor, y: Tensor, alpha: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
         fitted = clone(estimator).set_params(alpha=float(alpha))
         fitted.fit(_array(X), _array(y), None if weight is None else _array(weight))
         return _like(fitted.coef_, y), _like(np.asarray(fitted.intercept_ + np.zeros(y.shape[1:])), y)
 
-    def fit(X: Tensor, y: Tensor, alpha: Tensor, sample_weight: Tensor | None = None) -> Any:
+    def fit(
+        X: Tensor, y: Tensor, alpha: Tensor, sample_weight: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         return solved(None, X, y, torch.as_tensor(alpha, dtype=X.dtype), sample_weight)
 
     return fit
@@ -84,7 +88,7 @@ def _logistic(estimator: LogisticRegression, solve: LinearSolver | None) -> Fit:
             "sklearn_fit takes LogisticRegression with the l2 penalty only: others have corners."
         )
 
-    def value(x: tuple[Tensor, Tensor], X: Tensor, y: Tensor, C: Tensor, weight: Any) -> Tensor:
+    def value(x: tuple[Tensor, Tensor], X: Tensor, y: Tensor, C: Tensor, weight: Tensor | None) -> Tensor:
         coef, intercept = x
         logits = X @ coef.T + intercept
         if coef.shape[0] == 1:
@@ -95,17 +99,19 @@ def _logistic(estimator: LogisticRegression, solve: LinearSolver | None) -> Fit:
             losses = losses * weight
         return losses.sum() + 0.5 * coef.square().sum() / C
 
-    def gradient(x: Any, X: Tensor, y: Tensor, C: Tensor, weight: Any) -> Any:
+    def gradient(
+        x: tuple[Tensor, Tensor], X: Tensor, y: Tensor, C: Tensor, weight: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         coef, intercept = torch.func.grad(value)(x, X, y, C, weight)
         return coef, intercept if estimator.fit_intercept else x[1]
 
     @custom_root(gradient, solve=solve)
-    def solved(_: Any, X: Tensor, y: Tensor, C: Tensor, weight: Any) -> Any:
+    def solved(_: None, X: Tensor, y: Tensor, C: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
         fitted = clone(estimator).set_params(C=float(C))
         fitted.fit(_array(X), _array(y), None if weight is None else _array(weight))
         return _like(fitted.coef_, X), _like(np.broadcast_to(fitted.intercept_, len(fitted.coef_)), X)
 
-    def fit(X: Tensor, y: Tensor, C: Tensor, sample_weight: Tensor | None = None) -> Any:
+    def fit(X: Tensor, y: Tensor, C: Tensor, sample_weight: Tensor | None = None) -> tuple[Tensor, Tensor]:
         classes = torch.unique(y)
         if not torch.equal(classes, torch.arange(len(classes), device=y.device)):
             raise InvalidProblem(f"sklearn_fit needs classes 0, 1, ...; got {classes.tolist()[:10]}.")
@@ -137,7 +143,7 @@ def _support_vectors(estimator: SVC, solve: LinearSolver | None) -> Fit:
         return signs * box_section(signs * ahead, low, high, torch.ones_like(signs), 0.0)
 
     @custom_root(lambda alpha, *theta: moved(alpha, *theta) - alpha, solve=solve)
-    def dual(_: Any, X: Tensor, signs: Tensor, C: Tensor, gamma: Tensor) -> Tensor:
+    def dual(_: None, X: Tensor, signs: Tensor, C: Tensor, gamma: Tensor) -> Tensor:
         width = {"gamma": float(gamma)} if estimator.kernel == "rbf" else {}
         fitted = clone(estimator).set_params(C=float(C), **width)
         fitted.fit(_array(X), _array(signs))
@@ -145,7 +151,7 @@ def _support_vectors(estimator: SVC, solve: LinearSolver | None) -> Fit:
         alpha[fitted.support_] = np.abs(fitted.dual_coef_[0])
         return _like(alpha, X)
 
-    def fit(X: Tensor, y: Tensor, C: Tensor, gamma: Tensor | float | None = None) -> Any:
+    def fit(X: Tensor, y: Tensor, C: Tensor, gamma: Tensor | float | None = None) -> tuple[Tensor, Tensor]:
         classes = torch.unique(y)
         if len(classes) != 2:
             raise InvalidProblem(f"sklearn_fit takes SVC for two classes; got {len(classes)}.")
@@ -166,9 +172,9 @@ def _support_vectors(estimator: SVC, solve: LinearSolver | None) -> Fit:
     return fit
 
 
-def _array(x: Tensor) -> np.ndarray:
+def _array(x: Tensor) -> NDArray[np.float64]:
     return np.asarray(x.detach().cpu().numpy())
 
 
-def _like(values: Any, like: Tensor) -> Tensor:
+def _like(values: ArrayLike, like: Tensor) -> Tensor:
     return torch.tensor(np.asarray(values), dtype=like.dtype, device=like.device)

@@ -58,7 +58,7 @@ def maximize(
 
     # Where the next evaluation comes from need not be found to many digits: the model moves with it.
     iterations = 12 + 2 * d
-    found = minimize_many(fall, first, low, high, iterations=iterations, tolerance=1e-4, flat=1e-5)
+    found = minimize_many(fall, first, low, high, max_steps=iterations, tol=1e-4, flat=1e-5)
     points = space.snap(found.x)
     if space.continuous and space.allowed is None:
         values = -found.values

@@ -6,7 +6,7 @@ import copy
 import inspect
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -145,7 +145,7 @@ def _explained(parameter: inspect.Parameter, area: Area) -> inspect.Parameter:
     return parameter.replace(annotation=Annotated[kind, option])
 
 
-def _write_page(path: Path, area: Area, result: Result[Any]) -> None:
+def _write_page(path: Path, area: Area, result: Result) -> None:
     from thalweg.core import Figure, Series
     from thalweg.workbench import render_figures
 
@@ -168,7 +168,7 @@ def _write_page(path: Path, area: Area, result: Result[Any]) -> None:
 def _tell(
     told: Mapping[str, object],
     said: object,
-    result: Result[Any],
+    result: Result,
     files: Mapping[str, Path | None],
     as_json: bool,
 ) -> None:

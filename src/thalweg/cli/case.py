@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 from thalweg.cli.output import array_of
 from thalweg.core import Callback, InvalidProblem, Method, Problem, Result, Stop
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    import numpy as np
 
 
 @dataclass
@@ -22,7 +22,7 @@ class Case:
     """
 
     problem: Problem
-    method: Method[Any, Any] | None
+    method: Method | None
     stop: Stop
     callbacks: list[Callback] = field(default_factory=list)
     given: Mapping[str, object] = field(default_factory=dict)
@@ -32,7 +32,7 @@ class Case:
     def of(
         cls,
         problems: Mapping[str, Problem],
-        method: Method[Any, Any] | None,
+        method: Method | None,
         stop: Stop,
         given: Mapping[str, object],
     ) -> Self:
@@ -43,15 +43,15 @@ class Case:
             )
         return cls(next(iter(problems.values())), method, stop, given=given)
 
-    def arrays(self, result: Result[Any]) -> dict[str, NDArray[Any]]:
+    def arrays(self, result: Result) -> dict[str, np.ndarray]:
         """What ``--out`` writes: arrays by name, the first one where the format holds one only."""
         return {"x": array_of(result.x)}
 
-    def told(self, result: Result[Any]) -> dict[str, object]:
+    def told(self, result: Result) -> dict[str, object]:
         """What ``--json`` says beside status, steps, seconds, metrics and message."""
         return {}
 
-    def said(self, result: Result[Any]) -> Sequence[str]:
+    def said(self, result: Result) -> Sequence[str]:
         """Lines for the reader beside the first one."""
         return ()
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from thalweg.cli.options import Json
+from thalweg.cli.options import Header, Json
 from thalweg.cli.output import strict_json
+
+if TYPE_CHECKING:
+    from thalweg.distributed.coding import Scheme
 
 coding_app = typer.Typer(no_args_is_help=True, help="Codes against late workers.")
 
@@ -31,6 +34,7 @@ def plan_coding(
     most_b: Annotated[int, typer.Option(help="Longest burst to try, in rounds.")] = 3,
     most_w: Annotated[int, typer.Option(help="Longest window to try, in rounds.")] = 7,
     page: Annotated[Path | None, typer.Option(help="Draw the best scheme's rounds on this page.")] = None,
+    header: Header = None,
     as_json: Json = False,
 ) -> None:
     """Replay every setting of uncoded, GC, SR-SGC and M-SGC on recorded times, and rank them.
@@ -40,10 +44,10 @@ def plan_coding(
     import numpy as np
 
     from thalweg.core import InvalidProblem
-    from thalweg.datasets import load_matrix
+    from thalweg.datasets import load_named_matrix
     from thalweg.distributed.coding import DelayProfile, plan, replay, waterfall
 
-    seconds = load_matrix(profile).toarray()
+    seconds = load_named_matrix(profile, header=header, name="the profile").values
     if workers is not None and seconds.shape[1] != workers:
         raise InvalidProblem(f"{profile} has {seconds.shape[1]} columns, not {workers}: one for each worker.")
     taken = 0.3 * float(np.median(seconds)) * seconds.shape[1] if slope is None else slope
@@ -70,7 +74,7 @@ def plan_coding(
         typer.echo(f"Rounds: {page}")
 
 
-def _row(scheme: Any, total: float) -> dict[str, Any]:
+def _row(scheme: Scheme, total: float) -> dict[str, object]:
     values = {f.name: getattr(scheme, f.name) for f in dataclasses.fields(scheme) if f.init and f.name != "n"}
     shown = ", ".join(f"{name}={value}" for name, value in values.items())
     return {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -12,9 +12,9 @@ from thalweg.cli.case import Case
 from thalweg.core import InvalidProblem, Problem, Result
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    import numpy as np
 
-    from thalweg.constrained import SketchedNewton
+    from thalweg.constrained import OptimalityCertificate, SketchedNewton
 
 
 def read(
@@ -68,21 +68,21 @@ MAKERS = {"sketched-newton": sketched_newton}
 class ConstrainedCase(Case):
     """x without slacks, the multipliers, and what the optimality conditions say of it."""
 
-    def arrays(self, result: Result[Any]) -> dict[str, NDArray[Any]]:
+    def arrays(self, result: Result) -> dict[str, np.ndarray]:
         own = str(self.given["start"]).count(",") + 1
         return {"x": result.x[:own], "multipliers": self._certificate(result).multipliers}
 
-    def told(self, result: Result[Any]) -> dict[str, object]:
+    def told(self, result: Result) -> dict[str, object]:
         return {**self.arrays(result), "strict_minimum": self._certificate(result).minimum()}
 
-    def said(self, result: Result[Any]) -> Sequence[str]:
+    def said(self, result: Result) -> Sequence[str]:
         x = self.arrays(result)["x"]
         return [
             f"x                        {', '.join(f'{v:.8g}' for v in x)}",
             str(self._certificate(result)),
         ]
 
-    def _certificate(self, result: Result[Any]) -> Any:
+    def _certificate(self, result: Result) -> OptimalityCertificate:
         from thalweg.constrained import EqualityConstrained, certify
 
         problem = self.problem

@@ -5,19 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from thalweg.cli.case import Case, named
+from thalweg.cli.options import Header
 from thalweg.cli.output import array_of
 from thalweg.core import InvalidParameter, InvalidProblem, Problem, Result, UnknownName
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    import numpy as np
 
     from thalweg.convex import BlockCoordinateDescent, Loss, Penalized
     from thalweg.convex.coordinate import Partition
+    from thalweg.datasets import Dataset
 
 LOSSES = ("squares", "logistic", "multiclass")
 
@@ -40,6 +42,14 @@ def read(
             help="Neighbouring columns in a group; with multiclass by default a column and its classes."
         ),
     ] = None,
+    header: Header = None,
+    zero_based: Annotated[
+        bool | None,
+        typer.Option("--zero-based/--one-based", help="How a .svm file counts its columns; guessed."),
+    ] = None,
+    features: Annotated[
+        int | None, typer.Option(help="How many columns a .svm file has; the largest seen.")
+    ] = None,
     nonnegative: Annotated[bool, typer.Option("--nonnegative", help="Hold x >= 0.")] = False,
 ) -> Mapping[str, Problem]:
     """Minimise a loss with penalties, on a table of features and a target."""
@@ -49,17 +59,18 @@ def read(
 
     problems = {}
     for name, path in named(data).items():
-        found = load(path, target=target)
+        counted: bool | Literal["auto"] = "auto" if zero_based is None else zero_based
+        found = load(path, target=target, header=header, zero_based=counted, n_features=features)
         if found.y is None:
             raise InvalidProblem(
                 f"{path} holds no target. Name a column with --target, or give a .npz with X and y."
             )
         low = 0.0 if nonnegative else -np.inf
-        problems[name] = _problem(_loss(loss, found.X, found.y, ridge), l1, low, group, group_size)
+        problems[name] = _problem(_loss(loss, found, ridge), l1, low, group, group_size)
     return problems
 
 
-def _loss(name: str, X: Any, y: NDArray[Any], ridge: float) -> Loss:
+def _loss(name: str, data: Dataset, ridge: float) -> Loss:
     """The loss that ``name`` says; two labels of any kind become -1 and 1, several 0, 1, 2, ..."""
     import numpy as np
 
@@ -68,15 +79,15 @@ def _loss(name: str, X: Any, y: NDArray[Any], ridge: float) -> Loss:
     if name not in LOSSES:
         raise UnknownName("loss", name, LOSSES)
     if name == "squares":
-        return LeastSquares(X, y, ridge)
-    values, labels = np.unique(y, return_inverse=True)
+        return LeastSquares(data.X, data.numbers("squares"), ridge)
+    labels, values = data.classes()
     if name == "multiclass":
-        return Multinomial(X, labels, len(values), ridge)
+        return Multinomial(data.X, labels, len(values), ridge)
     if len(values) != 2:
         raise InvalidProblem(
             f"The target has {len(values)} values; logistic needs two. Use --loss multiclass."
         )
-    return Logistic(X, np.where(labels == 1, 1.0, -1.0), ridge)
+    return Logistic(data.X, np.where(labels == 1, 1.0, -1.0), ridge)
 
 
 def _problem(loss: Loss, l1: float, low: float, group: float, group_size: int | None) -> Penalized:
@@ -135,16 +146,16 @@ MAKERS = {"bcd": bcd}
 class ConvexCase(Case):
     """Coefficients, a column for each class where there are several."""
 
-    def arrays(self, result: Result[Any]) -> dict[str, NDArray[Any]]:
+    def arrays(self, result: Result) -> dict[str, np.ndarray]:
         x = array_of(result.x)
         classes = getattr(getattr(self.problem, "loss", None), "classes", 1)
         return {"x": x if classes == 1 else x.reshape(-1, classes)}
 
-    def told(self, result: Result[Any]) -> dict[str, object]:
+    def told(self, result: Result) -> dict[str, object]:
         import numpy as np
 
         return {"nonzero": int(np.count_nonzero(array_of(result.x)))}
 
-    def said(self, result: Result[Any]) -> Sequence[str]:
+    def said(self, result: Result) -> Sequence[str]:
         x = array_of(result.x)
         return [f"{(x != 0).sum()} of {x.size} coefficients are not zero."]

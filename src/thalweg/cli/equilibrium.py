@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from thalweg.cli.case import Case, named
+from thalweg.cli.options import Header
 from thalweg.cli.output import array_of
 from thalweg.core import Problem, Result
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    import numpy as np
 
 
 def read(
@@ -22,16 +23,19 @@ def read(
         list[Path],
         typer.Argument(help="What the row player pays, and makes small: .csv, .npy, .npz or .mtx, also .gz."),
     ],
+    header: Header = None,
     regularisation: Annotated[float, typer.Option(help="Adds (r/2)(|x|^2 - |y|^2); not with pdhg.")] = 0.0,
 ) -> Mapping[str, Problem]:
     """Find an equilibrium of a matrix game, certified by its duality gap."""
     import torch
 
-    from thalweg.datasets import load_matrix
+    from thalweg.datasets import load_named_matrix
     from thalweg.equilibrium import matrix_game
 
     return {
-        name: matrix_game(torch.tensor(load_matrix(path).toarray(), dtype=torch.float64), regularisation)
+        name: matrix_game(
+            torch.tensor(load_named_matrix(path, header=header, name="payoffs").values), regularisation
+        )
         for name, path in named(payoffs).items()
     }
 
@@ -40,7 +44,7 @@ def read(
 class GameCase(Case):
     """Both players' strategies."""
 
-    def arrays(self, result: Result[Any]) -> dict[str, NDArray[Any]]:
+    def arrays(self, result: Result) -> dict[str, np.ndarray]:
         rows = self._rows
         both = array_of(result.x)
         return {"x": both[:rows], "y": both[rows:]}
@@ -50,10 +54,10 @@ class GameCase(Case):
         components: Any = getattr(self.problem, "components", None)
         return len(getattr(components, "first", components).A)
 
-    def told(self, result: Result[Any]) -> dict[str, object]:
+    def told(self, result: Result) -> dict[str, object]:
         return dict(self.arrays(result))
 
-    def said(self, result: Result[Any]) -> Sequence[str]:
+    def said(self, result: Result) -> Sequence[str]:
         lines = []
         for name, strategy in zip(("rows", "columns"), self.arrays(result).values(), strict=True):
             played = [(i, p) for i, p in enumerate(strategy) if p > 1e-3]

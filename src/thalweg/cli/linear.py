@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 import typer
 
 from thalweg.cli.case import Case, named
+from thalweg.cli.options import Header
 from thalweg.core import Callback, Method, Problem, Result, Stop
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    import numpy as np
 
     from thalweg.core import Run
     from thalweg.linear import LearnedSolver
@@ -25,6 +26,7 @@ def read(
         typer.Argument(help="A: .mtx, .npz, .npy or .csv, also .gz; for solve, several are a sequence."),
     ],
     rhs: Annotated[list[Path] | None, typer.Option(help="b, one for each matrix; ones by default.")] = None,
+    header: Header = None,
 ) -> Mapping[str, Problem]:
     """Solve A x = b."""
     import numpy as np
@@ -39,7 +41,7 @@ def read(
         )
     systems = {}
     for i, (name, path) in enumerate(named(matrices).items()):
-        A = load_matrix(path)
+        A = load_matrix(path, header=header)
         systems[name] = LinearSystem(A, load_vector(rhs[i]) if rhs else np.ones(A.shape[0]))
     return systems
 
@@ -66,9 +68,9 @@ class _Solutions(Callback):
     """Keeps each round's solution, which the sequence's own answer, its costs, does not hold."""
 
     def __init__(self) -> None:
-        self.kept: list[NDArray[Any]] = []
+        self.kept: list[np.ndarray] = []
 
-    def __call__(self, run: Run[Any, Any]) -> None:
+    def __call__(self, run: Run) -> None:
         self.kept.append(run.state.previous)
 
 
@@ -83,7 +85,7 @@ class LinearCase(Case):
     def of(
         cls,
         problems: Mapping[str, Problem],
-        method: Method[Any, Any] | None,
+        method: Method | None,
         stop: Stop,
         given: Mapping[str, object],
     ) -> Self:
@@ -105,7 +107,7 @@ class LinearCase(Case):
             ListedSystems(systems), solver, every, [solutions], solutions=solutions, names=list(problems)
         )
 
-    def arrays(self, result: Result[Any]) -> dict[str, NDArray[Any]]:
+    def arrays(self, result: Result) -> dict[str, np.ndarray]:
         if self.solutions is None:
             return super().arrays(result)
         import numpy as np
@@ -115,10 +117,10 @@ class LinearCase(Case):
             return {name: x for name, x in zip(self.names, kept, strict=False)}
         return {"x": np.array(kept)}
 
-    def told(self, result: Result[Any]) -> dict[str, object]:
+    def told(self, result: Result) -> dict[str, object]:
         return {} if self.solutions is None else {"iterations": result.x}
 
-    def said(self, result: Result[Any]) -> Sequence[str]:
+    def said(self, result: Result) -> Sequence[str]:
         if self.solutions is None:
             return ()
         return [f"{name}: {cost:g} iterations" for name, cost in zip(self.names, result.x, strict=True)]

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from thalweg.core import InvalidParameter, Method, Problem, UnknownName
 
 #: Makes a method: its class, or a function of the problem and of options that text can say.
-Maker = Callable[..., Method[Any, Any]]
+Maker = Callable[..., Method]
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def _hint(maker: Maker, name: str) -> object:
         return object
 
 
-def parsed(text: str, methods: Mapping[str, Maker], problem: Problem, area: str) -> Method[Any, Any]:
+def parsed(text: str, methods: Mapping[str, Maker], problem: Problem, area: str) -> Method:
     """The method that ``name:option=value,option=value`` names, for ``problem``.
 
     Raises:
@@ -114,7 +114,7 @@ def parsed(text: str, methods: Mapping[str, Maker], problem: Problem, area: str)
             f"{name} needs {', '.join(unsayable)}, which text cannot say. Use it from Python: `thalweg show {name}`."
         )
     if missing:
-        example = ",".join(f"{o.name}=..." for o in missing)
+        example = ",".join(f"{o.name}=VALUE" for o in missing)
         raise InvalidParameter(f"{name} needs {', '.join(o.name for o in missing)}: write {name}:{example}.")
     if "problem" in inspect.signature(maker).parameters:
         return maker(problem, **values)

@@ -13,4 +13,10 @@ Steps = Annotated[int | None, typer.Option(min=0, help="Most steps; 10 000 by de
 Seconds = Annotated[float | None, typer.Option(min=0.0, help="Most seconds.")]
 Seed = Annotated[int, typer.Option(min=0, help="Makes the run repeatable.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")]
+Header = Annotated[
+    bool | None,
+    typer.Option(
+        "--header/--no-header", help="Whether a table's first line names its columns; seen by itself."
+    ),
+]
 Page = Annotated[Path | None, typer.Option(help="Write a page with table and curves here.")]

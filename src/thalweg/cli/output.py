@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    import numpy as np
 
 
-def array_of(x: object) -> NDArray[Any]:
+def array_of(x: object) -> np.ndarray:
     """An answer as one NumPy array."""
     import numpy as np
 
@@ -19,7 +19,7 @@ def array_of(x: object) -> NDArray[Any]:
     return np.asarray(detach().cpu().numpy() if detach is not None else x)
 
 
-def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Write answers by the ending of ``path``: all by name into ``.npz``, the first into ``.npy`` or ``.csv``."""
     from thalweg.core.files import atomic_write, save_array
 

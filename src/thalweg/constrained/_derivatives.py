@@ -4,39 +4,65 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
+from thalweg.constrained._arrays import Matrix, Vector, dense
 from thalweg.core import InvalidProblem
 
-Vector = NDArray[np.float64]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+#: A function of a float64 vector, written in torch.
+TensorFunction: TypeAlias = "Callable[[Tensor], Tensor]"
 
 
-def torch_callbacks(f: Callable[[Any], Any], c: Callable[[Any], Any] | None) -> dict[str, Any]:
-    """The five callbacks of `EqualityConstrained`."""
+class Callbacks(NamedTuple):
+    """The five functions of `EqualityConstrained`, in its order."""
+
+    value: Callable[[Vector], float]
+    gradient: Callable[[Vector], Vector]
+    constraints: Callable[[Vector], Vector]
+    jacobian: Callable[[Vector], Matrix]
+    hessian: Callable[[Vector, Vector], Matrix]
+
+
+def torch_callbacks(f: TensorFunction, c: TensorFunction | None) -> Callbacks:
+    """By automatic differentiation."""
     if c is None:
         raise InvalidProblem("There are no constraints. For none, use scipy.optimize.minimize.")
     import torch
     from torch.func import grad, hessian, jacrev
 
-    def lagrangian(x: Any, multipliers: Any) -> Any:
+    def lagrangian(x: Tensor, multipliers: Tensor) -> Tensor:
         return f(x) + multipliers @ c(x)
 
-    def numbers(function: Callable[..., Any]) -> Callable[..., Any]:
-        def called(*vectors: Vector) -> Any:
+    def arrays(function: Callable[..., Tensor]) -> Callable[..., Vector]:
+        def called(*vectors: Vector) -> Vector:
             out = function(*(torch.tensor(v, dtype=torch.float64) for v in vectors)).detach()
-            return float(out) if out.ndim == 0 else out.numpy()
+            return np.asarray(out.numpy(), dtype=np.float64)
 
         return called
 
-    functions = (f, grad(f), c, jacrev(c), hessian(lagrangian))
-    names = ("value", "gradient", "constraints", "jacobian", "hessian")
-    return {name: numbers(function) for name, function in zip(names, functions, strict=True)}
+    of_f = arrays(f)
+
+    def value(x: Vector) -> float:
+        out = of_f(x)
+        if out.ndim:
+            raise InvalidProblem(f"value gives shape {out.shape}; expected ().")
+        return float(out)
+
+    return Callbacks(
+        value,
+        arrays(grad(f)),
+        arrays(c),
+        arrays(jacrev(c)),
+        arrays(hessian(lagrangian)),
+    )
 
 
-def stacked(c: Callable[[Any], Any] | None, g: Callable[[Any], Any]) -> Callable[[Any], Any]:
+def stacked(c: TensorFunction | None, g: TensorFunction) -> TensorFunction:
     """c and g in one vector."""
     import torch
 
@@ -44,49 +70,47 @@ def stacked(c: Callable[[Any], Any] | None, g: Callable[[Any], Any]) -> Callable
 
 
 def with_slacks(
-    callbacks: dict[str, Any], x: Vector, inequalities: dict[str, Any]
-) -> tuple[dict[str, Any], Vector]:
+    inner: Callbacks, x: Vector, at_most_zero: Callable[[Vector], Vector]
+) -> tuple[Callbacks, Vector]:
     """``g_i(x) + s_i^2`` for the last constraints, and a start with slacks that fit, at least 0.1."""
-    n, p = x.size, np.asarray(inequalities["constraints"](x)).size
-    inner = callbacks
+    n, p = x.size, np.asarray(at_most_zero(x)).size
 
     def constraints(z: Vector) -> Vector:
-        c = np.array(inner["constraints"](z[:n]), dtype=np.float64)
+        c = np.array(inner.constraints(z[:n]), dtype=np.float64)
         c[-p:] += z[n:] ** 2
         return c
 
     def jacobian(z: Vector) -> Vector:
-        G = inner["jacobian"](z[:n])
+        G = dense(inner.jacobian(z[:n]))
         slacks = np.zeros((len(G), p))
         slacks[-p:] = np.diag(2.0 * z[n:])
         return np.hstack([G, slacks])
 
     def hessian(z: Vector, multipliers: Vector) -> Vector:
         out = np.diag(np.r_[np.zeros(n), 2.0 * multipliers[-p:]])
-        out[:n, :n] = inner["hessian"](z[:n], multipliers)
+        out[:n, :n] = dense(inner.hessian(z[:n], multipliers))
         return out
 
-    extended = {
-        "value": lambda z: inner["value"](z[:n]),
-        "gradient": lambda z: np.r_[inner["gradient"](z[:n]), np.zeros(p)],
-        "constraints": constraints,
-        "jacobian": jacobian,
-        "hessian": hessian,
-    }
-    slacks = np.sqrt(np.maximum(-np.asarray(inequalities["constraints"](x)), 0.01))
-    return extended, np.r_[x, slacks]
+    extended = Callbacks(
+        lambda z: inner.value(z[:n]),
+        lambda z: np.r_[inner.gradient(z[:n]), np.zeros(p)],
+        constraints,
+        jacobian,
+        hessian,
+    )
+    return extended, np.r_[x, np.sqrt(np.maximum(-np.asarray(at_most_zero(x)), 0.01))]
 
 
 @lru_cache(maxsize=256)
-def formula_callbacks(minimize: str, subject_to: tuple[str, ...], n: int) -> dict[str, Any]:
-    """The five callbacks of `EqualityConstrained`, compiled once for the same text."""
+def formula_callbacks(minimize: str, subject_to: tuple[str, ...], n: int) -> Callbacks:
+    """By SymPy, compiled once for the same text."""
     import sympy
 
     x = sympy.symbols([f"x{i + 1}" for i in range(n)], real=True)
     lam = sympy.symbols([f"lambda{i + 1}" for i in range(len(subject_to))], real=True)
     names = {str(s): s for s in x}
 
-    def read(text: str) -> Any:
+    def read(text: str) -> sympy.Basic:
         try:
             formula = sympy.sympify(text, locals=names)
         except (sympy.SympifyError, TypeError, SyntaxError) as error:
@@ -103,20 +127,22 @@ def formula_callbacks(minimize: str, subject_to: tuple[str, ...], n: int) -> dic
     gradient = sympy.Matrix([f]).jacobian(unknowns)
     lagrangian = f + (sympy.Matrix(lam).T * c)[0]
 
-    def compiled(formula: Any, shape: tuple[int, ...], *arguments: Any) -> Callable[..., Any]:
+    def compiled(
+        formula: sympy.Basic, shape: tuple[int, ...], *arguments: list[sympy.Symbol]
+    ) -> Callable[..., Vector]:
         function = sympy.lambdify(arguments, list(sympy.Matrix([formula])), modules="numpy", cse=True)
 
-        def called(*vectors: Vector) -> Any:
+        def called(*vectors: Vector) -> Vector:
             with np.errstate(all="ignore"):  # what is not finite is judged by the caller
                 return np.array(function(*vectors), dtype=np.float64).reshape(shape)
 
         return called
 
-    m = len(subject_to)
-    return {
-        "value": compiled(f, (), x),
-        "gradient": compiled(gradient, (n,), x),
-        "constraints": compiled(c, (m,), x),
-        "jacobian": compiled(c.jacobian(unknowns), (m, n), x),
-        "hessian": compiled(sympy.hessian(lagrangian, x), (n, n), x, lam),
-    }
+    m, value = len(subject_to), compiled(f, (), x)
+    return Callbacks(
+        lambda z: float(value(z)),
+        compiled(gradient, (n,), x),
+        compiled(c, (m,), x),
+        compiled(c.jacobian(unknowns), (m, n), x),
+        compiled(sympy.hessian(lagrangian, x), (n, n), x, lam),
+    )

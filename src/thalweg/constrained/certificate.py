@@ -7,13 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from thalweg.constrained._arrays import DENSE
 from thalweg.constrained.curvature import dependent_rows, reduced_curvature, smallest_square
-from thalweg.constrained.problem import DENSE, EqualityConstrained, fitted_multipliers, residuals
+from thalweg.constrained.problem import EqualityConstrained, fitted_multipliers, residuals
 from thalweg.core.validation import check_vector
 
 
 @dataclass(frozen=True)
-class Certificate:
+class OptimalityCertificate:
     """The optimality conditions at a point, each with its number.
 
     Args:
@@ -36,9 +37,9 @@ class Certificate:
     dependent: tuple[int, ...]
     curvature: float
 
-    def minimum(self, tolerance: float = 1e-6) -> bool:
-        """Whether this is a strict local minimum by the second-order conditions, to the tolerance."""
-        return max(self.stationarity, self.feasibility) <= tolerance and self.curvature > 0.0
+    def minimum(self, tol: float = 1e-6) -> bool:
+        """Whether this is a strict local minimum by the second-order conditions, to ``tol``."""
+        return max(self.stationarity, self.feasibility) <= tol and self.curvature > 0.0
 
     def __str__(self) -> str:
         lines = [
@@ -55,7 +56,7 @@ class Certificate:
         return "\n".join(lines)
 
 
-def certify(problem: EqualityConstrained, x: ArrayLike) -> Certificate:
+def certify(problem: EqualityConstrained, x: ArrayLike) -> OptimalityCertificate:
     """Check the first- and second-order conditions at x.
 
     Cost: a Jacobian, a Hessian, and for up to 1000 unknowns their dense factorizations.
@@ -68,7 +69,7 @@ def certify(problem: EqualityConstrained, x: ArrayLike) -> Certificate:
     multipliers = fitted_multipliers(point)
     found, G = residuals(point, multipliers), point.G
     smallest = smallest_square(G)
-    return Certificate(
+    return OptimalityCertificate(
         value=point.f,
         stationarity=found["stationarity"],
         feasibility=found["feasibility"],

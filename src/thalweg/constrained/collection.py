@@ -16,11 +16,11 @@ from thalweg.core import UnknownName
 
 @dataclass(frozen=True)
 class Formulas:
-    """A problem as text: minimise, subject to, start; the best known value, and others that local methods end in."""
+    """A problem as text: minimise, subject to, x0; the best known value, and others that local methods end in."""
 
     minimize: str
     subject_to: tuple[str, ...]
-    start: tuple[float, ...]
+    x0: tuple[float, ...]
     optimum: float
     local: tuple[float, ...] = ()
 
@@ -248,10 +248,10 @@ COLLECTION: dict[str, Formulas] = {
 def named_problem(name: str) -> EqualityConstrained:
     """A problem of `COLLECTION` by name, from its standard start with zero multipliers.
 
-    >>> named_problem("HS6").start
+    >>> named_problem("HS6").x0
     array([-1.2,  1. ])
     """
     if name not in COLLECTION:
         raise UnknownName("test problem", name, COLLECTION)
     stated = COLLECTION[name]
-    return EqualityConstrained.from_formulas(stated.minimize, stated.subject_to, stated.start)
+    return EqualityConstrained.from_formulas(stated.minimize, stated.subject_to, stated.x0)

@@ -8,12 +8,11 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import ArrayLike, NDArray
 
+from thalweg.constrained._arrays import Vector
 from thalweg.constrained.problem import EqualityConstrained
 from thalweg.core import InvalidProblem
 from thalweg.core.validation import check_finite, require
 from thalweg.numerics.operators import FivePointStencil
-
-Vector = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import scipy.linalg as la
 import scipy.sparse as sp
 import scipy.sparse.linalg as spla
-from numpy.typing import NDArray
 
-from thalweg.constrained.problem import DENSE
+from thalweg.constrained._arrays import DENSE, Matrix, Vector, dense
 from thalweg.core.seeding import generator
 from thalweg.numerics.lanczos import lanczos, spectrum_ends
 from thalweg.numerics.operators import is_sparse
 
-Vector = NDArray[np.float64]
 
-
-def spectral_norm(matrix: Any) -> float:
+def spectral_norm(matrix: Matrix) -> float:
     """``|M|_2``: exact for dense matrices of up to 1000 rows, otherwise by Lanczos on M'M, from below and within
     percent.
 
@@ -28,12 +24,12 @@ def spectral_norm(matrix: Any) -> float:
     4.0
     """
     if not is_sparse(matrix) and max(matrix.shape) <= DENSE:
-        return float(np.linalg.norm(matrix, 2))
+        return float(np.linalg.norm(dense(matrix), 2))
     product = _symmetric(matrix.shape[1], lambda v: matrix.T @ (matrix @ v))
     return math.sqrt(max(spectrum_ends(product)[1], 0.0))
 
 
-def smallest_square(G: Any) -> float:
+def smallest_square(G: Matrix) -> float:
     """The square of G's smallest singular value, ``G`` of shape (m, n), m <= n.
 
     Exact for up to 1000 columns; otherwise 60 steps of Lanczos on GG', which come down to it from above and can miss
@@ -43,23 +39,23 @@ def smallest_square(G: Any) -> float:
     0.25
     """
     if max(G.shape) <= DENSE:
-        return float(np.linalg.svd(_dense(G), compute_uv=False)[-1]) ** 2
+        return float(np.linalg.svd(dense(G), compute_uv=False)[-1]) ** 2
     product = _symmetric(G.shape[0], lambda v: G @ (G.T @ v))
     return max(spectrum_ends(product, 60)[0], 0.0)
 
 
-def dependent_rows(G: Any, tolerance: float = 1e-4) -> list[int]:
+def dependent_rows(G: Matrix, tolerance: float = 1e-4) -> list[int]:
     """Rows of G that a pivoted QR factorization leaves over as combinations of the others.
 
     >>> dependent_rows(np.array([[1.0, 1.0], [2.0, 2.0]]))
     [0]
     """
-    R, pivots = la.qr(_dense(G).T, mode="r", pivoting=True)
+    R, pivots = la.qr(dense(G).T, mode="r", pivoting=True)
     size = np.abs(np.diag(R))
     return sorted(int(i) for i in pivots[: len(size)][size <= tolerance * max(float(size[0]), 1e-300)])
 
 
-def reduced_curvature(H: Any, G: Any, enough: float = 1e-6) -> float:
+def reduced_curvature(H: Matrix, G: Matrix, enough: float = 1e-6) -> float:
     """The smallest eigenvalue of H on the null space of G; infinity where that is empty.
 
     Exact for up to 1000 unknowns. For more, H's own smallest Ritz value answers where it exceeds ``enough``, for the
@@ -73,7 +69,7 @@ def reduced_curvature(H: Any, G: Any, enough: float = 1e-6) -> float:
     if m == n:
         return math.inf
     if n <= DENSE:
-        Q, _ = la.qr(_dense(G).T)
+        Q, _ = la.qr(dense(G).T)
         Z = Q[:, m:]
         return float(la.eigvalsh(Z.T @ (H @ Z), subset_by_index=(0, 0))[0])
     low = spectrum_ends(H)[0]
@@ -88,14 +84,10 @@ def reduced_curvature(H: Any, G: Any, enough: float = 1e-6) -> float:
         return out
 
     reduced = _symmetric(n, lambda v: project(H @ project(v)))
-    start = project(generator(0, 0x41).standard_normal(n))
+    start = project(np.asarray(generator(0, 0x41).standard_normal(n)))
     _, diagonal, beside = lanczos(reduced, min(60, n - m), start)
     return float(la.eigh_tridiagonal(diagonal, beside, eigvals_only=True)[0])
 
 
 def _symmetric(n: int, product: Callable[[Vector], Vector]) -> spla.LinearOperator:
     return spla.LinearOperator((n, n), matvec=product, dtype=np.float64)
-
-
-def _dense(matrix: Any) -> Any:
-    return matrix.toarray() if is_sparse(matrix) else np.asarray(matrix)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.special import expit, log_expit
 
+from thalweg.constrained._arrays import Vector
 from thalweg.constrained.problem import EqualityConstrained
 from thalweg.core import InvalidProblem
 from thalweg.core.validation import check_vector
-
-Vector = NDArray[np.float64]
 
 
 def constrained_logistic(X: ArrayLike, y: ArrayLike, A: ArrayLike, b: ArrayLike) -> EqualityConstrained:
@@ -53,5 +52,5 @@ def constrained_logistic(X: ArrayLike, y: ArrayLike, A: ArrayLike, b: ArrayLike)
         curved.flat[:: n + 1] += 2.0 * multipliers[-1]
         return curved
 
-    start = np.full(n, n**-0.5)
-    return EqualityConstrained(value, gradient, constraints, jacobian, hessian, start)
+    x0 = np.full(n, n**-0.5)
+    return EqualityConstrained(value, gradient, constraints, jacobian, hessian, x0)

@@ -5,21 +5,25 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
+import scipy.sparse as sp
 import scipy.sparse.linalg as spla
 from numpy.typing import ArrayLike, NDArray
 
+from thalweg.constrained._arrays import Matrix, Vector, adjoint, dense, product
+from thalweg.constrained._derivatives import (
+    TensorFunction,
+    formula_callbacks,
+    stacked,
+    torch_callbacks,
+    with_slacks,
+)
 from thalweg.core import InvalidProblem, NotFinite, Problem, Stop
 from thalweg.core.seeding import generator
 from thalweg.core.validation import check_vector, require
 from thalweg.numerics.operators import is_sparse
-
-Vector = NDArray[np.float64]
-
-#: Systems up to this many unknowns are looked at with dense factorizations.
-DENSE = 1000
 
 
 class RankDeficient(UserWarning):
@@ -34,12 +38,11 @@ class Point:
     f: float
     g: Vector
     c: Vector
-    G: Any
+    G: Matrix
 
     def lagrangian(self, multipliers: Vector) -> Vector:
         """``g + G'lambda``, the gradient of the Lagrangian in x."""
-        out: Vector = self.g + self.G.T @ multipliers
-        return out
+        return self.g + adjoint(self.G, multipliers)
 
     @property
     def finite(self) -> bool:
@@ -58,14 +61,13 @@ class EqualityConstrained(Problem):
         constraints: ``c(x)``, shape (m,), ``1 <= m <= n``.
         jacobian: ``c'(x)``, shape (m, n), dense or sparse.
         hessian: ``H(x, lambda)``, that of ``f + lambda'c`` in x, shape (n, n), dense or sparse.
-        start: x to start from, shape (n,).
-        multipliers: lambda to start from, shape (m,); zeros by default.
+        x0: where to begin, shape (n,).
+        multipliers: lambda to begin with, shape (m,); zeros by default.
         blocks: equations of the Newton system (n of the gradient, m of the constraints) that belong together, for
             `BlockKaczmarz`, where the problem knows them.
 
     `from_torch` and `from_formulas` make the derivatives themselves. The metrics of an answer, with the multipliers
-    that fit
-    it best: ``kkt``, ``|(f' + G'lambda, c)|``; ``stationarity`` and ``feasibility``, its two parts; ``value``.
+    that fit it best: ``kkt``, ``|(f' + G'lambda, c)|``; ``stationarity`` and ``feasibility``, its two parts; ``value``.
 
     Raises:
         InvalidProblem: shapes that do not fit, more constraints than unknowns.
@@ -82,55 +84,50 @@ class EqualityConstrained(Problem):
     value: Callable[[Vector], float]
     gradient: Callable[[Vector], Vector]
     constraints: Callable[[Vector], Vector]
-    jacobian: Callable[[Vector], Any]
-    hessian: Callable[[Vector, Vector], Any]
-    start: Vector
+    jacobian: Callable[[Vector], Matrix]
+    hessian: Callable[[Vector, Vector], Matrix]
+    x0: Vector
     multipliers: Vector | None = None
     blocks: Sequence[NDArray[np.int64]] | None = None
     n: int = field(init=False)
     m: int = field(init=False)
 
     def __post_init__(self) -> None:
-        start = np.array(self.start, dtype=np.float64)
-        require(
-            start.ndim == 1 and start.size > 0,
-            "start must be a vector",
-            got=start.shape,
-            error=InvalidProblem,
-        )
-        start = check_vector("start", start, start.size)
-        n, m = start.size, np.asarray(self.constraints(start)).size
-        given = np.zeros(m) if self.multipliers is None else check_vector("multipliers", self.multipliers, m)
-        for name, value in {"start": start, "multipliers": given, "n": n, "m": m}.items():
+        x0 = np.array(self.x0, dtype=np.float64)
+        require(x0.ndim == 1 and x0.size > 0, "x0 must be a vector", got=x0.shape, error=InvalidProblem)
+        x0 = check_vector("x0", x0, x0.size)
+        n, m = x0.size, np.asarray(self.constraints(x0)).size
+        for name, value in {"x0": x0, "n": n, "m": m}.items():
             object.__setattr__(self, name, value)
         if m == 0 or m > n:
             raise InvalidProblem(
                 f"There are {m} constraints on {n} unknowns; between 1 and {n} can be met in general. "
                 + ("Without any, use scipy.optimize.minimize." if m == 0 else "Drop or combine some.")
             )
-        for name, found, shape in (
-            ("value", self.value(start), ()),
-            ("gradient", self.gradient(start), (n,)),
-            ("constraints", self.constraints(start), (m,)),
-            ("jacobian", self.jacobian(start), (m, n)),
-            ("hessian", self.hessian(start, given), (n, n)),
-        ):
-            entries: Any = getattr(found, "data", found) if is_sparse(found) else found
-            if np.shape(found) != shape:
-                raise InvalidProblem(f"{name} gives shape {np.shape(found)}; expected {shape}.")
-            if not np.isfinite(np.asarray(entries, dtype=np.float64)).all():
-                raise NotFinite(f"{name} is not finite at the start. Start elsewhere.")
+        if self.multipliers is not None:
+            object.__setattr__(self, "multipliers", check_vector("multipliers", self.multipliers, m))
+        _check_output("value", self.value(x0), ())
+        _check_output("gradient", self.gradient(x0), (n,))
+        _check_output("constraints", self.constraints(x0), (m,))
+        _check_output("jacobian", self.jacobian(x0), (m, n))
+        _check_output("hessian", self.hessian(x0, self.first_multipliers), (n, n))
+
+    @property
+    def first_multipliers(self) -> Vector:
+        """lambda to begin with: as given, else zeros."""
+        return np.zeros(self.m) if self.multipliers is None else self.multipliers
 
     @classmethod
     def from_torch(
         cls,
-        f: Callable[[Any], Any],
-        c: Callable[[Any], Any] | None,
-        start: ArrayLike,
+        f: TensorFunction,
+        c: TensorFunction | None,
+        x0: ArrayLike,
         *,
-        at_most_zero: Callable[[Any], Any] | None = None,
-        **options: Any,
-    ) -> EqualityConstrained:
+        at_most_zero: TensorFunction | None = None,
+        multipliers: Vector | None = None,
+        blocks: Sequence[NDArray[np.int64]] | None = None,
+    ) -> Self:
         """f and c written in torch, of a float64 vector; dense derivatives by automatic differentiation.
 
         ``at_most_zero`` is a vector of functions ``g(x) <= 0``: each becomes ``g_i(x) + s_i^2 = 0`` with an unknown
@@ -140,29 +137,28 @@ class EqualityConstrained(Problem):
 
         >>> import torch
         >>> p = EqualityConstrained.from_torch(lambda x: x.sum(), lambda x: (x @ x - 2)[None], [-1.5, -0.5])
-        >>> p.gradient(p.start)
+        >>> p.gradient(p.x0)
         array([1., 1.])
         """
-        from thalweg.constrained._derivatives import stacked, torch_callbacks, with_slacks
-
-        x = np.asarray(start, dtype=np.float64)
+        x = np.asarray(x0, dtype=np.float64)
         if at_most_zero is None:
-            return cls(**torch_callbacks(f, c), start=x, **options)
-        callbacks, x = with_slacks(
-            torch_callbacks(f, stacked(c, at_most_zero)), x, torch_callbacks(f, at_most_zero)
-        )
-        return cls(**callbacks, start=x, **options)
+            found = torch_callbacks(f, c)
+        else:
+            both, slack = torch_callbacks(f, stacked(c, at_most_zero)), torch_callbacks(f, at_most_zero)
+            found, x = with_slacks(both, x, slack.constraints)
+        return cls(*found, x, multipliers, blocks)
 
     @classmethod
     def from_formulas(
         cls,
         minimize: str,
         subject_to: Sequence[str],
-        start: ArrayLike,
+        x0: ArrayLike,
         *,
         at_most_zero: Sequence[str] = (),
-        **options: Any,
-    ) -> EqualityConstrained:
+        multipliers: Vector | None = None,
+        blocks: Sequence[NDArray[np.int64]] | None = None,
+    ) -> Self:
         """f and the c_i as text in ``x1, x2, ...``, e.g. ``"x1*sin(x2)"``; derivatives by SymPy, compiled to NumPy.
 
         ``at_most_zero`` are formulas ``g(x) <= 0``, made equations by squared slacks as in `from_torch`.
@@ -172,13 +168,11 @@ class EqualityConstrained(Problem):
         Raises:
             InvalidProblem: a formula that cannot be read, or that has other names than ``x1 ... xn``.
         """
-        from thalweg.constrained._derivatives import formula_callbacks, with_slacks
-
-        x, given, more = np.asarray(start, dtype=np.float64), tuple(subject_to), tuple(at_most_zero)
-        callbacks = formula_callbacks(minimize, given + more, x.size)
+        x, given, more = np.asarray(x0, dtype=np.float64), tuple(subject_to), tuple(at_most_zero)
+        found = formula_callbacks(minimize, given + more, x.size)
         if more:
-            callbacks, x = with_slacks(callbacks, x, formula_callbacks(minimize, more, x.size))
-        return cls(**callbacks, start=x, **options)
+            found, x = with_slacks(found, x, formula_callbacks(minimize, more, x.size).constraints)
+        return cls(*found, x, multipliers, blocks)
 
     def at(self, x: Vector) -> Point:
         """Values and first derivatives at x."""
@@ -205,23 +199,32 @@ class EqualityConstrained(Problem):
 
         Relative to the size of each; about 1e-9 where they are right. At the start by default.
         """
-        x = self.start if x is None else check_vector("x", x, self.n)
+        x = self.x0 if x is None else check_vector("x", x, self.n)
         random = generator(seed, 0x04)
         d, lam = random.standard_normal(self.n), random.standard_normal(self.m)
         h = 1e-5 * (1.0 + float(np.linalg.norm(x))) / float(np.linalg.norm(d))
         ahead, behind, here = self.at(x + h * d), self.at(x - h * d), self.at(x)
-        along = {
+        along: dict[str, tuple[ArrayLike, ArrayLike]] = {
             "gradient": ((ahead.f - behind.f) / (2 * h), here.g @ d),
-            "jacobian": ((ahead.c - behind.c) / (2 * h), here.G @ d),
+            "jacobian": ((ahead.c - behind.c) / (2 * h), product(here.G, d)),
             "hessian": (
                 (ahead.lagrangian(lam) - behind.lagrangian(lam)) / (2 * h),
-                self.hessian(x, lam) @ d,
+                product(self.hessian(x, lam), d),
             ),
         }
         return {
-            name: float(np.linalg.norm(differences - mine)) / (1.0 + float(np.linalg.norm(mine)))
+            name: float(np.linalg.norm(np.subtract(differences, mine))) / (1.0 + float(np.linalg.norm(mine)))
             for name, (differences, mine) in along.items()
         }
+
+
+def _check_output(name: str, found: Matrix | float, shape: tuple[int, ...]) -> None:
+    """Refuse what a function of the problem gives at the start, where it has another shape or is not finite."""
+    entries = found.data if isinstance(found, sp.csr_array) else found
+    if np.shape(found) != shape:
+        raise InvalidProblem(f"{name} gives shape {np.shape(found)}; expected {shape}.")
+    if not np.isfinite(np.asarray(entries, dtype=np.float64)).all():
+        raise NotFinite(f"{name} is not finite at the start. Start elsewhere.")
 
 
 def residuals(point: Point, multipliers: Vector) -> dict[str, float]:
@@ -240,7 +243,6 @@ def fitted_multipliers(point: Point) -> Vector:
     if not point.finite:
         return np.zeros(len(point.c))
     if is_sparse(point.G):
-        found = spla.lsmr(point.G.T, -point.g, atol=1e-14, btol=1e-14, maxiter=10 * len(point.c))[0]
-    else:
-        found = np.linalg.lstsq(point.G.T, -point.g, rcond=1e-10)[0]
-    return np.asarray(found, dtype=np.float64)
+        fit = spla.lsmr(point.G.T, -point.g, atol=1e-14, btol=1e-14, maxiter=10 * len(point.c))
+        return np.asarray(fit[0], dtype=np.float64)
+    return np.asarray(np.linalg.lstsq(dense(point.G).T, -point.g, rcond=1e-10)[0], dtype=np.float64)

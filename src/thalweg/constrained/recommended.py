@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from thalweg.constrained.baselines import AugmentedLagrangian, InexactSQP, NewtonSQP
-from thalweg.constrained.problem import DENSE, EqualityConstrained
+from thalweg.constrained._arrays import DENSE
+from thalweg.constrained.augmented_lagrangian import AugmentedLagrangian
+from thalweg.constrained.inexact_sqp import InexactSQP
+from thalweg.constrained.newton_sqp import NewtonSQP
+from thalweg.constrained.problem import EqualityConstrained
 from thalweg.constrained.sketched_newton import SketchedNewton
 from thalweg.core import Method, recommended
 from thalweg.numerics.sketch import BlockKaczmarz
 
 #: The area's methods, by the names that tables and the command use.
-METHODS: dict[str, type[Method[Any, Any]]] = {
+METHODS: dict[str, type[Method]] = {
     "augmented-lagrangian": AugmentedLagrangian,
     "inexact-sqp": InexactSQP,
     "newton": NewtonSQP,
@@ -20,7 +21,7 @@ METHODS: dict[str, type[Method[Any, Any]]] = {
 
 
 @recommended.register
-def for_equalities(problem: EqualityConstrained) -> Method[EqualityConstrained, Any]:
+def for_equalities(problem: EqualityConstrained) -> NewtonSQP | SketchedNewton:
     """Direct Newton; for many unknowns sketched Newton, by blocks of equations."""
     if problem.n + problem.m <= DENSE:
         return NewtonSQP()

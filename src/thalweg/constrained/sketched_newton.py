@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import scipy.sparse as sp
-from numpy.typing import NDArray
 
-from thalweg.constrained._merit import (
-    ConstrainedState,
-    Direction,
-    MeritNewton,
-    NewtonSystem,
-    Weights,
-    downhill,
-)
+from thalweg.constrained._arrays import Vector
+from thalweg.constrained._merit import Direction, MeritNewton, MeritState, Weights, check_merit, downhill
+from thalweg.constrained._newton import NewtonSystem
 from thalweg.constrained.curvature import spectral_norm
 from thalweg.constrained.problem import EqualityConstrained, Point
 from thalweg.core.seeding import generator
@@ -24,11 +18,21 @@ from thalweg.core.validation import require
 from thalweg.numerics.operators import as_csr, equilibration
 from thalweg.numerics.sketch import Kaczmarz, Sketch, sketch_and_project
 
-Vector = NDArray[np.float64]
+
+@dataclass(kw_only=True)
+class SketchedState(MeritState):
+    """As `MeritState`, with the accuracy asked of the projections, and how many there were."""
+
+    delta: float
+    projections: int = 0
+
+    def spent(self) -> dict[str, float]:
+        """What the steps so far have cost, for the metrics."""
+        return {"projections": float(self.projections), "flops": self.flops}
 
 
 @dataclass(frozen=True)
-class SketchedNewton(MeritNewton):
+class SketchedNewton(MeritNewton[SketchedState]):
     """Sequential quadratic programming with randomized inexact steps and an exact augmented Lagrangian.
 
     Each step projects z on random combinations of the equations of ``[[B, G'], [G, 0]] z = -(grad_x L, c)`` until
@@ -95,11 +99,8 @@ class SketchedNewton(MeritNewton):
     limit: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("eta1", "eta2", "delta", "xi"):
-            value = getattr(self, name)
-            require(value > 0, f"SketchedNewton needs {name} > 0", got=value)
-        require(0 < self.beta < 0.5, "SketchedNewton needs 0 < beta < 1/2", got=self.beta)
-        require(self.nu > 1, "SketchedNewton needs nu > 1", got=self.nu)
+        check_merit("SketchedNewton", eta1=self.eta1, eta2=self.eta2, xi=self.xi, beta=self.beta, nu=self.nu)
+        require(self.delta > 0, "SketchedNewton needs delta > 0", got=self.delta)
         require(self.limit is None or self.limit >= 1, "SketchedNewton needs limit >= 1", got=self.limit)
         require(
             callable(self.theta) or 0 < self.theta <= 1, "SketchedNewton needs 0 < theta <= 1", got=self.theta
@@ -107,21 +108,29 @@ class SketchedNewton(MeritNewton):
         kappa = self.conditioning
         require(kappa is None or kappa >= 1, "SketchedNewton needs conditioning >= 1", got=kappa)
 
-    def init(self, problem: EqualityConstrained, seed: int) -> ConstrainedState:
-        return self._begin(problem, seed, eta1=self.eta1, eta2=self.eta2, delta=self.delta)
+    def init(self, problem: EqualityConstrained, seed: int) -> SketchedState:
+        begun = vars(self._begin(problem, seed))
+        return SketchedState(**begun, eta1=self.eta1, eta2=self.eta2, delta=self.delta)
 
     def _direction(
-        self, system: NewtonSystem, point: Point, state: ConstrainedState
-    ) -> tuple[Direction, float, int]:
+        self, system: NewtonSystem, point: Point, state: SketchedState
+    ) -> tuple[Direction, SketchedState]:
         inner = _Inner(self, system, state)
-        return inner.direction(point, state), inner.flops, inner.projections
+        found = inner.direction(point)
+        after = replace(
+            state,
+            delta=state.delta if found.steepest else inner.delta,
+            flops=state.flops + inner.flops,
+            projections=state.projections + inner.projections,
+        )
+        return found, after
 
 
 class _Inner:
     """The search for one direction."""
 
-    def __init__(self, method: SketchedNewton, system: NewtonSystem, state: ConstrainedState) -> None:
-        self.method, self.system = method, system
+    def __init__(self, method: SketchedNewton, system: NewtonSystem, state: SketchedState) -> None:
+        self.method, self.system, self.state, self.delta = method, system, state, state.delta
         A = as_csr(system.A)
         self.scale = equilibration(A) if method.equilibrate else np.ones(len(system.b))
         d = sp.diags_array(self.scale)
@@ -131,25 +140,25 @@ class _Inner:
         self.random = generator(state.seed, state.step, 0x04)
         self.flops, self.projections = self.prepared.setup, 0
 
-    def direction(self, point: Point, state: ConstrainedState) -> Direction:
+    def direction(self, point: Point) -> Direction:
         """Projections until they descend, or steepest descent where they do not."""
-        method, system = self.method, self.system
+        method, system, state = self.method, self.system, self.state
         kappa, allowed = self._constants(point)
-        weights = Weights(state.eta1, state.eta2)
-        delta = max(min(state.delta, allowed(weights)), 1e-6)
+        weights = state.weights
+        self.delta = max(min(state.delta, allowed(weights)), 1e-6)
         theta = method.theta(state.step) if callable(method.theta) else method.theta
         size = float(np.linalg.norm(system.b))
         z = np.zeros(len(system.b))
         while True:
-            z, met = self._project(z, theta * delta * size / kappa)
+            z, met = self._project(z, theta * self.delta * size / kappa)
             slope = float(weights.gradient(point, state.multipliers, system.H) @ z)
             if slope <= -0.5 * weights.eta2 * size**2:
-                return Direction(z, slope, weights, delta)
+                return Direction(z, slope, weights)
             hopeless = system.deficient and not met
             if hopeless or weights.eta1 > 1e8 or weights.eta2 < 1e-8:
                 return downhill(system, point, state)
             weights = Weights(weights.eta1 * method.nu**2, weights.eta2 / method.nu)
-            delta = max(min(delta / method.nu**4, allowed(weights)), 1e-6)
+            self.delta = max(min(self.delta / method.nu**4, allowed(weights)), 1e-6)
 
     def _constants(self, point: Point) -> tuple[float, Callable[[Weights], float]]:
         """kappa, and what bounds delta for given weights."""
@@ -170,9 +179,15 @@ class _Inner:
         """z projected until ``|A z - b| <= below``, and whether that was reached."""
         d = self.scale
         found = sketch_and_project(
-            self.A, self.b, self.method.sketch, below=below * float(d.min()), z=z / d, limit=self.limit,
-            random=self.random, prepared=self.prepared,
-        )  # fmt: skip
+            self.A,
+            self.b,
+            self.method.sketch,
+            below=below * float(d.min()),
+            z=z / d,
+            limit=self.limit,
+            random=self.random,
+            prepared=self.prepared,
+        )
         self.flops += found.flops
         self.projections += found.projections
         return d * found.z, found.converged

@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol, TypeAlias, cast
+from typing import Any, Protocol, TypeAlias, cast
 
 import numpy as np
 import scipy.sparse as sp
@@ -43,13 +43,13 @@ class Design(Protocol):
         """(samples, features)."""
 
     @property
-    def T(self) -> Design:  # noqa: N802 -- NumPy's name
+    def T(self) -> Any:  # noqa: ANN401, N802 -- NumPy's name and types
         """The transpose."""
 
-    def __matmul__(self, other: object, /) -> object:
+    def __matmul__(self, other: Any, /) -> Any:  # noqa: ANN401 -- NumPy's types
         """The product with a vector or a matrix."""
 
-    def __getitem__(self, key: object, /) -> Design:
+    def __getitem__(self, key: Any, /) -> Any:  # noqa: ANN401 -- NumPy's types
         """Some of its columns."""
 
 

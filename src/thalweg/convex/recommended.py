@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from thalweg.convex.accelerated import AcceleratedProximalGradient
 from thalweg.convex.coordinate import GSL, BlockCoordinateDescent, HeapGreedy, NewtonStep, VariableBlocks
 from thalweg.convex.groups import GroupPenalized
@@ -11,7 +9,7 @@ from thalweg.convex.problem import Penalized
 from thalweg.core import Method, recommended
 
 #: The area's methods, by the names that tables and the command use.
-METHODS: dict[str, type[Method[Any, Any]]] = {
+METHODS: dict[str, type[Method]] = {
     "accelerated": AcceleratedProximalGradient,
     "bcd": BlockCoordinateDescent,
     "heap-greedy": HeapGreedy,

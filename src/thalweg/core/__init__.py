@@ -9,6 +9,7 @@ from thalweg.core.errors import (
     MissingExtra,
     NotFinite,
     ThalwegError,
+    Unbounded,
     UnknownName,
     UnreadableFile,
 )
@@ -43,6 +44,7 @@ __all__ = [
     "Surface",
     "TensorBoard",
     "ThalwegError",
+    "Unbounded",
     "UnknownName",
     "UnreadableFile",
     "contestant",

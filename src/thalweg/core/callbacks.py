@@ -18,13 +18,13 @@ from thalweg.core.validation import require
 class Callback:
     """Base of callbacks that also want to know when a run starts and finishes."""
 
-    def start(self, run: Run[Any, Any]) -> None:
+    def start(self, run: Run) -> None:
         """Called once before the first step."""
 
-    def __call__(self, run: Run[Any, Any]) -> object:
+    def __call__(self, run: Run) -> object:
         """Called after every step; a true value ends the run."""
 
-    def finish(self, run: Run[Any, Any], status: Status | None) -> None:
+    def finish(self, run: Run, status: Status | None) -> None:
         """Called once at the end, also after an error (``status`` is then None)."""
 
 
@@ -37,7 +37,7 @@ class Progress(Callback):
     def __init__(self) -> None:
         self._next = 0.0
 
-    def start(self, run: Run[Any, Any]) -> None:
+    def start(self, run: Run) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
         from rich.progress import Progress as Bar
@@ -47,18 +47,18 @@ class Progress(Callback):
         self._task = self._bar.add_task(run.method.name, total=1.0, numbers="")
         self._bar.start()
 
-    def __call__(self, run: Run[Any, Any]) -> None:
+    def __call__(self, run: Run) -> None:
         now = time.perf_counter()
         if now < self._next:
             return
         self._next = now + 0.1
         self._draw(run)
 
-    def finish(self, run: Run[Any, Any], status: Status | None) -> None:
+    def finish(self, run: Run, status: Status | None) -> None:
         self._draw(run)
         self._bar.stop()
 
-    def _draw(self, run: Run[Any, Any]) -> None:
+    def _draw(self, run: Run) -> None:
         shares = [0.0]
         if run.stop.steps and run.stop.steps != "auto":
             shares.append(run.steps / run.stop.steps)
@@ -84,18 +84,18 @@ class Checkpoint(Callback):
         self.path = Path(path)
         self.every = every
 
-    def start(self, run: Run[Any, Any]) -> None:
+    def start(self, run: Run) -> None:
         self._identity = _identity(run)
 
-    def __call__(self, run: Run[Any, Any]) -> None:
+    def __call__(self, run: Run) -> None:
         if run.steps % self.every == 0:
             self._save(run)
 
-    def finish(self, run: Run[Any, Any], status: Status | None) -> None:
+    def finish(self, run: Run, status: Status | None) -> None:
         if status is not None:
             self._save(run)
 
-    def _save(self, run: Run[Any, Any]) -> None:
+    def _save(self, run: Run) -> None:
         best = {"value": run.best.value, "step": run.best.step, "saved": run.best.saved, "x": run.best.x}
         tree = self._identity | {
             "steps": run.steps,
@@ -108,7 +108,7 @@ class Checkpoint(Callback):
         save_tree(self.path, tree)
 
     @staticmethod
-    def restore(run: Run[Any, Any], path: str | Path) -> None:
+    def restore(run: Run, path: str | Path) -> None:
         """Put the checkpoint at ``path`` into a fresh ``run``, or raise `CheckpointMismatch`."""
         tree = load_tree(path)
         if not isinstance(tree, dict):
@@ -130,7 +130,7 @@ class Checkpoint(Callback):
             ) from error
 
 
-def _identity(run: Run[Any, Any]) -> dict[str, Any]:
+def _identity(run: Run) -> dict[str, Any]:
     return {"problem": run.problem.fingerprint(), "method": fingerprint(run.method), "seed": run.seed}
 
 
@@ -148,9 +148,9 @@ class TensorBoard(Callback):
             raise MissingExtra("tensorboard", "track") from None
         self._writer = SummaryWriter(str(log_dir))
 
-    def __call__(self, run: Run[Any, Any]) -> None:
+    def __call__(self, run: Run) -> None:
         for name, value in run.state.metrics.items():
             self._writer.add_scalar(name, value, run.steps)
 
-    def finish(self, run: Run[Any, Any], status: Status | None) -> None:
+    def finish(self, run: Run, status: Status | None) -> None:
         self._writer.flush()

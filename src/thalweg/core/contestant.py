@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
 
 from thalweg.core.errors import InvalidParameter
 from thalweg.core.method import Method
@@ -11,7 +10,7 @@ from thalweg.core.problem import Problem
 
 
 @functools.singledispatch
-def contestant(problem: Problem, entrant: object) -> Method[Any, Any]:
+def contestant(problem: Problem, entrant: object) -> Method:
     """The method that stands for ``entrant`` on ``problem``.
 
     A `Method` stands for itself. Areas whose field has another convention register more: an optimizer's class on a

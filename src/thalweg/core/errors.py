@@ -32,6 +32,10 @@ class NotFinite(InvalidProblem):
     """Data hold NaN or infinity."""
 
 
+class Unbounded(NotFinite):
+    """A function to minimise falls for ever: raised by a step, it ends the run as DIVERGED with its message."""
+
+
 class CheckpointMismatch(InvalidProblem):
     """A checkpoint belongs to another problem, method or seed."""
 

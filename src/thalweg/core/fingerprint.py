@@ -7,7 +7,7 @@ import functools
 import hashlib
 import sys
 from collections.abc import Mapping
-from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
+from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, cast
 
 import numpy as np
@@ -90,7 +90,7 @@ class _Feed:
             self.value(key)
             self.value(pairs[key])
 
-    def _array(self, array: np.ndarray[Any, Any]) -> None:
+    def _array(self, array: np.ndarray) -> None:
         self.text(f"{array.dtype}{array.shape}")
         if array.dtype.hasobject:
             self._items(array.ravel().tolist())
@@ -162,7 +162,7 @@ class _Feed:
             self._function(call)
 
 
-def _is_filled(cell: Any) -> bool:
+def _is_filled(cell: CellType) -> bool:
     try:
         cell.cell_contents  # noqa: B018 -- raises where nothing is in it yet
     except ValueError:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import dataclasses
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Generic, Self, TypeVar
+from typing import Any, ClassVar, Generic, Self
+
+from typing_extensions import TypeVar
 
 from thalweg.core.fingerprint import fingerprint
 from thalweg.core.problem import Problem
 from thalweg.core.stop import Status
 
-P = TypeVar("P", bound=Problem)
-S = TypeVar("S", bound="State")
+# Without parameters, `Method` is one for any problem, with any state.
+P = TypeVar("P", bound=Problem, default=Any)
+S = TypeVar("S", bound="State", default=Any)
 
 
 @dataclass(kw_only=True)
@@ -73,7 +76,7 @@ class Method(ABC, Generic[P, S]):
         return _labelled(self)
 
 
-def _labelled(value: Any) -> str:
+def _labelled(value: Any) -> str:  # noqa: ANN401 -- a dataclass of any kind
     """``Name(option=value, ...)`` with what differs from the defaults."""
     shown = [
         f"{f.name}={_text(getattr(value, f.name))}"

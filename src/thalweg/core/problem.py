@@ -20,7 +20,7 @@ class Problem(ABC):
     objective: ClassVar[str | None] = None
 
     @abstractmethod
-    def metrics(self, x: Any) -> dict[str, float]:
+    def metrics(self, x: Any) -> dict[str, float]:  # noqa: ANN401 -- every problem has its own answers
         """Judge the answer ``x``; every comparison uses these numbers."""
 
     def recommended_stop(self) -> Stop:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
 
 from thalweg.core.errors import InvalidProblem
 from thalweg.core.method import Method
@@ -11,7 +10,7 @@ from thalweg.core.problem import Problem
 
 
 @functools.singledispatch
-def recommended(problem: Problem) -> Method[Any, Any]:
+def recommended(problem: Problem) -> Method:
     """The method that suits ``problem`` when nothing else is known about it.
 
     An area registers the methods of its problems in its ``recommended.py``, so that no problem knows a method.

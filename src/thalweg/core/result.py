@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import TypeVar
 
 from thalweg.core.stop import Status
 
 if TYPE_CHECKING:
     import pandas as pd
 
-X = TypeVar("X")
+X = TypeVar("X", default=Any)
 
 
 @dataclass

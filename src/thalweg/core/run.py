@@ -5,15 +5,11 @@ from __future__ import annotations
 import copy
 import math
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic
 
-from thalweg.core.method import Method, State
-from thalweg.core.problem import Problem
+from thalweg.core.method import Method, P, S
 from thalweg.core.result import History, Result
 from thalweg.core.stop import Status, Stop
-
-P = TypeVar("P", bound=Problem)
-S = TypeVar("S", bound=State)
 
 
 @dataclass
@@ -29,7 +25,7 @@ class Best:
     x: Any = None
     saved: float = math.inf
 
-    def see(self, value: float, step: int, x: Any, in_place: bool) -> None:
+    def see(self, value: float, step: int, x: object, in_place: bool) -> None:
         """Take note of the answer ``x`` if its objective ``value`` is the smallest so far."""
         if value < self.value:
             self.value, self.step = value, step
@@ -72,21 +68,21 @@ class Run(Generic[P, S]):
             self._judged = self.steps, self.problem.metrics(self.state.x)
         return self._judged[1]
 
-    def result(self, status: Status, message: str) -> Result[Any]:
+    def result(self, status: Status, message: str) -> Result:
         """The answer, judged by the problem: the best one seen where the run did not converge."""
         x = self.answer(status)
         return self._told(x, status, message, self.judged() if x is self.state.x else self.problem.metrics(x))
 
-    def salvaged(self, status: Status, message: str) -> Result[Any]:
+    def salvaged(self, status: Status, message: str) -> Result:
         """As `result`, for a run that broke: where the judge fails too, the method's own numbers stand in."""
         x = self.answer(status)
         try:
             metrics = self.problem.metrics(x)
-        except Exception:
+        except Exception:  # noqa: BLE001 -- the user's own function may be what failed
             metrics = dict(self.state.metrics)
         return self._told(x, status, message, metrics)
 
-    def answer(self, status: Status) -> Any:
+    def answer(self, status: Status) -> Any:  # noqa: ANN401 -- any problem's answer
         """The state's answer, or the best one where the run did not converge and that one is better."""
         now, best = self.state.metrics.get(self.problem.objective or "", None), self.best
         if self.torn and best.saved < math.inf:
@@ -102,9 +98,9 @@ class Run(Generic[P, S]):
 
     def _told(
         self,
-        x: Any,
+        x: object,
         status: Status,
         message: str,
         metrics: dict[str, float],
-    ) -> Result[Any]:
+    ) -> Result:
         return Result(x, status, metrics, self.steps, self.seconds, self.state.calls, self.history, message)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from thalweg.core.callbacks import Callback, Checkpoint, Progress
 from thalweg.core.errors import InvalidParameter, InvalidProblem, NotFinite, UnknownName
@@ -23,7 +23,7 @@ from thalweg.core.run import Run
 from thalweg.core.stop import Status, Stop
 
 P = TypeVar("P", bound=Problem)
-Watcher = Callback | Callable[[Run[Any, Any]], object]
+Watcher = Callback | Callable[[Run], object]
 
 #: An objective this many times its first value has diverged. Relative to a first value under ``ROUNDING``, which may
 #: be rounding itself, it counts from there; where the first value is zero, only NaN and infinity tell.
@@ -32,14 +32,14 @@ DIVERGENCE, ROUNDING = 1e10, 1e-8
 
 def solve(
     problem: P,
-    method: Method[P, Any] | None = None,
+    method: Method[P] | None = None,
     *,
     stop: Stop | None = None,
     callbacks: Sequence[Watcher] = (),
     seed: int = 0,
     progress: bool | None = None,
     resume: str | Path | None = None,
-) -> Result[Any]:
+) -> Result:
     """Run ``method`` on ``problem`` until ``stop`` says so.
 
     Args:
@@ -88,7 +88,7 @@ def solve(
     return _iterate(run, callbacks)
 
 
-def _iterate(run: Run[Any, Any], callbacks: Sequence[Watcher]) -> Result[Any]:
+def _iterate(run: Run, callbacks: Sequence[Watcher]) -> Result:
     start = time.perf_counter() - run.seconds
     hooks = [c for c in callbacks if isinstance(c, Callback)]
     status: Status | None = None
@@ -114,7 +114,7 @@ def _iterate(run: Run[Any, Any], callbacks: Sequence[Watcher]) -> Result[Any]:
 
 
 def _loop(
-    run: Run[Any, Any], callbacks: Sequence[Watcher], interrupted: list[bool], start: float
+    run: Run, callbacks: Sequence[Watcher], interrupted: list[bool], start: float
 ) -> tuple[Status, str]:
     problem, step, stop, history = run.problem, run.method.step, run.stop, run.history
     in_place, objective, best = run.method.in_place, problem.objective, run.best
@@ -183,7 +183,7 @@ def _ceiling(first: float) -> float:
     return DIVERGENCE * max(first, ROUNDING) if first > 0 else sys.float_info.max
 
 
-def _disagreements(run: Run[Any, Any], stop: Stop) -> list[str]:
+def _disagreements(run: Run, stop: Stop) -> list[str]:
     """The rules that the method's numbers meet and the problem's judgement of the answer does not."""
     judged = run.judged()
     return [
@@ -191,7 +191,7 @@ def _disagreements(run: Run[Any, Any], stop: Stop) -> list[str]:
     ]
 
 
-def _agreed(run: Run[Any, Any], status: Status, message: str) -> tuple[Status, str]:
+def _agreed(run: Run, status: Status, message: str) -> tuple[Status, str]:
     """What a method says of its end, corrected where it claims more than the problem agrees to."""
     if status is not Status.CONVERGED:
         return status, message
@@ -202,7 +202,7 @@ def _agreed(run: Run[Any, Any], status: Status, message: str) -> tuple[Status, s
     return status, message
 
 
-def _check_names(run: Run[Any, Any]) -> None:
+def _check_names(run: Run) -> None:
     """Refuse a stopping rule on a metric that the method does not report."""
     known = run.state.metrics
     for name in run.stop.below:
@@ -210,7 +210,7 @@ def _check_names(run: Run[Any, Any]) -> None:
             raise UnknownName("metric", name, known, see=f"{run.method.name} reports {', '.join(known)}.")
 
 
-def _check_rules(run: Run[Any, Any], named: bool) -> None:
+def _check_rules(run: Run, named: bool) -> None:
     """After the first step it is plain what a method reports: refuse the rules that it can never meet."""
     if run.state.status is not None:
         return

@@ -32,12 +32,12 @@ _DAMAGE = (
 _BIT_GENERATORS = ("PCG64", "PCG64DXSM", "MT19937", "Philox", "SFC64")
 
 
-def save_tree(path: str | Path, tree: Any) -> None:
+def save_tree(path: str | Path, tree: Any) -> None:  # noqa: ANN401 -- plain data of any shape
     """Save nested containers of numbers, strings, arrays, tensors and generators to one file.
 
     The file is a zip of ``.npy`` members and one JSON text; `load_tree` gives the same bits back.
     """
-    arrays: list[np.ndarray[Any, Any]] = []
+    arrays: list[np.ndarray] = []
     text = json.dumps(_encode(tree, arrays))
     with atomic_write(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         archive.writestr("tree.json", text)
@@ -46,7 +46,7 @@ def save_tree(path: str | Path, tree: Any) -> None:
                 np.lib.format.write_array(member, array, allow_pickle=False)
 
 
-def load_tree(path: str | Path) -> Any:
+def load_tree(path: str | Path) -> Any:  # noqa: ANN401 -- plain data of any shape
     """Load what `save_tree` wrote; a file that is absent or damaged raises `UnreadableFile`."""
     try:
         with zipfile.ZipFile(path) as archive:
@@ -65,7 +65,7 @@ def load_tree(path: str | Path) -> Any:
         raise UnreadableFile(f"{path} is not a file saved by thalweg, or is damaged: {error}.") from error
 
 
-def _encode(value: Any, arrays: list[np.ndarray[Any, Any]]) -> Any:
+def _encode(value: Any, arrays: list[np.ndarray]) -> Any:  # noqa: ANN401 -- plain data of any shape
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, list):
@@ -88,7 +88,7 @@ def _encode(value: Any, arrays: list[np.ndarray[Any, Any]]) -> Any:
     )
 
 
-def _encode_torch(value: Any, arrays: list[np.ndarray[Any, Any]]) -> Any:
+def _encode_torch(value: Any, arrays: list[np.ndarray]) -> Any:  # noqa: ANN401 -- plain data of any shape
     import torch
 
     if isinstance(value, torch.Generator):
@@ -100,14 +100,14 @@ def _encode_torch(value: Any, arrays: list[np.ndarray[Any, Any]]) -> Any:
     return {"tensor": [dtype, list(value.shape), str(value.device), _store(flat, arrays)]}
 
 
-def _store(array: np.ndarray[Any, Any], arrays: list[np.ndarray[Any, Any]]) -> int:
+def _store(array: np.ndarray, arrays: list[np.ndarray]) -> int:
     if array.dtype.hasobject:
         raise InvalidProblem("An array of Python objects cannot be saved; use numbers or strings.")
     arrays.append(array)
     return len(arrays) - 1
 
 
-def _decode(value: Any, arrays: dict[str, np.ndarray[Any, Any]]) -> Any:
+def _decode(value: Any, arrays: dict[str, np.ndarray]) -> Any:  # noqa: ANN401 -- plain data of any shape
     if isinstance(value, list):
         return [_decode(item, arrays) for item in value]
     if not isinstance(value, dict):
@@ -135,7 +135,7 @@ def _decode_generator(state: dict[str, Any]) -> np.random.Generator:
     return np.random.Generator(bits)
 
 
-def _decode_torch(kind: str, content: list[Any], arrays: dict[str, np.ndarray[Any, Any]]) -> Any:
+def _decode_torch(kind: str, content: list[Any], arrays: dict[str, np.ndarray]) -> Any:  # noqa: ANN401 -- plain data of any shape
     import torch
 
     if kind == "torch_generator":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -14,7 +13,7 @@ _NOTHING = object()
 
 
 def require(
-    condition: bool, message: str, got: Any = _NOTHING, error: type[ThalwegError] = InvalidParameter
+    condition: bool, message: str, got: object = _NOTHING, error: type[ThalwegError] = InvalidParameter
 ) -> None:
     """Raise ``error(message)`` unless ``condition`` holds.
 

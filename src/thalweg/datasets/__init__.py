@@ -1,5 +1,6 @@
 """Real data behind one loader: packaged sets at once, the user's files, and a few named downloads."""
 
+from thalweg.datasets.fitting import Fit, FittingTask
 from thalweg.datasets.labelled import Dataset
 from thalweg.datasets.load import DATASETS, load
 from thalweg.datasets.matrices import NamedMatrix, load_matrix, load_named_matrix, load_vector
@@ -12,6 +13,8 @@ __all__ = [
     "TEXTS",
     "Corpus",
     "Dataset",
+    "Fit",
+    "FittingTask",
     "NamedMatrix",
     "load",
     "load_matrix",

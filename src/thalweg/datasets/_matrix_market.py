@@ -50,8 +50,7 @@ def read_matrix_market(path: Path, name: str) -> sp.coo_array | NDArray[np.float
     _check_lines(path, content, layout, field)
     if layout == "array":
         whole = scipy.io.mmread(io.BytesIO(_with_header(content, layout, field, symmetry)))
-        assert isinstance(whole, np.ndarray)
-        values = as_real(path, name, whole)
+        values = as_real(path, name, np.asarray(whole))
         _check_digits(path, content, values)
         return values
     stored = sp.coo_array(scipy.io.mmread(io.BytesIO(_with_header(content, layout, field, "general"))))

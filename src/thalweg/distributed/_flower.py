@@ -31,8 +31,8 @@ def import_flower() -> ModuleType:
     os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
     try:
         import flwr.app
-        import flwr.clientapp
-        import flwr.serverapp
+        import flwr.clientapp  # noqa: F401 -- loads the submodule
+        import flwr.serverapp  # noqa: F401 -- loads the submodule
     except ImportError as error:
         raise MissingExtra("flwr", "flower") from error
     found: ModuleType = flwr

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from thalweg.core import Method, recommended
@@ -20,7 +18,7 @@ from thalweg.distributed.zeroth_order.fzoos import FZooS
 from thalweg.distributed.zeroth_order.problem import FederatedBlackBox
 
 #: The area's methods, by the names that tables and the command use.
-METHODS: dict[str, type[Method[Any, Any]]] = {
+METHODS: dict[str, type[Method]] = {
     "coded-training": CodedTraining,
     "federation": Federation,
     "fedprox-zo": FedProxZO,

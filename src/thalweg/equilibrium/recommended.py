@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from thalweg.core import Method, recommended
 from thalweg.equilibrium.deterministic import (
     AnchoredExtragradient,
@@ -23,7 +21,7 @@ from thalweg.equilibrium.variance_reduced import SVRG, VRExtragradient
 MANY = 500
 
 #: The area's methods, by the names that tables and the command use.
-METHODS: dict[str, type[Method[Any, Any]]] = {
+METHODS: dict[str, type[Method]] = {
     "anchored-extragradient": AnchoredExtragradient,
     "extragradient": Extragradient,
     "forward-reflected-backward": ForwardReflectedBackward,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -47,7 +46,7 @@ class ShapleyIteration(Method[MarkovGame, ShapleyState]):
     True
     """
 
-    stage: Method[MonotoneInclusion, Any] = field(default_factory=Extragradient)
+    stage: Method[MonotoneInclusion] = field(default_factory=Extragradient)
     inexactness: float = 0.1
     passes: int = 10_000
 

@@ -38,11 +38,11 @@ class DirectionNetwork(nn.Module):
     dimensions: int
 
     @abstractmethod
-    def prepare(self, fluid: Tensor, air: Tensor) -> Any:
+    def prepare(self, fluid: Tensor, air: Tensor) -> Any:  # noqa: ANN401 -- each network its own
         """What depends on the cells alone; ``fluid`` and ``air`` are 0 or 1, shape (batch, 1, *grid)."""
 
     @abstractmethod
-    def forward(self, r: Tensor, prepared: Any) -> Tensor:
+    def forward(self, r: Tensor, prepared: Any) -> Tensor:  # noqa: ANN401 -- as `prepare` gives it
         """Directions for residuals of mean square 1, shape (batch, 1, *grid)."""
 
     @property
@@ -250,7 +250,7 @@ class ResidualDirection(DirectionNetwork):
 
 
 class _Block(nn.Module):
-    def __init__(self, convolution: Any, channels: int) -> None:
+    def __init__(self, convolution: type[nn.Conv2d] | type[nn.Conv3d], channels: int) -> None:
         super().__init__()
         self.one = convolution(channels, channels, 3, padding=1)
         self.two = convolution(channels, channels, 3, padding=1)

@@ -210,7 +210,7 @@ def train_direction(
     steps: int | None = None,
     step_size: float = 2e-3,
     seed: int = 0,
-    **options: Any,
+    **options: Any,  # noqa: ANN401 -- passed on to DirectionLearning
 ) -> Result[DirectionNetwork]:
     """Train a direction network from scratch: the recipe of the shipped ones, with its defaults.
 

@@ -128,13 +128,13 @@ class SmokePlume(LinearSystemSequence):
     def _faces(self, axis: int) -> tuple[int, ...]:
         return tuple(side + (a == axis) for a, side in enumerate(self.shape))
 
-    def _places(self, axis: int) -> tuple[Field, Any]:
+    def _places(self, axis: int) -> tuple[Field, Field]:
         """Where the faces of one axis are, and what to take off to get their array indices."""
         off = np.array([0.0 if a == axis else 0.5 for a in range(len(self.shape))])
         column = off[:, *(None,) * len(self.shape)]
         return np.indices(self._faces(axis)) + column, column
 
-    def _advected(self, values: Field, velocity: list[Field], places: Field, off: Any) -> Field:
+    def _advected(self, values: Field, velocity: list[Field], places: Field, off: Field | float) -> Field:
         """``values`` at where the flow has come from."""
         came = np.array(places, dtype=float)
         for axis, u in enumerate(velocity):

@@ -28,6 +28,8 @@ Solving = TypeVar("Solving", bound=State)
 
 #: A recurrence that says the residual is this share of b or less has reached rounding: it tells nothing any more.
 ROUNDING = float(np.finfo(np.float64).eps)
+#: Under this share it is looked up whether it has done so before, which takes a product with |A|.
+NEAR = 1e-12
 
 
 @dataclass(kw_only=True)
@@ -135,7 +137,7 @@ def moved(problem: LinearSystem, state: Solving, residual: float) -> Solving:
     """The state after a step with one product, whose recurrence gives the residual's norm."""
     share = residual / problem.scale
     state.metrics, state.calls = {"residual": share}, state.calls + 1
-    if share <= ROUNDING:
+    if share <= ROUNDING or (share <= NEAR and share <= 0.25 * problem.rounding(state.x)):
         state.status = Status.STALLED
         state.message = (
             "This is as near as rounding allows: the recurrence of the residual has reached its end."

@@ -105,6 +105,13 @@ class LinearSystem(Problem):
         """Norm of b, or one when b = 0."""
         return float(np.linalg.norm(self.b)) or 1.0
 
+    def rounding(self, x: Vector | Tensor) -> float:
+        """What rounding leaves of the residual at x: ``eps ||A| |x| + |b|| / |b|``; eps where A has no entries."""
+        eps = float(np.finfo(np.float64).eps)
+        if not isinstance(x, np.ndarray) or not (sp.issparse(self.A) or isinstance(self.A, FivePointStencil)):
+            return eps
+        return eps * float(np.linalg.norm(abs(self.csr) @ np.abs(x) + np.abs(self.b))) / self.scale
+
     @cached_property
     def csr(self) -> sp.csr_array:
         """A with its entries, for methods that sweep over them."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import scipy.sparse as sp
 
 from thalweg.core import Method, recommended
@@ -19,7 +17,7 @@ from thalweg.linear.sequence_solver import omega_grid
 from thalweg.online import TsallisINF
 
 #: The area's methods, by the names that tables and the command use.
-METHODS: dict[str, type[Method[Any, Any]]] = {
+METHODS: dict[str, type[Method]] = {
     "adam-training": AdamTraining,
     "cg": ConjugateGradient,
     "deep-conjugate-direction": DeepConjugateDirection,
@@ -39,7 +37,7 @@ METHODS: dict[str, type[Method[Any, Any]]] = {
 
 
 @recommended.register
-def for_a_system(problem: LinearSystem) -> Method[LinearSystem, Any]:
+def for_a_system(problem: LinearSystem) -> Method[LinearSystem]:
     """SSOR-preconditioned CG where A is symmetric with a positive diagonal, GMRES otherwise."""
     if hasattr(problem.A, "to_csr"):
         return ConjugateGradient()

@@ -22,7 +22,7 @@ from thalweg.numerics.operators import Matrix
 from thalweg.online import Policy
 
 Vector = NDArray[np.float64]
-Arm = Method[LinearSystem, Any]
+Arm = Method[LinearSystem]
 Family = Callable[[float], Arm]
 
 

@@ -36,8 +36,8 @@ def minimize_many(
     low: Tensor | float = -torch.inf,
     high: Tensor | float = torch.inf,
     *,
-    iterations: int = 100,
-    tolerance: float = 1e-6,
+    max_steps: int = 100,
+    tol: float = 1e-6,
     flat: float = 1e-10,
 ) -> Minima:
     """Minimise a smooth function from every row of ``x0``, shape (b, p), inside ``[low, high]``.
@@ -49,8 +49,8 @@ def minimize_many(
         function: values and gradients of some points.
         x0: where to start.
         low, high: the box; numbers, or shape (p,).
-        iterations: at most.
-        tolerance: a start ends when its projected gradient is at most this,
+        max_steps: at most.
+        tol: a start ends when its projected gradient is at most this,
         flat: or its value falls by less than this times one plus its size.
 
     Cost per iteration: one call of ``function`` in the usual case, 6 b p^2 operations beside it.
@@ -69,7 +69,7 @@ def minimize_many(
     f, g = function(x, alive)
     found, values = x.clone(), f.clone()
     inverse: Tensor | None = None  # the inverse Hessian's approximation, (b, p, p)
-    for _ in range(iterations):
+    for _ in range(max_steps):
         free = ~(((x <= low) & (g > 0)) | ((x >= high) & (g < 0)))
         steepest = torch.where(free, -g, 0.0)
         if inverse is None:
@@ -85,7 +85,7 @@ def minimize_many(
         x, f, g = new, new_f, new_g
         found[alive], values[alive] = x, f
         projected = (x - (x - g).clamp(low, high)).abs().amax(1)
-        going = moved & ~stays & (projected > tolerance)
+        going = moved & ~stays & (projected > tol)
         left = int(going.sum())
         if left == 0:
             break

@@ -38,7 +38,7 @@ class KrylovSolution:
     residuals: NDArray[np.float64]
 
 
-def cg(A: Matrix, b: ArrayLike, **options: Any) -> KrylovSolution:
+def cg(A: Matrix, b: ArrayLike, **options: Any) -> KrylovSolution:  # noqa: ANN401 -- SciPy's own
     """Conjugate gradients (Hestenes and Stiefel, 1952), for symmetric positive definite A.
 
     Args:
@@ -53,7 +53,7 @@ def cg(A: Matrix, b: ArrayLike, **options: Any) -> KrylovSolution:
     return _symmetric(spla.cg, A, b, options)
 
 
-def minres(A: Matrix, b: ArrayLike, **options: Any) -> KrylovSolution:
+def minres(A: Matrix, b: ArrayLike, **options: Any) -> KrylovSolution:  # noqa: ANN401 -- SciPy's own
     """MINRES (Paige and Saunders, 1975), for symmetric A, definite or not. Options as for `cg`.
 
     >>> bool(minres(np.diag([1.0, -2.0]), np.ones(2)).converged)
@@ -62,7 +62,7 @@ def minres(A: Matrix, b: ArrayLike, **options: Any) -> KrylovSolution:
     return _symmetric(spla.minres, A, b, options)
 
 
-def gmres(A: Matrix, b: ArrayLike, *, restart: int = 30, **options: Any) -> KrylovSolution:
+def gmres(A: Matrix, b: ArrayLike, *, restart: int = 30, **options: Any) -> KrylovSolution:  # noqa: ANN401 -- SciPy's own
     """Restarted GMRES (Saad and Schultz, 1986), for any square A. Options as for `cg`.
 
     >>> bool(gmres(np.array([[1.0, 2.0], [-3.0, 4.0]]), np.ones(2)).converged)

@@ -25,7 +25,7 @@ class Matrix(Protocol):
     def shape(self) -> tuple[int, ...]:
         """(m, n)."""
 
-    def __matmul__(self, other: Any, /) -> Any:
+    def __matmul__(self, other: Any, /) -> Any:  # noqa: ANN401 -- a vector gives a vector, several give several
         """The product with vectors, shape (n,) or (n, k)."""
 
 

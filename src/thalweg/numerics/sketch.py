@@ -255,7 +255,7 @@ class _Drawn(Projector):
 
     every = 8
 
-    def __init__(self, A: sp.csr_array, draw: Any, size: int) -> None:
+    def __init__(self, A: sp.csr_array, draw: Callable[[np.random.Generator], Any], size: int) -> None:
         self.A, self.draw, self.width = A, draw, size
         self.flops = 4.0 * A.nnz * size + size**2 * A.shape[1] + size**3 / 3.0
 

@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from thalweg.core.errors import UnknownName
+from thalweg.core.errors import InvalidParameter, UnknownName
 from thalweg.core.validation import require
 
 Product = Callable[[Tensor], Tensor]
@@ -47,8 +47,8 @@ class LinearSolver:
         method: ``"cg"`` for symmetric A, positive or negative definite; ``"normal-cg"`` for any, its condition squared;
             ``"gmres"``, ``"bicgstab"`` for any; ``"dense"`` makes the matrix by n products and factors it, by least
             squares if it is singular; ``"auto"``, the default, is dense up to 256 unknowns and GMRES above.
-        tolerance: of the relative residual.
-        maxiter: products; by default ten times the unknowns.
+        tol: of the relative residual.
+        max_steps: products; by default ten times the unknowns.
         ridge: added to the diagonal, for singular or badly conditioned A.
         restart: Krylov vectors that GMRES keeps.
         preconditioner: an approximation of the inverse of A; for ``"cg"`` symmetric positive definite.
@@ -59,8 +59,8 @@ class LinearSolver:
     """
 
     method: MethodName = "auto"
-    tolerance: float = 1e-10
-    maxiter: int | None = None
+    tol: float = 1e-10
+    max_steps: int | None = None
     ridge: float = 0.0
     restart: int = 30
     preconditioner: Product | None = None
@@ -68,7 +68,7 @@ class LinearSolver:
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise UnknownName("linear solver", self.method, METHODS)
-        require(self.tolerance >= 0, "LinearSolver needs tolerance >= 0", got=self.tolerance)
+        require(self.tol >= 0, "LinearSolver needs tol >= 0", got=self.tol)
         require(self.ridge >= 0, "LinearSolver needs ridge >= 0", got=self.ridge)
         require(self.restart >= 1, "LinearSolver needs restart >= 1", got=self.restart)
 
@@ -84,7 +84,7 @@ class LinearSolver:
         method = self.method
         if method == "auto":
             method = "dense" if len(b) <= DENSE else "gmres"
-        most = self.maxiter if self.maxiter is not None else 10 * len(b)
+        most = self.max_steps if self.max_steps is not None else 10 * len(b)
         size = float(torch.linalg.vector_norm(b))
         if size == 0.0:
             return LinearSolution(torch.zeros_like(b), 0.0, 0)
@@ -93,8 +93,8 @@ class LinearSolver:
             x, gap = _dense(product, b)
             products = len(b)
         elif method == "normal-cg":
-            require(transposed is not None, "'normal-cg' needs products with the transpose")
-            assert transposed is not None
+            if transposed is None:
+                raise InvalidParameter("'normal-cg' needs products with the transpose.")
 
             def normal(v: Tensor) -> Tensor:
                 w = product(v)
@@ -102,16 +102,14 @@ class LinearSolver:
 
             right = transposed(b) + self.ridge * b
             gap_normal = right if x0 is None else right - normal(x0)
-            x, _, products = _cg(normal, right, (start[0], gap_normal, 1), self.tolerance, most, None)
+            x, _, products = _cg(normal, right, (start[0], gap_normal, 1), self.tol, most, None)
             gap = float(torch.linalg.vector_norm(b - product(x)))
         elif method == "cg":
-            x, gap, products = _cg(product, b, start, self.tolerance, most, self.preconditioner)
+            x, gap, products = _cg(product, b, start, self.tol, most, self.preconditioner)
         elif method == "gmres":
-            x, gap, products = _gmres(
-                product, b, start, self.tolerance, most, self.restart, self.preconditioner
-            )
+            x, gap, products = _gmres(product, b, start, self.tol, most, self.restart, self.preconditioner)
         else:
-            x, gap, products = _bicgstab(product, b, start, self.tolerance, most, self.preconditioner)
+            x, gap, products = _bicgstab(product, b, start, self.tol, most, self.preconditioner)
         return LinearSolution(x, gap / size, products)
 
 
@@ -151,12 +149,12 @@ def _solved(matrix: Tensor, b: Tensor) -> Tensor:
 
 
 def _cg(
-    A: Product, b: Tensor, start: Start, tolerance: float, most: int, M: Product | None
+    A: Product, b: Tensor, start: Start, tol: float, most: int, M: Product | None
 ) -> tuple[Tensor, float, int]:
     x, r, products = start
     z = r if M is None else M(r)
     p, rz, sign = z, torch.dot(r, z), 0.0
-    target, rr = tolerance * float(torch.linalg.vector_norm(b)), float(torch.dot(r, r))
+    target, rr = tol * float(torch.linalg.vector_norm(b)), float(torch.dot(r, r))
     while products < most and rr > target**2:
         Ap = A(p)
         products += 1
@@ -175,10 +173,10 @@ def _cg(
 
 
 def _gmres(
-    A: Product, b: Tensor, start: Start, tolerance: float, most: int, restart: int, M: Product | None
+    A: Product, b: Tensor, start: Start, tol: float, most: int, restart: int, M: Product | None
 ) -> tuple[Tensor, float, int]:
     """Preconditioned from the right, so that the residual is the system's own; orthogonalised twice."""
-    target = tolerance * float(torch.linalg.vector_norm(b))
+    target = tol * float(torch.linalg.vector_norm(b))
     x, r, products = start
     while True:
         beta = float(torch.linalg.vector_norm(r))
@@ -214,13 +212,13 @@ def _least_squares(H: Tensor, beta: float) -> tuple[Tensor, float]:
 
 
 def _bicgstab(
-    A: Product, b: Tensor, start: Start, tolerance: float, most: int, M: Product | None
+    A: Product, b: Tensor, start: Start, tol: float, most: int, M: Product | None
 ) -> tuple[Tensor, float, int]:
     x, r, products = start
     shadow = r.clone()
     rho = alpha = omega = torch.ones((), dtype=b.dtype, device=b.device)
     v = p = torch.zeros_like(b)
-    target = tolerance * float(torch.linalg.vector_norm(b))
+    target = tol * float(torch.linalg.vector_norm(b))
     while products < most and float(torch.linalg.vector_norm(r)) > target:
         new = torch.dot(shadow, r)
         if float(new.abs()) == 0.0 or float(omega.abs()) == 0.0:

@@ -56,8 +56,7 @@ class ChebCB(Policy):
         self._scale, self._eta = 1.0, 0.0
 
     def _distribution(self, context: float | None) -> NDArray[np.float64]:
-        assert context is not None
-        self._features = chebyshev_features(context, self.terms, self.low, self.high)
+        self._features = chebyshev_features(float(context or 0.0), self.terms, self.low, self.high)
         predicted = self.theta @ self._features / self._scale
         best = int(predicted.argmin())
         weights = 1.0 / (self.arms + self._eta * (predicted - predicted[best]))

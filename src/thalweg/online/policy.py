@@ -136,8 +136,7 @@ class Binned(Policy):
         self._policies = [copy.deepcopy(policy) for _ in range(bins)]
 
     def _distribution(self, context: float | None) -> NDArray[np.float64]:
-        assert context is not None
-        share = (context - self.low) / (self.high - self.low)
+        share = (float(context or 0.0) - self.low) / (self.high - self.low)
         self.bin = int(np.clip(share * len(self._policies), 0, len(self._policies) - 1))
         inner = self._policies[self.bin]
         inner.probabilities = inner._distribution(context)

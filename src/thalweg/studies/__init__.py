@@ -1,5 +1,21 @@
-"""One module per system: the paper's claim, the workload, the baselines, and what came out."""
+"""One module per system: the paper's claim, the workload, the baselines, and what came out.
 
-from thalweg.studies.evidence import Evidence, Figure, Scale, Series, Verdict
+How a race is run and judged stands once, in `contest`; what its numbers say, in `Standings` and `Verdict`.
+"""
 
-__all__ = ["Evidence", "Figure", "Scale", "Series", "Verdict"]
+from thalweg.studies.contest import contest
+from thalweg.studies.evidence import Evidence, Figure, Scale, Series
+from thalweg.studies.standings import Breakdown, Standings, together
+from thalweg.studies.verdict import Verdict
+
+__all__ = [
+    "Breakdown",
+    "Evidence",
+    "Figure",
+    "Scale",
+    "Series",
+    "Standings",
+    "Verdict",
+    "contest",
+    "together",
+]

@@ -23,7 +23,8 @@ from torch.optim import Optimizer
 from thalweg.core import MissingExtra
 from thalweg.core.figure import Figure, Series
 from thalweg.studies import tasks
-from thalweg.studies.evidence import Evidence, Scale, Tell, Verdict
+from thalweg.studies.evidence import Evidence, Scale, Table, Tell
+from thalweg.studies.verdict import Verdict
 from thalweg.training import PROFILES, AutoLRS, LossForecaster, TrainingTask
 
 Vector = NDArray[np.float64]
@@ -68,7 +69,7 @@ class Batches:
 
 def run(scale: Scale = "quick", tell: Tell = lambda share, what: None) -> Evidence:
     """Rerun the claims at a scale."""
-    seeds = {"smoke": 1, "quick": 3, "paper": 5}[scale]
+    seeds = {"smoke": 1, "quick": 3, "full": 5}[scale]
     settings = _settings(scale)
     found: dict[str, dict[str, list[Run]]] = {}
     for i, setting in enumerate(settings):
@@ -78,7 +79,7 @@ def run(scale: Scale = "quick", tell: Tell = lambda share, what: None) -> Eviden
             contestants = _hand(setting, seeds) if name == "hand" else {name: _searched(setting, name, seeds)}
             found[setting.name] |= contestants
     tell(0.95, "forecasts")
-    errors = _forecast_errors({"smoke": 120, "quick": 600, "paper": 5000}[scale])
+    errors = _forecast_errors({"smoke": 120, "quick": 600, "full": 5000}[scale])
     return Evidence(
         verdicts=[v for s in settings for v in _verdicts(s.name, found[s.name])] + _forecast_verdicts(errors),
         table=[*_table(found), *_forecast_table(errors)],
@@ -105,8 +106,8 @@ def run(scale: Scale = "quick", tell: Tell = lambda share, what: None) -> Eviden
 
 def _settings(scale: Scale) -> list[Setting]:
     momentum = functools.partial(torch.optim.SGD, momentum=0.9)
-    steps = {"smoke": 80, "quick": 400, "paper": 16000}[scale]
-    digits = tasks.digits(steps, network="resnet" if scale == "paper" else "cnn-bn")
+    steps = {"smoke": 80, "quick": 400, "full": 16000}[scale]
+    digits = tasks.digits(steps, network="resnet" if scale == "full" else "cnn-bn")
     settings = [
         Setting("digits, SGD momentum", digits, momentum, (0.03, 0.1, 0.3), 0.01, 1.0),
         Setting(
@@ -354,7 +355,7 @@ def _forecast_verdicts(errors: dict[str, Vector]) -> list[Verdict]:
     ]
 
 
-def _table(found: dict[str, dict[str, list[Run]]]) -> list[dict[str, Any]]:
+def _table(found: dict[str, dict[str, list[Run]]]) -> Table:
     rows = []
     for setting, contestants in found.items():
         needed = _compared(contestants)
@@ -376,7 +377,7 @@ def _table(found: dict[str, dict[str, list[Run]]]) -> list[dict[str, Any]]:
     return rows
 
 
-def _forecast_table(errors: dict[str, Vector]) -> list[dict[str, Any]]:
+def _forecast_table(errors: dict[str, Vector]) -> Table:
     return [
         {
             "task": f"forecasts, {len(v)} series",

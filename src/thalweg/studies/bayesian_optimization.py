@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +15,8 @@ from numpy.typing import NDArray
 from thalweg.blackbox import Fidelity, Real, Study
 from thalweg.blackbox.functions import BRANIN, HARTMANN6, ROSENBROCK4, biased_branin
 from thalweg.datasets import load
-from thalweg.studies.evidence import Evidence, Figure, Scale, Series, Tell, Verdict
+from thalweg.studies.evidence import Evidence, Figure, Row, Scale, Series, Table, Tell
+from thalweg.studies.verdict import Verdict
 
 Vector = NDArray[np.float64]
 Objective = Callable[[Vector], float]
@@ -34,7 +34,7 @@ class Race:
     dimension: int
     minimum: float
     evaluations: int
-    contestants: dict[str, dict[str, Any]]
+    contestants: dict[str, Row]
     noise: float = 0.0
     gradient: Callable[[Vector], Vector] | None = None
     batches: dict[str, int] = field(default_factory=dict)
@@ -70,7 +70,7 @@ def _slope(f: Objective) -> Callable[[Vector], Vector]:
 
 
 def _races(scale: Scale) -> list[Race]:
-    full = {"smoke": 0.4, "quick": 1.0, "paper": 2.0}[scale]
+    full = {"smoke": 0.4, "quick": 1.0, "full": 2.0}[scale]
 
     def n(evaluations: int) -> int:
         return max(round(full * evaluations), 8)
@@ -125,7 +125,7 @@ def _races(scale: Scale) -> list[Race]:
 
 def run(scale: Scale = "quick", tell: Tell = lambda share, what: None) -> Evidence:
     """Rerun the claims at a scale."""
-    seeds = {"smoke": 2, "quick": 5, "paper": 20}[scale]
+    seeds = {"smoke": 2, "quick": 5, "full": 20}[scale]
     races = _races(scale)
     found: dict[tuple[str, str], Vector] = {}
     for i, race in enumerate(races):
@@ -133,9 +133,9 @@ def run(scale: Scale = "quick", tell: Tell = lambda share, what: None) -> Eviden
             tell(0.8 * i / len(races), f"{race.title}: {name}")
             found[race.title, name] = np.array([race.run(name, seed) for seed in range(seeds)])
     tell(0.8, "fidelities")
-    cost, spent = _fidelities(seeds, {"smoke": 7.0, "quick": 10.0, "paper": 24.0}[scale])
+    cost, spent = _fidelities(seeds, {"smoke": 7.0, "quick": 10.0, "full": 24.0}[scale])
     tell(0.9, "support vector machine")
-    machine = _support_vectors(seeds, {"smoke": 8, "quick": 18, "paper": 40}[scale])
+    machine = _support_vectors(seeds, {"smoke": 8, "quick": 18, "full": 40}[scale])
     return Evidence(
         verdicts=[*_verdicts(found), *_more_verdicts(cost, machine)],
         table=_table(races, found, cost, machine),
@@ -268,7 +268,7 @@ def _support_vectors(seeds: int, evaluations: int) -> dict[str, Vector]:
     data = load("breast_cancer")
     space = {"C": Real(1e-3, 1e3, log=True), "gamma": Real(1e-6, 1e1, log=True)}
 
-    def error(point: dict[str, Any]) -> float:
+    def error(point: Row) -> float:
         model = make_pipeline(StandardScaler(), SVC(**point))
         return 1.0 - float(cross_val_score(model, data.X, data.y, cv=3).mean())
 
@@ -300,8 +300,8 @@ def _table(
     found: dict[tuple[str, str], Vector],
     cost: dict[str, Vector],
     machine: dict[str, Vector],
-) -> list[dict[str, Any]]:
-    def row(problem: str, method: str, what: str, values: Vector) -> dict[str, Any]:
+) -> Table:
+    def row(problem: str, method: str, what: str, values: Vector) -> Row:
         low, middle, high = (float(f"{v:.4g}") for v in np.quantile(values, [0.25, 0.5, 0.75]))
         return {
             "problem": problem,
@@ -324,7 +324,7 @@ def _table(
     ]
 
 
-def _costs(found: dict[tuple[str, str], Vector]) -> dict[str, Any]:
+def _costs(found: dict[tuple[str, str], Vector]) -> Row:
     """Final regrets of random search and of EI, for the performance profile."""
     titles = [t for t in ("Branin", "Hartmann-6") if (t, "EI") in found]
     return {

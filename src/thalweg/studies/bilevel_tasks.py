@@ -17,7 +17,7 @@ from torch.utils import _pytree as pytree
 
 from thalweg.bilevel import Bilevel, Minibatches, NegativeCurvature, Pair
 from thalweg.bilevel._root import ravel
-from thalweg.bilevel.penalty import inner_solution
+from thalweg.bilevel.penalty_value import inner_solution
 from thalweg.core import Method, NotFinite, Status, Stop, solve
 from thalweg.core.errors import InvalidParameter
 from thalweg.core.seeding import torch_generator
@@ -298,7 +298,7 @@ class Entry:
     """
 
     name: str
-    chosen: Method[Any, Any]
+    chosen: Method
     scores: list[dict[str, float]]
     calls: np.ndarray
     curve: np.ndarray
@@ -315,7 +315,7 @@ class Entry:
 
 
 def race(
-    grids: Mapping[str, Sequence[Method[Any, Any]]],
+    grids: Mapping[str, Sequence[Method]],
     problem: Callable[[int], Bilevel],
     calls: int,
     seeds: int,
@@ -351,7 +351,7 @@ def resolved(problem: Bilevel, pair: Pair) -> Pair:
 
 def _run(
     problem: Bilevel,
-    method: Method[Any, Any],
+    method: Method,
     calls: int,
     answer: Callable[[Bilevel, Pair], Pair],
     points: int,

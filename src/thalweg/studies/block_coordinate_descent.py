@@ -49,9 +49,12 @@ from thalweg.convex import (
     tree_partition,
 )
 from thalweg.convex.coordinate.selection import Greedy
-from thalweg.core import Method, Stop, solve
-from thalweg.studies.evidence import Evidence, Figure, Scale, Series, Tell, Verdict
+from thalweg.core import Method, Run, Stop, solve
+from thalweg.studies.evidence import Evidence, Figure, Row, Scale, Series, Table, Tell
+from thalweg.studies.verdict import Verdict
 
+#: Seconds are among the claims: it runs alone.
+timed = True
 BLOCK = 5
 ACCELERATED = "accelerated proximal gradient"
 
@@ -70,7 +73,7 @@ class Size:
 SIZES = {
     "smoke": Size(30, 60, 8, 60, 20_000),
     "quick": Size(200, 400, 40, 500, 400_000),
-    "paper": Size(1000, 1000, 100, 2000, 1_600_000),
+    "full": Size(1000, 1000, 100, 2000, 1_600_000),
 }
 
 
@@ -120,7 +123,7 @@ class Curve:
         return float(np.log10(max(self.gaps[-1], 1e-12)))
 
 
-def descend(problem: Penalized, method: Method[Any, Any], blocks: int, best: float, seed: int) -> Curve:
+def descend(problem: Penalized, method: Method, blocks: int, best: float, seed: int) -> Curve:
     """Run a method and record the gap relative to the start; a step over all coordinates counts all their blocks."""
     each = _blocks_of_a_step(problem, method)
     steps = max(blocks // each, 1)
@@ -129,7 +132,7 @@ def descend(problem: Penalized, method: Method[Any, Any], blocks: int, best: flo
     at, gaps = [0], [1.0]
     every = max(1, steps // 50)
 
-    def record(run: Any) -> None:
+    def record(run: Run) -> None:
         if run.steps % every == 0:
             state = run.state
             value = problem.loss.value(state.x, state.z) + problem.penalty(state.x)
@@ -140,7 +143,7 @@ def descend(problem: Penalized, method: Method[Any, Any], blocks: int, best: flo
     return Curve(at, gaps)
 
 
-def _blocks_of_a_step(problem: Penalized, method: Method[Any, Any]) -> int:
+def _blocks_of_a_step(problem: Penalized, method: Method) -> int:
     on_graph = isinstance(problem.loss, Quadratic)
     return 1 if on_graph or isinstance(method, BlockCoordinateDescent) else max(problem.loss.n // BLOCK, 1)
 
@@ -155,7 +158,7 @@ def minimum(problem: Penalized) -> float:
     return solve(problem, method, stop=stop, progress=False).metrics["objective"]
 
 
-def contestants(problem: Penalized) -> Iterator[tuple[str, Method[Any, Any]]]:
+def contestants(problem: Penalized) -> Iterator[tuple[str, Method]]:
     """What the claims compare on a dense problem, by name."""
     lipschitz, n = problem.loss.lipschitz, problem.loss.n
     fixed, variable = FixedBlocks.sorted_by_lipschitz(lipschitz, BLOCK), VariableBlocks(BLOCK)
@@ -179,7 +182,7 @@ def contestants(problem: Penalized) -> Iterator[tuple[str, Method[Any, Any]]]:
     yield "variable, GSL, Newton", BlockCoordinateDescent(variable, GSL(), NewtonStep())
 
 
-def graph_contestants(problem: Penalized, seed: int) -> Iterator[tuple[str, Method[Any, Any]]]:
+def graph_contestants(problem: Penalized, seed: int) -> Iterator[tuple[str, Method]]:
     """Forests against blocks without structure, all with exact updates."""
     H = problem.loss.H  # type: ignore[attr-defined]
     trees = FixedBlocks(tree_partition(H, seed))
@@ -197,7 +200,7 @@ def graph_contestants(problem: Penalized, seed: int) -> Iterator[tuple[str, Meth
 def run(scale: Scale = "quick", tell: Tell = lambda share, what: None) -> Evidence:
     """Rerun the claims at a scale."""
     size, seeds = SIZES[scale], 3
-    table: list[dict[str, Any]] = []
+    table: Table = []
     scores: dict[str, list[float]] = {}
     figures = []
     dense = [dense_problems(size, seed) for seed in range(seeds)]
@@ -310,7 +313,7 @@ def _verdicts(
     ]
 
 
-def _ending(size: Size) -> tuple[tuple[float, float], Figure, dict[str, Any]]:
+def _ending(size: Size) -> tuple[tuple[float, float], Figure, Row]:
     """How greedy blocks that can hold the support end, on l1 problems."""
     rng = np.random.default_rng(0)
     n, m = size.features, size.samples

@@ -16,7 +16,7 @@ from thalweg.bilevel import (
     TTSA,
     Bilevel,
     Decay,
-    Neumann,
+    NeumannInverse,
     SmoothnessMonitor,
     StocBiO,
 )
@@ -30,7 +30,8 @@ from thalweg.studies.bilevel_tasks import (
     text_cleaning,
     text_penalties,
 )
-from thalweg.studies.evidence import Evidence, Scale, Tell, Verdict
+from thalweg.studies.evidence import Evidence, Row, Scale, Table, Tell
+from thalweg.studies.verdict import Verdict
 
 #: Terms of every Neumann series.
 TERMS = 5
@@ -41,17 +42,17 @@ def run(scale: Scale = "quick", tell: Tell = lambda share, what: None) -> Eviden
     size = {
         "smoke": TextSize(64, 4, 8),
         "quick": TextSize(),
-        "paper": TextSize(2000, 50, 64, 64, 20),
+        "full": TextSize(2000, 50, 64, 64, 20),
     }[scale]
-    calls = {"smoke": 60, "quick": 500, "paper": 20_000}[scale]
-    seeds = {"smoke": 1, "quick": 3, "paper": 5}[scale]
+    calls = {"smoke": 60, "quick": 500, "full": 20_000}[scale]
+    seeds = {"smoke": 1, "quick": 3, "full": 5}[scale]
     tell(0.0, "a lower level under an exponential")
     synthetic = race(_synthetic_grids(), _exponential, {"smoke": 200}.get(scale, 2500), 1)
-    tasks: dict[str, Any] = {
+    tasks: Row = {
         "hyper-representation": (lambda seed: hyper_representation(seed, 4, size), (0.3, 1.0, 3.0)),
         "penalties of a GRU": (lambda seed: text_penalties(seed, size), (0.1, 0.3, 1.0)),
     }
-    for noise in (0.2, 0.3, 0.4) if scale == "paper" else (0.3,):
+    for noise in (0.2, 0.3, 0.4) if scale == "full" else (0.3,):
         tasks[f"hyper-cleaning, noise {noise}"] = (
             lambda seed, noise=noise: text_cleaning(seed, noise, size),
             (1.0, 10.0, 100.0),
@@ -88,7 +89,7 @@ def _exponential(seed: int) -> Bilevel:
 
 
 def _synthetic_grids() -> dict[str, list[Any]]:
-    series = Neumann(TERMS, 0.9)
+    series = NeumannInverse(TERMS, 0.9)
     return {
         "BO-REP": [BOREP(a, inverse=series, inner_step_size=0.5) for a in (0.03, 0.1, 0.3)],
         "StocBiO": [StocBiO(10.0**-k, 0.5, 5, series) for k in range(7)],
@@ -97,13 +98,14 @@ def _synthetic_grids() -> dict[str, list[Any]]:
 
 
 def _grids(steps: tuple[float, ...], g: float = 0.5) -> dict[str, list[Any]]:
-    series = Neumann(TERMS, g)
+    series = NeumannInverse(TERMS, g)
     return {
         "BO-REP": [BOREP(a / 3.0, inverse=series, inner_step_size=g) for a in steps],
         "StocBiO": [StocBiO(a, g, 5, series) for a in steps],
         "StocBiO, clipped": [StocBiO(a, g, 5, series, clip=0.1) for a in steps],
         "TTSA": [
-            TTSA(Decay(a, 0.6, 50.0), Decay(g, 0.4, 50.0), inverse=Neumann(TERMS, g, True)) for a in steps
+            TTSA(Decay(a, 0.6, 50.0), Decay(g, 0.4, 50.0), inverse=NeumannInverse(TERMS, g, True))
+            for a in steps
         ],
         "SABA": [SABA(a, g) for a in steps],
         "MA-SOBA": [MASOBA(a, g) for a in steps],
@@ -116,7 +118,7 @@ def _smoothness(problem: Bilevel, steps: int) -> SmoothnessMonitor:
     monitor = SmoothnessMonitor()
     solve(
         problem,
-        StocBiO(0.1, 0.3, 5, Neumann(TERMS, 0.3)),
+        StocBiO(0.1, 0.3, 5, NeumannInverse(TERMS, 0.3)),
         stop=Stop(steps=steps),
         callbacks=[monitor],
         progress=False,
@@ -152,7 +154,7 @@ def _verdicts(
     return verdicts
 
 
-def _table(synthetic: list[Entry], races: dict[str, list[Entry]]) -> list[dict[str, Any]]:
+def _table(synthetic: list[Entry], races: dict[str, list[Entry]]) -> Table:
     rows = [{"task": "exponential", "method": e.name, **e.row(("upper",))} for e in synthetic]
     return rows + [
         {"task": name, "method": e.name, **e.row(("accuracy", "upper"))}

@@ -30,7 +30,8 @@ from thalweg.linear import (
     pretrained_direction,
 )
 from thalweg.linear.obstacles import box_of_fluid, bunny, cross, ellipsoid
-from thalweg.studies.evidence import Evidence, Figure, Scale, Series, Surface, Tell, Verdict
+from thalweg.studies.evidence import Evidence, Figure, Row, Scale, Series, Surface, Tell
+from thalweg.studies.verdict import Verdict
 
 TOLERANCE = 1e-4
 
@@ -48,11 +49,11 @@ class Size:
 SIZES = {
     "smoke": Size((16, 32), (8, 16), 4, 24),
     "quick": Size((64, 128, 256), (16, 32, 64), 60, 64),
-    "paper": Size((64, 128, 256, 512), (32, 64, 128), 200, 256),
+    "full": Size((64, 128, 256, 512), (32, 64, 128), 200, 256),
 }
 
 
-def obstacles(shape: tuple[int, ...]) -> dict[str, np.ndarray[Any, Any]]:
+def obstacles(shape: tuple[int, ...]) -> dict[str, np.ndarray]:
     """Shapes that training has never shown: it knows ellipsoids and blocks along the axes, five at most."""
     rng = generator(2024, *shape)
     drops = np.zeros(shape, bool)
@@ -61,7 +62,7 @@ def obstacles(shape: tuple[int, ...]) -> dict[str, np.ndarray[Any, Any]]:
     return {"turned cross": cross(shape, 0.4), "rabbit": bunny(shape), "twelve drops": drops}
 
 
-def system(shape: tuple[int, ...], solid: np.ndarray[Any, Any], seed: int) -> LinearSystem:
+def system(shape: tuple[int, ...], solid: np.ndarray, seed: int) -> LinearSystem:
     """Fluid around an obstacle under air, and a random right-hand side."""
     cells = box_of_fluid(shape)
     cells[solid & (cells != AIR)] = SOLID
@@ -69,7 +70,7 @@ def system(shape: tuple[int, ...], solid: np.ndarray[Any, Any], seed: int) -> Li
     return LinearSystem(grid, generator(seed).standard_normal(cells.size) * grid.fluid.ravel())
 
 
-def timed(problem: LinearSystem, make: Any) -> tuple[Result[Any], float]:
+def timed(problem: LinearSystem, make: Any) -> tuple[Result, float]:
     """A solve to the tolerance, and its seconds with all preparation."""
     start = time.perf_counter()
     result = solve(
@@ -159,7 +160,7 @@ def _untrained(side: int) -> list[Verdict]:
     return [Verdict(claim, worst, 3.0)]
 
 
-def _plume(size: Size, network: Any, tell: Tell) -> tuple[Verdict, dict[str, Any], list[Figure]]:
+def _plume(size: Size, network: Any, tell: Tell) -> tuple[Verdict, Row, list[Figure]]:
     """Every pressure system of a simulation, solved by DCDM and by CG; the smoke at its end."""
     shape = (size.side, size.side)
     plume = SmokePlume(shape, size.frames, lambda t: cross(shape, 0.03 * t))

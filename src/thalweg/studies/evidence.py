@@ -4,50 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 from thalweg.core.figure import Figure, Series, Surface
+from thalweg.studies.verdict import Verdict
 
-#: ``smoke`` takes seconds and shows that it runs; ``quick`` the main points; ``paper`` the published setting.
-Scale = Literal["smoke", "quick", "paper"]
-SCALES: tuple[Scale, ...] = ("smoke", "quick", "paper")
+#: ``smoke`` takes seconds and shows that it runs; ``quick`` the main points on one core, 12 s at most;
+#: ``full`` all of them, ten minutes at most on two cores, with five judging seeds or more.
+Scale = Literal["smoke", "quick", "full"]
+SCALES: tuple[Scale, ...] = get_args(Scale)
+
+#: A row of a table: its cells by column; and a table, whose rows may have different columns.
+Row = dict[str, Any]
+Table = list[Row]
 
 #: Called with the share done, in [0, 1], and what is being done.
 Tell = Callable[[float, str], None]
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """A claim in a line, the number measured, the number it must reach, and whether it does.
-
-    >>> Verdict("half the memory", 0.5, 0.51).holds
-    True
-    """
-
-    claim: str
-    measured: float
-    required: float
-    relation: Literal["<=", ">="] = "<="
-
-    @property
-    def holds(self) -> bool:
-        """Whether ``measured relation required``; never for NaN."""
-        if self.relation == "<=":
-            return bool(self.measured <= self.required)
-        return bool(self.measured >= self.required)
-
-    def to_dict(self) -> dict[str, Any]:
-        """``{"claim", "measured", "required", "holds"}``, with ``relation`` told in the claim."""
-        return {
-            "claim": self.claim,
-            "measured": _number(self.measured),
-            "required": _number(self.required),
-            "holds": self.holds,
-        }
 
 
 @dataclass(frozen=True)
@@ -59,21 +35,22 @@ class Evidence:
     """
 
     verdicts: Sequence[Verdict]
-    table: Sequence[dict[str, Any]]
+    table: Sequence[Mapping[str, object]]
     figures: Sequence[Figure] = ()
-    costs: dict[str, Any] = field(default_factory=dict)
+    costs: Mapping[str, object] = field(default_factory=dict)
     notes: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for a JSON file."""
-        return dict(_plain(dataclasses.asdict(self)))
+        rest = dataclasses.asdict(dataclasses.replace(self, verdicts=()))
+        return {**_plain(rest), "verdicts": [v.to_dict() for v in self.verdicts]}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Evidence:
         """Inverse of `to_dict`."""
-        data = dict(_restored(data))
-        figures = [_figure(f) for f in data["figures"]]
-        return cls(**{**data, "verdicts": [Verdict(**v) for v in data["verdicts"]], "figures": figures})
+        verdicts = [Verdict.from_dict(row) for row in data["verdicts"]]
+        data = dict(_restored({**data, "verdicts": []}))
+        return cls(**{**data, "verdicts": verdicts, "figures": [_figure(f) for f in data["figures"]]})
 
 
 def _figure(data: dict[str, Any]) -> Figure:
@@ -83,10 +60,6 @@ def _figure(data: dict[str, Any]) -> Figure:
         "surface": Surface(**surface) if surface else None,
     }
     return Figure(**{**data, **parts})
-
-
-def _number(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
 
 
 def _plain(value: Any) -> Any:

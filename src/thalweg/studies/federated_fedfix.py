@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from thalweg.core import Stop, solve
+from thalweg.core import Run, Stop, solve
 from thalweg.datasets import load, load_text
 from thalweg.distributed.federated import (
     Aggregation,
@@ -27,7 +27,8 @@ from thalweg.distributed.federated import (
     design,
     dirichlet,
 )
-from thalweg.studies.evidence import Evidence, Figure, Scale, Series, Tell, Verdict
+from thalweg.studies.evidence import Evidence, Figure, Scale, Series, Table, Tell
+from thalweg.studies.verdict import Verdict
 
 SCHEMES: dict[str, Aggregation] = {
     "FedAvg": FedAvg(),
@@ -65,14 +66,14 @@ class Size:
 SIZES = {
     "smoke": Size(6, 4.0, 1, (0.0, 0.8), (100,), 150),
     "quick": Size(20, 12.0, 3, (0.0, 0.8), (1000, 10_000, 100_000), 700),
-    "paper": Size(50, 100.0, 5, (0.0, 0.2, 0.4, 0.6, 0.8), (1000, 10_000, 100_000), 4000),
+    "full": Size(50, 100.0, 5, (0.0, 0.2, 0.4, 0.6, 0.8), (1000, 10_000, 100_000), 4000),
 }
 
 
 def run(scale: Scale = "quick", tell: Tell = lambda share, what: None) -> Evidence:
     """Rerun the claims at a scale."""
     size = SIZES[scale]
-    curves: dict[tuple[str, float], list[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]] = {}
+    curves: dict[tuple[str, float], list[tuple[np.ndarray, np.ndarray]]] = {}
     for k, faster in enumerate(size.faster):
         for j, name in enumerate(SCHEMES):
             tell(0.75 * (k + j / len(SCHEMES)) / len(size.faster), f"digits, {faster:.0%} faster, {name}")
@@ -123,7 +124,7 @@ def _curve(size: Size, scheme: Aggregation, faster: float, rate: float, seed: in
     method = Federation(scheme, times, lr=0.3, server_lr=rate, local_steps=5, batch=16, judge=judge)
     points = [(0.0, _digits(size.clients, seed).metrics(_digits(size.clients, seed).x0)["loss"])]
 
-    def look(run: Any) -> bool:
+    def look(run: Run) -> bool:
         metrics = run.state.metrics
         if "loss" in metrics:
             points.append((metrics["seconds"], metrics["loss"]))
@@ -143,7 +144,7 @@ def _optima(faster: float, steps: int) -> dict[str, float]:
     for name, scheme in {**SCHEMES, "FedFix, uncorrected": FedFix(0.5, False)}.items():
         tail: list[float] = []
 
-        def look(run: Any, tail: list[float] = tail) -> None:
+        def look(run: Run, tail: list[float] = tail) -> None:
             tail.append(float(run.state.x[0]))
 
         method = Federation(
@@ -202,7 +203,7 @@ def _text_curve(size: Size, scheme: Aggregation, seed: int) -> Any:
     method = Federation(scheme, times, lr=0.5, local_steps=10, batch=16, judge=2)
     points = [(0.0, problem.metrics(problem.x0)["loss"])]
 
-    def look(run: Any) -> bool:
+    def look(run: Run) -> bool:
         metrics = run.state.metrics
         if "loss" in metrics:
             points.append((metrics["seconds"], metrics["loss"]))
@@ -296,7 +297,7 @@ def _verdicts(size: Size, curves: Any, optima: Any) -> list[Verdict]:
     ]
 
 
-def _table(curves: Any) -> list[dict[str, Any]]:
+def _table(curves: Any) -> Table:
     return [
         {
             "task": f"digits, {faster:.0%} faster",
@@ -309,7 +310,7 @@ def _table(curves: Any) -> list[dict[str, Any]]:
     ]
 
 
-def _optima_table(optima: Any) -> list[dict[str, Any]]:
+def _optima_table(optima: Any) -> Table:
     return [
         {"task": "quadratic clients", "scheme": name}
         | {f"distance, {faster:.0%} faster": round(found[name], 3) for faster, found in optima.items()}

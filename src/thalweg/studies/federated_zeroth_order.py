@@ -28,7 +28,8 @@ from thalweg.distributed.zeroth_order import (
     metric_of_network,
     quadratic,
 )
-from thalweg.studies.evidence import Evidence, Figure, Scale, Series, Tell, Verdict
+from thalweg.studies.evidence import Evidence, Figure, Row, Scale, Series, Table, Tell
+from thalweg.studies.verdict import Verdict
 
 Make = Callable[[int], FederatedBlackBox]
 
@@ -47,13 +48,13 @@ class Size:
 SIZES = {
     "smoke": Size(6, 12, 100, 2, 1),
     "quick": Size(50, 300, 400, 7, 3),
-    "paper": Size(100, 300, 3000, 50, 5),
+    "full": Size(100, 300, 3000, 50, 5),
 }
 #: Tried on the first seed: learning rates for all, directions for the baselines.
 RATES, DIRECTIONS = (0.01, 0.03), (5, 20)
 OURS, ALONE = "FZooS", "FZooS without correction"
 #: The metric is constant in places: all its methods look further around.
-WIDE: dict[str, Any] = {"F1 of a network": 0.1}
+WIDE: Row = {"F1 of a network": 0.1}
 
 
 def _tasks(size: Size) -> dict[str, Make]:
@@ -87,9 +88,9 @@ def _methods(reach: float) -> dict[str, list[ZerothOrder]]:
 class Curve:
     """After every round: queries a client, megabytes, the objective; the first row is the start."""
 
-    queries: np.ndarray[Any, Any]
-    megabytes: np.ndarray[Any, Any]
-    values: np.ndarray[Any, Any]
+    queries: np.ndarray
+    megabytes: np.ndarray
+    values: np.ndarray
 
     def at(self, queries: int) -> float:
         """The objective after the last round within so many queries."""
@@ -230,7 +231,7 @@ def _rounds(curve: Curve) -> float:
     return float(below[0]) if len(below) else math.inf
 
 
-def _table(size: Size, curves: dict[str, dict[str, list[Curve]]]) -> list[dict[str, Any]]:
+def _table(size: Size, curves: dict[str, dict[str, list[Curve]]]) -> Table:
     rows = []
     for task, found in curves.items():
         for name, some in found.items():

@@ -14,7 +14,8 @@ from torch.optim import AdamW, Optimizer
 
 from thalweg.core import Result, solve
 from thalweg.studies import tasks
-from thalweg.studies.evidence import Evidence, Figure, Scale, Series, Tell, Verdict
+from thalweg.studies.evidence import Evidence, Figure, Row, Scale, Series, Table, Tell
+from thalweg.studies.verdict import Verdict
 from thalweg.training import REX, Lion, Train, TrainingTask
 
 RATES = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
@@ -24,7 +25,7 @@ OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {"AdamW": AdamW, "Lion": Lion}
 
 
 def _tasks(scale: Scale) -> dict[str, tuple[TrainingTask, str]]:
-    steps = {"smoke": 20, "quick": 120, "paper": 5000}[scale]
+    steps = {"smoke": 20, "quick": 120, "full": 5000}[scale]
     found = {
         "digits MLP, batch 16": (tasks.digits(steps, 16, network="mlp"), "error"),
         "digits MLP, batch 512": (tasks.digits(steps, 512, network="mlp"), "error"),
@@ -32,16 +33,16 @@ def _tasks(scale: Scale) -> dict[str, tuple[TrainingTask, str]]:
     }
     if scale == "smoke":
         del found["character transformer"]
-    if scale == "paper":
+    if scale == "full":
         found["digits CNN, batch 128"] = (tasks.digits(steps, 128), "error")
     return found
 
 
 def run(scale: Scale = "quick", tell: Tell = lambda share, what: None) -> Evidence:
     """Rerun the claims at a scale."""
-    seeds = {"smoke": 1, "quick": 3, "paper": 5}[scale]
+    seeds = {"smoke": 1, "quick": 3, "full": 5}[scale]
     todo = _tasks(scale)
-    table: list[dict[str, Any]] = []
+    table: Table = []
     figures, best, done = [], {}, 0
     for name, (task, metric) in todo.items():
         curves, by_rate = [], []
@@ -105,23 +106,23 @@ def run(scale: Scale = "quick", tell: Tell = lambda share, what: None) -> Eviden
 
 def _train(
     task: TrainingTask, optimizer: Callable[..., Optimizer], rate: float, decay: float, seed: int
-) -> Result[Any]:
+) -> Result:
     method = Train(optimizer, {"lr": rate, "weight_decay": decay}, REX)
     return solve(task, method, seed=seed, progress=False)
 
 
-def _score(result: Result[Any], metric: str) -> float:
+def _score(result: Result, metric: str) -> float:
     value = 1.0 - result.metrics["accuracy"] if metric == "error" else result.metrics["test_loss"]
     return float(value) if np.isfinite(value) else float("inf")
 
 
-def _smoothed(losses: np.ndarray[Any, Any], width: int = 10) -> np.ndarray[Any, Any]:
+def _smoothed(losses: np.ndarray, width: int = 10) -> np.ndarray:
     window = np.ones(width) / width
     padded = np.pad(losses, ((0, 0), (width - 1, 0)), mode="edge")
     return np.array([np.convolve(row, window, mode="valid") for row in padded])
 
 
-def _verdicts(best: dict[tuple[str, str], Any], todo: dict[str, Any]) -> list[Verdict]:
+def _verdicts(best: dict[tuple[str, str], Any], todo: Row) -> list[Verdict]:
     verdicts = []
     for name, (_, metric) in todo.items():
         lion, adamw = (float(best[name, label].mean()) for label in ("Lion", "AdamW"))

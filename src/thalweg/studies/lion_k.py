@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from thalweg.core import Result, Stop, solve
 from thalweg.datasets import load
 from thalweg.studies import tasks
-from thalweg.studies.evidence import Evidence, Figure, Scale, Series, Tell, Verdict
+from thalweg.studies.evidence import Evidence, Figure, Scale, Series, Tell
+from thalweg.studies.verdict import Verdict
 from thalweg.training import (
     L1,
     REX,
@@ -50,7 +51,7 @@ KERNELS: tuple[Kernel, ...] = (
     PseudoHuber(0.5),
 )
 DECAY = 5.0  # the box |x|_inf <= 0.2 cuts off the largest of the least-squares coefficients
-STEPS = {"smoke": 2000, "quick": 5000, "paper": 100_000}
+STEPS = {"smoke": 2000, "quick": 5000, "full": 100_000}
 
 
 def run(scale: Scale = "quick", tell: Tell = lambda share, what: None) -> Evidence:
@@ -239,7 +240,7 @@ def _lyapunov(A: Vector, b: Vector) -> tuple[float, Figure]:
     rises, series = [], []
     for kernel in (HalfSquare(), Huber(0.1), PseudoHuber(0.1)):
         flow = LionKFlow(kernel, weight_decay=DECAY, dt=5e-4)
-        result: Result[Any] = solve(problem, flow, stop=Stop(steps=6000), progress=False)
+        result: Result = solve(problem, flow, stop=Stop(steps=6000), progress=False)
         H = result.history["lyapunov"]
         rises.append(np.maximum(np.diff(H), 0.0).max() / (H[0] - H[-1]))
         series.append(Series.of(repr(kernel), 5e-4 * np.arange(1, len(H) + 1), H - H.min() + 1e-9))
@@ -255,7 +256,7 @@ def _lyapunov(A: Vector, b: Vector) -> tuple[float, Figure]:
 
 
 def _network(scale: Scale) -> tuple[float, Figure]:
-    decay, steps = 10.0, {"smoke": 60, "quick": 800, "paper": 5000}[scale]
+    decay, steps = 10.0, {"smoke": 60, "quick": 800, "full": 5000}[scale]
     # Phase I needs sum(lr) lambda >> 1: the start is up to 4 times outside the box.
     rate = 1e-2 if scale != "smoke" else 0.1
     task = tasks.digits(steps, 64, network="mlp")

@@ -18,17 +18,19 @@ from thalweg.bilevel import (
     Bilevel,
     Decay,
     MomentumPenalty,
-    Neumann,
+    NeumannInverse,
     Penalty,
     StocBiO,
     penalty_value,
 )
-from thalweg.core import Stop, solve
+from thalweg.core import Run, Stop, solve
 from thalweg.core.figure import Figure, Series
 from thalweg.core.seeding import torch_generator
 from thalweg.numerics.projections import box
 from thalweg.studies.bilevel_tasks import Entry, digits_cleaning, feature_penalties, race, resolved
-from thalweg.studies.evidence import Evidence, Scale, Tell, Verdict
+from thalweg.studies.evidence import Evidence, Scale, Table, Tell
+from thalweg.studies.intervals import log_slope
+from thalweg.studies.verdict import Verdict
 
 PENALTIES = np.geomspace(1e-1, 1e-4, 7)
 ACCURACIES = (0.3, 0.1, 0.03, 0.01)
@@ -40,10 +42,10 @@ def run(scale: Scale = "quick", tell: Tell = lambda share, what: None) -> Eviden
     closeness = {name: _closeness(*made) for name, made in _examples().items()}
     tell(0.05, "calls to an accuracy")
     calls = [_calls_to(eps) for eps in ACCURACIES]
-    steps = {"smoke": (50, 100), "quick": (250, 500, 1000, 2000), "paper": (500, 2000, 8000, 32_000)}[scale]
-    errors = _noisy_errors(steps, {"smoke": 1, "quick": 3, "paper": 10}[scale])
-    seeds = {"smoke": 1, "quick": 3, "paper": 5}[scale]
-    budget = {"smoke": 120, "quick": 2000, "paper": 10_000}[scale]
+    steps = {"smoke": (50, 100), "quick": (250, 500, 1000, 2000), "full": (500, 2000, 8000, 32_000)}[scale]
+    errors = _noisy_errors(steps, {"smoke": 1, "quick": 3, "full": 10}[scale])
+    seeds = {"smoke": 1, "quick": 3, "full": 5}[scale]
+    budget = {"smoke": 120, "quick": 2000, "full": 10_000}[scale]
     cleaning = race(
         _grids((100.0, 1000.0, 10_000.0), (1.0, 3.0)),
         digits_cleaning,
@@ -142,8 +144,11 @@ class _Noise:
         return self.scale * torch.randn(self.size, generator=generator, dtype=torch.float64)
 
 
-def _calls_to(eps: float) -> int:
-    """Gradient calls of the double loop, with s = eps, until the bilevel objective's gradient is at most eps."""
+def _calls_to(eps: float) -> float:
+    """Gradient calls of the double loop, with s = eps, until the bilevel objective's gradient is at most eps.
+
+    Infinite where 5000 steps do not get there.
+    """
     problem, norm = _wavy()
     method = Penalty(0.1, 0.5, penalty=eps, inner_steps=5)
     found = solve(
@@ -153,7 +158,7 @@ def _calls_to(eps: float) -> int:
         callbacks=[lambda run: norm(run.state.x.x) <= eps],
         progress=False,
     )
-    return found.calls
+    return found.calls if norm(found.x.x) <= eps else np.inf
 
 
 def _noisy_errors(steps: tuple[int, ...], seeds: int) -> list[float]:
@@ -163,7 +168,7 @@ def _noisy_errors(steps: tuple[int, ...], seeds: int) -> list[float]:
     norms = np.zeros((seeds, len(steps)))
     for seed in range(seeds):
 
-        def look(run: Any, seed: int = seed) -> None:
+        def look(run: Run, seed: int = seed) -> None:
             if run.steps in steps:
                 norms[seed, steps.index(run.steps)] = norm(run.state.x.x)
 
@@ -178,30 +183,26 @@ def _grids(steps: tuple[float, ...], inner: tuple[float, ...]) -> dict[str, list
         "penalty, single loop": [MomentumPenalty(a, g, penalty=0.1, momentum=1.0) for a, g in pairs],
         "AID": [AID(a, g) for a, g in pairs],
         "ITD": [ITD(a, g) for a, g in pairs],
-        "StocBiO": [StocBiO(a, g, inverse=Neumann(10, g)) for a, g in pairs],
+        "StocBiO": [StocBiO(a, g, inverse=NeumannInverse(10, g)) for a, g in pairs],
         "BOME": [BOME(a, g) for a, g in pairs],
     }
 
 
-def _slope(at: Any, values: Any) -> float:
-    return float(np.polyfit(np.log(at), np.log(values), 1)[0])
-
-
 def _verdicts(
     closeness: dict[str, dict[str, np.ndarray]],
-    calls: list[int],
+    calls: list[float],
     steps: tuple[int, ...],
     errors: list[float],
     cleaning: list[Entry],
     features: list[Entry],
 ) -> list[Verdict]:
     with_bound = [
-        abs(_slope(PENALTIES, errors) - 1.0)
+        abs(log_slope(PENALTIES, errors) - 1.0)
         for name, both in closeness.items()
         if name != "no error bound"
         for errors in both.values()
     ]
-    without = _slope(PENALTIES, closeness["no error bound"]["value"])
+    without = log_slope(PENALTIES, closeness["no error bound"]["value"])
     return [
         Verdict(
             "With the error bound |psi_s - psi| and its gradient fall as s: slope off one",
@@ -211,29 +212,33 @@ def _verdicts(
         Verdict("Without it they do not: slope of |psi_s - psi|", without, 0.5),
         Verdict(
             "Calls to accuracy eps, deterministic: power of 1/eps, within 20 % of 3",
-            -_slope(ACCURACIES, calls),
-            3.6,
+            -log_slope(ACCURACIES, calls),
+            (2.4, 3.6),
+            "within",
         ),
         Verdict(
             "Single loop with noise: power at which the gradient falls with calls, within 20 % of 1/5",
-            -_slope(steps, errors),
-            0.16,
-            ">=",
+            -log_slope(steps, errors),
+            (0.16, 0.24),
+            "within",
         ),
         Verdict(
-            "Hyper-cleaning: accuracy above the best of AID, ITD, StocBiO, BOME at equal calls",
+            "Hyper-cleaning: accuracy less that of the best of AID, ITD, StocBiO, BOME at equal calls (half a "
+            "point below is allowed)",
             cleaning[0].median("accuracy") - _best(cleaning, "accuracy", max),
             -0.005,
             ">=",
         ),
         Verdict(
-            "Penalties for features: accuracy above the best of them at equal calls",
+            "Penalties for features: accuracy less that of the best of them at equal calls (half a point below is "
+            "allowed)",
             features[0].median("accuracy") - _best(features, "accuracy", max),
             -0.005,
             ">=",
         ),
         Verdict(
-            "Penalties for features: validation loss over the best of AID, ITD, StocBiO, BOME at equal calls",
+            "Penalties for features: validation loss over that of the best of AID, ITD, StocBiO, BOME at equal "
+            "calls (5 % more is allowed)",
             features[0].median("upper") / _best(features, "upper", min),
             1.05,
         ),
@@ -247,20 +252,20 @@ def _best(entries: list[Entry], metric: str, of: Any) -> float:
 
 def _table(
     closeness: dict[str, dict[str, np.ndarray]],
-    calls: list[int],
+    calls: list[float],
     steps: tuple[int, ...],
     errors: list[float],
     cleaning: list[Entry],
     features: list[Entry],
-) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = [
+) -> Table:
+    rows: Table = [
         {"task": task, "method": e.name, **e.row(("upper", "accuracy"))}
         for task, entries in (("hyper-cleaning", cleaning), ("penalties for features", features))
         for e in entries
     ]
     rows += [
-        {"task": f"closeness: {name}", "slope, value": _slope(PENALTIES, both["value"])}
-        | {"slope, gradient": _slope(PENALTIES, np.maximum(both["gradient"], 1e-16))}
+        {"task": f"closeness: {name}", "slope, value": log_slope(PENALTIES, both["value"])}
+        | {"slope, gradient": log_slope(PENALTIES, np.maximum(both["gradient"], 1e-16))}
         for name, both in closeness.items()
     ]
     rows += [

@@ -23,7 +23,8 @@ from thalweg.core import solve
 from thalweg.core.seeding import torch_generator
 from thalweg.datasets import load, load_series
 from thalweg.studies import tasks
-from thalweg.studies.evidence import Evidence, Figure, Scale, Series, Tell, Verdict
+from thalweg.studies.evidence import Evidence, Figure, Row, Scale, Series, Table, Tell
+from thalweg.studies.verdict import Verdict
 from thalweg.training import (
     GradientNormRecorder,
     LinearDecay,
@@ -57,7 +58,7 @@ WARMUPS = {
 def run(scale: Scale = "quick", tell: Tell = lambda share, what: None) -> Evidence:
     """Rerun the claims at a scale; svmlight files in ``THALWEG_DATA`` are more convex problems, and recorded norms
     in ``THALWEG_DATA/norms`` are refined."""
-    seeds = {"smoke": 2, "quick": 3, "paper": 10}[scale]
+    seeds = {"smoke": 2, "quick": 3, "full": 10}[scale]
     folder = Path(os.environ.get("THALWEG_DATA", "no such folder"))
     convex = [_convex(name) for name in ("breast_cancer", "digits", "wine")]
     convex += [_diabetes(), _flipped(convex[0], 0.1), _flipped(convex[1], 0.2)]
@@ -65,7 +66,7 @@ def run(scale: Scale = "quick", tell: Tell = lambda share, what: None) -> Eviden
     outcomes = []
     for i, problem in enumerate(convex):
         tell(0.3 * i / len(convex), f"logistic regression, {problem.name}")
-        outcomes.append(_race(problem, {"smoke": 60, "quick": 800, "paper": 5000}[scale], seeds))
+        outcomes.append(_race(problem, {"smoke": 60, "quick": 800, "full": 5000}[scale], seeds))
     deep = {}
     settings = _settings(scale)
     for i, setting in enumerate(settings):
@@ -220,7 +221,7 @@ class Setting:
 
 def _settings(scale: Scale) -> list[Setting]:
     momentum = functools.partial(torch.optim.SGD, momentum=0.9)
-    steps, words = {"smoke": (15, 10), "quick": (200, 120), "paper": (4000, 4000)}[scale]
+    steps, words = {"smoke": (15, 10), "quick": (200, 120), "full": (4000, 4000)}[scale]
     settings = [
         Setting("digits CNN, SGD momentum", tasks.digits(steps), momentum, (0.03, 0.1, 0.3), "l2", "error"),
         Setting(
@@ -232,7 +233,7 @@ def _settings(scale: Scale) -> list[Setting]:
             "test_loss",
         ),
     ]
-    if scale == "paper":
+    if scale == "full":
         settings.append(
             Setting(
                 "digits ResNet, SGD momentum",
@@ -344,7 +345,7 @@ def _recorded_verdicts(recorded: dict[str, Path]) -> list[Verdict]:
     return verdicts
 
 
-def _convex_table(convex: list[Convex], outcomes: list[Outcome]) -> list[dict[str, Any]]:
+def _convex_table(convex: list[Convex], outcomes: list[Outcome]) -> Table:
     rows = []
     for problem, outcome in zip(convex, outcomes, strict=True):
         picked = np.nan_to_num(outcome.losses.mean(2), nan=np.inf).argmin(1)
@@ -362,7 +363,7 @@ def _convex_table(convex: list[Convex], outcomes: list[Outcome]) -> list[dict[st
     return rows
 
 
-def _deep_table(deep: dict[str, Deep]) -> list[dict[str, Any]]:
+def _deep_table(deep: dict[str, Deep]) -> Table:
     return [
         {
             "task": name,
@@ -415,7 +416,7 @@ def _figures(convex: list[Convex], outcomes: list[Outcome], deep: dict[str, Deep
     ]
 
 
-def _costs(convex: list[Convex], outcomes: list[Outcome]) -> dict[str, Any]:
+def _costs(convex: list[Convex], outcomes: list[Outcome]) -> Row:
     names = outcomes[0].names
     problems = [
         f"{p.name}, seed {s}" for p, o in zip(convex, outcomes, strict=True) for s in range(o.losses.shape[2])

@@ -86,9 +86,15 @@ def _digits() -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
 NETWORKS = {"cnn": digits_cnn, "cnn-bn": digits_bn, "mlp": digits_mlp, "resnet": digits_resnet}
 
 
-def digits(steps: int, batch_size: int = 32, *, network: str = "cnn") -> TrainingTask:
-    """Classify scikit-learn's digits; 1300 to train on, 497 to judge by."""
+def digits(steps: int, batch_size: int = 32, *, network: str = "cnn", tuning: bool = False) -> TrainingTask:
+    """Classify scikit-learn's digits; 1300 to train on, 497 to judge by.
+
+    For ``tuning`` the 1300 alone: 900 to train on, 400 to choose settings by; the 497 are not seen.
+    """
     train, test = _digits()
+    if tuning:
+        (X, y) = train
+        train, test = (X[:900], y[:900]), (X[900:], y[900:])
     return TrainingTask(NETWORKS[network], train, test, steps=steps, batch_size=batch_size)
 
 
@@ -131,7 +137,8 @@ class _Block(nn.Module):
         q, k, v = self.mix(self.norm1(x)).reshape(batch, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         attended = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
         x = x + self.out(attended.transpose(1, 2).reshape(batch, length, width))
-        return x + self.narrow(functional.gelu(self.wide(self.norm2(x))))
+        out: Tensor = x + self.narrow(functional.gelu(self.wide(self.norm2(x))))
+        return out
 
 
 @functools.cache
@@ -143,12 +150,22 @@ def _text(length: int, characters: int) -> tuple[int, Tensor]:
 
 
 def text(
-    steps: int, batch_size: int = 8, *, length: int = 32, width: int = 32, layers: int = 1
+    steps: int,
+    batch_size: int = 8,
+    *,
+    length: int = 32,
+    width: int = 32,
+    layers: int = 1,
+    tuning: bool = False,
 ) -> TrainingTask:
-    """Predict the next character of the language reference behind Python's ``help()``."""
+    """Predict the next character of the language reference behind Python's ``help()``; 400 windows to judge by.
+
+    For ``tuning`` another 400 windows take their place, and the first are not seen.
+    """
     alphabet, windows = _text(length, 200_000)
-    held_out = windows[:400]
-    train = windows[400:]
+    if tuning:
+        windows = windows[400:]
+    held_out, train = windows[:400], windows[400:]
     return TrainingTask(
         lambda: CharTransformer(alphabet, length, width, layers=layers),
         (train[:, :-1], train[:, 1:]),

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from thalweg.core import Method, Stop, solve
+from thalweg.core import Method, Run, Stop, solve
 from thalweg.core.figure import Figure, Series
 from thalweg.core.seeding import torch_generator
 from thalweg.datasets import load
@@ -35,7 +35,9 @@ from thalweg.equilibrium import (
     random_markov_game,
     robust_regression,
 )
-from thalweg.studies.evidence import Evidence, Scale, Tell, Verdict
+from thalweg.studies.evidence import Evidence, Row, Scale, Table, Tell
+from thalweg.studies.intervals import paired_ratio
+from thalweg.studies.verdict import Verdict
 
 
 def run(scale: Scale = "quick", tell: Tell = lambda share, what: None) -> Evidence:
@@ -43,21 +45,21 @@ def run(scale: Scale = "quick", tell: Tell = lambda share, what: None) -> Eviden
     sizes = {
         "smoke": (30, 100),
         "quick": (100, 1000, 10_000, 100_000),
-        "paper": (100, 1000, 10_000, 100_000),
+        "full": (100, 1000, 10_000, 100_000),
     }[scale]
-    seeds = {"smoke": 1, "quick": 3, "paper": 10}[scale]
+    seeds = {"smoke": 1, "quick": 3, "full": 10}[scale]
     tell(0.0, "cocoercive sums")
     sums = {n: _sums(n, seeds) for n in sizes}
     tell(0.2, "matrix games of growing size")
-    sides = {"smoke": (10, 20), "quick": (50, 100, 200), "paper": (100, 200, 400, 800, 1600)}[scale]
+    sides = {"smoke": (10, 20), "quick": (50, 100, 200), "full": (100, 200, 400, 800, 1600)}[scale]
     games = {n: _growing(random_game(n, n), seeds) for n in sides}
-    flat = {n: _growing(nemirovski(n), seeds) for n in ((40, 80, 160) if scale == "quick" else sides)}
+    flat = {n: _growing(nemirovski(n), seeds) for n in sides}
     tell(0.45, "generative toys")
     gans = {n: _growing_gan(n, seeds) for n in sizes}
     tell(0.5, "last iterates")
     last = _last_iterates({"smoke": 40}.get(scale, 1000))
     tell(0.6, "three games, robust regression")
-    side, passes = {"smoke": (10, 200), "quick": (100, 1500), "paper": (1000, 20_000)}[scale]
+    side, passes = {"smoke": (10, 200), "quick": (100, 1500), "full": (1000, 20_000)}[scale]
     problems = {
         "random game": matrix_game(random_game(side, side)),
         "policeman and burglar": matrix_game(policeman_and_burglar(side)),
@@ -114,12 +116,13 @@ def _growing(A: Tensor, seeds: int) -> dict[str, float]:
     goal = 0.1 * problem.natural_residual(problem.x0)
     stop = Stop(below={"residual": goal}, steps=50_000)
     found = {}
-    for name, made in {
+    methods: dict[str, Method[MonotoneInclusion]] = {
         "AnchoredExtragradient": AnchoredExtragradient(),
         "Extragradient": Extragradient(),
         "InexactHalpern": InexactHalpern(),
         "VRExtragradient": VRExtragradient(),
-    }.items():
+    }
+    for name, made in methods.items():
         some = range(1 if name.endswith("Extragradient") and not name.startswith("VR") else seeds)
         runs = [solve(problem, made, stop=stop, seed=s, progress=False) for s in some]
         found[name] = float(np.median([r.calls if r.status.value == "converged" else np.inf for r in runs]))
@@ -138,13 +141,14 @@ def _growing_gan(n: int, seeds: int) -> dict[str, float]:
     problem = _gan(n)
     stop = Stop(below={"residual": 1e-3 * problem.natural_residual(problem.x0)}, steps=50_000)
     found = {}
-    for name, made in {
+    methods: dict[str, Method[MonotoneInclusion]] = {
         "AnchoredExtragradient": AnchoredExtragradient(),
         "Extragradient": Extragradient(),
         "InexactHalpern": InexactHalpern(),
         "InexactHalpern, restarted": InexactHalpern(restart=0.5),
         "VRExtragradient": VRExtragradient(),
-    }.items():
+    }
+    for name, made in methods.items():
         some = range(seeds if name.startswith(("Inexact", "VR")) and n <= 10_000 else 1)
         runs = [solve(problem, made, stop=stop, seed=s, progress=False) for s in some]
         found[name] = float(np.median([r.calls for r in runs]))
@@ -181,7 +185,7 @@ def _last_iterates(steps: int) -> dict[str, np.ndarray]:
     ):
         residuals: list[float] = []
 
-        def look(run: Any, residuals: list[float] = residuals) -> None:
+        def look(run: Run, residuals: list[float] = residuals) -> None:
             residuals.append(run.state.metrics["residual"])
 
         solve(problem, method, stop=Stop(steps=most), callbacks=[look], progress=False)
@@ -196,12 +200,14 @@ def _robust() -> MonotoneInclusion:
     return robust_regression(X, torch.tensor(2.0 * data.y - 1.0), tail=0.3, loss="logistic")
 
 
+#: Claims are about this variant, also where the other one does better.
+OURS = "InexactHalpern, restarted"
 DETERMINISTIC = ("Extragradient", "FoRB", "AnchoredExtragradient", "PDHG")
 
 
-def _race(problem: MonotoneInclusion, passes: int) -> dict[str, dict[str, Any]]:
+def _race(problem: MonotoneInclusion, passes: int) -> dict[str, Row]:
     """Residual and seconds after so many passes over the components, and the best residual along the way."""
-    methods: dict[str, Method[Any, Any]] = {
+    methods: dict[str, Method] = {
         "InexactHalpern": InexactHalpern(),
         "InexactHalpern, restarted": InexactHalpern(restart=0.5),
         "VRExtragradient": VRExtragradient(),
@@ -215,7 +221,7 @@ def _race(problem: MonotoneInclusion, passes: int) -> dict[str, dict[str, Any]]:
     for name, method in methods.items():
         curve: list[tuple[float, float]] = []
 
-        def look(run: Any, curve: list[tuple[float, float]] = curve) -> None:
+        def look(run: Run, curve: list[tuple[float, float]] = curve) -> None:
             if (
                 "residual" in run.state.metrics
                 and run.state.calls >= len(curve) * passes * problem.count / 60
@@ -243,7 +249,7 @@ def _verdicts(
     sums: dict[int, dict[str, float]],
     growing: dict[str, dict[int, dict[str, float]]],
     last: dict[str, np.ndarray],
-    races: dict[str, dict[str, dict[str, Any]]],
+    races: dict[str, dict[str, Row]],
 ) -> list[Verdict]:
     def slope(residuals: np.ndarray) -> float:
         k = np.arange(1, len(residuals) + 1)
@@ -254,8 +260,8 @@ def _verdicts(
         Verdict(
             "Cocoercive sums: deterministic over variance-reduced evaluations, power of n, within 20 % of 1/2",
             _power(sums, [v["Halpern"] / v["VRHalpern"] for v in sums.values()]),
-            0.4,
-            ">=",
+            (0.4, 0.6),
+            "within",
         ),
     ]
     verdicts += [
@@ -271,9 +277,8 @@ def _verdicts(
     most = max(gans)
     verdicts.append(
         Verdict(
-            f"Linear GANs, n = {most}: evaluations of InexactHalpern, restarted, over the best deterministic method's",
-            gans[most]["InexactHalpern, restarted"]
-            / min(gans[most][m] for m in ("Extragradient", "AnchoredExtragradient")),
+            f"Linear GANs, n = {most}: evaluations of {OURS}, over the best deterministic method's",
+            gans[most][OURS] / min(gans[most][m] for m in ("Extragradient", "AnchoredExtragradient")),
             0.5,
         )
     )
@@ -283,12 +288,12 @@ def _verdicts(
         if not name.startswith("Anchored")
     ]
     for name, race in races.items():
-        ours = min(race[m]["residual"] for m in ("InexactHalpern", "InexactHalpern, restarted"))
-        theirs = min(race[m]["residual"] for m in DETERMINISTIC if m in race and m != "PDHG")
+        ours = race[OURS]["residual"]
+        theirs = min(race[m]["residual"] for m in DETERMINISTIC if m in race)
         verdicts.append(
             Verdict(
-                f"{name}: residual over the best deterministic method's, equal evaluations",
-                ours / theirs,
+                f"{name}: residual of {OURS} over the best deterministic method's, equal evaluations",
+                float(paired_ratio([ours], [theirs])[0]),  # a rival may have solved it exactly
                 1.0,
             )
         )
@@ -300,10 +305,10 @@ def _table(
     games: dict[int, dict[str, float]],
     flat: dict[int, dict[str, float]],
     gans: dict[int, dict[str, float]],
-    races: dict[str, dict[str, dict[str, Any]]],
+    races: dict[str, dict[str, Row]],
     markov: list[tuple[float, float]],
-) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = [
+) -> Table:
+    rows: Table = [
         {
             "task": name,
             "method": m,
@@ -338,7 +343,7 @@ def _figures(
     flat: dict[int, dict[str, float]],
     gans: dict[int, dict[str, float]],
     last: dict[str, np.ndarray],
-    races: dict[str, dict[str, dict[str, Any]]],
+    races: dict[str, dict[str, Row]],
     markov: list[tuple[float, float]],
 ) -> list[Figure]:
     figures = [

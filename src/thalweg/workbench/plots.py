@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -30,11 +31,12 @@ def profile_figure(costs: Mapping[str, Any], what: str = "cost") -> Figure:
 def plotly_json(figure: Figure) -> str:
     """``{"data": ..., "layout": ...}`` for ``Plotly.newPlot``, safe inside a script element."""
     drawn = json.dumps({"data": _traces(figure), "layout": _layout(figure)}, allow_nan=False)
-    return drawn.replace("</", "<\\/")
+    # No "<" at all: not only "</script>" ends a script element early, "<!--<script>" keeps it from ending.
+    return drawn.replace("<", "\\u003c")
 
 
-def _traces(figure: Figure) -> list[dict[str, Any]]:
-    traces: list[dict[str, Any]] = []
+def _traces(figure: Figure) -> list[dict[str, object]]:
+    traces: list[dict[str, object]] = []
     if figure.surface is not None:
         rows = [_drawable(row) for row in figure.surface.z]
         colours = {"colorscale": "Viridis", "ncontours": 20, "contours": {"coloring": "heatmap"}}
@@ -70,7 +72,7 @@ def _traces(figure: Figure) -> list[dict[str, Any]]:
     return traces
 
 
-def _band(series: Series, color: str) -> list[dict[str, Any]]:
+def _band(series: Series, color: str) -> list[dict[str, object]]:
     if series.low is None or series.high is None:
         return []
     rgb = ",".join(str(int(color[i : i + 2], 16)) for i in (1, 3, 5))
@@ -95,9 +97,14 @@ def _drawable(values: Sequence[float]) -> list[float | None]:
     return [v if abs(v) < float("inf") else None for v in map(float, values)]
 
 
-def _layout(figure: Figure) -> dict[str, Any]:
-    x: dict[str, Any] = {"title": {"text": figure.x_label}, "automargin": True}
-    y: dict[str, Any] = {"title": {"text": figure.y_label}, "automargin": True}
+def _folded(label: str, width: int) -> str:
+    """A label in lines that a phone has room for."""
+    return "<br>".join(textwrap.wrap(label, width, break_long_words=False))
+
+
+def _layout(figure: Figure) -> dict[str, object]:
+    x: dict[str, object] = {"title": {"text": _folded(figure.x_label, 40)}, "automargin": True}
+    y: dict[str, object] = {"title": {"text": _folded(figure.y_label, 30)}, "automargin": True}
     if figure.log_x:
         x |= {"type": "log"}
     if figure.log_y:
@@ -106,7 +113,8 @@ def _layout(figure: Figure) -> dict[str, Any]:
         "xaxis": x,
         "yaxis": y,
         "margin": {"l": 50, "r": 10, "t": 10, "b": 40},
-        "legend": {"orientation": "h", "y": -0.25},
+        # Above the plot, where it never meets the axis' title, however many lines it takes.
+        "legend": {"orientation": "h", "x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom"},
         "hovermode": "closest",
         "barmode": "group",
         "paper_bgcolor": "rgba(0,0,0,0)",

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from thalweg.core import InvalidParameter, InvalidProblem
 from thalweg.numerics.gaussian_process import (
     RBF,
+    Coregion,
     Derivative,
     Downsampling,
     GaussianProcess,
     Matern,
     RationalQuadratic,
     Scaled,
-    Task,
     Warped,
     with_gradients,
 )
@@ -104,7 +104,7 @@ def test_tasks_that_are_alike_help_one_another():
     task = (torch.arange(30) % 2 == 0).double()[:, None]
     few = torch.cat([X, task], 1)[:24]
     keep = (few[:, 1] == 0) | (torch.arange(24) < 4)
-    process = GaussianProcess(Matern(dims=(0,)) * Task(2, dim=1), degree=-1)
+    process = GaussianProcess(Matern(dims=(0,)) * Coregion(2, dim=1), degree=-1)
     values = truth[:24][keep] * (1 + few[keep, 1])  # task 1 is twice task 0
     A = torch.cat([points(20, 1, 4), torch.ones(20, 1)], 1)
     errors = []
@@ -117,7 +117,7 @@ def test_tasks_that_are_alike_help_one_another():
 
 def test_the_matrix_of_tasks_is_low_rank_plus_diagonal():
     theta = torch.tensor([1.0, 2.0, 0.0, 0.0], dtype=torch.float64)
-    B = Task(2, dim=0).matrix(theta)
+    B = Coregion(2, dim=0).matrix(theta)
     np.testing.assert_allclose(B, [[2.0, 2.0], [2.0, 5.0]])
 
 

@@ -1,10 +1,10 @@
 """Networks that tune their regularisation while they train: STN and Delta-STN."""
 
+from thalweg.bilevel.selftuning.dropout import HyperDropout
 from thalweg.bilevel.selftuning.layers import Context, Gate, Tuned
 from thalweg.bilevel.selftuning.network import SelfTuned, register_layer, self_tuning
 from thalweg.bilevel.selftuning.regularisers import (
-    HyperDropout,
-    cross_entropy,
+    cross_entropy_by_example,
     cutout,
     input_noise,
     label_smoothing,
@@ -25,7 +25,7 @@ __all__ = [
     "SelfTuner",
     "SelfTuningTask",
     "Tuned",
-    "cross_entropy",
+    "cross_entropy_by_example",
     "cutout",
     "input_noise",
     "label_smoothing",

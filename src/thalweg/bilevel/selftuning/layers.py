@@ -5,10 +5,10 @@ MacKay et al. (2019), section 3.2. With ``V = 0``, as layers start, they are the
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -36,7 +36,9 @@ class Context:
     linear: bool = False
 
     @contextmanager
-    def at(self, shift: Tensor | None, values: dict[str, Tensor] | None, linear: bool = False) -> Any:
+    def at(
+        self, shift: Tensor | None, values: dict[str, Tensor] | None, linear: bool = False
+    ) -> Iterator[None]:
         """These while the block runs."""
         before = self.shift, self.values, self.linear
         self.shift, self.values, self.linear = shift, values, linear
@@ -99,14 +101,13 @@ class Tuned(nn.Module):
 
     def gate_of(self, name: str) -> Gate:
         """The gate of a tensor."""
-        gate = self.gates[name]
-        assert isinstance(gate, Gate)
-        return gate
+        return cast(Gate, self.gates[name])
 
     def gate(self, name: str, rows: int, dims: int = 0) -> Tensor:
         """Row scales of a tensor for each example, with ``dims`` axes of length one at the end."""
         shift = self.context.shift
-        assert shift is not None
+        if shift is None:
+            raise InvalidProblem("A response is asked for while no hyper-parameters are set: use Context.at.")
         g: Tensor = self.context.rows(self.gate_of(name)(shift), rows)
         return g.reshape(*g.shape, *[1] * dims)
 
@@ -190,8 +191,9 @@ class TunedConv(Tuned):
     plain: nn.Conv1d | nn.Conv2d
 
     def __init__(self, plain: nn.Module, context: Context) -> None:
+        if not isinstance(plain, nn.Conv1d | nn.Conv2d):
+            raise InvalidProblem(f"TunedConv converts nn.Conv1d and nn.Conv2d; got {type(plain).__name__}.")
         super().__init__(plain, context)
-        assert isinstance(plain, nn.Conv1d | nn.Conv2d)
         require(
             plain.padding_mode == "zeros",
             "Self-tuning convolutions pad with zeros",
@@ -225,9 +227,10 @@ class TunedEmbedding(Tuned):
     plain: nn.Embedding
 
     def __init__(self, plain: nn.Module, context: Context) -> None:
+        if not isinstance(plain, nn.Embedding):
+            raise InvalidProblem(f"TunedEmbedding converts nn.Embedding; got {type(plain).__name__}.")
         super().__init__(plain, context)
         weight = plain.weight
-        assert isinstance(weight, Tensor)
         self.gate_of("weight").scale = nn.Parameter(weight.new_zeros(weight.shape[1], context.size))
 
     def respond(self, x: Tensor) -> Tensor:
@@ -255,17 +258,19 @@ class TunedBatchNorm(Tuned):
     plain: nn.BatchNorm1d | nn.BatchNorm2d
 
     def __init__(self, plain: nn.Module, context: Context) -> None:
+        if not isinstance(plain, nn.BatchNorm1d | nn.BatchNorm2d):
+            raise InvalidProblem(
+                f"TunedBatchNorm converts nn.BatchNorm1d and nn.BatchNorm2d; got {type(plain).__name__}."
+            )
         super().__init__(plain, context)
-        assert isinstance(plain, nn.BatchNorm1d | nn.BatchNorm2d)
         require(plain.affine, "Self-tuning batch normalisation needs affine=True", error=InvalidProblem)
 
     def respond(self, x: Tensor) -> Tensor:
         p, dims = self.plain, x.ndim - 2
-        if p.training or p.running_mean is None:
+        if p.training or p.running_mean is None or p.running_var is None:
             over = [0, *range(2, x.ndim)]
             mean, var = x.mean(over, keepdim=True), x.var(over, unbiased=False, keepdim=True)
         else:
-            assert p.running_var is not None
             shape = (1, -1, *[1] * dims)
             mean, var = p.running_mean.reshape(shape), p.running_var.reshape(shape)
         normal = (x - mean) * torch.rsqrt(var + p.eps)

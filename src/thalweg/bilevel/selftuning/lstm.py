@@ -23,8 +23,9 @@ class TunedLSTM(Tuned):
     plain: nn.LSTM
 
     def __init__(self, plain: nn.Module, context: Context) -> None:
+        if not isinstance(plain, nn.LSTM):
+            raise InvalidProblem(f"TunedLSTM converts nn.LSTM; got {type(plain).__name__}.")
         super().__init__(plain, context)
-        assert isinstance(plain, nn.LSTM)
         for ok, what in (
             (plain.batch_first, "batch_first=True"),
             (not plain.bidirectional, "one direction"),

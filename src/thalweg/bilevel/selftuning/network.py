@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
+from thalweg.bilevel._trees import Tree
+from thalweg.bilevel.selftuning.dropout import HyperDropout
 from thalweg.bilevel.selftuning.layers import (
     Context,
     Tuned,
@@ -19,11 +21,10 @@ from thalweg.bilevel.selftuning.layers import (
     TunedLinear,
 )
 from thalweg.bilevel.selftuning.lstm import TunedLSTM
-from thalweg.bilevel.selftuning.regularisers import HyperDropout
 from thalweg.bilevel.selftuning.space import HyperSpace
 from thalweg.core import InvalidProblem
 
-Converter = Callable[[nn.Module, Context], nn.Module]
+Converter: TypeAlias = Callable[[nn.Module, Context], nn.Module]
 
 #: How a layer becomes one that responds; `register_layer` adds to it.
 CONVERTERS: dict[type[nn.Module], Converter] = {
@@ -62,9 +63,9 @@ class SelfTuned(nn.Module):
     def __init__(self, module: nn.Module, space: HyperSpace, context: Context, delta: bool) -> None:
         super().__init__()
         self.module, self.space, self.context, self.delta = module, space, context, delta
-        start = space.start.to(next(module.parameters()))
-        self.register_buffer("current", start)
-        self.register_buffer("centre", start.clone())
+        u0 = space.u0.to(next(module.parameters()))
+        self.register_buffer("current", u0)
+        self.register_buffer("centre", u0.clone())
 
     @torch.no_grad()
     def move(self, u: Tensor) -> None:
@@ -73,7 +74,7 @@ class SelfTuned(nn.Module):
         if self.delta:
             self.centre.copy_(u)
 
-    def forward(self, *inputs: Any, at: Tensor | None = None) -> Any:
+    def forward(self, *inputs: Tree, at: Tensor | None = None) -> Tree:
         u = self.current if at is None else at
         u = u[None] if u.ndim == 1 else u
         values = self.space.values(u)
@@ -151,7 +152,7 @@ def self_tuning(
     >>> space = HyperSpace(HyperParameter("rate", 0.2))
     >>> net = self_tuning(nn.Sequential(nn.Dropout(), nn.Linear(3, 2)), space, dropout={"0": "rate"}).eval()
     >>> x = torch.ones(4, 3)
-    >>> torch.equal(net(x), net(x, at=space.start)), net.export()[0]
+    >>> torch.equal(net(x), net(x, at=space.u0)), net.export()[0]
     (True, Dropout(p=0.20000000298023224, inplace=False))
     """
     names, context = dict(dropout or {}), Context(len(space))

@@ -1,53 +1,24 @@
-"""What hyper-parameters do to training: dropout, cutout, noise, weight decay, label smoothing, by the example."""
+"""What hyper-parameters do to training: cutout, noise, weight decay, label smoothing, by the example."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TypeAlias
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
-from thalweg.bilevel.selftuning.layers import Context
+from thalweg.bilevel.selftuning.network import SelfTuned
 
-if TYPE_CHECKING:
-    from thalweg.bilevel.selftuning.network import SelfTuned
-
-Values = dict[str, Tensor]
+Values: TypeAlias = dict[str, Tensor]
 #: ``augment(inputs, values, generator)``: the inputs of a training batch, changed.
-Augment = Callable[[Tensor, Values, torch.Generator], Tensor]
+Augment: TypeAlias = Callable[[Tensor, Values, torch.Generator], Tensor]
 #: ``penalty(network, u, values)``: what each example's training loss is raised by, shape (batch,).
-Penalty = Callable[["SelfTuned", Tensor, Values], Tensor]
+ExamplePenalty: TypeAlias = Callable[[SelfTuned, Tensor, Values], Tensor]
 
 
-class HyperDropout(nn.Module):
-    """Dropout with a rate for each example, a hyper-parameter; nothing in evaluation mode.
-
-    Args:
-        name: of the hyper-parameter.
-        whole: drop whole feature maps, as `torch.nn.Dropout2d` does.
-    """
-
-    def __init__(self, name: str, context: Context, whole: bool = False) -> None:
-        super().__init__()
-        self.name, self.context, self.whole = name, context, whole
-
-    def forward(self, x: Tensor) -> Tensor:
-        values = self.context.values
-        if not self.training or values is None:
-            return x
-        rate = self.context.rows(values[self.name].detach(), len(x))
-        rate = rate.reshape(-1, *[1] * (x.ndim - 1))
-        shape = (*x.shape[:2], *[1] * (x.ndim - 2)) if self.whole else x.shape
-        kept = torch.rand(shape, dtype=x.dtype, device=x.device) >= rate
-        return x * (kept / (1.0 - rate))
-
-    def extra_repr(self) -> str:
-        return self.name
-
-
-def weight_decay(name: str) -> Penalty:
+def weight_decay(name: str) -> ExamplePenalty:
     """``value |W(u)|^2`` over all matrices and kernels, exactly, at each example's own weights."""
 
     def penalty(network: SelfTuned, u: Tensor, values: Values) -> Tensor:
@@ -92,7 +63,7 @@ def input_noise(name: str) -> Augment:
     return augment
 
 
-def cross_entropy(outputs: Tensor, targets: Tensor, values: Values | None = None) -> Tensor:
+def cross_entropy_by_example(outputs: Tensor, targets: Tensor, values: Values | None = None) -> Tensor:
     """Cross-entropy of each example, shape (batch,); over time too where there is one."""
     losses = functional.cross_entropy(outputs.flatten(0, -2), targets.flatten(), reduction="none")
     return losses.reshape(len(outputs), -1).mean(1)
@@ -102,7 +73,7 @@ def label_smoothing(name: str) -> Callable[[Tensor, Tensor, Values | None], Tens
     """Cross-entropy with a share ``value`` of the label spread over all classes; plain where there are no values."""
 
     def loss(outputs: Tensor, targets: Tensor, values: Values | None = None) -> Tensor:
-        sharp = cross_entropy(outputs, targets)
+        sharp = cross_entropy_by_example(outputs, targets)
         if values is None:
             return sharp
         even = -outputs.log_softmax(-1).mean(-1).reshape(len(outputs), -1).mean(1)

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, TypeAlias
 
 import torch
 
 from thalweg.bilevel.selftuning.network import self_tuning
 from thalweg.bilevel.selftuning.space import HyperSpace
-from thalweg.bilevel.selftuning.tuner import SelfTuningTask, TuningState, batch, training_loss
+from thalweg.bilevel.selftuning.tuner import Schedule, SelfTuningTask, TuningState, batch, training_loss
 from thalweg.core import Method, NotFinite
 from thalweg.core.seeding import torch_generator
 from thalweg.core.validation import require
 
-Values = Mapping[str, float]
+Values: TypeAlias = Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,8 @@ class ScheduledTraining(Method[SelfTuningTask, TuningState]):
 
     values: Values | Sequence[Values]
     optimizer: Callable[..., torch.optim.Optimizer] = torch.optim.SGD
-    options: Mapping[str, Any] = field(default_factory=lambda: {"lr": 0.05, "momentum": 0.9})
-    schedule: Callable[[torch.optim.Optimizer], Any] | None = None
+    options: Mapping[str, object] = field(default_factory=lambda: {"lr": 0.05, "momentum": 0.9})
+    schedule: Callable[[torch.optim.Optimizer], Schedule] | None = None
 
     def __post_init__(self) -> None:
         require(len(self.values) >= 1, "ScheduledTraining needs values")
@@ -52,11 +52,8 @@ class ScheduledTraining(Method[SelfTuningTask, TuningState]):
         network.move(problem.space.unconstrained(self._values(0)))
         return TuningState(
             x=network,
-            network=network,
             optimizer=optimizer,
             schedule=None if self.schedule is None else self.schedule(optimizer),
-            hyper=None,
-            hyper_optimizer=None,
             seed=seed,
         )
 
@@ -66,7 +63,7 @@ class ScheduledTraining(Method[SelfTuningTask, TuningState]):
         return self.values[min(step, len(self.values) - 1)]
 
     def step(self, problem: SelfTuningTask, state: TuningState) -> TuningState:
-        network, random = state.network, torch_generator(state.seed, state.step, 0x57)
+        network, random = state.x, torch_generator(state.seed, state.step, 0x57)
         network.train()
         if not isinstance(self.values, Mapping):
             network.move(problem.space.unconstrained(self._values(state.step)))
@@ -83,8 +80,7 @@ class ScheduledTraining(Method[SelfTuningTask, TuningState]):
             raise NotFinite(
                 f"ScheduledTraining: the loss is {value} after {state.step} steps; lower the rate."
             )
-        state.metrics, state.calls, state.step = {"train": value}, state.calls + 1, state.step + 1
-        return state
+        return replace(state, metrics={"train": value}, calls=state.calls + 1, step=state.step + 1)
 
 
 def schedule_of(history: Sequence[Mapping[str, float]], space: HyperSpace) -> list[dict[str, float]]:

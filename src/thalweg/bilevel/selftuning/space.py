@@ -20,7 +20,7 @@ class HyperParameter:
 
     Args:
         name: by which losses, dropouts and augmentations ask for it.
-        start: its first value.
+        value0: its first value.
         low, high: its range. With scale ``"logit"`` it is ``low + (high - low) sigmoid(u)``.
         scale: ``"logit"`` for a range, e.g. a dropout rate; ``"log"`` for positive numbers, ``exp(u)``, e.g. a weight
             decay.
@@ -33,7 +33,7 @@ class HyperParameter:
     """
 
     name: str
-    start: float
+    value0: float
     low: float = 0.0
     high: float = 1.0
     scale: Literal["logit", "log"] = "logit"
@@ -46,7 +46,7 @@ class HyperParameter:
             self.low < self.high, f"HyperParameter {self.name!r} needs low < high", got=(self.low, self.high)
         )
         require(self.spread > 0, f"HyperParameter {self.name!r} needs spread > 0", got=self.spread)
-        self.unconstrained(self.start)
+        self.unconstrained(self.value0)
 
     def unconstrained(self, value: float) -> float:
         """U of a value, or `InvalidParameter` when it is outside the range."""
@@ -79,7 +79,7 @@ class HyperSpace:
     """Some hyper-parameters, in an order.
 
     >>> space = HyperSpace(HyperParameter("dropout", 0.2), HyperParameter("decay", 1e-3, scale="log"))
-    >>> {name: round(float(v), 4) for name, v in space.values(space.start).items()}
+    >>> {name: round(float(v), 4) for name, v in space.values(space.u0).items()}
     {'dropout': 0.2, 'decay': 0.001}
     """
 
@@ -98,9 +98,9 @@ class HyperSpace:
         return [p.name for p in self.parameters]
 
     @property
-    def start(self) -> Tensor:
+    def u0(self) -> Tensor:
         """U of the first values, shape (hyper-parameters,)."""
-        return torch.tensor([p.unconstrained(p.start) for p in self.parameters])
+        return torch.tensor([p.unconstrained(p.value0) for p in self.parameters])
 
     @property
     def spread(self) -> Tensor:

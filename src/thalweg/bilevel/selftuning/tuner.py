@@ -4,20 +4,30 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Protocol, Self, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from thalweg.bilevel.selftuning.network import SelfTuned, self_tuning
-from thalweg.bilevel.selftuning.regularisers import Augment, Penalty, cross_entropy
+from thalweg.bilevel.selftuning.regularisers import Augment, ExamplePenalty, cross_entropy_by_example
 from thalweg.bilevel.selftuning.space import HyperSpace
 from thalweg.core import InvalidProblem, Method, NotFinite, Problem, State
 from thalweg.core.seeding import torch_generator
 from thalweg.core.validation import require
 
-Data = Sequence[Tensor]
+Data: TypeAlias = Sequence[Tensor]
+
+
+class Schedule(Protocol):
+    """A learning-rate scheduler, as torch has them."""
+
+    def step(self) -> None:
+        """Called after every training step."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """For checkpoints."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,10 +58,10 @@ class SelfTuningTask(Problem):
     train: Data
     validation: Data
     test: Data
-    loss: Callable[..., Tensor] = cross_entropy
+    loss: Callable[..., Tensor] = cross_entropy_by_example
     dropout: Mapping[str, str] = field(default_factory=dict)
     augment: Augment | None = None
-    penalties: Sequence[Penalty] = ()
+    penalties: Sequence[ExamplePenalty] = ()
     batch_size: int = 64
 
     def __post_init__(self) -> None:
@@ -88,24 +98,33 @@ class SelfTuningTask(Problem):
 
 @dataclass(kw_only=True)
 class TuningState(State):
-    """``x`` and ``network`` are the self-tuned network, ``hyper`` its hyper-parameters and sigma."""
+    """``x`` is the self-tuned network, overwritten by every step.
 
-    network: Any
-    optimizer: Any
-    schedule: Any
-    hyper: Any
-    hyper_optimizer: Any
+    Its own layers draw from torch's global stream, whose state is saved with it.
+    """
+
+    x: SelfTuned
+    optimizer: torch.optim.Optimizer
+    schedule: Schedule | None
+    seed: int
     step: int = 0
-    seed: int = 0
 
     def tree(self) -> dict[str, Any]:
-        tree = super().tree()
-        del tree["x"]
-        return {**tree, "rng": torch.get_rng_state()}
+        """The state as plain data, for a checkpoint."""
+        return {**super().tree(), "rng": torch.get_rng_state()}
 
-    def restored(self, tree: dict[str, Any]) -> TuningState:
-        torch.set_rng_state(tree.pop("rng"))
-        return super().restored(tree)
+    def restored(self, tree: dict[str, Any]) -> Self:
+        """This freshly initialised state with the values of ``tree`` put in."""
+        torch.set_rng_state(tree["rng"])
+        return super().restored({name: value for name, value in tree.items() if name != "rng"})
+
+
+@dataclass(kw_only=True)
+class SelfTuningState(TuningState):
+    """As `TuningState`, with the hyper-parameters and sigma, and their optimizer."""
+
+    hyper: Hyper
+    hyper_optimizer: torch.optim.Optimizer
 
 
 class Hyper(nn.Module):
@@ -113,7 +132,7 @@ class Hyper(nn.Module):
 
     def __init__(self, space: HyperSpace) -> None:
         super().__init__()
-        self.u = nn.Parameter(space.start)
+        self.u = nn.Parameter(space.u0)
         self.log_spread = nn.Parameter(space.spread.log())
 
     def sample(self, count: int, generator: torch.Generator) -> Tensor:
@@ -128,7 +147,7 @@ class Hyper(nn.Module):
 
 
 @dataclass(frozen=True)
-class SelfTuner(Method[SelfTuningTask, TuningState]):
+class SelfTuner(Method[SelfTuningTask, SelfTuningState]):
     """Self-tuning networks: training steps fit the response to perturbed hyper-parameters, validation steps follow it.
 
     One run instead of a search, and a schedule of the hyper-parameters that no fixed value gives. For regularisers that
@@ -156,8 +175,8 @@ class SelfTuner(Method[SelfTuningTask, TuningState]):
 
     delta: bool = False
     optimizer: Callable[..., torch.optim.Optimizer] = torch.optim.SGD
-    options: Mapping[str, Any] = field(default_factory=lambda: {"lr": 0.05, "momentum": 0.9})
-    schedule: Callable[[torch.optim.Optimizer], Any] | None = None
+    options: Mapping[str, object] = field(default_factory=lambda: {"lr": 0.05, "momentum": 0.9})
+    schedule: Callable[[torch.optim.Optimizer], Schedule] | None = None
     hyper_rate: float = 0.003
     entropy: float = 0.001
     train_steps: int = 2
@@ -172,7 +191,7 @@ class SelfTuner(Method[SelfTuningTask, TuningState]):
             require(getattr(self, name) >= 1, f"SelfTuner needs {name} >= 1", got=getattr(self, name))
         require(self.warmup >= 0, "SelfTuner needs warmup >= 0", got=self.warmup)
 
-    def init(self, problem: SelfTuningTask, seed: int) -> TuningState:
+    def init(self, problem: SelfTuningTask, seed: int) -> SelfTuningState:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             network = self_tuning(problem.model(), problem.space, dropout=problem.dropout, delta=self.delta)
@@ -180,9 +199,8 @@ class SelfTuner(Method[SelfTuningTask, TuningState]):
         hyper = Hyper(problem.space)
         tuned = [hyper.u, hyper.log_spread] if self.learn_spread else [hyper.u]
         optimizer = self.optimizer(network.parameters(), **self.options)
-        return TuningState(
+        return SelfTuningState(
             x=network,
-            network=network,
             optimizer=optimizer,
             schedule=None if self.schedule is None else self.schedule(optimizer),
             hyper=hyper,
@@ -190,7 +208,7 @@ class SelfTuner(Method[SelfTuningTask, TuningState]):
             seed=seed,
         )
 
-    def step(self, problem: SelfTuningTask, state: TuningState) -> TuningState:
+    def step(self, problem: SelfTuningTask, state: SelfTuningState) -> SelfTuningState:
         random = torch_generator(state.seed, state.step, 0x57)
         metrics = dict(state.metrics)
         metrics["train"] = self._train(problem, state, random)
@@ -198,28 +216,17 @@ class SelfTuner(Method[SelfTuningTask, TuningState]):
         if done > self.warmup and (done - self.warmup) % self.train_steps == 0:
             for _ in range(self.validation_steps):
                 metrics["validation"] = self._validate(problem, state, random)
-        hyper: Hyper = state.hyper
+        hyper = state.hyper
         with torch.no_grad():
             values = problem.space.values(hyper.u, whole=False)
             metrics |= {name: float(v) for name, v in values.items()}
             metrics |= {
                 f"sigma {name}": float(v) for name, v in zip(values, hyper.log_spread.exp(), strict=True)
             }
-        return TuningState(
-            x=state.network,
-            metrics=metrics,
-            calls=state.calls + 1,
-            network=state.network,
-            optimizer=state.optimizer,
-            schedule=state.schedule,
-            hyper=hyper,
-            hyper_optimizer=state.hyper_optimizer,
-            step=done,
-            seed=state.seed,
-        )
+        return replace(state, metrics=metrics, calls=state.calls + 1, step=done)
 
-    def _train(self, problem: SelfTuningTask, state: TuningState, random: torch.Generator) -> float:
-        network, hyper = state.network, state.hyper
+    def _train(self, problem: SelfTuningTask, state: SelfTuningState, random: torch.Generator) -> float:
+        network, hyper = state.x, state.hyper
         network.train()
         inputs, targets = batch(problem.train, problem.batch_size, random)
         u = hyper.sample(len(inputs), random).detach()
@@ -240,8 +247,8 @@ class SelfTuner(Method[SelfTuningTask, TuningState]):
             )
         return value
 
-    def _validate(self, problem: SelfTuningTask, state: TuningState, random: torch.Generator) -> float:
-        network, hyper = state.network, state.hyper
+    def _validate(self, problem: SelfTuningTask, state: SelfTuningState, random: torch.Generator) -> float:
+        network, hyper = state.x, state.hyper
         network.eval()
         inputs, targets = batch(problem.validation, problem.batch_size, random)
         outputs = network(inputs, at=hyper.sample(len(inputs), random))

@@ -43,7 +43,7 @@ def sample_optima(posterior: Posterior, count: int = 16, seed: int = 0) -> Optim
             (gradient,) = torch.autograd.grad(value.sum(), leaf)
         return value.detach(), gradient
 
-    found = minimize_many(fall, first.reshape(-1, d), 0.0, 1.0, iterations=25, flat=1e-6)
+    found = minimize_many(fall, first.reshape(-1, d), 0.0, 1.0, max_steps=25, flat=1e-6)
     best = found.values.reshape(count, tried).argmin(1)
     rows = torch.arange(count, device=raw.device)
     return Optima(

@@ -197,7 +197,7 @@ class ContinuousKG(Acquisition):
                 (gradient,) = torch.autograd.grad(value.sum(), leaf)
             return value.detach(), gradient
 
-        return minimize_many(fall, first, 0.0, 1.0, iterations=20).x.reshape(b, s, -1)
+        return minimize_many(fall, first, 0.0, 1.0, max_steps=20).x.reshape(b, s, -1)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from thalweg.numerics.gaussian_process.derivatives import Derivative, Warped, with_gradients
 from thalweg.numerics.gaussian_process.kernels import (
     RBF,
+    Coregion,
     Downsampling,
     Kernel,
     Linear,
@@ -13,7 +14,6 @@ from thalweg.numerics.gaussian_process.kernels import (
     Scaled,
     Stationary,
     Sum,
-    Task,
 )
 from thalweg.numerics.gaussian_process.model import GaussianProcess, standardised
 from thalweg.numerics.gaussian_process.paths import Paths, draw_paths, spectral_frequencies
@@ -38,7 +38,7 @@ __all__ = [
     "SparsePosterior",
     "Stationary",
     "Sum",
-    "Task",
+    "Coregion",
     "Warped",
     "cholesky",
     "draw_paths",

@@ -55,13 +55,13 @@ class _Profile(torch.autograd.Function):
     """A stationary profile of the squared distance with its own slope: no square root is differentiated at zero."""
 
     @staticmethod
-    def forward(ctx: Any, squared: Tensor, kernel: Stationary) -> Tensor:
+    def forward(ctx: Any, squared: Tensor, kernel: Stationary) -> Tensor:  # noqa: ANN401 -- torch's
         value, slope, _ = kernel.profile(squared.detach())
         ctx.save_for_backward(slope)
         return value
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Any:
+    def backward(ctx: Any, *grads: Tensor) -> Any:  # noqa: ANN401 -- torch's
         (slope,) = ctx.saved_tensors
         return grads[0] * slope, None
 
@@ -236,10 +236,10 @@ class Linear(Kernel):
 
 
 @dataclass(frozen=True)
-class Task(Kernel):
+class Coregion(Kernel):
     """Covariance of tasks, ``B = W W' + diag(v)``, read off coordinate ``dim``, which holds 0 .. tasks - 1.
 
-    The intrinsic coregionalisation model is ``Matern(dims=...) * Task(tasks, dim)`` (Bonilla, Chai and Williams,
+    The intrinsic coregionalisation model is ``Matern(dims=...) * Coregion(tasks, dim)`` (Bonilla, Chai and Williams,
     2008). W enters as itself, v by its logarithm.
 
     Args:
@@ -254,7 +254,7 @@ class Task(Kernel):
 
     def __post_init__(self) -> None:
         require(
-            self.tasks >= 1 and self.rank >= 1, "Task needs tasks, rank >= 1", got=(self.tasks, self.rank)
+            self.tasks >= 1 and self.rank >= 1, "Coregion needs tasks, rank >= 1", got=(self.tasks, self.rank)
         )
 
     def size(self, d: int) -> int:

@@ -180,8 +180,8 @@ class GaussianProcess:
             x0,
             low,
             high,
-            iterations=iterations,
-            tolerance=1e-3,
+            max_steps=iterations,
+            tol=1e-3,
             flat=1e-5,
         )
         return self.posterior(found.x[found.values.argmin()], X, y, noise)

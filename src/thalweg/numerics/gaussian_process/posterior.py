@@ -8,15 +8,13 @@ from __future__ import annotations
 import math
 import warnings
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from thalweg.core import InvalidProblem
-
-if TYPE_CHECKING:
-    from thalweg.numerics.gaussian_process.model import GaussianProcess
+from thalweg.numerics.gaussian_process.kernels import Kernel
 
 #: Added to the diagonal, relative to its mean, when a matrix is not positive definite; the first that helps.
 JITTERS = (1e-10, 1e-8, 1e-6, 1e-4)
@@ -24,6 +22,26 @@ JITTERS = (1e-10, 1e-8, 1e-6, 1e-4)
 
 class NearSingular(RuntimeWarning):
     """A covariance matrix was not positive definite to rounding; something was added to its diagonal."""
+
+
+class Process(Protocol):
+    """What a posterior asks of its `GaussianProcess`."""
+
+    @property
+    def kernel(self) -> Kernel:
+        """The covariance."""
+
+    def kernel_theta(self, theta: Tensor) -> Tensor:
+        """The kernel's part of the hyper-parameters."""
+
+    def noise_variance(self, theta: Tensor, n: int, known: Tensor | float | None = None) -> Tensor:
+        """Variance of the noise of n observations, shape (*models, n)."""
+
+    def basis(self, A: Tensor) -> Tensor:
+        """The terms of the mean function, shape (..., n, r)."""
+
+    def weights(self, X: Tensor, y: Tensor, factor: Tensor) -> tuple[Tensor, Tensor]:
+        """Coefficients of the mean, (*models, r), and ``covariance^-1 (y - mean)``, (*models, n)."""
 
 
 def cholesky(matrix: Tensor) -> Tensor:
@@ -74,7 +92,7 @@ class Posterior:
         weights: covariance^-1 (y - mean), shape (*models, n).
     """
 
-    process: GaussianProcess
+    process: Process
     theta: Tensor
     X: Tensor
     y: Tensor

@@ -5,32 +5,30 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from thalweg.bilevel.penalty import inner_solution
+from thalweg.bilevel.method import BilevelState
+from thalweg.bilevel.penalty_value import inner_solution
 from thalweg.bilevel.problem import Bilevel
-from thalweg.core import Stop
+from thalweg.core import Run, Stop
 from thalweg.core.seeding import torch_generator
 from thalweg.core.validation import require
-
-if TYPE_CHECKING:
-    from thalweg.core import Run
 
 #: Growth as a power of the penalty or distance beyond which a constant is no constant.
 GROWTH = 0.25
 
 
-class ErrorBoundFails(UserWarning):
+class LowerErrorBoundFails(UserWarning):
     """``psi_s`` need not be smooth here, nor close to the bilevel objective: the error bound does not hold."""
 
 
 @dataclass(frozen=True)
-class ErrorBound:
-    """What `error_bound` measured at one x.
+class LowerErrorBound:
+    """What `lower_error_bound` measured at one x.
 
     Args:
         penalties: s, each one row.
@@ -42,8 +40,8 @@ class ErrorBound:
 
     penalties: tuple[float, ...]
     distances: tuple[float, ...]
-    ratios: np.ndarray
-    moves: np.ndarray
+    ratios: NDArray[np.float64]
+    moves: NDArray[np.float64]
 
     @property
     def constant(self) -> float:
@@ -60,7 +58,7 @@ class ErrorBound:
         return bool(max(by_distance, by_penalty, moving) < GROWTH)
 
 
-def error_bound(
+def lower_error_bound(
     problem: Bilevel,
     x: Tensor,
     y: Tensor | None = None,
@@ -70,7 +68,7 @@ def error_bound(
     samples: int = 4,
     seed: int = 0,
     stop: Stop | None = None,
-) -> ErrorBound:
+) -> LowerErrorBound:
     """Look whether the small-error proximal error bound holds at x, near a solution.
 
     The bound: where the proximal residual ``|y - P_Y(y - grad h_s(y))|`` is small, the solutions of ``h_s = s f + g``
@@ -79,7 +77,7 @@ def error_bound(
 
     Args:
         x: a vector.
-        y: where to start looking; by default the problem's y.
+        y: where to start looking; by default the problem's y0.
         penalties, distances: where to look, falling.
         samples: directions.
         stop: of the inner solver.
@@ -91,16 +89,17 @@ def error_bound(
     >>> def quadratic(x, y): return (y - x).square().sum()
     >>> def quartic(x, y): return (y - x).pow(4).sum()
     >>> zero = torch.zeros(1, dtype=torch.float64)
-    >>> [error_bound(Bilevel(upper, g, zero, zero), zero).holds for g in (quadratic, quartic)]
+    >>> [lower_error_bound(Bilevel(upper, g, zero, zero), zero).holds for g in (quadratic, quartic)]
     [True, False]
     """
     require(
-        len(penalties) >= 2 and len(distances) >= 2, "error_bound needs two penalties and distances at least"
+        len(penalties) >= 2 and len(distances) >= 2,
+        "lower_error_bound needs two penalties and distances at least",
     )
-    require(min(penalties) > 0, "error_bound needs penalties > 0", got=min(penalties))
-    require(samples >= 1, "error_bound needs samples >= 1", got=samples)
+    require(min(penalties) > 0, "lower_error_bound needs penalties > 0", got=min(penalties))
+    require(samples >= 1, "lower_error_bound needs samples >= 1", got=samples)
     random = torch_generator(seed, 0xEB)
-    at = problem.start("y") if y is None else y
+    at = problem.vector0("y") if y is None else y
     ratios, solutions = np.zeros((len(penalties), len(distances))), []
     for i, s in enumerate(penalties):
         at = inner_solution(problem, x, s, at, stop)
@@ -118,34 +117,34 @@ def error_bound(
     moves = [
         float(torch.linalg.vector_norm(v - limit)) / s for v, s in zip(solutions, penalties, strict=True)
     ]
-    return ErrorBound(tuple(penalties), tuple(distances), ratios, np.array(moves))
+    return LowerErrorBound(tuple(penalties), tuple(distances), ratios, np.array(moves))
 
 
-class ErrorBoundMonitor:
+class LowerErrorBoundMonitor:
     """A callback that looks for the error bound every so often, keeps what it saw, and warns where it fails.
 
     Args:
         every: steps between two looks.
-        options: of `error_bound`.
+        options: of `lower_error_bound`.
     """
 
     def __init__(self, every: int = 100, **options: object) -> None:
-        require(every >= 1, "ErrorBoundMonitor needs every >= 1", got=every)
+        require(every >= 1, "LowerErrorBoundMonitor needs every >= 1", got=every)
         self.every, self.options = every, options
-        self.seen: dict[int, ErrorBound] = {}
+        self.seen: dict[int, LowerErrorBound] = {}
 
-    def __call__(self, run: Run[Any, Any]) -> None:
+    def __call__(self, run: Run[Bilevel, BilevelState]) -> None:
         """Look, if it is time."""
         if run.steps % self.every:
             return
         state = run.state
-        found = error_bound(run.problem, state.at_x, state.at_y, **self.options)  # type: ignore[arg-type]
+        found = lower_error_bound(run.problem, state.at_x, state.at_y, **self.options)  # type: ignore[arg-type]
         self.seen[run.steps] = found
         if not found.holds:
             warnings.warn(
                 f"Step {run.steps}: the lower level's error bound fails (distance over residual {found.constant:.3g}). "
                 "The penalised objective may jump or be far from the bilevel one here; regularise the lower level.",
-                ErrorBoundFails,
+                LowerErrorBoundFails,
                 stacklevel=2,
             )
 
@@ -156,7 +155,7 @@ def _residual(problem: Bilevel, x: Tensor, s: float, y: Tensor) -> float:
     return float(torch.linalg.vector_norm(problem.project("y", y - g_y - s * f_y) - y))
 
 
-def _slope(at: Sequence[float], values: np.ndarray) -> float:
+def _slope(at: Sequence[float], values: NDArray[np.float64]) -> float:
     """Log-log slope, zero where there is nothing to see."""
     seen = np.asarray(values) > 1e-6
     if seen.sum() < 2:

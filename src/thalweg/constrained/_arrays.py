@@ -1,0 +1,30 @@
+"""The arrays of the area: vectors, and matrices dense or sparse."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+Vector: TypeAlias = NDArray[np.float64]
+Matrix: TypeAlias = NDArray[np.float64] | sp.csr_array
+
+#: Systems up to this many unknowns are looked at with dense factorizations.
+DENSE = 1000
+
+
+def product(A: Matrix, v: Vector) -> Vector:
+    """``A v``."""
+    return np.asarray(A @ v, dtype=np.float64)
+
+
+def adjoint(A: Matrix, v: Vector) -> Vector:
+    """``A' v``."""
+    return np.asarray(A.T @ v, dtype=np.float64)
+
+
+def dense(A: Matrix) -> Vector:
+    """A as a dense array."""
+    return A.toarray() if sp.issparse(A) else np.asarray(A, dtype=np.float64)
