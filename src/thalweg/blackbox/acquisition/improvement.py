@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from typing import cast
+
 import torch
 from torch import Tensor
 from torch.autograd.function import BackwardCFunction, FunctionCtx
@@ -42,7 +43,7 @@ class _LogImprovement(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: FunctionCtx, *grads: Tensor) -> Tensor:
-        z, value = cast(BackwardCFunction, ctx).saved_tensors
+        z, value = cast(tuple[Tensor, Tensor], cast(BackwardCFunction, ctx).saved_tensors)
         return grads[0] * torch.exp(log_ndtr(z) - value)
 
 
