@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from thalweg.core import InvalidParameter, NotFinite, Stop, solve
+from thalweg.core import InvalidParameter, NotFinite, Status, Stop, solve
 from thalweg.training import L1, GroupL2, HalfSquare, Huber, LionKFlow, Lp, PseudoHuber, SmoothFunction
 
 
@@ -20,9 +20,9 @@ def quadratic():
 
 
 @pytest.mark.parametrize("e", [0.0, 0.5, 1.0])
-@pytest.mark.parametrize("kernel", [HalfSquare(), Huber(0.3), PseudoHuber(0.3)], ids=repr)
-def test_the_lyapunov_function_falls_along_smooth_flows(quadratic, kernel, e):
-    result = solve(quadratic, LionKFlow(kernel, e=e, dt=1e-3), stop=Stop(steps=5000))
+@pytest.mark.parametrize("K", [HalfSquare(), Huber(0.3), PseudoHuber(0.3)], ids=repr)
+def test_the_lyapunov_function_falls_along_smooth_flows(quadratic, K, e):
+    result = solve(quadratic, LionKFlow(K, e=e, dt=1e-3), stop=Stop(steps=5000))
     H = result.history["lyapunov"]
     assert np.isfinite(H).all()
     # Euler's error in H is of the order of dt^2 a step; the fall is far larger until the end.
@@ -30,12 +30,12 @@ def test_the_lyapunov_function_falls_along_smooth_flows(quadratic, kernel, e):
     assert H[-1] < H[0]
 
 
-@pytest.mark.parametrize("kernel", [L1(), Lp(2.0), GroupL2()], ids=repr)
-def test_it_falls_up_to_the_size_of_a_step_where_k_has_kinks(quadratic, kernel):
+@pytest.mark.parametrize("K", [L1(), Lp(2.0), GroupL2()], ids=repr)
+def test_it_falls_up_to_the_size_of_a_step_where_k_has_kinks(quadratic, K):
     # On a kink the update chatters, which lifts H by the order of dt; a finer step must lift it less.
     lifts = []
     for dt in (4e-3, 4e-4):
-        result = solve(quadratic, LionKFlow(kernel, e=0.5, dt=dt), stop=Stop(steps=int(6 / dt)))
+        result = solve(quadratic, LionKFlow(K, e=0.5, dt=dt), stop=Stop(steps=int(6 / dt)))
         H = result.history["lyapunov"]
         lifts.append(np.max(H - np.minimum.accumulate(H)) / (H[0] - H[-1]))
     assert lifts[1] <= max(0.2 * lifts[0], 1e-6)
@@ -64,3 +64,18 @@ def test_bad_input_is_refused():
     for options in ({"weight_decay": 0.0}, {"a": 0.0}, {"e": 3.0}, {"dt": 0.0}):
         with pytest.raises(InvalidParameter, match="LionKFlow needs"):
             LionKFlow(**options)
+
+
+def test_the_shortest_call_comes_to_the_bounded_optimum():
+    """Lion's flow with a weight decay of one holds every weight to the box of side one."""
+    result = solve(SmoothFunction(lambda x: ((x - torch.tensor([3.0, 0.5])) ** 2).sum(), torch.zeros(2)))
+    assert result.status is Status.EXHAUSTED
+    assert result.steps == 1000
+    torch.testing.assert_close(result.x, torch.tensor([1.0, 0.5]), atol=0.02, rtol=0.0)
+
+
+def test_steps_that_are_too_long_are_told():
+    problem = SmoothFunction(lambda x: (x**4).sum(), torch.full((2,), 10.0))
+    result = solve(problem, LionKFlow(HalfSquare(), dt=1.0), stop=Stop(steps=100))
+    assert result.status is Status.DIVERGED
+    assert "Lower dt" in result.message

@@ -11,7 +11,7 @@ from scipy.linalg import expm
 from torch import nn
 
 from thalweg import solve
-from thalweg.core import InvalidParameter, InvalidProblem, MissingExtra
+from thalweg.core import InvalidParameter, InvalidProblem, MissingExtra, Status
 from thalweg.training import Imitate, ImitationTask, TargetSurrogate
 from thalweg.training.experts import CartPoleExpert, PendulumExpert, lqr
 
@@ -92,3 +92,18 @@ def test_bad_input(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "gymnasium", None)
     with pytest.raises(MissingExtra, match="gym"):
         ImitationTask("CartPole-v1", CartPoleExpert(), mlp(4, 2))
+
+
+def test_a_learner_that_blows_up_ends_the_run_and_says_why() -> None:
+    task = ImitationTask("Pendulum-v1", PendulumExpert(), mlp(3, 1), rounds=30, interactions=20, episodes=1)
+    method = Imitate(lambda params: torch.optim.SGD(params, lr=1e20), updates=5)
+    result = solve(task, method)
+    assert result.status is Status.DIVERGED
+    assert "Lower the learner's rate" in result.message
+
+
+def test_the_shortest_call_imitates_for_the_tasks_own_rounds() -> None:
+    task = ImitationTask("CartPole-v1", CartPoleExpert(), mlp(4, 2), rounds=4, interactions=50, episodes=1)
+    result = solve(task)
+    assert (result.status, result.steps) == (Status.EXHAUSTED, 4)
+    assert result.history["loss"][-1] < result.history["loss"][0]

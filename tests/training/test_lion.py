@@ -91,16 +91,16 @@ def test_lion_k_with_l1_is_lion_bit_for_bit(tensors):
     start, gradients = tensors
     a, b = parameters(start), parameters(start)
     run(Lion(a, lr=0.01, weight_decay=0.1), a, gradients)
-    run(LionK(b, lr=0.01, weight_decay=0.1, kernel=L1()), b, gradients)
+    run(LionK(b, lr=0.01, weight_decay=0.1, K=L1()), b, gradients)
     assert all(torch.equal(p, q) for p, q in zip(a, b, strict=True))
 
 
-@pytest.mark.parametrize("kernel", [Lp(2.0), GroupL2(), Huber(0.1), TopK(5)], ids=repr)
-def test_foreach_agrees_with_tensor_by_tensor_for_other_kernels(tensors, kernel):
+@pytest.mark.parametrize("K", [Lp(2.0), GroupL2(), Huber(0.1), TopK(5)], ids=repr)
+def test_foreach_agrees_with_tensor_by_tensor_for_other_functions(tensors, K):
     start, gradients = tensors
     a, b = parameters(start), parameters(start)
-    run(LionK(a, lr=0.01, weight_decay=0.1, kernel=kernel, foreach=True), a, gradients)
-    run(LionK(b, lr=0.01, weight_decay=0.1, kernel=kernel, foreach=False), b, gradients)
+    run(LionK(a, lr=0.01, weight_decay=0.1, K=K, foreach=True), a, gradients)
+    run(LionK(b, lr=0.01, weight_decay=0.1, K=K, foreach=False), b, gradients)
     for p, q in zip(a, b, strict=True):
         torch.testing.assert_close(p, q, rtol=1e-12, atol=1e-14)
 
@@ -108,7 +108,7 @@ def test_foreach_agrees_with_tensor_by_tensor_for_other_kernels(tensors, kernel)
 def test_half_square_is_momentum_with_decay(tensors):
     start, gradients = tensors
     params = parameters(start)
-    run(LionK(params, lr=0.1, betas=(0.9, 0.9), weight_decay=0.2, kernel=HalfSquare()), params, gradients)
+    run(LionK(params, lr=0.1, betas=(0.9, 0.9), weight_decay=0.2, K=HalfSquare()), params, gradients)
     x, m = start[1].numpy(), 0.0
     for g in gradients:
         m = 0.9 * m + 0.1 * g[1].numpy()
@@ -127,30 +127,28 @@ class TestComposite:
         A = rng.standard_normal((12, 6))
         return A, A @ np.array([1.5, -1.0, 0.3, 0.05, -0.02, 0.6]) + 0.1 * rng.standard_normal(12)
 
-    def expected(self, kernel, A, b):
+    def expected(self, K, A, b):
         x = cp.Variable(6)
         y, penalty, limits = self.lam * x, 0.0, [cp.norm_inf(self.lam * x) <= 1]
-        if isinstance(kernel, Lp):
-            limits = [cp.pnorm(y, kernel.p / (kernel.p - 1)) <= 1]
-        elif isinstance(kernel, GroupL2):
+        if isinstance(K, Lp):
+            limits = [cp.pnorm(y, K.p / (K.p - 1)) <= 1]
+        elif isinstance(K, GroupL2):
             limits = [cp.norm2(y[2 * i : 2 * i + 2]) <= 1 for i in range(3)]
-        elif isinstance(kernel, HalfSquare):
+        elif isinstance(K, HalfSquare):
             penalty, limits = 0.5 * cp.sum_squares(y), []
-        elif isinstance(kernel, ThresholdedL1):
-            penalty = kernel.e * cp.norm1(y)
-        elif isinstance(kernel, TopK):
-            limits.append(cp.norm1(y) <= kernel.k)
-        elif isinstance(kernel, Huber):
-            penalty = 0.5 * kernel.e * cp.sum_squares(y)
-        elif isinstance(kernel, PseudoHuber):
-            penalty = -kernel.e * sum(
-                cp.norm2(cp.hstack([1.0])) * cp.sqrt(1 - cp.square(y[i])) for i in range(6)
-            )
+        elif isinstance(K, ThresholdedL1):
+            penalty = K.e * cp.norm1(y)
+        elif isinstance(K, TopK):
+            limits.append(cp.norm1(y) <= K.k)
+        elif isinstance(K, Huber):
+            penalty = 0.5 * K.e * cp.sum_squares(y)
+        elif isinstance(K, PseudoHuber):
+            penalty = -K.e * sum(cp.norm2(cp.hstack([1.0])) * cp.sqrt(1 - cp.square(y[i])) for i in range(6))
         objective = cp.sum_squares(A @ x - b) / 2 + penalty / self.lam
         return cp.Problem(cp.Minimize(objective), limits).solve(solver=cp.CLARABEL)
 
     @pytest.mark.parametrize(
-        "kernel",
+        "K",
         [
             L1(),
             Lp(2.0),
@@ -164,11 +162,11 @@ class TestComposite:
         ],
         ids=repr,
     )
-    def test_each_kernel_reaches_its_composite_optimum(self, kernel, least_squares):
+    def test_each_function_reaches_its_composite_optimum(self, K, least_squares):
         A, b = (torch.tensor(v) for v in least_squares)
-        shape = (3, 2) if isinstance(kernel, GroupL2) else (6,)
+        shape = (3, 2) if isinstance(K, GroupL2) else (6,)
         x = nn.Parameter(torch.zeros(shape, dtype=torch.float64))
-        optimizer = LionK([x], lr=0.02, weight_decay=self.lam, kernel=kernel)
+        optimizer = LionK([x], lr=0.02, weight_decay=self.lam, K=K)
         steps = 30_000
         for t in range(steps):
             optimizer.param_groups[0]["lr"] = 0.02 * (1 - t / steps) ** 2 + 1e-7
@@ -176,14 +174,14 @@ class TestComposite:
             optimizer.step()
         value = (
             0.5 * (A @ x.detach().flatten() - b).square().sum()
-            + kernel.conjugate(self.lam * x.detach(), 1e-3) / self.lam
+            + K.conjugate(self.lam * x.detach(), 1e-3) / self.lam
         )
-        assert float(value) == pytest.approx(self.expected(kernel, *least_squares), rel=1e-3, abs=1e-3)
+        assert float(value) == pytest.approx(self.expected(K, *least_squares), rel=1e-3, abs=1e-3)
 
     def test_the_gap_certifies_the_optimum(self, least_squares):
         A, b = (torch.tensor(v) for v in least_squares)
         x = nn.Parameter(torch.zeros(6, dtype=torch.float64))
-        optimizer = LionK([x], lr=0.01, weight_decay=self.lam, kernel=Huber(0.5), implicit_decay=True)
+        optimizer = LionK([x], lr=0.01, weight_decay=self.lam, K=Huber(0.5), implicit_decay=True)
 
         def value():
             point = x.detach()
@@ -239,9 +237,7 @@ class TestContract:
             optimizer.step()
         return float(loss.detach())
 
-    @pytest.mark.parametrize(
-        "options", [{}, {"kernel": Huber(0.1)}, {"momentum_dtype": torch.bfloat16}], ids=str
-    )
+    @pytest.mark.parametrize("options", [{}, {"K": Huber(0.1)}, {"momentum_dtype": torch.bfloat16}], ids=str)
     def test_a_saved_optimizer_goes_on_with_the_same_bits(self, options, tmp_path):
         model, X, y = self.model_and_batch()
         optimizer = LionK(model.parameters(), lr=1e-2, weight_decay=0.1, **options)
@@ -260,15 +256,15 @@ class TestContract:
             options.get("momentum_dtype", torch.float32)
         }
 
-    def test_the_state_of_another_kernel_is_refused(self):
+    def test_the_state_of_another_function_is_refused(self):
         p = nn.Parameter(torch.zeros(1))
         with pytest.raises(CheckpointMismatch, match=r"Huber\(e=1.0\)"):
-            LionK([p]).load_state_dict(LionK([p], kernel=Huber()).state_dict())
+            LionK([p]).load_state_dict(LionK([p], K=Huber()).state_dict())
 
     def test_groups_have_options_of_their_own(self):
         a, b = nn.Parameter(torch.zeros(3)), nn.Parameter(torch.zeros(3))
         optimizer = LionK(
-            [{"params": [a], "lr": 0.5}, {"params": [b], "kernel": HalfSquare(), "max_norm": 4.0}], lr=0.1
+            [{"params": [a], "lr": 0.5}, {"params": [b], "K": HalfSquare(), "max_norm": 4.0}], lr=0.1
         )
         a.grad = b.grad = torch.tensor([1.0, -2.0, 0.0])
         optimizer.step()
@@ -330,12 +326,12 @@ class TestContract:
         scaler.step(optimizer)
         assert torch.equal(p.detach(), torch.ones(2))
 
-    @pytest.mark.parametrize("kernel", [L1(), PseudoHuber(0.1)], ids=repr)
-    def test_a_compiled_step_is_the_plain_step(self, kernel):
+    @pytest.mark.parametrize("K", [L1(), PseudoHuber(0.1)], ids=repr)
+    def test_a_compiled_step_is_the_plain_step(self, K):
         results = []
         for compiled in (False, True):
             model, X, y = self.model_and_batch()
-            optimizer = LionK(model.parameters(), lr=1e-2, weight_decay=0.1, kernel=kernel)
+            optimizer = LionK(model.parameters(), lr=1e-2, weight_decay=0.1, K=K)
             step = torch.compile(optimizer.step, backend="aot_eager") if compiled else optimizer.step
             for _ in range(3):
                 optimizer.zero_grad()
@@ -349,7 +345,7 @@ class TestContract:
         w = torch.tensor(2.0, requires_grad=True)
         p = w * torch.ones(2)
         p.retain_grad()
-        optimizer = LionK([nn.Parameter(torch.zeros(2))], lr=0.1, kernel=HalfSquare(), differentiable=True)
+        optimizer = LionK([nn.Parameter(torch.zeros(2))], lr=0.1, K=HalfSquare(), differentiable=True)
         optimizer.param_groups[0]["params"] = [p]
         p.grad = 3.0 * w * torch.ones(2)
         optimizer.step()
@@ -424,7 +420,7 @@ class TestBadInput:
             ({"weight_decay": -0.1}, "weight_decay >= 0"),
             ({"max_norm": 0.0}, "max_norm > 0"),
             ({"max_norm": 1.0, "weight_decay": 1.0}, "not both"),
-            ({"kernel": "l1"}, "needs a Kernel"),
+            ({"K": "l1"}, "needs a ConvexFunction"),
             ({"foreach": True, "fused": True}, "exclude each other"),
             ({"differentiable": True, "foreach": True}, "tensor by tensor"),
         ],
@@ -439,6 +435,6 @@ class TestBadInput:
         with pytest.raises(InvalidParameter, match="float32 or float64"):
             Lion([p], fused=True).step()
 
-    def test_lion_takes_no_other_kernel(self):
+    def test_lion_takes_no_other_function(self):
         with pytest.raises(InvalidParameter, match="use LionK"):
-            Lion([nn.Parameter(torch.zeros(1))], kernel=Huber())
+            Lion([nn.Parameter(torch.zeros(1))], K=Huber())

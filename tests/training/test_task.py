@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -53,13 +56,38 @@ def test_a_resumed_run_has_the_same_bits(task, method, tmp_path):
         assert torch.equal(p, q)
 
 
-def test_a_diverging_run_says_so(task):
+def test_a_diverging_run_says_what_where_and_the_mend(task):
     result = solve(task, Train(torch.optim.SGD, {"lr": 1e30}))
     assert result.status is Status.DIVERGED
+    assert re.fullmatch(
+        r"The loss is (nan|inf) in step \d+, after steps at rates up to 1e\+30: .* Lower the rate\.",
+        result.message,
+    )
+    assert f"step {result.steps + 1}" in result.message
+    assert np.isfinite(result.history["loss"]).all()
 
 
-def test_the_recommended_method_trains(task):
-    assert solve(task).metrics["accuracy"] > 0.5
+def test_no_step_is_taken_on_a_loss_that_is_not_finite(task):
+    """The weights at the end are those that gave it."""
+    losses = iter([1.0, 1.0, math.inf])
+
+    def loss(model, *batch):
+        return next(losses) * model(batch[0]).square().mean()
+
+    broken = TrainingTask(network, task.train, task.test, steps=9, loss=loss, scores={})
+    state = METHOD.init(broken, 0)
+    for _ in range(2):
+        state = METHOD.step(broken, state)
+    kept = [p.detach().clone() for p in state.x.parameters()]
+    with pytest.raises(NotFinite, match=r"The loss is inf in step 3"):
+        METHOD.step(broken, state)
+    assert all(torch.equal(p, q) for p, q in zip(state.x.parameters(), kept, strict=True))
+
+
+def test_the_shortest_call_trains_for_the_tasks_own_length(task):
+    result = solve(task)
+    assert (result.status, result.steps) == (Status.EXHAUSTED, 200)
+    assert result.metrics["accuracy"] > 0.5
 
 
 class TestBadInput:

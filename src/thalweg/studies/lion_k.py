@@ -1,7 +1,7 @@
 """12 Lion-K: what the optimizers of the family converge to, and how.
 
 Chen, Liu, Liang and Liu (2024): the two phases, the Lyapunov function, and the composite problem of each
-kernel, on scikit-learn's diabetes data; the bound on a network's weights, on digits.
+function, on scikit-learn's diabetes data; the bound on a network's weights, on digits.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from thalweg.studies.verdict import Verdict
 from thalweg.training import (
     L1,
     REX,
+    ConvexFunction,
     GroupL2,
     HalfSquare,
     Huber,
-    Kernel,
     Lion,
     LionK,
     LionKFlow,
@@ -39,7 +39,7 @@ from thalweg.training import (
 )
 
 Vector = NDArray[np.float64]
-KERNELS: tuple[Kernel, ...] = (
+FUNCTIONS: tuple[ConvexFunction, ...] = (
     L1(),
     Lp(2.0),
     Lp(3.0),
@@ -58,16 +58,21 @@ def run(scale: Scale = "quick", tell: Tell = lambda share, what: None) -> Eviden
     """Rerun the claims at a scale."""
     A, b = _diabetes()
     rows, gaps, curves = [], [], []
-    for i, kernel in enumerate(KERNELS):
-        tell(0.5 * i / len(KERNELS), f"composite optimum, {kernel!r}")
-        best = _independent(kernel, A, b, DECAY)
-        objective, history = _train(kernel, A, b, DECAY, STEPS[scale])
+    for i, function in enumerate(FUNCTIONS):
+        tell(0.5 * i / len(FUNCTIONS), f"composite optimum, {function!r}")
+        best = _independent(function, A, b, DECAY)
+        objective, history = _train(function, A, b, DECAY, STEPS[scale])
         gaps.append(abs(objective - best))
         rows.append(
-            {"kernel": repr(kernel), "Lion-K": round(objective, 6), "SLSQP": round(best, 6), "gap": gaps[-1]}
+            {
+                "function": repr(function),
+                "Lion-K": round(objective, 6),
+                "SLSQP": round(best, 6),
+                "gap": gaps[-1],
+            }
         )
         steps = np.arange(1, len(history) + 1)
-        curves.append(Series.of(repr(kernel), steps, np.maximum(np.abs(history - best), 1e-9)))
+        curves.append(Series.of(repr(function), steps, np.maximum(np.abs(history - best), 1e-9)))
     tell(0.5, "box")
     inactive = _box_effect(A, b, STEPS[scale])
     tell(0.6, "phases and Lyapunov function")
@@ -85,7 +90,7 @@ def run(scale: Scale = "quick", tell: Tell = lambda share, what: None) -> Eviden
             "Phase II: once inside, |x|_inf <= 1/lambda is kept (largest excess over 1/lambda)", kept, 1e-6
         ),
         Verdict(
-            "Each kernel reaches its composite optimum to 1e-3 (largest distance to SLSQP's value)",
+            "Each function reaches its composite optimum to 1e-3 (largest distance to SLSQP's value)",
             max(gaps),
             1e-3,
         ),
@@ -129,31 +134,31 @@ def _diabetes() -> tuple[Vector, Vector]:
     return A, np.linalg.solve(A.T, X.T @ y / len(y))
 
 
-def _shaped(kernel: Kernel, x: Any) -> Any:
-    return x.reshape(5, 2) if isinstance(kernel, GroupL2) else x
+def _shaped(function: ConvexFunction, x: Any) -> Any:
+    return x.reshape(5, 2) if isinstance(function, GroupL2) else x
 
 
-def _train(kernel: Kernel, A: Vector, b: Vector, decay: float, steps: int) -> tuple[float, Vector]:
+def _train(function: ConvexFunction, A: Vector, b: Vector, decay: float, steps: int) -> tuple[float, Vector]:
     """Final and running values of the composite objective; f alone where the iterate is out of bounds."""
     matrix, rhs = torch.tensor(A), torch.tensor(b)
-    x = nn.Parameter(_shaped(kernel, torch.zeros(10, dtype=torch.float64)))
-    optimizer = LionK([x], lr=0.02, weight_decay=decay, kernel=kernel)
+    x = nn.Parameter(_shaped(function, torch.zeros(10, dtype=torch.float64)))
+    optimizer = LionK([x], lr=0.02, weight_decay=decay, K=function)
     history = np.empty(steps)
     for t in range(steps):
         optimizer.param_groups[0]["lr"] = 0.02 * (1.0 - t / steps) ** 2 + 1e-8
         residual = matrix @ x.detach().flatten() - rhs
-        x.grad = _shaped(kernel, matrix.T @ residual)
+        x.grad = _shaped(function, matrix.T @ residual)
         optimizer.step()
-        history[t] = _objective(kernel, matrix, rhs, x.detach(), decay)
+        history[t] = _objective(function, matrix, rhs, x.detach(), decay)
     return float(history[-1]), history
 
 
-def _objective(kernel: Kernel, A: Tensor, b: Tensor, x: Tensor, decay: float) -> float:
+def _objective(function: ConvexFunction, A: Tensor, b: Tensor, x: Tensor, decay: float) -> float:
     loss = 0.5 * (A @ x.flatten() - b).square().sum()
-    return float(loss + kernel.finite_conjugate(decay * x) / decay)
+    return float(loss + function.finite_conjugate(decay * x) / decay)
 
 
-def _independent(kernel: Kernel, A: Vector, b: Vector, decay: float) -> float:
+def _independent(function: ConvexFunction, A: Vector, b: Vector, decay: float) -> float:
     """The composite optimum by SLSQP, x split into its positive and negative part."""
     n = len(b)
 
@@ -164,27 +169,27 @@ def _independent(kernel: Kernel, A: Vector, b: Vector, decay: float) -> float:
         x = split(z)
         y = decay * x
         penalty = 0.0
-        if isinstance(kernel, HalfSquare):
+        if isinstance(function, HalfSquare):
             penalty = 0.5 * float(y @ y)
-        elif isinstance(kernel, ThresholdedL1):
-            penalty = kernel.e * decay * float(z.sum())
-        elif isinstance(kernel, Huber):
-            penalty = 0.5 * kernel.e * float(y @ y)
-        elif isinstance(kernel, PseudoHuber):
-            penalty = -kernel.e * float(np.sqrt(np.maximum(1.0 - y**2, 1e-16)).sum())
+        elif isinstance(function, ThresholdedL1):
+            penalty = function.e * decay * float(z.sum())
+        elif isinstance(function, Huber):
+            penalty = 0.5 * function.e * float(y @ y)
+        elif isinstance(function, PseudoHuber):
+            penalty = -function.e * float(np.sqrt(np.maximum(1.0 - y**2, 1e-16)).sum())
         return 0.5 * float(np.sum((A @ x - b) ** 2)) + penalty / decay
 
     limits: Any = []
-    if isinstance(kernel, Lp):
-        q = kernel.p / (kernel.p - 1.0)
+    if isinstance(function, Lp):
+        q = function.p / (function.p - 1.0)
         limits = [{"type": "ineq", "fun": lambda z: 1.0 - np.sum((np.abs(decay * split(z)) + 1e-12) ** q)}]
-    elif isinstance(kernel, GroupL2):
+    elif isinstance(function, GroupL2):
         limits = [
             {"type": "ineq", "fun": lambda z: 1.0 - np.sum((decay * split(z)).reshape(5, 2) ** 2, axis=1)}
         ]
-    elif isinstance(kernel, TopK):
-        limits = [{"type": "ineq", "fun": lambda z: kernel.k - decay * z.sum()}]
-    bounded = not isinstance(kernel, HalfSquare | Lp | GroupL2)
+    elif isinstance(function, TopK):
+        limits = [{"type": "ineq", "fun": lambda z: function.k - decay * z.sum()}]
+    bounded = not isinstance(function, HalfSquare | Lp | GroupL2)
     bounds = [(0.0, 1.0 / decay if bounded else None)] * (2 * n)
     options = {"maxiter": 2000, "ftol": 1e-14}
     starts = [np.full(2 * n, 0.01 / decay), np.full(2 * n, 0.05 / decay)]
@@ -238,12 +243,12 @@ def _lyapunov(A: Vector, b: Vector) -> tuple[float, Figure]:
         lambda x: 0.5 * (matrix @ x - rhs).square().sum(), torch.zeros(10, dtype=torch.float64)
     )
     rises, series = [], []
-    for kernel in (HalfSquare(), Huber(0.1), PseudoHuber(0.1)):
-        flow = LionKFlow(kernel, weight_decay=DECAY, dt=5e-4)
+    for function in (HalfSquare(), Huber(0.1), PseudoHuber(0.1)):
+        flow = LionKFlow(function, weight_decay=DECAY, dt=5e-4)
         result: Result = solve(problem, flow, stop=Stop(steps=6000), progress=False)
         H = result.history["lyapunov"]
         rises.append(np.maximum(np.diff(H), 0.0).max() / (H[0] - H[-1]))
-        series.append(Series.of(repr(kernel), 5e-4 * np.arange(1, len(H) + 1), H - H.min() + 1e-9))
+        series.append(Series.of(repr(function), 5e-4 * np.arange(1, len(H) + 1), H - H.min() + 1e-9))
     figure = Figure(
         "The Lyapunov function along the flow",
         "H above its last value, diabetes data.",

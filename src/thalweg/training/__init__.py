@@ -2,22 +2,22 @@
 
 from thalweg.training.armijo import ArmijoSGD
 from thalweg.training.autolrs import AutoLRS
-from thalweg.training.flow import LionKFlow, SmoothFunction
-from thalweg.training.forecast import LossForecaster
-from thalweg.training.guarantees import bound, conversion_bound
-from thalweg.training.imitation import Imitate, ImitationTask
-from thalweg.training.kernels import (
+from thalweg.training.convex_functions import (
     L1,
-    Custom,
+    ConvexFunction,
+    CustomFunction,
     GroupL2,
     HalfSquare,
     Huber,
-    Kernel,
     Lp,
     PseudoHuber,
     ThresholdedL1,
     TopK,
 )
+from thalweg.training.flow import LionKFlow, SmoothFunction
+from thalweg.training.forecast import LossForecaster
+from thalweg.training.guarantees import bound, conversion_bound
+from thalweg.training.imitation import Imitate, ImitationTask
 from thalweg.training.lion import Lion, LionK
 from thalweg.training.profiles import PROFILES, Profile, Refined, Rex, WarmupPolynomial
 from thalweg.training.recommended import METHODS
@@ -34,14 +34,14 @@ __all__ = [
     "REX",
     "ArmijoSGD",
     "AutoLRS",
-    "Custom",
+    "CustomFunction",
     "GradientNormRecorder",
     "GroupL2",
     "HalfSquare",
     "Huber",
     "Imitate",
     "ImitationTask",
-    "Kernel",
+    "ConvexFunction",
     "LinearDecay",
     "Lion",
     "LionK",

@@ -5,12 +5,12 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
+from numpy.typing import NDArray
 from torch import Tensor
 
 #: Elements a task works through: large enough to hide the scheduling, small enough to share evenly.
@@ -40,7 +40,7 @@ def supported(tensors: Sequence[Tensor]) -> bool:
 
 
 @functools.lru_cache(maxsize=64)
-def tasks(sizes: tuple[int, ...]) -> tuple[np.ndarray[Any, Any], ...]:
+def tasks(sizes: tuple[int, ...]) -> tuple[NDArray[np.int64], ...]:
     """For tensors of these sizes: which tensor each task is about, its first element and the one after its last."""
     rows = [
         (t, start, min(start + CHUNK, size))
@@ -51,6 +51,6 @@ def tasks(sizes: tuple[int, ...]) -> tuple[np.ndarray[Any, Any], ...]:
     return tuple(np.ascontiguousarray(table[:, i]) for i in range(3))
 
 
-def addresses(tensors: Sequence[Tensor]) -> np.ndarray[Any, Any]:
+def addresses(tensors: Sequence[Tensor]) -> NDArray[np.int64]:
     """Where each tensor's elements begin."""
     return np.array([t.data_ptr() for t in tensors], dtype=np.int64)

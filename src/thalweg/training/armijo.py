@@ -7,7 +7,6 @@ line-search, and convergence rates", algorithm 1.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -48,7 +47,7 @@ class ArmijoSGD(Optimizer):
 
     def __init__(
         self,
-        params: Iterable[Any],
+        params: Iterable[Tensor] | Iterable[dict[str, object]],
         lr: float = 1.0,
         *,
         c: float = 0.1,

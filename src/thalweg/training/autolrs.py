@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -27,12 +27,15 @@ from thalweg.training import _group
 from thalweg.training.forecast import LossForecaster
 from thalweg.training.rate_search import Candidate, Stage, next_rate, search_figures
 from thalweg.training.replay import Replay
-from thalweg.training.snapshot import Snapshot, random_states, set_random_states
+from thalweg.training.snapshot import Snapshot, Stateful, random_states, set_random_states
 
 #: Fewest steps of a candidate: fewer losses than this are no series to forecast from.
 LEAST = 8
 #: Validation losses measured during a candidate.
 VALIDATIONS = 16
+
+#: A batch.
+B = TypeVar("B")
 
 
 class AutoLRS:
@@ -96,7 +99,7 @@ class AutoLRS:
         explore_fraction: float = 0.1,
         kappa: float = 2.0,
         warmup_steps: int = 0,
-        others: Mapping[str, Any] | None = None,
+        others: Mapping[str, Stateful] | None = None,
         path: str | Path | None = None,
         seed: int = 0,
     ) -> None:
@@ -164,7 +167,7 @@ class AutoLRS:
         """Whether the next step is one of a trial."""
         return self._phase == "explore"
 
-    def steps(self, loader: Iterable[Any]) -> Iterator[Any]:
+    def steps(self, loader: Iterable[B]) -> Iterator[B]:
         """Batches of ``loader`` until training is done, those of each trial the same; call `step` after each.
 
         Raises:
@@ -346,7 +349,8 @@ class AutoLRS:
         return float(losses[-max(len(losses) // 10, 1) :].mean())
 
     def _validated(self) -> float:
-        assert self.validate is not None
+        if self.validate is None:
+            raise InvalidProblem("AutoLRS was given no validate=, and cannot judge by it.")
         states, modes = random_states(), {module: module.training for module in self.model.modules()}
         self.model.eval()
         with torch.no_grad():

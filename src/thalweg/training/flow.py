@@ -6,14 +6,14 @@ Chen, Liu, Liang and Liu (2024), "Lion secretly solves constrained optimization"
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
-from thalweg.core import Method, NotFinite, Problem, State
+from thalweg.core import Method, NotFinite, Problem, State, Stop
 from thalweg.core.validation import require
-from thalweg.training.kernels import L1, Kernel
+from thalweg.training.convex_functions import L1, ConvexFunction
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +37,10 @@ class SmoothFunction(Problem):
         if not bool(torch.isfinite(self.x0).all()):
             raise NotFinite("x0 holds NaN or infinity; the flow has to start from numbers.")
 
+    def recommended_stop(self) -> Stop:
+        """A thousand steps, ten units of the flow's time: there is no measure of being solved."""
+        return Stop(steps=1000)
+
     def metrics(self, x: Tensor) -> dict[str, float]:
         """``{"value": f(x)}``."""
         return {"value": float(self.f(x))}
@@ -51,9 +55,10 @@ class SmoothFunction(Problem):
 
 @dataclass(kw_only=True)
 class FlowState(State):
-    """Position ``x`` and momentum ``m``."""
+    """A point of the flow."""
 
-    m: Tensor
+    x: Tensor  # position
+    m: Tensor  # momentum, of x's shape
 
 
 @dataclass(frozen=True)
@@ -65,7 +70,7 @@ class LionKFlow(Method[SmoothFunction, FlowState]):
     x is inside; ``excess``, how far ``lam x`` is outside the domain of K*, which shrinks as ``exp(-lam t)``.
 
     Args:
-        kernel: K.
+        K: a `ConvexFunction`.
         weight_decay: lam > 0.
         a, c, e: coefficients of the flow, a, c > 0, 0 <= e <= 1/c.
         dt: time of a step.
@@ -79,7 +84,7 @@ class LionKFlow(Method[SmoothFunction, FlowState]):
     True
     """
 
-    kernel: Kernel = field(default_factory=L1)
+    K: ConvexFunction = field(default_factory=L1)
     weight_decay: float = 1.0
     a: float = 1.0
     c: float = 1.0
@@ -102,20 +107,25 @@ class LionKFlow(Method[SmoothFunction, FlowState]):
         x, m = state.x, state.m
         _, gradient = problem.value_and_gradient(x)
         drift = self.a * gradient + self.c * m
-        x = x + self.dt * (self.kernel.subgradient(m - self.e * drift) - self.weight_decay * x)
+        x = x + self.dt * (self.K.subgradient(m - self.e * drift) - self.weight_decay * x)
         m = m - self.dt * drift
-        return FlowState(x=x, m=m, calls=state.calls + 1, metrics=self._metrics(problem.f(x), x, m))
+        if not bool(torch.isfinite(x).all() and torch.isfinite(m).all()):
+            raise NotFinite(
+                f"LionKFlow: position or momentum are not finite after {state.calls + 1} steps of "
+                f"dt = {self.dt:g}. Lower dt."
+            )
+        return replace(state, x=x, m=m, calls=state.calls + 1, metrics=self._metrics(problem.f(x), x, m))
 
     def lyapunov(self, value: Tensor, x: Tensor, m: Tensor) -> Tensor:
         """``H = a f + (c/lam) K*(lam x) + (1 - e c)/(1 + e lam) (K*(lam x) + K(m) - lam <m, x>)``."""
         lam, scaled = self.weight_decay, self.weight_decay * x
-        conjugate = self.kernel.conjugate(scaled)
-        gap = conjugate + self.kernel.value(m) - (m * scaled).sum()
+        conjugate = self.K.conjugate(scaled)
+        gap = conjugate + self.K.value(m) - (m * scaled).sum()
         return self.a * value + self.c / lam * conjugate + (1 - self.e * self.c) / (1 + self.e * lam) * gap
 
     def _metrics(self, value: Tensor, x: Tensor, m: Tensor) -> dict[str, float]:
         return {
             "value": float(value),
             "lyapunov": float(self.lyapunov(value, x, m)),
-            "excess": max(float(self.kernel.excess(self.weight_decay * x)), 0.0),
+            "excess": max(float(self.K.excess(self.weight_decay * x)), 0.0),
         }

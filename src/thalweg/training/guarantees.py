@@ -97,6 +97,7 @@ def weights_of(rates: Vector, last: float) -> Vector:
 
 
 def checked_norms(norms: ArrayLike) -> Vector:
+    """The norms as a vector of at least two positive numbers, or a refusal."""
     G = np.array(norms, dtype=np.float64)
     if G.ndim != 1 or len(G) < 2:
         raise InvalidProblem(f"Gradient norms have shape {G.shape}; expected (steps,), at least 2 steps.")

@@ -6,9 +6,10 @@ learning" (DAgger); Lavington et al. (2023), section 5.2, where the expert's ans
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -17,11 +18,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import Optimizer
 
-from thalweg.core import InvalidProblem, Method, MissingExtra, Problem, State, Status, Stop
+from thalweg.core import InvalidProblem, Method, MissingExtra, NotFinite, Problem, State, Status, Stop
 from thalweg.core.validation import require
 from thalweg.training.surrogate import TargetSurrogate
 
+if TYPE_CHECKING:
+    from gymnasium import Env
+
 Vector = NDArray[np.float64]
+Actions = NDArray[np.int64] | NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +48,7 @@ class ImitationTask(Problem):
     """
 
     environment: str
-    expert: Callable[[Vector], NDArray[Any]]
+    expert: Callable[[Vector], Actions]
     policy: Callable[[], nn.Module]
     rounds: int = 50
     interactions: int = 200
@@ -54,7 +59,7 @@ class ImitationTask(Problem):
             require(getattr(self, name) >= 1, f"ImitationTask needs {name} >= 1", got=getattr(self, name))
         self.make().close()
 
-    def make(self) -> Any:
+    def make(self) -> Env[Vector, Any]:
         """A fresh environment."""
         try:
             import gymnasium
@@ -62,7 +67,7 @@ class ImitationTask(Problem):
             raise MissingExtra("gymnasium", "gym") from None
         return gymnasium.make(self.environment)
 
-    def discrete(self, environment: Any) -> bool:
+    def discrete(self, environment: Env[Vector, Any]) -> bool:
         """Whether actions are numbers of a list."""
         return hasattr(environment.action_space, "n")
 
@@ -74,7 +79,7 @@ class ImitationTask(Problem):
 
     @torch.no_grad()
     def rollout(
-        self, environment: Any, policy: nn.Module, steps: int, seed: int
+        self, environment: Env[Vector, Any], policy: nn.Module, steps: int, seed: int
     ) -> tuple[Vector, list[float]]:
         """Observations of ``steps`` steps of the policy, shape (steps, d), and the returns of the finished episodes."""
         discrete = self.discrete(environment)
@@ -83,6 +88,8 @@ class ImitationTask(Problem):
         for _ in range(steps):
             seen.append(np.asarray(observation, dtype=np.float64))
             answer = policy(torch.as_tensor(seen[-1], dtype=torch.float32)[None])[0].numpy()
+            if not np.isfinite(answer).all():
+                raise NotFinite("The policy's outputs are not finite. Lower the learner's rate.")
             action = int(answer.argmax()) if discrete else self._bounded(environment, answer)
             observation, reward, ended, cut, _ = environment.step(action)
             total += float(reward)
@@ -123,18 +130,19 @@ class ImitationTask(Problem):
         return {"loss": float(np.mean(losses)), "return": float(np.mean(returns))}
 
     @staticmethod
-    def _bounded(environment: Any, answer: NDArray[Any]) -> NDArray[Any]:
+    def _bounded(environment: Env[Vector, Any], answer: NDArray[np.float32]) -> NDArray[np.float32]:
         space = environment.action_space
-        return np.clip(answer, space.low, space.high).astype(space.dtype)
+        return np.asarray(np.clip(answer, space.low, space.high).astype(space.dtype))
 
 
 @dataclass(kw_only=True)
 class ImitationState(State):
-    """``x`` is the live policy; ``observations`` and ``actions`` what has been asked so far."""
+    """``x`` is the live policy; ``calls`` counts gradients of the loss."""
 
-    learner: Any
-    observations: list[Any] = field(default_factory=list)
-    actions: list[Any] = field(default_factory=list)
+    x: nn.Module
+    learner: Optimizer
+    observations: list[Tensor] = field(default_factory=list)  # a round each, (interactions, d); of data="all"
+    actions: list[Tensor] = field(default_factory=list)  # the expert's, at those
     round: int = 0
     seed: int = 0
 
@@ -154,9 +162,9 @@ class Imitate(Method[ImitationTask, ImitationState]):
     ``gradient_calls``.
     """
 
-    in_place = True
+    in_place: ClassVar[bool] = True
 
-    learner: Callable[[Any], Optimizer]
+    learner: Callable[[Iterable[nn.Parameter]], Optimizer]
     data: Literal["round", "all"] = "round"
     updates: int = 1
     label: str = "Imitate"
@@ -184,6 +192,10 @@ class Imitate(Method[ImitationTask, ImitationState]):
         observations, actions = problem.asked(seen)
         with torch.no_grad():
             loss = float(problem.loss(state.x(observations), actions))
+        if not math.isfinite(loss):
+            raise NotFinite(
+                f"The loss is {loss} in round {state.round + 1}, after {state.calls} updates. Lower the learner's rate."
+            )
         if self.data == "all":
             state.observations.append(observations)
             state.actions.append(actions)
@@ -215,5 +227,5 @@ class Imitate(Method[ImitationTask, ImitationState]):
             return loss
 
         for _ in range(self.updates):
-            state.learner.step(closure)
+            state.learner.step(closure)  # type: ignore[arg-type]  # torch takes a tensor too
         return self.updates

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -18,8 +18,11 @@ try:
 except ImportError:
     raise MissingExtra("lightning", "lightning") from None
 
+if TYPE_CHECKING:
+    from lightning.pytorch import LightningModule, Trainer
 
-def _only_optimizer(trainer: Any, name: str) -> torch.optim.Optimizer:
+
+def _only_optimizer(trainer: Trainer, name: str) -> torch.optim.Optimizer:
     if len(trainer.optimizers) != 1:
         raise InvalidProblem(f"{name} is for one optimizer; the module has {len(trainer.optimizers)}.")
     optimizer: torch.optim.Optimizer = trainer.optimizers[0]
@@ -39,16 +42,21 @@ class GradientNorms(Callback):
         self.path = path
         self.recorder: GradientNormRecorder | None = None
 
-    def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Lightning's hook."""
         self.recorder = GradientNormRecorder(_only_optimizer(trainer, "GradientNorms"), attach=False)
 
-    def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
+    def on_before_optimizer_step(
+        self, trainer: Trainer, pl_module: LightningModule, optimizer: torch.optim.Optimizer
+    ) -> None:
         """Lightning's hook: the gradient is there, unscaled."""
-        assert self.recorder is not None
+        if self.recorder is None:
+            raise InvalidProblem(
+                "GradientNorms was not there when the fit began. Give it to the Trainer's callbacks."
+            )
         self.recorder.record()
 
-    def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Lightning's hook."""
         if self.path is not None and self.recorder is not None and trainer.is_global_zero:
             self.recorder.save(self.path)
@@ -72,14 +80,19 @@ class AutoRate(Callback):
     """
 
     def __init__(
-        self, lr_min: float, lr_max: float, *, validate: Callable[[Any], float] | None = None, **options: Any
+        self,
+        lr_min: float,
+        lr_max: float,
+        *,
+        validate: Callable[[LightningModule], float] | None = None,
+        **options: Any,  # noqa: ANN401 -- of `AutoLRS`
     ) -> None:
         self.range, self.validate, self.options = (lr_min, lr_max), validate, options
         self.auto: AutoLRS | None = None
         self._losses: list[torch.Tensor] = []
         self._step = 0
 
-    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Lightning's hook: the optimizer is there."""
         if trainer.lr_scheduler_configs:
             raise InvalidProblem(
@@ -91,10 +104,18 @@ class AutoRate(Callback):
         self._step = trainer.global_step
 
     def on_train_batch_end(
-        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: torch.Tensor | dict[str, torch.Tensor],
+        batch: object,
+        batch_idx: int,
     ) -> None:
         """Lightning's hook; several batches a step are averaged."""
-        assert self.auto is not None
+        if self.auto is None:
+            raise InvalidProblem(
+                "AutoRate was not there when training began. Give it to the Trainer's callbacks."
+            )
         self._losses.append((outputs["loss"] if isinstance(outputs, dict) else outputs).detach())
         if trainer.global_step == self._step or self.auto.done:
             return

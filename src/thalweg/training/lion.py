@@ -7,7 +7,7 @@ Liu, Liang and Liu (2024), "Lion secretly solves constrained optimization", equa
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, TypedDict, Unpack, overload
 
 import torch
 from torch import Tensor
@@ -16,15 +16,15 @@ from torch.optim import Optimizer
 from thalweg.core import CheckpointMismatch, InvalidParameter, InvalidProblem
 from thalweg.core.validation import require
 from thalweg.training import _lion_pass
-from thalweg.training.kernels import L1, Kernel
+from thalweg.training.convex_functions import L1, ConvexFunction
 
 
 class LionK(Optimizer):
     """Momentum through the subgradient of a convex K, with decoupled weight decay.
 
     ``x += lr (dK(-(b1 m + (1 - b1) g)) - lam x)``, then ``m = b2 m + (1 - b2) g``. In the long run it
-    minimises ``f(x) + K*(lam x)/lam``: the kernel and the weight decay choose a bound or a
-    penalty (`kernels`).
+    minimises ``f(x) + K*(lam x)/lam``: K and the weight decay choose a bound or a
+    penalty (`convex_functions`).
 
     Args:
         params: parameters or parameter groups; every option can be set per group.
@@ -33,7 +33,7 @@ class LionK(Optimizer):
         weight_decay: lam >= 0. For Lion 3 to 10 times larger than AdamW's.
         max_norm: the bound on the weights instead, ``weight_decay = 1/max_norm``: in the norm dual to K, for
             Lion on the largest absolute weight.
-        kernel: K; `L1`, the default, is Lion.
+        K: a `ConvexFunction`; `L1`, the default, is Lion.
         implicit_decay: ``x = (x + lr u)/(1 + lr lam)``, which stays inside the bound for any ``lr``.
         momentum_dtype: keep the momentum in, say, ``torch.bfloat16``: half the memory.
         maximize: go uphill.
@@ -65,7 +65,7 @@ class LionK(Optimizer):
         weight_decay: float = 0.0,
         *,
         max_norm: float | None = None,
-        kernel: Kernel | None = None,
+        K: ConvexFunction | None = None,
         implicit_decay: bool = False,
         momentum_dtype: torch.dtype | None = None,
         maximize: bool = False,
@@ -79,7 +79,7 @@ class LionK(Optimizer):
             "betas": betas,
             "weight_decay": weight_decay,
             "max_norm": max_norm,
-            "kernel": L1() if kernel is None else kernel,
+            "K": L1() if K is None else K,
             "implicit_decay": implicit_decay,
             "momentum_dtype": momentum_dtype,
             "maximize": maximize,
@@ -105,10 +105,10 @@ class LionK(Optimizer):
         super().add_param_group(group)
 
     def state_dict(self) -> dict[str, Any]:
-        """The optimizer's state as plain data; kernels are written by their text, and compared on loading."""
+        """The optimizer's state as plain data; each K is written by its text, and compared on loading."""
         state = super().state_dict()
         for group in state["param_groups"]:
-            group["kernel"] = repr(group["kernel"])
+            group["K"] = repr(group["K"])
             group["momentum_dtype"] = group["momentum_dtype"] and str(group["momentum_dtype"])
         return state
 
@@ -116,15 +116,15 @@ class LionK(Optimizer):
         """Go on from a `state_dict`.
 
         Raises:
-            CheckpointMismatch: a group was saved with another kernel.
+            CheckpointMismatch: a group was saved with another K.
         """
         groups = []
         for ours, saved in zip(self.param_groups, state_dict["param_groups"], strict=False):
-            if saved["kernel"] != repr(ours["kernel"]):
+            if saved["K"] != repr(ours["K"]):
                 raise CheckpointMismatch(
-                    f"The optimizer was saved with kernel {saved['kernel']}; this one has {ours['kernel']!r}."
+                    f"The optimizer was saved with K = {saved['K']}; this one has {ours['K']!r}."
                 )
-            kept = {"kernel": ours["kernel"], "momentum_dtype": ours["momentum_dtype"]}
+            kept = {"K": ours["K"], "momentum_dtype": ours["momentum_dtype"]}
             groups.append({**saved, **kept})
         super().load_state_dict({**state_dict, "param_groups": groups})
         # The base class casts state to the parameter's dtype.
@@ -133,9 +133,13 @@ class LionK(Optimizer):
                 if group["momentum_dtype"] is not None and p in self.state:
                     self.state[p]["exp_avg"] = self.state[p]["exp_avg"].to(group["momentum_dtype"])
 
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+    @overload
+    def step(self, closure: None = None) -> None: ...
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
         """One step; ``closure`` re-evaluates the model and returns the loss."""
-        loss = None
+        loss: float | None = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
@@ -155,11 +159,11 @@ class LionK(Optimizer):
         total = 0.0
         with torch.no_grad():
             for group in self.param_groups:
-                kernel, decay = group["kernel"], group["weight_decay"]
+                K, decay = group["K"], group["weight_decay"]
                 for p in group["params"]:
                     if p.grad is not None:
                         g = -p.grad if group["maximize"] else p.grad
-                        gap = kernel.fenchel_gap(p, g, decay) if decay else kernel.value(-g)
+                        gap = K.fenchel_gap(p, g, decay) if decay else K.value(-g)
                         total += float(gap)
         return total
 
@@ -182,22 +186,22 @@ class LionK(Optimizer):
         if self._fuses(group, [*params, *momenta, *grads], compiling or isinstance(lr, Tensor)):
             _lion_pass.lion_pass(params, momenta, grads, **rule)
         elif group["fused"] and on_gpu:
-            _compiled()(params, momenta, grads, kernel=group["kernel"], **rule)
+            _compiled()(params, momenta, grads, K=group["K"], **rule)
         elif group["foreach"] if group["foreach"] is not None else on_gpu and not group["differentiable"]:
-            _foreach_step(params, momenta, grads, kernel=group["kernel"], **rule)
+            _foreach_step(params, momenta, grads, K=group["K"], **rule)
         else:
             for p, m, g in zip(params, momenta, grads, strict=True):
-                _single_step(p, m, g, kernel=group["kernel"], **rule)
+                _single_step(p, m, g, K=group["K"], **rule)
 
     def _fuses(self, group: dict[str, Any], tensors: list[Tensor], traced: bool) -> bool:
         wanted = group["fused"] or (group["fused"] is None and not group["foreach"])
         if not wanted or traced or group["differentiable"]:
             return False
-        if type(group["kernel"]) is L1 and _lion_pass.supported(tensors):
+        if type(group["K"]) is L1 and _lion_pass.supported(tensors):
             return True
         if group["fused"] and tensors[0].device.type != "cuda":
             raise InvalidParameter(
-                "fused=True on the CPU needs kernel L1, contiguous tensors in float32 or float64, and the "
+                "fused=True on the CPU needs K = L1(), contiguous tensors in float32 or float64, and the "
                 "momentum in the same dtype. Leave fused=None to have it where it can be had."
             )
         return False
@@ -210,10 +214,23 @@ class LionK(Optimizer):
         return momentum
 
 
+class Options(TypedDict, total=False):
+    """Options of `Lion` that it shares with `LionK`, which says what they are."""
+
+    max_norm: float | None
+    implicit_decay: bool
+    momentum_dtype: torch.dtype | None
+    maximize: bool
+    foreach: bool | None
+    fused: bool | None
+    capturable: bool
+    differentiable: bool
+
+
 class Lion(LionK):
     """Lion: the sign of momentum, half of AdamW's memory, and ``|x|_inf <= 1/weight_decay`` in the long run.
 
-    `LionK` with the kernel `L1`; the options are the same. It pays at large batches and with its own learning
+    `LionK` with `L1` for K; the options are the same. It pays at large batches and with its own learning
     rate: start from AdamW's divided by 3 to 10, and the weight decay multiplied by as much.
 
     Source: Chen et al. (2023), program 1.
@@ -229,10 +246,10 @@ class Lion(LionK):
         lr: float | Tensor = 1e-4,
         betas: tuple[float, float] = (0.9, 0.99),
         weight_decay: float = 0.0,
-        **options: Any,
+        **options: Unpack[Options],
     ) -> None:
-        if "kernel" in options:
-            raise InvalidParameter("Lion has the kernel L1. For another one use LionK.")
+        if "K" in options:
+            raise InvalidParameter("Lion is LionK with L1 for K. For another one use LionK.")
         super().__init__(params, lr, betas, weight_decay, **options)
 
 
@@ -243,7 +260,7 @@ def _check_group(name: str, group: dict[str, Any]) -> None:
         len(betas) == 2 and all(0 <= b < 1 for b in betas), f"{name} needs two betas in [0, 1)", got=betas
     )
     require(group["weight_decay"] >= 0, f"{name} needs weight_decay >= 0", got=group["weight_decay"])
-    require(isinstance(group["kernel"], Kernel), f"{name} needs a Kernel", got=group["kernel"])
+    require(isinstance(group["K"], ConvexFunction), f"{name} needs a ConvexFunction", got=group["K"])
     if group["foreach"] and group["fused"]:
         raise InvalidParameter(f"{name}: foreach and fused exclude each other.")
     if group["differentiable"] and (group["foreach"] or group["fused"]):
@@ -254,7 +271,8 @@ def _check_group(name: str, group: dict[str, Any]) -> None:
 
 def _usable_gradient(p: Tensor) -> Tensor:
     g = p.grad
-    assert g is not None
+    if g is None:
+        raise InvalidProblem("A parameter has no gradient. Call backward() before step().")
     if g.is_sparse:
         raise InvalidProblem(
             "Lion does not take sparse gradients: the sign of momentum is dense. Use sparse=False in the "
@@ -270,7 +288,7 @@ def _single_step(
     m: Tensor,
     g: Tensor,
     *,
-    kernel: Kernel,
+    K: ConvexFunction,
     betas: tuple[float, float],
     lr: float | Tensor,
     weight_decay: float,
@@ -278,7 +296,7 @@ def _single_step(
 ) -> None:
     b1, b2 = betas
     momentum = m.to(g.dtype)
-    direction = kernel.subgradient(momentum.mul(-b1).add(g, alpha=b1 - 1.0))
+    direction = K.subgradient(momentum.mul(-b1).add(g, alpha=b1 - 1.0))
     if weight_decay and not implicit:
         p.mul_(1.0 - lr * weight_decay)
     p.add_(direction * lr)
@@ -292,7 +310,7 @@ def _foreach_step(
     momenta: list[Tensor],
     grads: list[Tensor],
     *,
-    kernel: Kernel,
+    K: ConvexFunction,
     betas: tuple[float, float],
     lr: float | Tensor,
     weight_decay: float,
@@ -302,7 +320,7 @@ def _foreach_step(
     wide = [m.to(g.dtype) for m, g in zip(momenta, grads, strict=True)]
     mixed = torch._foreach_mul(wide, -b1)
     torch._foreach_add_(mixed, grads, alpha=b1 - 1.0)
-    directions = list(kernel.subgradients(mixed))
+    directions = list(K.subgradients(mixed))
     torch._foreach_mul_(directions, lr)
     if weight_decay and not implicit:
         torch._foreach_mul_(params, 1.0 - lr * weight_decay)
@@ -316,10 +334,10 @@ def _foreach_step(
             m.copy_(w)
 
 
-_COMPILED: list[Any] = []
+_COMPILED: list[Callable[..., None]] = []
 
 
-def _compiled() -> Any:
+def _compiled() -> Callable[..., None]:
     """The foreach step compiled into few kernels, once for all optimizers."""
     if not _COMPILED:
         _COMPILED.append(torch.compile(_foreach_step))

@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 
 from thalweg.core import InvalidParameter, Method, recommended
 from thalweg.core.contestant import contestant
-from thalweg.training.flow import LionKFlow
+from thalweg.training.flow import LionKFlow, SmoothFunction
 from thalweg.training.imitation import Imitate, ImitationTask
 from thalweg.training.schedules import REX
 from thalweg.training.surrogate import TargetSurrogate
@@ -34,6 +34,12 @@ def for_training(problem: TrainingTask) -> Train:
 def for_imitation(problem: ImitationTask) -> Imitate:
     """Ten updates an answer by a target surrogate."""
     return Imitate(lambda params: TargetSurrogate(params, eta=1.0, inner_steps=10, linesearch=True))
+
+
+@recommended.register
+def for_smooth_functions(problem: SmoothFunction) -> LionKFlow:
+    """Lion's flow."""
+    return LionKFlow()
 
 
 @contestant.register

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from thalweg.core import InvalidProblem
 from thalweg.core.validation import require
 from thalweg.training.snapshot import random_states, set_random_states
 
+#: A batch.
+B = TypeVar("B")
 
-class Replay:
+
+class Replay(Generic[B]):
     """The batches of a loader, epoch after epoch, with a mark to come back to.
 
     What is drawn after a mark is kept, until the next mark, and given again after `rewind`. The loader has global
@@ -32,17 +35,17 @@ class Replay:
     [1, 2, 3, 1, 2]
     """
 
-    def __init__(self, loader: Iterable[Any], keep: int) -> None:
+    def __init__(self, loader: Iterable[B], keep: int) -> None:
         if isinstance(loader, Iterator):
             raise InvalidProblem(
                 "The loader is an iterator that can be gone through once only. Give the DataLoader itself, or a list."
             )
         self.loader, self.keep = loader, keep
         self._random = random_states()
-        self._iterator: Iterator[Any] | None = None
+        self._iterator: Iterator[B] | None = None
         self._epoch_start: dict[str, Any] = self._random
         self._index = 0  # batches drawn of this epoch
-        self._kept: list[Any] = []
+        self._kept: list[B] = []
         self._cursor = 0  # batches given since the mark
         self._mark: dict[str, Any] = {}
 
@@ -59,7 +62,7 @@ class Replay:
         require(self._cursor <= self.keep, f"rewind: only {self.keep} batches are kept", got=self._cursor)
         self._cursor = 0
 
-    def next(self) -> Any:
+    def next(self) -> B:
         """The next batch."""
         if self._cursor < len(self._kept):
             batch = self._kept[self._cursor]
@@ -84,7 +87,7 @@ class Replay:
         for _ in range(state["given"]):
             self.next()
 
-    def _drawn(self) -> Any:
+    def _drawn(self) -> B:
         outside = random_states()
         set_random_states(self._random)
         try:

@@ -6,10 +6,11 @@ Chen, Wolfe and Kyrillidis (2022), "REX: revisiting budgeted training with an im
 from __future__ import annotations
 
 import warnings
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -20,6 +21,16 @@ from thalweg.training.profiles import profile as named_profile
 
 #: ``"step"``; a number of steps; a fraction of the budget; or the fractions at which the profile is read.
 Sampling = str | int | float | tuple[float, ...]
+
+
+class Options(TypedDict, total=False):
+    """Options of every `ProfileSchedule`, which says what they are."""
+
+    sampling: Sampling
+    warmup_steps: int
+    floor: float
+    momentum: tuple[float, float] | None
+    last_epoch: int
 
 
 class ProfileSchedule(LRScheduler):
@@ -103,11 +114,11 @@ class ProfileSchedule(LRScheduler):
             )
         self.total_steps = int(total_steps)
 
-    def get_lr(self) -> list[Any]:
+    def get_lr(self) -> list[float | Tensor]:
         """The rates at the current step; torch's own hook."""
         factor = float(self._factors(np.array([self.last_epoch]))[0])
         if self.momentum is not None:
-            self._set_momentum(factor)
+            self._set_momentum(*self.momentum, factor)
         return [base * factor for base in self.base_lrs]
 
     def state_dict(self) -> dict[str, Any]:
@@ -123,12 +134,12 @@ class ProfileSchedule(LRScheduler):
             )
         super().load_state_dict({**state_dict, "profile": self.profile})
 
-    def _share(self, steps: NDArray[Any]) -> NDArray[np.float64]:
+    def _share(self, steps: NDArray[np.float64] | NDArray[np.int64]) -> NDArray[np.float64]:
         start, share = self.anchor
         used = (steps - start) / (self.total_steps - start)
         return np.asarray(share + (1.0 - share) * np.clip(used, 0.0, 1.0))
 
-    def _factors(self, steps: NDArray[Any]) -> NDArray[np.float64]:
+    def _factors(self, steps: NDArray[np.float64] | NDArray[np.int64]) -> NDArray[np.float64]:
         if isinstance(self.sampling, int):
             done = np.maximum(steps - self.warmup_steps, 0)
             z = self._share(self.warmup_steps + done // self.sampling * self.sampling)
@@ -144,9 +155,7 @@ class ProfileSchedule(LRScheduler):
         rise = (steps + 1.0) / (self.warmup_steps + 1.0)
         return np.asarray(np.where(steps < self.warmup_steps, rise * factors, factors))
 
-    def _set_momentum(self, factor: float) -> None:
-        assert self.momentum is not None
-        low, high = self.momentum
+    def _set_momentum(self, low: float, high: float, factor: float) -> None:
         value = high - (high - low) * factor
         for group in self.optimizer.param_groups:
             if "betas" in group:
@@ -183,7 +192,9 @@ class REX(ProfileSchedule):
     [0.0]
     """
 
-    def __init__(self, optimizer: Optimizer, total_steps: int, *, beta: float = 0.5, **options: Any) -> None:
+    def __init__(
+        self, optimizer: Optimizer, total_steps: int, *, beta: float = 0.5, **options: Unpack[Options]
+    ) -> None:
         super().__init__(optimizer, total_steps, Rex(beta), **options)
 
 
@@ -199,7 +210,7 @@ class LinearDecay(ProfileSchedule):
     array([1.  , 0.75, 0.5 , 0.25, 0.  ])
     """
 
-    def __init__(self, optimizer: Optimizer, total_steps: int, **options: Any) -> None:
+    def __init__(self, optimizer: Optimizer, total_steps: int, **options: Unpack[Options]) -> None:
         super().__init__(optimizer, total_steps, "linear", **options)
 
 
@@ -220,7 +231,9 @@ class RefinedSchedule(ProfileSchedule):
     array([0.1  , 0.075, 0.05 , 0.025, 0.   ])
     """
 
-    def __init__(self, optimizer: Optimizer, total_steps: int, refined: Refined, **options: Any) -> None:
+    def __init__(
+        self, optimizer: Optimizer, total_steps: int, refined: Refined, **options: Unpack[Options]
+    ) -> None:
         if total_steps > len(refined.values):
             warnings.warn(
                 f"The schedule was refined from {len(refined.values)} steps and is stretched over {total_steps}.",

@@ -5,12 +5,22 @@ from __future__ import annotations
 import copy
 import random
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+
+
+class Stateful(Protocol):
+    """What a snapshot can take: a gradient scaler, a schedule, a module."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain data."""
+
+    def load_state_dict(self, state_dict: dict[str, Any], /) -> object:
+        """Inverse of `state_dict`."""
 
 
 class Snapshot:
@@ -33,7 +43,7 @@ class Snapshot:
     """
 
     def __init__(
-        self, model: nn.Module, optimizer: Optimizer, others: Mapping[str, Any] | None = None
+        self, model: nn.Module, optimizer: Optimizer, others: Mapping[str, Stateful] | None = None
     ) -> None:
         self.model = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
         self.optimizer = copy.deepcopy(optimizer.state_dict())
@@ -41,7 +51,7 @@ class Snapshot:
         self.random = random_states()
 
     def restore(
-        self, model: nn.Module, optimizer: Optimizer, others: Mapping[str, Any] | None = None
+        self, model: nn.Module, optimizer: Optimizer, others: Mapping[str, Stateful] | None = None
     ) -> None:
         """Put everything back; gradients are cleared."""
         with torch.no_grad():
@@ -84,7 +94,7 @@ def _restore_optimizer(optimizer: Optimizer, saved: dict[str, Any]) -> None:
         optimizer.load_state_dict(copy.deepcopy(saved))
 
 
-def _pairs(now: Any, saved: Any, found: list[tuple[Tensor, Tensor]]) -> bool:
+def _pairs(now: object, saved: object, found: list[tuple[Tensor, Tensor]]) -> bool:
     """Collect the tensors at equal places of two states; False if anything else differs."""
     if isinstance(now, Tensor) and isinstance(saved, Tensor):
         found.append((now, saved))

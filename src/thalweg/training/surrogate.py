@@ -9,18 +9,21 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Iterable
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 from torch.optim import Optimizer
 
-from thalweg.core import InvalidProblem, NotFinite, UnknownName
+from thalweg.core import InvalidParameter, InvalidProblem, NotFinite, UnknownName
 from thalweg.core.validation import require
 from thalweg.training.armijo import ArmijoSGD
 from thalweg.training.target_geometry import GEOMETRIES, STEPS, GeometryName, TargetGeometry
 
 Decay = Literal["constant", "sqrt", "exponential"]
+#: The loss, or the loss and its gradient, of z's shape.
+Told: TypeAlias = Tensor | tuple[float | Tensor, ArrayLike | Tensor]
 #: Armijo's rule in the target's space: decrease asked for, factors of the search, most trials.
 DECREASE, BACKTRACK, EXPAND, TRIALS = 0.5, 0.9, 1.8, 100
 
@@ -40,10 +43,10 @@ class TargetLoss:
     (1.0, 1)
     """
 
-    def __init__(self, loss: Callable[[Tensor], Any]) -> None:
+    def __init__(self, loss: Callable[[Tensor], Told]) -> None:
         self.loss, self.calls = loss, 0
 
-    def __call__(self, z: Tensor) -> Any:
+    def __call__(self, z: Tensor) -> Told:
         """The loss of z."""
         self.calls += 1
         return self.loss(z)
@@ -88,7 +91,7 @@ class TargetSurrogate(Optimizer):
 
     def __init__(
         self,
-        params: Iterable[Any],
+        params: Iterable[Tensor] | Iterable[dict[str, object]],
         eta: float | str,
         *,
         inner: Callable[[list[Tensor]], Optimizer] = ArmijoSGD,
@@ -107,11 +110,8 @@ class TargetSurrogate(Optimizer):
         require(
             decay in ("constant", "sqrt", "exponential"), "decay is constant, sqrt or exponential", got=decay
         )
-        require(
-            decay != "exponential" or bool(total_steps),
-            "decay 'exponential' needs total_steps",
-            got=total_steps,
-        )
+        if decay == "exponential" and not total_steps:
+            raise InvalidParameter(f"decay 'exponential' needs total_steps; got {total_steps!r}.")
         if geometry not in GEOMETRIES:
             raise UnknownName("geometry", geometry, GEOMETRIES)
         require(
@@ -120,14 +120,14 @@ class TargetSurrogate(Optimizer):
         super().__init__(params, {"lr": 1.0 if isinstance(eta, str) else float(eta)})
         self._step_of = STEPS[eta] if isinstance(eta, str) else None
         self._make_inner, self.inner_steps, self.fresh = inner, inner_steps, fresh
-        self.decay, self.total_steps, self.monotone = decay, total_steps, monotone
+        self.decay, self.total_steps, self.monotone = decay, total_steps or 0, monotone
         self.geometry, self.linesearch = TargetGeometry(geometry), linesearch
         self._inner = self._new_inner()
         #: Gradients of the expensive loss, values of it beside them, and cheap updates so far.
         self.calls = self.evaluations = self.updates = 0
         self._eta, self._last_loss = math.nan, math.inf
 
-    def step(self, forward: Callable[[], Tensor], target_loss: Callable[[Tensor], Any]) -> float:  # type: ignore[override]
+    def step(self, forward: Callable[[], Tensor], target_loss: Callable[[Tensor], Told]) -> float:  # type: ignore[override]
         """One expensive gradient and ``inner_steps`` updates; returns the loss before them.
 
         Args:
@@ -213,7 +213,6 @@ class TargetSurrogate(Optimizer):
         if self.decay == "sqrt":
             return eta / math.sqrt(self.calls)
         if self.decay == "exponential":
-            assert self.total_steps is not None
             return float(eta * (1.0 / self.total_steps) ** (self.calls / self.total_steps))
         return eta
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -133,13 +134,15 @@ class Shuffle:
 
 @dataclass(kw_only=True)
 class TrainingState(State):
-    """``x`` is the live network; the rest is what goes on with it."""
+    """``x`` is the live network, and the optimizer's and the schedule's states go on with it."""
 
-    optimizer: Any
-    schedule: Any
-    shuffle: Any
-    data: Any = field(repr=False)
+    x: nn.Module
+    optimizer: Optimizer
+    schedule: LRScheduler | None
+    shuffle: Shuffle
+    data: list[Tensor] = field(repr=False)  # the task's, on its device; no part of a checkpoint
     step: int = 0
+    highest: float = 0.0  # rate so far
 
     def tree(self) -> dict[str, Any]:
         tree = super().tree()
@@ -161,7 +164,8 @@ class Train(Method[TrainingTask, TrainingState]):
         schedule: called as ``schedule(optimizer, total_steps)``, e.g. `REX`; None for a constant rate.
         label: what tables call it; by default made of the class and the options.
 
-    The metrics of a step are ``loss`` on its batch and ``rate``.
+    The metrics of a step are ``loss`` on its batch and ``rate``. A loss that is not finite ends the run
+    as DIVERGED, with the weights that gave it.
 
     >>> from thalweg import solve
     >>> from thalweg.training import REX, Lion
@@ -171,7 +175,7 @@ class Train(Method[TrainingTask, TrainingState]):
     10
     """
 
-    in_place = True
+    in_place: ClassVar[bool] = True
 
     optimizer: Callable[..., Optimizer]
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -204,14 +208,19 @@ class Train(Method[TrainingTask, TrainingState]):
         rate = state.optimizer.param_groups[0]["lr"]
         state.optimizer.zero_grad(set_to_none=True)
         loss = problem.loss(state.x, *(t[batch] for t in state.data))
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise NotFinite(
+                f"The loss is {value} in step {state.step + 1}, after steps at rates up to {state.highest:.3g}: the "
+                "weights have grown beyond measure, or the loss has no value there. Lower the rate."
+            )
         loss.backward()
         state.optimizer.step()
         if state.schedule is not None:
             state.schedule.step()
         state.step += 1
-        state.metrics = {"loss": float(loss.detach()), "rate": float(rate)}
-        if not state.metrics["loss"] < float("inf"):
-            state.status, state.message = Status.DIVERGED, f"The loss is {state.metrics['loss']}."
-        elif state.step == problem.steps:
+        state.highest = max(state.highest, float(rate))
+        state.metrics = {"loss": value, "rate": float(rate)}
+        if state.step == problem.steps:
             state.status, state.message = Status.EXHAUSTED, f"The task's {problem.steps} steps are done."
         return state

@@ -5,10 +5,11 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 import torch
 from torch import nn
+from torch.utils.hooks import RemovableHandle
 
 from thalweg.core import InvalidProblem, MissingExtra
 from thalweg.training.autolrs import AutoLRS
@@ -18,6 +19,16 @@ try:
     from transformers import TrainerCallback
 except ImportError:
     raise MissingExtra("transformers", "transformers") from None
+
+if TYPE_CHECKING:
+    from transformers import TrainerControl, TrainerState, TrainingArguments
+
+
+class Parts(TypedDict):
+    """What of a Trainer's parts is used here."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
 
 
 class GradientNorms(TrainerCallback):
@@ -35,16 +46,25 @@ class GradientNorms(TrainerCallback):
         self.path = path
         self.recorder: GradientNormRecorder | None = None
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **parts: Any) -> None:
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **parts: Unpack[Parts]
+    ) -> None:
         """The Trainer's hook."""
         self.recorder = GradientNormRecorder(_plain(parts["optimizer"]), attach=False)
 
-    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **parts: Any) -> None:
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **parts: Unpack[Parts]
+    ) -> None:
         """The Trainer's hook: the gradient is there, unscaled."""
-        assert self.recorder is not None
+        if self.recorder is None:
+            raise InvalidProblem(
+                "GradientNorms was not there when training began. Give it to the Trainer's callbacks."
+            )
         self.recorder.record()
 
-    def on_train_end(self, args: Any, state: Any, control: Any, **parts: Any) -> None:
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **parts: Unpack[Parts]
+    ) -> None:
         """The Trainer's hook."""
         if self.path is not None and self.recorder is not None and state.is_world_process_zero:
             self.recorder.save(self.path)
@@ -66,23 +86,35 @@ class AutoRate(TrainerCallback):
     """
 
     def __init__(
-        self, lr_min: float, lr_max: float, *, validate: Callable[[Any], float] | None = None, **options: Any
+        self,
+        lr_min: float,
+        lr_max: float,
+        *,
+        validate: Callable[[nn.Module], float] | None = None,
+        **options: Any,  # noqa: ANN401 -- of `AutoLRS`
     ) -> None:
         self.range, self.validate, self.options = (lr_min, lr_max), validate, options
         self.auto: AutoLRS | None = None
         self._losses: list[torch.Tensor] = []
-        self._hook: Any = None
+        self._hook: RemovableHandle | None = None
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **parts: Any) -> None:
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **parts: Unpack[Parts]
+    ) -> None:
         """The Trainer's hook: the optimizer is there."""
         model, optimizer = parts["model"], _plain(parts["optimizer"])
         judge = None if self.validate is None else functools.partial(self.validate, model)
         self.auto = AutoLRS(model, optimizer, *self.range, validate=judge, **self.options)
         self._hook = model.register_forward_hook(self._seen)
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **parts: Any) -> Any:
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **parts: Unpack[Parts]
+    ) -> TrainerControl:
         """The Trainer's hook; several batches a step are averaged."""
-        assert self.auto is not None
+        if self.auto is None:
+            raise InvalidProblem(
+                "AutoRate was not there when training began. Give it to the Trainer's callbacks."
+            )
         if not self._losses:
             raise InvalidProblem("The model returned no loss in training. Give it labels.")
         self.auto.step(torch.stack(self._losses).mean())
@@ -91,18 +123,20 @@ class AutoRate(TrainerCallback):
             control.should_training_stop = True
         return control
 
-    def on_train_end(self, args: Any, state: Any, control: Any, **parts: Any) -> None:
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **parts: Unpack[Parts]
+    ) -> None:
         """The Trainer's hook."""
         if self._hook is not None:
             self._hook.remove()
 
-    def _seen(self, model: nn.Module, inputs: Any, output: Any) -> None:
+    def _seen(self, model: nn.Module, inputs: tuple[object, ...], output: object) -> None:
         loss = output.get("loss") if isinstance(output, dict) else None
         if model.training and loss is not None:
             self._losses.append(loss.detach())
 
 
-def _plain(optimizer: Any) -> torch.optim.Optimizer:
+def _plain(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
     """Torch's optimizer, out of Accelerate's wrapping."""
     inner: torch.optim.Optimizer = getattr(optimizer, "optimizer", optimizer)
     return inner

@@ -4,7 +4,7 @@ Chen, Liu, Liang and Liu (2024), "Lion secretly solves constrained optimization:
 table 1. With decoupled weight decay ``lam``, `LionK` minimises ``f(x) + K*(lam x)/lam``: what K* is says what
 the training is regularised or bounded by.
 
-Each kernel acts on one tensor; over a model it is summed over the tensors of a parameter group.
+Each function acts on one tensor; over a model it is summed over the tensors of a parameter group.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from thalweg.core.validation import require
 TOLERANCE = 1e-6
 
 
-class Kernel(ABC):
+class ConvexFunction(ABC):
     """Base of the convex functions K."""
 
     @abstractmethod
@@ -68,8 +68,8 @@ class Kernel(ABC):
         return gap / weight_decay
 
 
-class _BoxKernel(Kernel):
-    """Kernels whose conjugate is finite on the box ``|x|_inf <= 1``."""
+class _OnBox(ConvexFunction):
+    """Functions whose conjugate is finite on the box ``|x|_inf <= 1``."""
 
     def excess(self, x: Tensor) -> Tensor:
         return x.abs().max() - 1.0 if x.numel() else x.new_zeros(())
@@ -79,7 +79,7 @@ class _BoxKernel(Kernel):
 
 
 @dataclass(frozen=True)
-class L1(_BoxKernel):
+class L1(_OnBox):
     """``K(m) = |m|_1``, update ``sign(m)``: Lion, which keeps ``|x|_inf <= 1/lam``.
 
     >>> L1().subgradient(torch.tensor([-3.0, 0.0, 2.0]))
@@ -97,7 +97,7 @@ class L1(_BoxKernel):
 
 
 @dataclass(frozen=True)
-class Lp(Kernel):
+class Lp(ConvexFunction):
     """``K(m) = |m|_p``: keeps ``|x|_q <= 1/lam``, ``1/p + 1/q = 1``. p = 2 is normalised momentum.
 
     >>> Lp(2).subgradient(torch.tensor([3.0, 4.0]))
@@ -130,7 +130,7 @@ class Lp(Kernel):
 
 
 @dataclass(frozen=True)
-class GroupL2(Kernel):
+class GroupL2(ConvexFunction):
     """``K(m) = sum_g |m_g|_2``, groups being the slices along the first axis: keeps ``|x_g|_2 <= 1/lam``.
 
     For a weight matrix the groups are the rows, one a unit; entries of a bias are groups of one.
@@ -159,7 +159,7 @@ class GroupL2(Kernel):
 
 
 @dataclass(frozen=True)
-class HalfSquare(Kernel):
+class HalfSquare(ConvexFunction):
     """``K(m) = |m|^2 / 2``: momentum with weight decay, ``K*(x) = |x|^2 / 2``.
 
     >>> HalfSquare().conjugate(torch.tensor([3.0, 4.0]))
@@ -177,7 +177,7 @@ class HalfSquare(Kernel):
 
 
 @dataclass(frozen=True)
-class ThresholdedL1(_BoxKernel):
+class ThresholdedL1(_OnBox):
     """``K(m) = sum max(|m_i| - e, 0)``: sparse training, ``K*(x) = e |x|_1`` on ``|x|_inf <= 1``.
 
     >>> ThresholdedL1(1.0).subgradient(torch.tensor([-3.0, 0.5]))
@@ -200,7 +200,7 @@ class ThresholdedL1(_BoxKernel):
 
 
 @dataclass(frozen=True)
-class TopK(Kernel):
+class TopK(ConvexFunction):
     """``K(m)`` = sum of the k largest ``|m_i|``: keeps ``|x|_1 <= k/lam`` and ``|x|_inf <= 1/lam``.
 
     An update moves k entries of each tensor; k past the tensor's size is `L1`.
@@ -231,7 +231,7 @@ class TopK(Kernel):
 
 
 @dataclass(frozen=True)
-class Huber(_BoxKernel):
+class Huber(_OnBox):
     """Huber function of width e, update ``clip(m/e, -1, 1)``: ``K*(x) = e/2 |x|^2`` on ``|x|_inf <= 1``.
 
     >>> Huber(2.0).subgradient(torch.tensor([-3.0, 1.0]))
@@ -255,7 +255,7 @@ class Huber(_BoxKernel):
 
 
 @dataclass(frozen=True)
-class PseudoHuber(_BoxKernel):
+class PseudoHuber(_OnBox):
     """``K(m) = sum sqrt(m_i^2 + e^2)``: a smooth Lion, ``K*(x) = -e sum sqrt(1 - x_i^2)`` on the box.
 
     >>> PseudoHuber(3.0).subgradient(torch.tensor([4.0]))
@@ -278,10 +278,10 @@ class PseudoHuber(_BoxKernel):
 
 
 @dataclass(frozen=True)
-class Custom(Kernel):
+class CustomFunction(ConvexFunction):
     """Any convex K given by its value and a subgradient; ``conjugate_of`` for the certificates, if known.
 
-    >>> Custom(lambda m: m.cosh().sum(), torch.sinh).subgradient(torch.zeros(2))
+    >>> CustomFunction(lambda m: m.cosh().sum(), torch.sinh).subgradient(torch.zeros(2))
     tensor([0., 0.])
     """
 
@@ -297,5 +297,5 @@ class Custom(Kernel):
 
     def finite_conjugate(self, x: Tensor) -> Tensor:
         if self.conjugate_of is None:
-            raise InvalidParameter("This Custom kernel has no conjugate. Pass conjugate_of= to have it.")
+            raise InvalidParameter("This CustomFunction has no conjugate. Pass conjugate_of= to have it.")
         return self.conjugate_of(x)

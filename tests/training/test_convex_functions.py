@@ -8,9 +8,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from thalweg.core import InvalidParameter
-from thalweg.training import L1, Custom, GroupL2, HalfSquare, Huber, Lp, PseudoHuber, ThresholdedL1, TopK
+from thalweg.training import (
+    L1,
+    CustomFunction,
+    GroupL2,
+    HalfSquare,
+    Huber,
+    Lp,
+    PseudoHuber,
+    ThresholdedL1,
+    TopK,
+)
 
-KERNELS = [
+FUNCTIONS = [
     L1(),
     Lp(1.0),
     Lp(1.5),
@@ -23,9 +33,9 @@ KERNELS = [
     TopK(100),
     Huber(0.7),
     PseudoHuber(0.4),
-    Custom(lambda m: m.abs().sum(), torch.sign, lambda x: x.new_zeros(())),
+    CustomFunction(lambda m: m.abs().sum(), torch.sign, lambda x: x.new_zeros(())),
 ]
-every_kernel = pytest.mark.parametrize("kernel", KERNELS, ids=lambda kernel: type(kernel).__name__)
+every_function = pytest.mark.parametrize("K", FUNCTIONS, ids=lambda K: type(K).__name__)
 
 
 def draw(seed, scale=1.0):
@@ -33,50 +43,50 @@ def draw(seed, scale=1.0):
     return scale * torch.randn(4, 5, dtype=torch.float64)
 
 
-@every_kernel
+@every_function
 @given(seed=st.integers(0, 10_000), scale=st.floats(0.01, 100))
-def test_fenchel_young_holds_with_equality_at_subgradients(kernel, seed, scale):
+def test_fenchel_young_holds_with_equality_at_subgradients(K, seed, scale):
     m = draw(seed, scale)
-    x = kernel.subgradient(m)
-    gap = kernel.value(m) + kernel.conjugate(x) - (m * x).sum()
-    assert abs(float(gap)) <= 1e-9 * max(1.0, float(kernel.value(m)))
+    x = K.subgradient(m)
+    gap = K.value(m) + K.conjugate(x) - (m * x).sum()
+    assert abs(float(gap)) <= 1e-9 * max(1.0, float(K.value(m)))
 
 
-@every_kernel
+@every_function
 @given(seed=st.integers(0, 10_000), factor=st.floats(0.01, 1.0))
-def test_fenchel_young_is_an_inequality_elsewhere(kernel, seed, factor):
-    m, x = draw(seed), factor * kernel.subgradient(draw(seed + 1))
-    assert float(kernel.value(m) + kernel.conjugate(x) - (m * x).sum()) >= -1e-9
+def test_fenchel_young_is_an_inequality_elsewhere(K, seed, factor):
+    m, x = draw(seed), factor * K.subgradient(draw(seed + 1))
+    assert float(K.value(m) + K.conjugate(x) - (m * x).sum()) >= -1e-9
 
 
-@every_kernel
+@every_function
 @given(seed=st.integers(0, 10_000))
-def test_the_subgradient_supports_the_function_from_below(kernel, seed):
+def test_the_subgradient_supports_the_function_from_below(K, seed):
     m, other = draw(seed), draw(seed + 1, 3.0)
-    bound = kernel.value(m) + (kernel.subgradient(m) * (other - m)).sum()
-    assert float(kernel.value(other) - bound) >= -1e-9
+    bound = K.value(m) + (K.subgradient(m) * (other - m)).sum()
+    assert float(K.value(other) - bound) >= -1e-9
 
 
-@every_kernel
-def test_the_domain_of_the_conjugate_is_where_it_says(kernel):
-    x = kernel.subgradient(draw(3))
-    assert kernel.contains(x)
-    if isinstance(kernel, HalfSquare | Custom):
+@every_function
+def test_the_domain_of_the_conjugate_is_where_it_says(K):
+    x = K.subgradient(draw(3))
+    assert K.contains(x)
+    if isinstance(K, HalfSquare | CustomFunction):
         return
-    assert not kernel.contains(1.5 * x / x.abs().max() * 10)
-    assert torch.isinf(kernel.conjugate(100 * x))
+    assert not K.contains(1.5 * x / x.abs().max() * 10)
+    assert torch.isinf(K.conjugate(100 * x))
 
 
-@every_kernel
-def test_many_tensors_at_once_give_what_one_by_one_gives(kernel):
+@every_function
+def test_many_tensors_at_once_give_what_one_by_one_gives(K):
     tensors = [draw(i) for i in range(3)]
-    for one, many in zip(tensors, kernel.subgradients(tensors), strict=True):
-        assert torch.equal(kernel.subgradient(one), many)
+    for one, many in zip(tensors, K.subgradients(tensors), strict=True):
+        assert torch.equal(K.subgradient(one), many)
 
 
-@every_kernel
-def test_zero_momentum_gives_a_finite_update(kernel):
-    assert torch.equal(kernel.subgradient(torch.zeros(3, 2)), torch.zeros(3, 2))
+@every_function
+def test_zero_momentum_gives_a_finite_update(K):
+    assert torch.equal(K.subgradient(torch.zeros(3, 2)), torch.zeros(3, 2))
 
 
 def test_groups_of_a_bias_and_of_a_number_have_one_entry():
@@ -106,6 +116,6 @@ def test_parameters_outside_their_range_are_refused(make, message):
         make()
 
 
-def test_a_custom_kernel_without_conjugate_says_so():
+def test_a_custom_function_without_conjugate_says_so():
     with pytest.raises(InvalidParameter, match="conjugate_of="):
-        Custom(lambda m: m.sum(), torch.ones_like).conjugate(torch.zeros(1))
+        CustomFunction(lambda m: m.sum(), torch.ones_like).conjugate(torch.zeros(1))
