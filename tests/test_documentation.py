@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import shlex
+import sys
+import xml.etree.ElementTree as ET
+from collections import Counter
 from pathlib import Path
 
+import grimp
 import pytest
 import typer.main
 
@@ -45,3 +50,74 @@ def test_a_command_on_a_page_has_options_that_exist(words):
         command = command.commands[words[0]]
         words = words[1:]
     command.make_context("thalweg", list(words))
+
+
+@pytest.fixture(scope="module")
+def house():
+    """The hook that draws the folders."""
+    spec = importlib.util.spec_from_file_location("house", ROOT / "docs" / "_hooks" / "house.py")
+    module = sys.modules["house"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def drawing(house):
+    page = house.on_page_markdown("# The house\n" + house.PLACE)
+    return ET.fromstring(page[page.index("<svg") : page.index("</figure>")])
+
+
+def drawn(drawing, name):
+    return [part for part in drawing if part.get(name) is not None]
+
+
+def test_the_picture_of_the_house_has_exactly_the_edges_of_the_import_graph(drawing):
+    graph = grimp.build_graph("thalweg", exclude_type_checking_imports=False, cache_dir=None)
+    pairs = [(m, n) for m in graph.modules for n in graph.find_modules_directly_imported_by(m)]
+    found = Counter((m.split(".")[1], n.split(".")[1]) for m, n in pairs if m.count(".") and n.count("."))
+    pictured = {
+        (g.get("data-from"), g.get("data-to")): int(g.get("data-imports"))
+        for g in drawn(drawing, "data-imports")
+    }
+    assert pictured == {(a, b): n for (a, b), n in found.items() if a != b}
+
+
+def test_the_picture_of_the_house_has_every_folder_once(drawing):
+    source = ROOT / "src" / "thalweg"
+    folders = {path.parent.name for path in source.glob("*/__init__.py")} | {"catalogue"}
+    assert sorted(g.get("data-folder") for g in drawn(drawing, "data-folder")) == sorted(folders)
+
+
+def test_the_boxes_of_the_house_stand_apart_and_inside_the_picture(drawing):
+    svg = "{http://www.w3.org/2000/svg}"
+    _, _, width, height = map(float, drawing.get("viewBox").split())
+    rows = [g.find(f"{svg}rect") for g in drawn(drawing, "data-folder")]
+    boxes = [tuple(float(r.get(n)) for n in ("x", "y", "width", "height")) for r in rows]
+    for i, (x, y, w, h) in enumerate(boxes):
+        assert x >= 0
+        assert y >= 0
+        assert x + w <= width
+        assert y + h <= height
+        for a, b, c, d in boxes[:i]:
+            assert x + w <= a or a + c <= x or y + h <= b or b + d <= y
+
+
+def test_the_lines_of_the_house_stay_inside_the_picture(drawing):
+    svg = "{http://www.w3.org/2000/svg}"
+    width = float(drawing.get("viewBox").split()[2])
+    for g in drawn(drawing, "data-imports"):
+        line = re.sub(r"V[\d.]+", " ", g.find(f"{svg}path").get("d"))
+        pairs = re.findall(r"([\d.-]+) [\d.-]+|H([\d.-]+)", line)
+        across = [float(x or h) for x, h in pairs]
+        half = float(g.find(f"{svg}path").get("stroke-width")) / 2
+        assert min(across) - half >= 0
+        assert max(across) + half <= width
+
+
+def test_a_folder_outside_the_import_contract_is_refused_by_name(house):
+    with pytest.raises(ValueError, match="attic: no layer of the import contract"):
+        house.picture(house.layers(), {("cli", "attic"): 1})
+
+
+def test_a_page_without_the_picture_is_left_as_it_is(house):
+    assert house.on_page_markdown("# Another page\n") == "# Another page\n"
