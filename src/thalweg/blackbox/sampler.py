@@ -169,7 +169,9 @@ def _parameter(distribution: BaseDistribution) -> Parameter:
 
 def _value(distribution: BaseDistribution, value: object) -> object:
     """The value on the distribution's grid, where it has steps."""
-    if not isinstance(value, int | float) or not isinstance(distribution, FloatDistribution | IntDistribution):
+    if not isinstance(value, int | float) or not isinstance(
+        distribution, FloatDistribution | IntDistribution
+    ):
         return value
     if distribution.step in (None, 1):
         return value

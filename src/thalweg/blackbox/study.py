@@ -128,7 +128,9 @@ class Study:
         Points asked for and not told yet are pending: later ones keep clear of them, so any number of workers may ask.
         """
         require(q is None or q >= 1, "Study.ask needs q >= 1", got=q)
-        trials = [self.expect(self.space.decode(self._next())) for _ in range(q or 1)]  # each sees those before
+        trials = [
+            self.expect(self.space.decode(self._next())) for _ in range(q or 1)
+        ]  # each sees those before
         return trials if q is not None else trials[0]
 
     def expect(self, point: Mapping[str, object]) -> Trial:

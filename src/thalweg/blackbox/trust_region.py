@@ -6,6 +6,7 @@ Eriksson, Pearce, Gardner, Turner and Poloczek (2019), "Scalable global optimiza
 from __future__ import annotations
 
 from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
