@@ -111,5 +111,5 @@ def _distribution(parameter: Parameter) -> BaseDistribution:
     if isinstance(parameter, Integer):
         return IntDistribution(parameter.low, parameter.high, log=parameter.log)
     if isinstance(parameter, Categorical):
-        return CategoricalDistribution(cast(Sequence[CategoricalChoiceType], parameter.choices))
+        return CategoricalDistribution(cast("Sequence[CategoricalChoiceType]", parameter.choices))
     raise InvalidProblem(f"Optuna has no distribution for a {type(parameter).__name__}.")
