@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import shlex
+import shutil
+import subprocess
 import sys
 import xml.etree.ElementTree as ET
 from collections import Counter
@@ -15,7 +18,7 @@ import pytest
 import typer.main
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def blocks(path, language):
@@ -121,3 +124,64 @@ def test_a_folder_outside_the_import_contract_is_refused_by_name(house):
 
 def test_a_page_without_the_picture_is_left_as_it_is(house):
     assert house.on_page_markdown("# Another page\n") == "# Another page\n"
+
+
+@pytest.fixture(scope="module")
+def with_a_method_more(tmp_path_factory):
+    """A copy of the library to which CONTRIBUTING's files and entry are added, as a reader would add them."""
+    copy = tmp_path_factory.mktemp("copy")
+    compiled = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "src", copy / "src", ignore=compiled)
+    (copy / "tests").mkdir()
+    shutil.copy(ROOT / "tests" / "conftest.py", copy / "tests")
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    for language, name, code in re.findall(r'^```(\w+) title="([^"]+)"\n(.*?)^```', text, re.M | re.S):
+        path = copy / name
+        if language == "diff":
+            path.write_text(entered(path.read_text(), code))
+        elif "heavy_ball" in name:
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(code)
+    return copy
+
+
+def entered(text, diff):
+    """``text`` with each line that begins with a plus after the line that stands before it."""
+    before = ""
+    for line in diff.splitlines():
+        if line.startswith("+"):
+            assert text.count(f"{before}\n") == 1, before
+            text = text.replace(f"{before}\n", f"{before}\n{line[1:]}\n")
+        before = line[1:]
+    return text
+
+
+def shell(copy, *words):
+    env = {**os.environ, "PYTHONPATH": str(copy / "src"), "COLUMNS": "100", "NO_COLOR": "1"}
+    done = subprocess.run([sys.executable, *words], cwd=copy, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_the_method_of_contributing_passes_its_tests_and_its_doctest(with_a_method_more):
+    words = ["-q", "-p", "no:cacheprovider", "--doctest-modules", "src/thalweg/linear/heavy_ball.py", "tests"]
+    assert "5 passed" in shell(with_a_method_more, "-m", "pytest", *words)
+
+
+def test_the_command_knows_the_method_of_contributing(with_a_method_more):
+    import scipy.io
+
+    from thalweg.numerics import FivePointStencil
+
+    scipy.io.mmwrite(with_a_method_more / "A.mtx", FivePointStencil(10, 10).to_csr())
+    (block,) = [b for b in blocks(ROOT / "CONTRIBUTING.md", "sh") if "heavy-ball" in b]
+    said = [
+        shell(with_a_method_more, "-m", "thalweg.cli", *shlex.split(line)[1:]) for line in block.splitlines()
+    ]
+    assert len(said) == 5
+    for text in said[:2]:
+        assert "heavy-ball" in text
+    assert "smallest: a number; required" in said[1]
+    for text in said[2:]:
+        assert "converged" in text
+    assert (with_a_method_more / "page.html").exists()
