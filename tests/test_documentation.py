@@ -55,6 +55,32 @@ def test_a_command_on_a_page_has_options_that_exist(words):
     command.make_context("thalweg", list(words))
 
 
+def named_methods():
+    for path in [p for p in PAGES if p.name != "CONTRIBUTING.md"]:  # its method is one that readers add
+        for area, rest in re.findall(r"thalweg (?:solve|compare) (\w+)([^`\n]*)", path.read_text()):
+            for text in re.findall(r"--method ([\w-]+(?::[\w=.,-]+)?)", rest):
+                yield area, text
+
+
+@pytest.mark.parametrize(("area", "text"), sorted(set(named_methods())))
+def test_a_method_named_on_a_page_exists_and_takes_what_is_given(area, text):
+    from thalweg.cli.areas import area_named
+    from thalweg.cli.methods import options
+
+    name, _, given = text.partition(":")
+    known = options(area_named(area).methods()[name])
+    for pair in filter(None, given.split(",")):
+        key, _, value = pair.partition("=")
+        known[key].read(name, value)
+
+
+def test_the_readme_counts_the_systems_that_are_here():
+    from thalweg.catalogue import SYSTEMS
+
+    here = sum(system.available for system in SYSTEMS)
+    assert f"{here} of the {len(SYSTEMS)} systems are here today" in (ROOT / "README.md").read_text()
+
+
 @pytest.fixture(scope="module")
 def house():
     """The hook that draws the folders."""
