@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import re
 import signal
 import socket
 
@@ -24,6 +25,17 @@ settings.load_profile("thalweg")
 # A run that a shell starts in the background ignores Ctrl-C, and so would the processes that tests start.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+#: Tests that start engines with processes of their own: one after the other, or they starve each other.
+ENGINES = re.compile(r"flower|postgres|sqlite|killed|(?<![a-z])rays?(?![a-z])", re.IGNORECASE)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if ENGINES.search(item.nodeid):
+            item.add_marker(pytest.mark.xdist_group("engines"))
 
 
 @pytest.fixture(autouse=True)

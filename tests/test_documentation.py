@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
 import re
 import shlex
+import shutil
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from collections import Counter
 from pathlib import Path
 
+import grimp
 import pytest
 import typer.main
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def blocks(path, language):
@@ -45,3 +53,161 @@ def test_a_command_on_a_page_has_options_that_exist(words):
         command = command.commands[words[0]]
         words = words[1:]
     command.make_context("thalweg", list(words))
+
+
+def named_methods():
+    for path in [p for p in PAGES if p.name != "CONTRIBUTING.md"]:  # its method is one that readers add
+        for area, rest in re.findall(r"thalweg (?:solve|compare) (\w+)([^`\n]*)", path.read_text()):
+            for text in re.findall(r"--method ([\w-]+(?::[\w=.,-]+)?)", rest):
+                yield area, text
+
+
+@pytest.mark.parametrize(("area", "text"), sorted(set(named_methods())))
+def test_a_method_named_on_a_page_exists_and_takes_what_is_given(area, text):
+    from thalweg.cli.areas import area_named
+    from thalweg.cli.methods import options
+
+    name, _, given = text.partition(":")
+    known = options(area_named(area).methods()[name])
+    for pair in filter(None, given.split(",")):
+        key, _, value = pair.partition("=")
+        known[key].read(name, value)
+
+
+def test_the_readme_counts_the_systems_that_are_here():
+    from thalweg.catalogue import SYSTEMS
+
+    here = sum(system.available for system in SYSTEMS)
+    assert f"{here} of the {len(SYSTEMS)} systems are here today" in (ROOT / "README.md").read_text()
+
+
+@pytest.fixture(scope="module")
+def house():
+    """The hook that draws the folders."""
+    spec = importlib.util.spec_from_file_location("house", ROOT / "docs" / "_hooks" / "house.py")
+    module = sys.modules["house"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def drawing(house):
+    page = house.on_page_markdown("# The house\n" + house.PLACE)
+    return ET.fromstring(page[page.index("<svg") : page.index("</figure>")])
+
+
+def drawn(drawing, name):
+    return [part for part in drawing if part.get(name) is not None]
+
+
+def test_the_picture_of_the_house_has_exactly_the_edges_of_the_import_graph(drawing):
+    graph = grimp.build_graph("thalweg", exclude_type_checking_imports=False, cache_dir=None)
+    pairs = [(m, n) for m in graph.modules for n in graph.find_modules_directly_imported_by(m)]
+    found = Counter((m.split(".")[1], n.split(".")[1]) for m, n in pairs if m.count(".") and n.count("."))
+    pictured = {
+        (g.get("data-from"), g.get("data-to")): int(g.get("data-imports"))
+        for g in drawn(drawing, "data-imports")
+    }
+    assert pictured == {(a, b): n for (a, b), n in found.items() if a != b}
+
+
+def test_the_picture_of_the_house_has_every_folder_once(drawing):
+    source = ROOT / "src" / "thalweg"
+    folders = {path.parent.name for path in source.glob("*/__init__.py")} | {"catalogue"}
+    assert sorted(g.get("data-folder") for g in drawn(drawing, "data-folder")) == sorted(folders)
+
+
+def test_the_boxes_of_the_house_stand_apart_and_inside_the_picture(drawing):
+    svg = "{http://www.w3.org/2000/svg}"
+    _, _, width, height = map(float, drawing.get("viewBox").split())
+    rows = [g.find(f"{svg}rect") for g in drawn(drawing, "data-folder")]
+    boxes = [tuple(float(r.get(n)) for n in ("x", "y", "width", "height")) for r in rows]
+    for i, (x, y, w, h) in enumerate(boxes):
+        assert x >= 0
+        assert y >= 0
+        assert x + w <= width
+        assert y + h <= height
+        for a, b, c, d in boxes[:i]:
+            assert x + w <= a or a + c <= x or y + h <= b or b + d <= y
+
+
+def test_the_lines_of_the_house_stay_inside_the_picture(drawing):
+    svg = "{http://www.w3.org/2000/svg}"
+    width = float(drawing.get("viewBox").split()[2])
+    for g in drawn(drawing, "data-imports"):
+        line = re.sub(r"V[\d.]+", " ", g.find(f"{svg}path").get("d"))
+        pairs = re.findall(r"([\d.-]+) [\d.-]+|H([\d.-]+)", line)
+        across = [float(x or h) for x, h in pairs]
+        half = float(g.find(f"{svg}path").get("stroke-width")) / 2
+        assert min(across) - half >= 0
+        assert max(across) + half <= width
+
+
+def test_a_folder_outside_the_import_contract_is_refused_by_name(house):
+    with pytest.raises(ValueError, match="attic: no layer of the import contract"):
+        house.picture(house.layers(), {("cli", "attic"): 1})
+
+
+def test_a_page_without_the_picture_is_left_as_it_is(house):
+    assert house.on_page_markdown("# Another page\n") == "# Another page\n"
+
+
+@pytest.fixture(scope="module")
+def with_a_method_more(tmp_path_factory):
+    """A copy of the library to which CONTRIBUTING's files and entry are added, as a reader would add them."""
+    copy = tmp_path_factory.mktemp("copy")
+    compiled = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "src", copy / "src", ignore=compiled)
+    (copy / "tests").mkdir()
+    shutil.copy(ROOT / "tests" / "conftest.py", copy / "tests")
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    for language, name, code in re.findall(r'^```(\w+) title="([^"]+)"\n(.*?)^```', text, re.M | re.S):
+        path = copy / name
+        if language == "diff":
+            path.write_text(entered(path.read_text(), code))
+        elif "heavy_ball" in name:
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(code)
+    return copy
+
+
+def entered(text, diff):
+    """``text`` with each line that begins with a plus after the line that stands before it."""
+    before = ""
+    for line in diff.splitlines():
+        if line.startswith("+"):
+            assert text.count(f"{before}\n") == 1, before
+            text = text.replace(f"{before}\n", f"{before}\n{line[1:]}\n")
+        before = line[1:]
+    return text
+
+
+def shell(copy, *words):
+    env = {**os.environ, "PYTHONPATH": str(copy / "src"), "COLUMNS": "100", "NO_COLOR": "1"}
+    done = subprocess.run([sys.executable, *words], cwd=copy, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_the_method_of_contributing_passes_its_tests_and_its_doctest(with_a_method_more):
+    words = ["-q", "-p", "no:cacheprovider", "--doctest-modules", "src/thalweg/linear/heavy_ball.py", "tests"]
+    assert "5 passed" in shell(with_a_method_more, "-m", "pytest", *words)
+
+
+def test_the_command_knows_the_method_of_contributing(with_a_method_more):
+    import scipy.io
+
+    from thalweg.numerics import FivePointStencil
+
+    scipy.io.mmwrite(with_a_method_more / "A.mtx", FivePointStencil(10, 10).to_csr())
+    (block,) = [b for b in blocks(ROOT / "CONTRIBUTING.md", "sh") if "heavy-ball" in b]
+    said = [
+        shell(with_a_method_more, "-m", "thalweg.cli", *shlex.split(line)[1:]) for line in block.splitlines()
+    ]
+    assert len(said) == 5
+    for text in said[:2]:
+        assert "heavy-ball" in text
+    assert "smallest: a number; required" in said[1]
+    for text in said[2:]:
+        assert "converged" in text
+    assert (with_a_method_more / "page.html").exists()

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import griffe
 
 
 class Doctests(griffe.Extension):
     """Put each paragraph that starts with ``>>>`` under a heading that the Google style knows."""
 
-    def on_instance(self, *, obj: Any, **_: Any) -> None:
+    def on_instance(self, *, obj: griffe.Object, **_: object) -> None:
         if obj.docstring is not None:
             obj.docstring.value = "\n\n".join(map(_example, obj.docstring.value.split("\n\n")))
 

@@ -9,7 +9,9 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import textwrap
+from pathlib import Path
 
 import optuna
 import pytest
@@ -141,7 +143,7 @@ def postgres(tmp_path_factory):
     user = pwd.getpwnam("postgres")
     os.chown(folder, user.pw_uid, user.pw_gid)
     for parent in folder.parents:  # pytest's folders are for their owner only
-        if "pytest" in parent.name:
+        if Path(tempfile.gettempdir()) in parent.parents:
             parent.chmod(0o755)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from thalweg.blackbox.bayesian import BayesianOptimization
 from thalweg.blackbox.problem import BlackBox
 from thalweg.blackbox.samplers import OptunaSampling, SpaceFilling
@@ -11,7 +9,7 @@ from thalweg.core import InvalidParameter, Method, recommended
 from thalweg.core.contestant import contestant
 
 #: The area's methods, by the names that tables and the command use.
-METHODS: dict[str, type[Method[Any, Any]]] = {
+METHODS: dict[str, type[Method]] = {
     "bayesian-optimization": BayesianOptimization,
     "optuna-sampling": OptunaSampling,
     "space-filling": SpaceFilling,
@@ -25,7 +23,7 @@ def for_black_boxes(problem: BlackBox) -> BayesianOptimization:
 
 
 @contestant.register
-def of_black_boxes(problem: BlackBox, entrant: object) -> Method[BlackBox, Any]:
+def of_black_boxes(problem: BlackBox, entrant: object) -> Method[BlackBox]:
     """Any of Optuna's samplers, as a class."""
     if isinstance(entrant, Method):
         return entrant

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import numbers
+from typing import TypeGuard
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -41,9 +43,77 @@ def check_finite(name: str, values: ArrayLike) -> None:
         )
 
 
-def check_vector(name: str, values: ArrayLike, length: int) -> NDArray[np.float64]:
+def is_real(value: object) -> TypeGuard[float]:
+    """Whether ``value`` is a real number, and no truth value, text or array.
+
+    >>> is_real(1.5), is_real(np.float32(1.5)), is_real("1.5"), is_real(True)
+    (True, True, False, False)
+    """
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+def is_whole(value: object) -> TypeGuard[int]:
+    """Whether ``value`` is a whole number, and no truth value.
+
+    >>> is_whole(3), is_whole(3.0), is_whole(True)
+    (True, False, False)
+    """
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
+def as_real(name: str, values: object) -> NDArray[np.float64]:
+    """``values`` as a float64 array, or `InvalidProblem` where that would lose something or cannot be done.
+
+    Takes what NumPy makes numbers of: arrays of whole and floating-point numbers, lists, tables and columns of pandas,
+    tensors. Refuses complex numbers, text, masked entries, whole numbers with more digits than a float64 holds, and
+    sparse matrices, which have readers of their own.
+
+    >>> as_real("b", [1, 2])
+    array([1., 2.])
+    """
+    if hasattr(values, "tocsr"):
+        raise InvalidProblem(f"{name} is a sparse matrix; pass an array, such as {name}.toarray().")
+    if np.ma.is_masked(values):
+        raise InvalidProblem(f"{name} has masked entries; fill them first, with {name}.filled(value).")
+    detach = getattr(values, "detach", None)
+    try:
+        given = np.asarray(values if detach is None else detach().cpu())
+        if given.dtype == object:
+            given = np.asarray(given, dtype=_widest(given))
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
+        raise InvalidProblem(f"{name} is no array of numbers: {' '.join(str(error).split())}.") from error
+    if given.dtype.kind == "c":
+        raise InvalidProblem(
+            f"{name} is complex; only real numbers are taken here. Pass its real part if that is meant."
+        )
+    if given.dtype.kind not in "buif":
+        raise InvalidProblem(f"{name} holds {given.dtype}; expected numbers.")
+    with np.errstate(over="ignore"):  # infinity is told by those who look for it
+        found = np.ascontiguousarray(given, dtype=np.float64)
+    if given.dtype.kind in "iu" and given.dtype.itemsize == 8 and given.size and not _is_held(given, found):
+        raise InvalidProblem(
+            f"{name} holds whole numbers beyond 2^53, whose last digits a float64 does not hold. Scale them down, or "
+            f"round them with {name}.astype(float)."
+        )
+    return found
+
+
+def _widest(given: NDArray[np.object_]) -> type[float] | type[complex]:
+    return complex if any(isinstance(v, complex | np.complexfloating) for v in given.flat) else float
+
+
+def _is_held(whole: NDArray[np.int64] | NDArray[np.uint64], found: NDArray[np.float64]) -> bool:
+    """Whether each whole number is that of its float64."""
+    limit = 2**53
+    if -limit <= int(whole.min()) and int(whole.max()) <= limit:
+        return True
+    return all(int(a) == int(b) for a, b in zip(whole.flat, found.flat, strict=True))
+
+
+def check_vector(name: str, values: object, length: int) -> NDArray[np.float64]:
     """Return ``values`` as a finite float64 vector, shape (length,), or raise `InvalidProblem`."""
-    array = np.ascontiguousarray(values, dtype=np.float64)
+    array = values if type(values) is np.ndarray and values.dtype == np.float64 else as_real(name, values)
+    array = np.ascontiguousarray(array)
     if array.shape != (length,):
         raise InvalidProblem(f"{name} has shape {array.shape}; expected ({length},).")
     check_finite(name, array)

@@ -1,6 +1,7 @@
 """``A x = b``, once or in a sequence."""
 
 from thalweg.linear.deep_conjugate import DeepConjugateDirection, direction_preconditioner
+from thalweg.linear.direct import Direct
 from thalweg.linear.direction_network import (
     DirectionNetwork,
     ResidualDirection,
@@ -13,7 +14,7 @@ from thalweg.linear.direction_training import AdamTraining, DirectionLearning, t
 from thalweg.linear.flexible import DeflatedCG, FlexibleCG
 from thalweg.linear.fluid import SmokePlume
 from thalweg.linear.incomplete_cholesky import incomplete_cholesky
-from thalweg.linear.krylov import GMRES, SSORCG, ConjugateGradient, Direct, ssor_preconditioner
+from thalweg.linear.krylov import GMRES, SSORCG, ConjugateGradient, ssor_preconditioner
 from thalweg.linear.poisson import AIR, FLUID, SOLID, PoissonGrid
 from thalweg.linear.problem import LinearSystem
 from thalweg.linear.recommended import METHODS

@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 from scipy.sparse.linalg import LinearOperator
 from torch import Tensor
 
-from thalweg.core import InvalidProblem, Method, State
-from thalweg.core.validation import require
+from thalweg.core import InvalidProblem, State
+from thalweg.core.validation import is_whole, require
 from thalweg.linear.direction_network import DirectionNetwork
-from thalweg.linear.krylov import moved, solved
+from thalweg.linear.krylov import indefinite, moved, solved
+from thalweg.linear.method import LinearMethod
 from thalweg.linear.poisson import PoissonGrid, poisson_product
 from thalweg.linear.problem import LinearSystem
 from thalweg.numerics import as_csr
@@ -44,7 +45,7 @@ class DeepConjugateState(State):
 
 
 @dataclass(frozen=True, eq=False)
-class DeepConjugateDirection(Method[LinearSystem, DeepConjugateState]):
+class DeepConjugateDirection(LinearMethod[DeepConjugateState]):
     """DCDM: line searches along a network's directions, each made A-orthogonal to the last ones.
 
     For Poisson systems on grids (`PoissonGrid`) with many cells, where conjugate gradients' iterations grow with the
@@ -82,13 +83,15 @@ class DeepConjugateDirection(Method[LinearSystem, DeepConjugateState]):
     keep: int | None = 2
 
     def __post_init__(self) -> None:
-        require(self.keep is None or self.keep >= 1, "DeepConjugateDirection needs keep >= 1", got=self.keep)
+        require(
+            self.keep is None or (is_whole(self.keep) and self.keep >= 1),
+            "DeepConjugateDirection needs a whole keep >= 1, or None",
+            got=self.keep,
+        )
 
-    def init(self, problem: LinearSystem, seed: int) -> DeepConjugateState:
+    def begin(self, problem: LinearSystem, seed: int) -> DeepConjugateState:
         bound = _bound(self.network, problem)
-        if isinstance(problem.A, PoissonGrid):
-            problem.A.require_consistent(problem.b)
-        elif sp.issparse(problem.A):
+        if sp.issparse(problem.A):
             problem.require_symmetric("DeepConjugateDirection")
             problem.require_positive_diagonal("DeepConjugateDirection")
         x = problem.start()
@@ -97,7 +100,7 @@ class DeepConjugateDirection(Method[LinearSystem, DeepConjugateState]):
         metrics = {"residual": float(r.norm()) / problem.scale, "fallbacks": 0.0}
         return DeepConjugateState(x=held, r=r.to(bound.device), metrics=metrics)
 
-    def step(self, problem: LinearSystem, state: DeepConjugateState) -> DeepConjugateState:
+    def advance(self, problem: LinearSystem, state: DeepConjugateState) -> DeepConjugateState:
         bound, r = _bound(self.network, problem), state.r
         norm = float(r.norm())
         if norm == 0.0:
@@ -112,10 +115,7 @@ class DeepConjugateDirection(Method[LinearSystem, DeepConjugateState]):
             q = bound.product(d)
             slope, curvature = float(r @ d), float(d @ q)
             if not curvature > 0:
-                raise InvalidProblem(
-                    f"A is not positive definite: d'Ad = {curvature:.3g} for a direction d met on the way. "
-                    "DeepConjugateDirection needs that; use GMRES."
-                )
+                raise indefinite(curvature)
         alpha = slope / curvature
         x = torch.from_numpy(state.x) if isinstance(state.x, np.ndarray) else state.x
         x.add_(d, alpha=alpha)
@@ -162,10 +162,7 @@ def _bind(network: Directions, problem: LinearSystem) -> _Bound:
     A, device = problem.A, torch.device("cpu")
     if isinstance(network, DirectionNetwork):
         if not isinstance(A, PoissonGrid):
-            raise InvalidProblem(
-                f"A is a {type(A).__name__}; a direction network needs a PoissonGrid, to know which cells are "
-                "neighbours. Build the system with one, or pass a function of the residual."
-            )
+            raise _no_grid(A)
         device = next(network.parameters()).device
     inside = _projector(A, device)
     propose = (
@@ -185,6 +182,13 @@ def _bind(network: Directions, problem: LinearSystem) -> _Bound:
         return inside(d)
 
     return _Bound(device, direction, _product(A, device), inside, _norm(A))
+
+
+def _no_grid(A: object) -> InvalidProblem:
+    return InvalidProblem(
+        f"A is a {type(A).__name__}; a direction network needs a PoissonGrid, to know which cells are neighbours. "
+        "Build the system with one, or pass a function of the residual."
+    )
 
 
 def _projector(A: Matrix, device: torch.device) -> Callable[[Tensor], Tensor]:
@@ -219,16 +223,28 @@ def _norm(A: Matrix) -> float:
     return 1.1 * spectrum_ends(A)[1]
 
 
-def direction_preconditioner(network: DirectionNetwork, grid: PoissonGrid) -> LinearOperator:
-    """A network as preconditioner, shape (n, n), for any Krylov method that takes one.
+def direction_preconditioner(network: DirectionNetwork, system: LinearSystem) -> LinearOperator:
+    """A network as preconditioner of a system on a `PoissonGrid`, shape (n, n), for any Krylov method that takes one.
 
     A `SymmetricDirection` is symmetric positive definite and linear, as `ConjugateGradient` needs; other networks are
     neither: use `FlexibleCG`.
 
+    Raises:
+        InvalidProblem: A is no `PoissonGrid`, or one of other dimensions than the network's.
+
     >>> from thalweg.linear.direction_network import SymmetricDirection
-    >>> direction_preconditioner(SymmetricDirection(2, 2), PoissonGrid(np.zeros((8, 8), int))).shape
+    >>> system = LinearSystem(PoissonGrid(np.zeros((8, 8), int)), np.zeros(64))
+    >>> direction_preconditioner(SymmetricDirection(2, 2), system).shape
     (64, 64)
     """
+    if not isinstance(system, LinearSystem):
+        raise InvalidProblem(
+            f"direction_preconditioner takes the system, LinearSystem(grid, b), as its sisters do; got a "
+            f"{type(system).__name__}."
+        )
+    grid = system.A
+    if not isinstance(grid, PoissonGrid):
+        raise _no_grid(grid)
     direction, n, dry = network.bind(grid), grid.cells.size, ~grid.fluid.ravel()
 
     def apply(r: Vector) -> Vector:

@@ -56,7 +56,12 @@ class DirectionNetwork(nn.Module):
 
     def levels(self, shape: Sequence[int]) -> int:
         """Levels of resolution for a grid of this shape, the finest included."""
-        return self.depth or max(2, math.ceil(math.log2(max(shape))) - 1)
+        if self.depth:
+            return self.depth
+        longest = max(2, math.ceil(math.log2(max(shape))) - 1)
+        return min(
+            longest, 3 + math.floor(math.log2(min(shape)))
+        )  # a short side is padded to four times at most
 
     def padded(self, shape: Sequence[int]) -> list[int]:
         """``shape`` with each side rounded up to what the levels halve."""
@@ -144,11 +149,16 @@ class SymmetricDirection(DirectionNetwork):
     def prepare(self, fluid: Tensor, air: Tensor) -> list[tuple[Tensor, ...]]:
         """The gates of each level, finest first."""
         pool = (F.avg_pool2d, F.avg_pool3d)[self.dimensions - 2]
+        shape = fluid.shape[2:]
+        halvings = min(
+            (side & -side).bit_length() - 1 for side in shape
+        )  # `padded` may have made a short side longer
         gates = []
-        for _ in range(self.levels(fluid.shape[2:])):
+        for level in range(min(self.levels(shape), halvings + 1)):
+            if level:
+                fluid, air = pool(fluid, 2), pool(air, 2)
             found = self.gates(self.cells(torch.cat([fluid, air], 1))) * (fluid > 0)
             gates.append(found.chunk(self.convolutions + 1, 1))
-            fluid, air = pool(fluid, 2), pool(air, 2)
         return gates
 
     def forward(self, r: Tensor, prepared: list[tuple[Tensor, ...]]) -> Tensor:

@@ -13,9 +13,10 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from thalweg.core import InvalidProblem, Method, State
-from thalweg.core.validation import require
-from thalweg.linear.krylov import moved, solved
+from thalweg.core import InvalidProblem, State
+from thalweg.core.validation import as_real, check_finite, is_whole, require
+from thalweg.linear.krylov import fitting, indefinite, moved, preconditioned, solved
+from thalweg.linear.method import LinearMethod
 from thalweg.linear.problem import LinearSystem
 from thalweg.numerics.lanczos import ritz
 from thalweg.numerics.operators import Matrix
@@ -31,10 +32,11 @@ class FlexibleState(State):
     before: Vector  # (n,) the residual of the step before
     p: Vector  # (n,) search direction
     rz: float  # z.r of the step before, zero at the start
+    unit: int  # the preconditioner is taken over two to this power
 
 
 @dataclass(frozen=True, eq=False)
-class FlexibleCG(Method[LinearSystem, FlexibleState]):
+class FlexibleCG(LinearMethod[FlexibleState]):
     """Conjugate gradients that tolerate a preconditioner which is nonlinear, asymmetric or changes from step to step.
 
     ``beta = z.(r - r_before) / z_before.r_before`` in place of Fletcher and Reeves's. With a fixed symmetric positive
@@ -60,22 +62,18 @@ class FlexibleCG(Method[LinearSystem, FlexibleState]):
 
     preconditioner: Matrix
 
-    def init(self, problem: LinearSystem, seed: int) -> FlexibleState:
-        shape = self.preconditioner.shape
-        n = problem.n
-        require(
-            shape == (n, n),
-            f"The preconditioner has shape {shape}; expected ({n}, {n}).",
-            error=InvalidProblem,
-        )
+    def begin(self, problem: LinearSystem, seed: int) -> FlexibleState:
         x = problem.start()
         r = problem.b - problem.A @ x
+        unit = fitting(self.preconditioner, problem, r)
         metrics = {"residual": float(np.linalg.norm(r)) / problem.scale}
-        return FlexibleState(x=x, r=r, before=r.copy(), p=np.zeros(n), rz=0.0, metrics=metrics)
+        return FlexibleState(
+            x=x, r=r, before=r.copy(), p=np.zeros_like(x), rz=0.0, unit=unit, metrics=metrics
+        )
 
-    def step(self, problem: LinearSystem, state: FlexibleState) -> FlexibleState:
+    def advance(self, problem: LinearSystem, state: FlexibleState) -> FlexibleState:
         x, r, p, before = state.x, state.r, state.p, state.before
-        z = np.asarray(self.preconditioner @ r)
+        z = preconditioned(self.preconditioner, r, state.unit)
         rz = float(r @ z)
         if not rz > 0:
             z, rz = r.copy(), float(r @ r)
@@ -86,9 +84,7 @@ class FlexibleCG(Method[LinearSystem, FlexibleState]):
         q = problem.A @ p
         curvature = float(p @ q)
         if not curvature > 0:
-            raise InvalidProblem(
-                f"A is not positive definite: p'Ap = {curvature:.3g}. FlexibleCG needs that; use GMRES."
-            )
+            raise indefinite(curvature)
         before[:] = r
         alpha = float(r @ p) / curvature
         x += alpha * p
@@ -110,7 +106,7 @@ class DeflatedState(State):
 
 
 @dataclass(frozen=True, eq=False)
-class DeflatedCG(Method[LinearSystem, DeflatedState]):
+class DeflatedCG(LinearMethod[DeflatedState]):
     """Conjugate gradients in the A-orthogonal complement of a subspace that slows them: low eigenvectors, usually.
 
     Iterations are those of a matrix without the deflated eigenvalues. The vectors must be found first, for each matrix
@@ -134,7 +130,7 @@ class DeflatedCG(Method[LinearSystem, DeflatedState]):
     vectors: int | Vector = 20
     lanczos_steps: int | None = None
 
-    def init(self, problem: LinearSystem, seed: int) -> DeflatedState:
+    def begin(self, problem: LinearSystem, seed: int) -> DeflatedState:
         if sp.issparse(problem.A):
             problem.require_symmetric("DeflatedCG")
         x = problem.start()
@@ -155,14 +151,16 @@ class DeflatedCG(Method[LinearSystem, DeflatedState]):
         return DeflatedState(x=x, r=r, p=p, W=W, AW=AW, E=projected, rr=float(r @ r), metrics=metrics)
 
     def _subspace(self, problem: LinearSystem, r: Vector, seed: int) -> Vector:
-        if not isinstance(self.vectors, int):
-            W = np.array(self.vectors, dtype=np.float64)
+        if not is_whole(self.vectors):
+            W = as_real("DeflatedCG: vectors", self.vectors)
+            check_finite("DeflatedCG: vectors", W)
             require(
                 W.ndim == 2 and W.shape[1] == problem.n and len(W) >= 1,
                 f"DeflatedCG: vectors have shape {W.shape}; expected (k, {problem.n})",
                 error=InvalidProblem,
             )
-            return W
+            largest = np.abs(W).max(axis=1, keepdims=True)
+            return np.asarray(W / np.where(largest > 0, largest, 1.0))  # their lengths do not matter
         require(
             1 <= self.vectors <= problem.n, f"DeflatedCG needs 1 <= vectors <= {problem.n}", got=self.vectors
         )
@@ -171,16 +169,14 @@ class DeflatedCG(Method[LinearSystem, DeflatedState]):
         W = ritz(problem.A, steps, start, seed)[1][: self.vectors]
         return W
 
-    def step(self, problem: LinearSystem, state: DeflatedState) -> DeflatedState:
+    def advance(self, problem: LinearSystem, state: DeflatedState) -> DeflatedState:
         x, r, p, W, AW = state.x, state.r, state.p, state.W, state.AW
         if state.rr == 0.0:
             return solved(state)
         q = problem.A @ p
         curvature = float(p @ q)
         if not curvature > 0:
-            raise InvalidProblem(
-                f"A is not positive definite: p'Ap = {curvature:.3g}. DeflatedCG needs that; use GMRES."
-            )
+            raise indefinite(curvature)
         alpha = state.rr / curvature
         x += alpha * p
         r -= alpha * q

@@ -33,6 +33,7 @@ def incomplete_cholesky(system: LinearSystem) -> LinearOperator:
     >>> incomplete_cholesky(system).shape
     (100, 100)
     """
+    unit, system = system.exponents[0], system.balanced
     system.csr  # noqa: B018 -- refuse what has no entries
     system.require_symmetric("incomplete_cholesky")
     values = system.csr.diagonal()
@@ -52,7 +53,7 @@ def incomplete_cholesky(system: LinearSystem) -> LinearOperator:
     def apply(r: np.ndarray) -> np.ndarray:
         z = np.array(r, dtype=np.float64).reshape(-1)
         _solve(data, lower.indices, lower.indptr, z)
-        return z
+        return np.ldexp(z, -unit) if unit else z
 
     return LinearOperator(system.csr.shape, matvec=apply, rmatvec=apply, dtype=np.float64)
 

@@ -1,4 +1,4 @@
-"""Krylov methods that run step by step: CG, SSOR-preconditioned CG, restarted GMRES; and a direct solve.
+"""Krylov methods that run step by step: CG, SSOR-preconditioned CG, restarted GMRES.
 
 Hestenes and Stiefel (1952), "Methods of conjugate gradients"; Axelsson (1972) for SSOR as preconditioner;
 Eisenstat (1981), "Efficient implementation of a class of preconditioned conjugate gradient methods", for how
@@ -14,14 +14,16 @@ from typing import ClassVar, TypeVar
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
-from scipy.sparse.linalg import LinearOperator, gmres, spsolve
+from scipy.sparse.linalg import LinearOperator, gmres
 
-from thalweg.core import InvalidProblem, Method, State, Status
-from thalweg.core.validation import require
+from thalweg.core import InvalidProblem, NotFinite, State, Status
+from thalweg.core.validation import is_real, is_whole, require
 from thalweg.linear import _kernels as kernels
+from thalweg.linear.method import LinearMethod
 from thalweg.linear.problem import LinearSystem
 from thalweg.numerics import FivePointStencil
 from thalweg.numerics.operators import Matrix
+from thalweg.numerics.scaling import balancing
 
 Vector = NDArray[np.float64]
 Solving = TypeVar("Solving", bound=State)
@@ -40,13 +42,47 @@ class CGState(State):
     z: Vector  # (n,) preconditioned residual; r itself without a preconditioner
     p: Vector  # (n,) search direction
     rz: float
+    unit: int = 0  # the preconditioner is taken over two to this power
 
 
-def _indefinite(curvature: float) -> InvalidProblem:
+def indefinite(curvature: float) -> InvalidProblem:
+    """What a direction along which A is not positive tells; NaN tells of numbers that are none."""
+    if not math.isfinite(curvature):
+        return NotFinite(
+            f"p'Ap = {curvature:g} for a direction p met on the way: A's product is not finite there."
+        )
     return InvalidProblem(
         f"A is not positive definite: p'Ap = {curvature:.3g} for a direction p met on the way. "
         "Conjugate gradients need that; use GMRES, or MINRES (thalweg.numerics.minres) if A is symmetric."
     )
+
+
+def preconditioned(preconditioner: Matrix, r: Vector, unit: int) -> Vector:
+    """``M r`` over ``2 ** unit``.
+
+    Raises:
+        InvalidProblem: the preconditioner gives another shape.
+        NotFinite: it gives NaN or infinity.
+    """
+    z = np.asarray(preconditioner @ r, dtype=np.float64)
+    if z.shape != r.shape:
+        raise InvalidProblem(f"The preconditioner made shape {z.shape} of {r.shape}.")
+    if not np.isfinite(z).all():
+        raise NotFinite("The preconditioner gave NaN or infinity for a finite residual.")
+    return np.ldexp(z, -unit) if unit else z
+
+
+def fitting(preconditioner: Matrix, problem: LinearSystem, r: Vector) -> int:
+    """The power of two that brings ``M r`` near one: no iterate depends on a factor of the preconditioner.
+
+    Raises:
+        InvalidProblem: the preconditioner has another shape than A.
+    """
+    shape, n = preconditioner.shape, problem.n
+    require(
+        shape == (n, n), f"The preconditioner has shape {shape}; expected ({n}, {n}).", error=InvalidProblem
+    )
+    return balancing(preconditioned(preconditioner, r, 0))
 
 
 def _preconditioner_indefinite(rz: float) -> InvalidProblem:
@@ -57,7 +93,7 @@ def _preconditioner_indefinite(rz: float) -> InvalidProblem:
 
 
 @dataclass(frozen=True, eq=False)
-class ConjugateGradient(Method[LinearSystem, CGState]):
+class ConjugateGradient(LinearMethod[CGState]):
     """Conjugate gradients for symmetric positive definite A, with any preconditioner.
 
     The default for well-conditioned systems and for matrix-free operators; with a good preconditioner the
@@ -83,33 +119,30 @@ class ConjugateGradient(Method[LinearSystem, CGState]):
 
     preconditioner: Matrix | None = None
 
-    def init(self, problem: LinearSystem, seed: int) -> CGState:
+    def begin(self, problem: LinearSystem, seed: int) -> CGState:
         if sp.issparse(problem.A) or isinstance(problem.A, FivePointStencil):
             problem.require_symmetric("ConjugateGradient")
             problem.require_positive_diagonal("ConjugateGradient")
         x = problem.start()
         r = problem.b - problem.A @ x if problem.x0 is not None else problem.b.copy()
-        if self.preconditioner is None:
-            z = r
-        else:
-            shape = self.preconditioner.shape
-            require(
-                shape == (problem.n, problem.n),
-                f"The preconditioner has shape {shape}; expected ({problem.n}, {problem.n}).",
-                error=InvalidProblem,
-            )
-            z = np.asarray(self.preconditioner @ r)
+        z, unit = r, 0
+        if self.preconditioner is not None:
+            unit = fitting(self.preconditioner, problem, r)
+            z = preconditioned(self.preconditioner, r, unit)
+        rz = float(r @ z)
+        if rz < 0:
+            raise _preconditioner_indefinite(rz)
         metrics = {"residual": float(np.linalg.norm(r)) / problem.scale}
-        return CGState(x=x, r=r, z=z, p=z.copy(), rz=float(r @ z), metrics=metrics)
+        return CGState(x=x, r=r, z=z, p=z.copy(), rz=rz, unit=unit, metrics=metrics)
 
-    def step(self, problem: LinearSystem, state: CGState) -> CGState:
+    def advance(self, problem: LinearSystem, state: CGState) -> CGState:
         x, r, p = state.x, state.r, state.p
         if state.rz == 0:
             return solved(state)
         q = problem.A @ p
         curvature = float(p @ q)
         if not curvature > 0:
-            raise _indefinite(curvature)
+            raise indefinite(curvature)
         alpha = state.rz / curvature
         x += alpha * p
         r -= alpha * q
@@ -117,7 +150,7 @@ class ConjugateGradient(Method[LinearSystem, CGState]):
         if self.preconditioner is None:
             z, rz = r, squared
         else:
-            z = np.asarray(self.preconditioner @ r)
+            z = preconditioned(self.preconditioner, r, state.unit)
             rz = float(r @ z)
             if rz < 0:
                 raise _preconditioner_indefinite(rz)
@@ -160,7 +193,7 @@ class SSORCGState(State):
 
 
 @dataclass(frozen=True)
-class SSORCG(Method[LinearSystem, SSORCGState]):
+class SSORCG(LinearMethod[SSORCGState]):
     """Conjugate gradients preconditioned by one SSOR sweep.
 
     ``W = (D/omega + L) D^-1 (D/omega + L)' omega/(2 - omega)``. The iteration count falls from the square
@@ -189,9 +222,9 @@ class SSORCG(Method[LinearSystem, SSORCGState]):
     omega: float = 1.2
 
     def __post_init__(self) -> None:
-        require(0 < self.omega < 2, "SSORCG needs omega in (0, 2)", got=self.omega)
+        require(is_real(self.omega) and 0 < self.omega < 2, "SSORCG needs omega in (0, 2)", got=self.omega)
 
-    def init(self, problem: LinearSystem, seed: int) -> SSORCGState:
+    def begin(self, problem: LinearSystem, seed: int) -> SSORCGState:
         problem.require_symmetric("SSORCG")
         problem.csr, problem.diagonal  # noqa: B018 -- refuse what has no entries or a zero diagonal
         problem.require_positive_diagonal("SSORCG")
@@ -202,7 +235,7 @@ class SSORCG(Method[LinearSystem, SSORCGState]):
         metrics = {"residual": float(np.linalg.norm(r)) / problem.scale}
         return SSORCGState(x=x, r=r, s=s, g=np.zeros_like(x), p=p, y=y, q=q, rz=rz, metrics=metrics)
 
-    def step(self, problem: LinearSystem, state: SSORCGState) -> SSORCGState:
+    def advance(self, problem: LinearSystem, state: SSORCGState) -> SSORCGState:
         if state.rz == 0:
             return solved(state)
         x, r, s, g, p, y, q = state.x, state.r, state.s, state.g, state.p, state.y, state.q
@@ -210,7 +243,7 @@ class SSORCG(Method[LinearSystem, SSORCGState]):
             *problem.rows, self.omega, x, r, s, g, p, y, q, state.rz, state.beta
         )
         if not curvature > 0:
-            raise _indefinite(curvature)
+            raise indefinite(curvature)
         state.beta, state.rz = rz / state.rz, rz
         return moved(problem, state, math.sqrt(squared))
 
@@ -234,11 +267,15 @@ def ssor_preconditioner(system: LinearSystem, omega: float) -> LinearOperator:
     return LinearOperator((system.n, system.n), matvec=apply, rmatvec=apply, dtype=np.float64)
 
 
+#: A cycle of GMRES that lowers the residual by less than this share of it is the last one.
+STANDSTILL = 1e-9
+
+
 @dataclass(frozen=True)
-class GMRES(Method[LinearSystem, State]):
+class GMRES(LinearMethod[State]):
     """Restarted GMRES, for any square A; one step is one cycle of ``restart`` products (SciPy's).
 
-    The choice when A is not symmetric. Memory grows with ``restart``; too small a one can stall.
+    The choice when A is not symmetric. Memory grows with ``restart``; too small a one can stall: the status tells.
 
     Args:
         restart: products with A in a cycle, and vectors of length n kept. Default 30.
@@ -252,13 +289,15 @@ class GMRES(Method[LinearSystem, State]):
     restart: int = 30
 
     def __post_init__(self) -> None:
-        require(self.restart >= 1, "GMRES needs restart >= 1", got=self.restart)
+        require(
+            is_whole(self.restart) and self.restart >= 1, "GMRES needs a whole restart >= 1", got=self.restart
+        )
 
-    def init(self, problem: LinearSystem, seed: int) -> State:
+    def begin(self, problem: LinearSystem, seed: int) -> State:
         x = problem.start()
         return State(x=x, metrics=problem.metrics(x))
 
-    def step(self, problem: LinearSystem, state: State) -> State:
+    def advance(self, problem: LinearSystem, state: State) -> State:
         products = 0
 
         def product(v: Vector) -> Vector:
@@ -268,38 +307,13 @@ class GMRES(Method[LinearSystem, State]):
 
         A = LinearOperator((problem.n, problem.n), matvec=product, dtype=np.float64)
         x, _ = gmres(A, problem.b, x0=state.x, rtol=1e-15, restart=min(self.restart, problem.n), maxiter=1)
-        return State(x=x, calls=state.calls + products, metrics=problem.metrics(x))
-
-
-@dataclass(frozen=True)
-class Direct(Method[LinearSystem, State]):
-    """Sparse LU factorisation (SuperLU through SciPy): one step, exact to rounding.
-
-    Best for small systems and for many right-hand sides; memory for the factors grows fast in 3-D.
-
-    Raises:
-        InvalidProblem: A is singular.
-
-    >>> from thalweg import solve
-    >>> system = LinearSystem(FivePointStencil(10, 10), np.ones(100))
-    >>> solve(system, Direct()).metrics["residual"] < 1e-12
-    True
-    """
-
-    def init(self, problem: LinearSystem, seed: int) -> State:
-        problem.csr  # noqa: B018 -- refuse what has no entries
-        x = problem.start()
-        return State(x=x, metrics=problem.metrics(x))
-
-    def step(self, problem: LinearSystem, state: State) -> State:
-        import warnings
-
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", category=sp.linalg.MatrixRankWarning)
-            try:
-                x = spsolve(problem.csr.tocsc(), problem.b)
-            except (sp.linalg.MatrixRankWarning, RuntimeError):
-                raise InvalidProblem("A is singular; it has no LU factors. Use numerics.lsqr.") from None
-        return State(
-            x=x, metrics=problem.metrics(x), status=Status.CONVERGED, message="Factorised and solved."
-        )
+        metrics = problem.metrics(x)
+        before, now = state.metrics["residual"], metrics["residual"]
+        state = State(x=x, calls=state.calls + products, metrics=metrics)
+        if not now < (1.0 - STANDSTILL) * before:
+            state.status = Status.STALLED
+            state.message = (
+                f"A cycle of {min(self.restart, problem.n)} products no longer lowers the residual, {now:.3g}: A is "
+                "singular, the restart is too short, or this is rounding. Raise restart, or use Direct."
+            )
+        return state

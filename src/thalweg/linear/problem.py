@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar, cast
@@ -9,12 +10,14 @@ from typing import TYPE_CHECKING, ClassVar, cast
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import ArrayLike, NDArray
+from scipy.sparse.linalg import LinearOperator
 
 from thalweg.core import InvalidProblem, Problem, Stop
-from thalweg.core.validation import check_vector
+from thalweg.core.validation import as_real, check_finite, check_vector
 from thalweg.linear._kernels import diagonal_positions
 from thalweg.numerics import FivePointStencil, as_csr
 from thalweg.numerics.operators import Matrix
+from thalweg.numerics.scaling import balancing
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,10 +36,12 @@ class LinearSystem(Problem):
         b: right-hand side.
         x0: where iterations start; zeros by default.
 
-    The metric is ``residual``, ``|b - A x| / |b|`` (not divided when b = 0).
+    The metric is ``residual``, ``|b - A x| / |b|`` (not divided when b = 0): relative, so that the units of A and b are
+    of no matter.
 
     Raises:
-        InvalidProblem: A not square or empty, b or x0 of another length.
+        InvalidProblem: A not square or empty, b or x0 of another length; complex numbers, text, masked entries; b with
+            numbers so far apart that their squares have no sum (1e-300 beside 1e300).
         NotFinite: NaN or infinity in A, b or x0.
 
     >>> system = LinearSystem(np.array([[2.0, -1.0], [-1.0, 2.0]]), np.array([1.0, 1.0]))
@@ -52,6 +57,9 @@ class LinearSystem(Problem):
 
     def __init__(self, A: Matrix | ArrayLike, b: ArrayLike, x0: ArrayLike | None = None) -> None:
         matrix = cast(Matrix, A) if hasattr(A, "matvec") else as_csr(A)
+        kind: object = getattr(matrix, "dtype", None)
+        if isinstance(kind, np.dtype) and kind.kind == "c":
+            raise InvalidProblem("A is complex; only real systems are solved here.")
         m, n = matrix.shape
         if m != n:
             raise InvalidProblem(
@@ -79,6 +87,7 @@ class LinearSystem(Problem):
         """The same system with another starting point."""
         other = object.__new__(LinearSystem)
         vars(other).update(vars(self), x0=check_vector("x0", x0, self.n))
+        vars(other).pop("balanced", None)  # it has a start of its own
         return other
 
     @property
@@ -90,11 +99,21 @@ class LinearSystem(Problem):
         """A fresh copy of the starting point."""
         return np.zeros(self.n) if self.x0 is None else self.x0.copy()
 
-    def metrics(self, x: Vector | Tensor) -> dict[str, float]:
-        """``{"residual": |b - A x| / |b|}``."""
-        if not isinstance(x, np.ndarray):
-            x = x.cpu().numpy()  # a tensor, from a method that runs on another device
-        return {"residual": float(np.linalg.norm(self.b - self.A @ x)) / self.scale}
+    def metrics(self, x: ArrayLike | Tensor) -> dict[str, float]:
+        """``{"residual": |b - A x| / |b|}``; x of shape (n,).
+
+        Raises:
+            InvalidProblem: x of another shape, or no numbers.
+        """
+        if not (type(x) is np.ndarray and x.dtype == np.float64):
+            x = as_real("x", x)  # a tensor, from a method that runs on another device; a list
+        if x.shape != self.b.shape:
+            raise InvalidProblem(f"x has shape {x.shape}; expected {self.b.shape}.")
+        if self.balanced is not self:
+            with np.errstate(over="ignore"):
+                return self.balanced.metrics(np.ldexp(x, -self.unit))
+        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite meets no rule
+            return {"residual": float(np.linalg.norm(self.b - self.A @ x)) / self.scale}
 
     def recommended_stop(self) -> Stop:
         """A residual of 1e-8."""
@@ -103,7 +122,57 @@ class LinearSystem(Problem):
     @cached_property
     def scale(self) -> float:
         """Norm of b, or one when b = 0."""
-        return float(np.linalg.norm(self.b)) or 1.0
+        with np.errstate(over="ignore"):
+            found = float(np.linalg.norm(self.b)) or 1.0
+        if found == np.inf:
+            sizes = np.abs(self.b[self.b != 0])
+            raise InvalidProblem(
+                f"b holds numbers from {sizes.min():.1g} to {sizes.max():.1g}, too far apart for a norm in float64. "
+                "Measure the unknowns in units that bring them together."
+            )
+        return found
+
+    @cached_property
+    def exponents(self) -> tuple[int, int]:
+        """a and b such that A / 2^a and b / 2^b have their largest entries near one; 0 where they need no scaling.
+
+        A matrix-free A is measured by its product with b.
+        """
+        right = balancing(self.b)
+        if isinstance(self.A, FivePointStencil):
+            return balancing(np.array([self.A.center, self.A.neighbour])), right
+        if hasattr(self.A, "to_csr"):
+            return 0, right
+        if sp.issparse(self.A):
+            return balancing(self.csr.data), right
+        with np.errstate(over="ignore", invalid="ignore"):
+            probe = np.asarray(self.A @ np.ldexp(self.b, -right), dtype=np.float64)
+        return balancing(probe) if np.isfinite(probe).all() else 0, right
+
+    @property
+    def unit(self) -> int:
+        """The answer is that of `balanced` times two to this power."""
+        return self.exponents[1] - self.exponents[0]
+
+    @cached_property
+    def balanced(self) -> LinearSystem:
+        """This system with A and b over the powers of two of `exponents`; itself where both are zero.
+
+        Raises:
+            NotFinite: x0 is out of all proportion to b and A.
+        """
+        left, right = self.exponents
+        if left == right == 0:
+            return self
+        other = object.__new__(LinearSystem)
+        start = self.x0
+        if start is not None:
+            with np.errstate(over="ignore"):
+                start = np.ldexp(start, -self.unit)
+            check_finite("x0, in units of b / A,", start)
+        vars(other).update(A=_shifted(self.A, -left), b=np.ldexp(self.b, -right), x0=start, exponents=(0, 0))
+        vars(other)["balanced"] = other
+        return other
 
     def rounding(self, x: Vector | Tensor) -> float:
         """What rounding leaves of the residual at x: ``eps ||A| |x| + |b|| / |b|``; eps where A has no entries."""
@@ -141,7 +210,8 @@ class LinearSystem(Problem):
         """
         positions = self.positions
         absent = positions < 0
-        values = np.where(absent, 0.0, self.csr.data[positions])
+        values = np.zeros(self.n)
+        values[~absent] = self.csr.data[positions[~absent]]
         zeros = np.flatnonzero(values == 0)
         if zeros.size:
             raise InvalidProblem(
@@ -158,7 +228,9 @@ class LinearSystem(Problem):
 
     @cached_property
     def upper_bandwidth(self) -> int:
-        """Largest column minus row of a stored entry."""
+        """Largest column minus row of a stored entry; 0 without any."""
+        if self.csr.nnz == 0:
+            return 0
         ends = self.csr.indptr[1:] - 1
         return int((self.csr.indices[ends] - np.arange(self.n)).max())
 
@@ -171,6 +243,12 @@ class LinearSystem(Problem):
         if self.mirror is not None:
             return float(np.abs(self.csr.data - self.csr.data[self.mirror]).max(initial=0.0)) / largest
         return float(abs(self.csr - self.csr.T).max()) / largest
+
+    def require_consistent(self) -> None:
+        """Refuse a right-hand side for which A, that knows its null space, has no solution."""
+        check = getattr(self.A, "require_consistent", None)
+        if check is not None:
+            check(self.balanced.b)
 
     def require_positive_diagonal(self, method: str) -> None:
         """Refuse a matrix that cannot be positive definite; ``method`` names who needs it."""
@@ -193,3 +271,24 @@ class LinearSystem(Problem):
 
 #: Rounding that an assembled symmetric matrix may carry.
 SYMMETRY_TOLERANCE = 1e-10
+
+
+def _shifted(A: Matrix, exponent: int) -> Matrix:
+    """``A * 2 ** exponent``."""
+    if exponent == 0:
+        return A
+    if isinstance(A, FivePointStencil):
+        return FivePointStencil(
+            A.rows, A.columns, math.ldexp(A.center, exponent), math.ldexp(A.neighbour, exponent)
+        )
+    if sp.issparse(A):
+        csr = as_csr(A)
+        made = sp.csr_array((np.ldexp(csr.data, exponent), csr.indices, csr.indptr), shape=csr.shape)
+        made.has_canonical_format = True
+        return made
+    n = A.shape[0]
+
+    def product(v: Vector) -> Vector:
+        return np.ldexp(np.asarray(A @ v, dtype=np.float64), exponent)
+
+    return LinearOperator((n, n), matvec=product, rmatvec=product, dtype=np.float64)

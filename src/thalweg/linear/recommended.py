@@ -6,10 +6,11 @@ import scipy.sparse as sp
 
 from thalweg.core import Method, recommended
 from thalweg.linear.deep_conjugate import DeepConjugateDirection
+from thalweg.linear.direct import Direct
 from thalweg.linear.direction_network import SymmetricDirection
 from thalweg.linear.direction_training import AdamTraining, DirectionLearning
 from thalweg.linear.flexible import DeflatedCG, FlexibleCG
-from thalweg.linear.krylov import GMRES, SSORCG, ConjugateGradient, Direct
+from thalweg.linear.krylov import GMRES, SSORCG, ConjugateGradient
 from thalweg.linear.problem import SYMMETRY_TOLERANCE, LinearSystem
 from thalweg.linear.relaxation import SOR, SSOR, GaussSeidel, Jacobi, RedBlackSOR
 from thalweg.linear.sequence import InstanceOptimal, LearnedSolver, LinearSystemSequence

@@ -13,10 +13,11 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from thalweg.core import InvalidProblem, Method, State
-from thalweg.core.validation import require
+from thalweg.core import InvalidProblem, State
+from thalweg.core.validation import is_real, require
 from thalweg.linear import _kernels as kernels
 from thalweg.linear._stencil_kernels import red_black_sweep
+from thalweg.linear.method import LinearMethod
 from thalweg.linear.problem import LinearSystem
 from thalweg.numerics import FivePointStencil
 
@@ -61,7 +62,11 @@ class JacobiState(State):
 
 
 def _require_omega(name: str, omega: float) -> None:
-    require(0 < omega < 2, f"{name} needs omega in (0, 2): outside it diverges on every matrix", got=omega)
+    require(
+        is_real(omega) and 0 < omega < 2,
+        f"{name} needs omega in (0, 2): outside it diverges on every matrix",
+        got=omega,
+    )
 
 
 def optimal_omega(jacobi_radius: float) -> float:
@@ -74,12 +79,16 @@ def optimal_omega(jacobi_radius: float) -> float:
     >>> round(float(optimal_omega(np.cos(np.pi / 11))), 4)
     1.5604
     """
-    require(0 <= jacobi_radius < 1, "optimal_omega needs a radius in [0, 1)", got=jacobi_radius)
+    require(
+        is_real(jacobi_radius) and 0 <= jacobi_radius < 1,
+        "optimal_omega needs a radius in [0, 1)",
+        got=jacobi_radius,
+    )
     return 1.0 + (jacobi_radius / (1.0 + math.sqrt(1.0 - jacobi_radius**2))) ** 2
 
 
 @dataclass(frozen=True)
-class SOR(Method[LinearSystem, SORState]):
+class SOR(LinearMethod[SORState]):
     """Successive over-relaxation: one forward sweep ``x += (D/omega + L)^-1 (b - A x)`` a step.
 
     Use it as a smoother, inside a sequence of similar systems, or where memory is short; on one large system
@@ -111,7 +120,7 @@ class SOR(Method[LinearSystem, SORState]):
     def __post_init__(self) -> None:
         _require_omega(type(self).__name__, self.omega)
 
-    def init(self, problem: LinearSystem, seed: int) -> SORState:
+    def begin(self, problem: LinearSystem, seed: int) -> SORState:
         data, indices, indptr, diag = problem.rows
         many = problem.n >= WAVEFRONT_ROWS and problem.upper_bandwidth <= BLOCK
         iterates = np.empty((1 + (WAVEFRONT_SWEEPS if many else 1), problem.n))
@@ -120,7 +129,7 @@ class SOR(Method[LinearSystem, SORState]):
         kernels.lower_residual(data, indices, indptr, diag, problem.b, iterates[0], partial)
         return self._state(problem, iterates, partial, self._sweep(problem, iterates, 0, partial), 0, 0)
 
-    def step(self, problem: LinearSystem, state: SORState) -> SORState:
+    def advance(self, problem: LinearSystem, state: SORState) -> SORState:
         iterates, squares, first, done = state.iterates, state.squares, state.first, state.done + 1
         if done == len(squares):
             first, done = (first + done) % len(iterates), 0
@@ -168,7 +177,7 @@ class GaussSeidel(SOR):
 
 
 @dataclass(frozen=True)
-class SSOR(Method[LinearSystem, SSORState]):
+class SSOR(LinearMethod[SSORState]):
     """Symmetric SOR: a forward and a backward sweep a step.
 
     Less sensitive to omega than `SOR`, and symmetric, so it also serves as a preconditioner (`SSORCG`).
@@ -192,19 +201,19 @@ class SSOR(Method[LinearSystem, SSORState]):
     def __post_init__(self) -> None:
         _require_omega("SSOR", self.omega)
 
-    def init(self, problem: LinearSystem, seed: int) -> SSORState:
+    def begin(self, problem: LinearSystem, seed: int) -> SSORState:
         x = problem.start()
         upper = np.empty_like(x)
         kernels.upper_product(*problem.rows, x, upper)
         return SSORState(x=x, rest=np.empty_like(x), upper=upper, metrics=problem.metrics(x))
 
-    def step(self, problem: LinearSystem, state: SSORState) -> SSORState:
+    def advance(self, problem: LinearSystem, state: SSORState) -> SSORState:
         norm = kernels.ssor_sweep(*problem.rows, self.omega, problem.b, state.x, state.rest, state.upper)
         return replace(state, metrics={"residual": math.sqrt(norm) / problem.scale})
 
 
 @dataclass(frozen=True)
-class Jacobi(Method[LinearSystem, JacobiState]):
+class Jacobi(LinearMethod[JacobiState]):
     """Weighted Jacobi iteration: ``x += weight D^-1 (b - A x)``.
 
     The slowest of the family and the easiest to run in parallel; converges where A is diagonally dominant.
@@ -225,22 +234,24 @@ class Jacobi(Method[LinearSystem, JacobiState]):
     weight: float = 1.0
 
     def __post_init__(self) -> None:
-        require(0 < self.weight < 2, "Jacobi needs a weight in (0, 2)", got=self.weight)
+        require(
+            is_real(self.weight) and 0 < self.weight < 2, "Jacobi needs a weight in (0, 2)", got=self.weight
+        )
 
-    def init(self, problem: LinearSystem, seed: int) -> JacobiState:
+    def begin(self, problem: LinearSystem, seed: int) -> JacobiState:
         diagonal, _ = problem.diagonal
         x = problem.start()
         residual = problem.b - problem.csr @ x
         metrics = {"residual": float(np.linalg.norm(residual)) / problem.scale}
         return JacobiState(x=x, residual=residual, weights=self.weight / diagonal, metrics=metrics)
 
-    def step(self, problem: LinearSystem, state: JacobiState) -> JacobiState:
+    def advance(self, problem: LinearSystem, state: JacobiState) -> JacobiState:
         norm = kernels.jacobi_sweep(*problem.rows[:3], state.weights, problem.b, state.x, state.residual)
         return replace(state, metrics={"residual": math.sqrt(norm) / problem.scale})
 
 
 @dataclass(frozen=True)
-class RedBlackSOR(Method[LinearSystem, State]):
+class RedBlackSOR(LinearMethod[State]):
     """SOR on a `FivePointStencil` with the grid coloured like a chessboard: no matrix, no dependent chain.
 
     The same rates as `SOR` (both orderings are consistent), several times faster a sweep.
@@ -266,7 +277,7 @@ class RedBlackSOR(Method[LinearSystem, State]):
     def __post_init__(self) -> None:
         _require_omega("RedBlackSOR", self.omega)
 
-    def init(self, problem: LinearSystem, seed: int) -> State:
+    def begin(self, problem: LinearSystem, seed: int) -> State:
         if not isinstance(problem.A, FivePointStencil):
             raise InvalidProblem(
                 f"RedBlackSOR works on a FivePointStencil; A is a {type(problem.A).__name__}. Use SOR."
@@ -277,7 +288,7 @@ class RedBlackSOR(Method[LinearSystem, State]):
         x = problem.start()
         return State(x=x, metrics=problem.metrics(x))
 
-    def step(self, problem: LinearSystem, state: State) -> State:
+    def advance(self, problem: LinearSystem, state: State) -> State:
         A = problem.A
         if not isinstance(A, FivePointStencil):
             raise InvalidProblem("RedBlackSOR works on a FivePointStencil.")

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thalweg.core import InvalidParameter, Method, Problem, Result, State, Status, Stop, solve
-from thalweg.core.validation import require
+from thalweg.core.validation import is_whole, require
 from thalweg.linear.problem import LinearSystem
 from thalweg.linear.sequence_solver import Arm, Family, SequenceSolver, golden_section
 from thalweg.online import Policy
@@ -68,7 +68,8 @@ class LearnedSolver(Method[LinearSystemSequence, SequenceState]):
 
     The metrics of a step are ``cost`` of the round, ``arm``, and ``residual``.
 
-    >>> from thalweg.linear import ShiftedLaplacians
+    >>> from thalweg.linear import SSORCG, ShiftedLaplacians, omega_grid
+    >>> from thalweg.online import TsallisINF
     >>> result = solve(ShiftedLaplacians(rounds=50), LearnedSolver(TsallisINF(20), omega_grid(SSORCG)))
     >>> result.status, bool(result.metrics["cost"] == result.x.sum())
     (<Status.CONVERGED: 'converged'>, True)
@@ -113,7 +114,7 @@ class InstanceOptimal(Method[LinearSystemSequence, SequenceState]):
         low, high: ends of the omegas.
         evaluations: omegas tried a round; five of them evenly spaced, the rest by golden section.
 
-    >>> from thalweg.linear import ShiftedLaplacians
+    >>> from thalweg.linear import SSORCG, ShiftedLaplacians
     >>> solve(ShiftedLaplacians(rounds=3), InstanceOptimal(SSORCG)).converged
     True
     """
@@ -128,7 +129,11 @@ class InstanceOptimal(Method[LinearSystemSequence, SequenceState]):
     max_steps: int = 10_000
 
     def init(self, problem: LinearSystemSequence, seed: int) -> SequenceState:
-        require(self.evaluations >= 7, "InstanceOptimal needs evaluations >= 7", got=self.evaluations)
+        require(
+            is_whole(self.evaluations) and self.evaluations >= 7,
+            "InstanceOptimal needs whole evaluations >= 7",
+            got=self.evaluations,
+        )
         require(self.low < self.high, "InstanceOptimal needs low < high", got=(self.low, self.high))
         return SequenceState(x=np.zeros(problem.rounds), solver=None)
 

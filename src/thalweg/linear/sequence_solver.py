@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from thalweg.core import InvalidProblem, Method, Result, Status, Stop, solve
+from thalweg.core import InvalidProblem, Method, Result, Stop, solve
 from thalweg.core.tree import load_tree, save_tree
-from thalweg.core.validation import require
+from thalweg.core.validation import is_real, is_whole, require
 from thalweg.linear.problem import LinearSystem
 from thalweg.numerics.operators import Matrix
 from thalweg.online import Policy
@@ -29,10 +29,15 @@ Family = Callable[[float], Arm]
 def omega_grid(family: Family, count: int = 20, low: float = 1.0, high: float = 1.95) -> tuple[Arm, ...]:
     """``count`` methods of one family with omegas evenly spaced in [low, high]: the arms of a learned solver.
 
+    >>> from thalweg.linear import SSORCG
     >>> [method.omega for method in omega_grid(SSORCG, 3, 1.0, 1.5)]
     [1.0, 1.25, 1.5]
     """
     return tuple(family(float(omega)) for omega in np.linspace(low, high, count))
+
+
+#: With ``cost="seconds"``, a round that was not solved counts as this many of the slowest.
+UNSOLVED = 2.0
 
 
 class NotSolved(UserWarning):
@@ -49,7 +54,7 @@ class SequenceSolver:
         policy: a bandit of `thalweg.online`, as many arms as ``arms``.
         arms: methods to choose from, e.g. ``omega_grid(SSORCG)``, or a mixture of methods.
         tol: each system is solved to ``|b - A x| <= tol |b|``.
-        max_steps: most iterations of one round; reaching it is a status of that round, and its loss.
+        max_steps: most iterations of one round, and the loss of a round that did not reach the tolerance.
         cost: ``"iterations"``, the loss of the paper, or ``"seconds"``, which arms of different kinds need.
         warm_start: start each system from the solution of the last one.
         seed: makes the arms drawn repeatable.
@@ -59,7 +64,8 @@ class SequenceSolver:
 
     Cost per round: the solve, and less than 0.1 ms for the learning.
 
-    >>> from thalweg.linear import ShiftedLaplacians
+    >>> from thalweg.linear import SSORCG, ShiftedLaplacians
+    >>> from thalweg.online import TsallisINF
     >>> solver = SequenceSolver(TsallisINF(20), omega_grid(SSORCG))
     >>> workload = ShiftedLaplacians(rounds=5)
     >>> [solver.solve(workload.system(t, None)).converged for t in range(5)]
@@ -81,8 +87,12 @@ class SequenceSolver:
             len(arms) == policy.arms,
             f"SequenceSolver: the policy has {policy.arms} arms but {len(arms)} methods were given",
         )
-        require(tol > 0, "SequenceSolver needs tol > 0", got=tol)
-        require(max_steps >= 1, "SequenceSolver needs max_steps >= 1", got=max_steps)
+        require(is_real(tol) and tol > 0, "SequenceSolver needs tol > 0", got=tol)
+        require(
+            is_whole(max_steps) and max_steps >= 1,
+            "SequenceSolver needs a whole max_steps >= 1",
+            got=max_steps,
+        )
         require(
             cost in ("iterations", "seconds"), "SequenceSolver: cost is 'iterations' or 'seconds'", got=cost
         )
@@ -92,7 +102,7 @@ class SequenceSolver:
         self.rounds, self.arm = 0, 0
         self._previous: Vector | None = None
         self.last: Result[Vector] | None = None
-        self._n = 0
+        self._n, self._slowest = 0, 0.0
 
     def __call__(self, A: Matrix | ArrayLike, b: ArrayLike, context: float | None = None) -> Vector:
         """The solution of ``A x = b``, shape (n,), to the tolerance or to what ``max_steps`` iterations gave.
@@ -126,14 +136,20 @@ class SequenceSolver:
             system = system.started_at(self._previous)
         self.arm = self.policy.act(context)
         result = solve(system, self.arms[self.arm], stop=self._stop, progress=False)
-        loss = result.seconds if self.cost == "seconds" else max(self.iterations(result) - 1.0, 0.0)
-        self.policy.learn(self.arm, loss)
+        self.policy.learn(self.arm, self._loss(result))
         self.rounds, self._n, self._previous, self.last = self.rounds + 1, system.n, result.x, result
         return result
 
     def iterations(self, result: Result[Vector]) -> float:
-        """What a round counts for: its iterations, or the cap when it broke down."""
-        return float(self._cap if result.status is Status.DIVERGED else result.steps)
+        """What a round counts for: its iterations, or the cap when it did not reach the tolerance."""
+        return float(result.steps if result.converged else self._cap)
+
+    def _loss(self, result: Result[Vector]) -> float:
+        """What the policy learns; a round that did not reach the tolerance is no cheap one, however soon it ended."""
+        if self.cost == "iterations":
+            return max(self.iterations(result) - 1.0, 0.0)
+        self._slowest = max(self._slowest, result.seconds)
+        return result.seconds if result.converged else UNSOLVED * self._slowest
 
     def save(self, path: str | Path) -> None:
         """Write what was learned to ``path``, for another job to `load`."""
@@ -145,14 +161,20 @@ class SequenceSolver:
 
     def state_dict(self) -> dict[str, Any]:
         """What was learned, and the last solution."""
-        state = {"rounds": self.rounds, "arm": self.arm, "n": self._n, "previous": self._previous}
+        state: dict[str, Any] = {
+            "rounds": self.rounds,
+            "arm": self.arm,
+            "n": self._n,
+            "previous": self._previous,
+        }
+        state["slowest"] = self._slowest
         return {**state, "policy": self.policy.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Inverse of `state_dict`."""
         self.policy.load_state_dict(state["policy"])
         self.rounds, self.arm, self._n = state["rounds"], state["arm"], state["n"]
-        self._previous = state["previous"]
+        self._previous, self._slowest = state["previous"], state["slowest"]
 
 
 def golden_section(function: Callable[[float], float], low: float, high: float, evaluations: int) -> float:

@@ -18,6 +18,7 @@ from scipy.sparse.linalg import LinearOperator
 from thalweg.core.errors import InvalidProblem
 from thalweg.core.validation import check_vector
 from thalweg.numerics.operators import Matrix, as_operator
+from thalweg.numerics.scaling import balancing
 
 
 @dataclass(frozen=True)
@@ -68,13 +69,13 @@ def gmres(A: Matrix, b: ArrayLike, *, restart: int = 30, **options: Any) -> Kryl
     >>> bool(gmres(np.array([[1.0, 2.0], [-3.0, 4.0]]), np.ones(2)).converged)
     True
     """
-    operator, rhs = _system(A, b, square=True)
+    operator, rhs, unit = _system(A, b, options, square=True)
     history: list[float] = []
     options = {"rtol": 1e-8, **options}
     x, info = spla.gmres(
         operator, rhs, restart=restart, callback=history.append, callback_type="pr_norm", **options
     )
-    return KrylovSolution(x, info == 0, len(history), np.array(history))
+    return KrylovSolution(np.ldexp(x, unit), info == 0, len(history), np.array(history))
 
 
 def lsqr(A: Matrix, b: ArrayLike, *, rtol: float = 1e-8, maxiter: int | None = None) -> KrylovSolution:
@@ -83,16 +84,16 @@ def lsqr(A: Matrix, b: ArrayLike, *, rtol: float = 1e-8, maxiter: int | None = N
     >>> lsqr(np.array([[1.0], [1.0]]), np.array([1.0, 3.0])).x
     array([2.])
     """
-    operator, rhs = _system(A, b, square=False)
+    operator, rhs, unit = _system(A, b, {}, square=False)
     x, stop, iterations, norm, *_ = spla.lsqr(operator, rhs, atol=rtol, btol=rtol, iter_lim=maxiter)
     residual = norm / (float(np.linalg.norm(rhs)) or 1.0)
-    return KrylovSolution(x, stop in (0, 1, 2), iterations, np.array([residual]))
+    return KrylovSolution(np.ldexp(x, unit), stop in (0, 1, 2), iterations, np.array([residual]))
 
 
 def _symmetric(
     solver: Callable[..., Any], A: Matrix, b: ArrayLike, options: dict[str, Any]
 ) -> KrylovSolution:
-    operator, rhs = _system(A, b, square=True)
+    operator, rhs, unit = _system(A, b, options, square=True)
     scale = float(np.linalg.norm(rhs)) or 1.0
     history: list[float] = []
 
@@ -101,14 +102,21 @@ def _symmetric(
 
     options = {"rtol": 1e-8, **options}
     x, info = solver(operator, rhs, callback=record, **options)
-    return KrylovSolution(x, info == 0, len(history), np.array(history))
+    return KrylovSolution(np.ldexp(x, unit), info == 0, len(history), np.array(history))
 
 
-def _system(A: Matrix, b: ArrayLike, square: bool) -> tuple[LinearOperator, NDArray[np.float64]]:
+def _system(
+    A: Matrix, b: ArrayLike, options: dict[str, Any], square: bool
+) -> tuple[LinearOperator, NDArray[np.float64], int]:
+    """A as an operator; b, and the start in ``options``, over the power of two that is given last."""
     operator = as_operator(A)
     m, n = operator.shape
     if square and m != n:
         raise InvalidProblem(
             f"A is {m} x {n}; this solver needs a square matrix. For least squares use lsqr."
         )
-    return operator, check_vector("b", b, m)
+    rhs = check_vector("b", b, m)
+    unit = balancing(rhs)
+    if unit and options.get("x0") is not None:
+        options["x0"] = np.ldexp(check_vector("x0", options["x0"], n), -unit)
+    return operator, np.ldexp(rhs, -unit), unit

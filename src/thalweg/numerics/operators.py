@@ -10,12 +10,12 @@ from typing import Any, Protocol, cast
 import numpy as np
 import scipy.sparse as sp
 from numba import njit
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from scipy.sparse.linalg import LinearOperator, SuperLU, aslinearoperator
 
 from thalweg.core.errors import InvalidProblem
 from thalweg.core.seeding import generator
-from thalweg.core.validation import check_finite, require
+from thalweg.core.validation import as_real, check_finite, require
 
 
 class Matrix(Protocol):
@@ -45,14 +45,23 @@ def as_csr(matrix: object, name: str = "A") -> sp.csr_array:
             f"{name} is a matrix-free operator; this method needs its entries. Pass a sparse or dense "
             "matrix, or use ConjugateGradient."
         )
-    given: Any = matrix if sp.issparse(matrix) else np.asarray(cast(ArrayLike, matrix))
+    sparse = is_sparse(matrix)
+    given: Any = matrix if sparse else as_real(name, matrix)
     if given.ndim != 2 or 0 in given.shape:
         raise InvalidProblem(f"{name} has shape {given.shape}; expected a non-empty matrix.")
     if np.iscomplexobj(given):
         raise InvalidProblem(f"{name} is complex; only real systems are solved here.")
+    if sparse and given.dtype.kind not in "buif":
+        raise InvalidProblem(f"{name} holds {given.dtype}; expected numbers.")
+    if sparse and given.dtype.kind in "iu":
+        as_real(f"{name} (stored entries)", given.tocoo().data)
     csr = sp.csr_array(given, dtype=np.float64)
+    if csr.nnz >= 2**31:
+        raise InvalidProblem(
+            f"{name} has {csr.nnz} entries; fewer than 2^31 can be counted here. Use an operator."
+        )
     if not csr.has_canonical_format:
-        if sp.issparse(given) and np.shares_memory(csr.data, getattr(given, "data", csr.data)):
+        if sparse and np.shares_memory(csr.data, getattr(given, "data", csr.data)):
             csr = csr.copy()
         csr.sum_duplicates()
     csr.indices = csr.indices.astype(np.int32, copy=False)

@@ -43,7 +43,8 @@ class _LogImprovement(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: FunctionCtx, *grads: Tensor) -> Tensor:
-        z, value = cast(tuple[Tensor, Tensor], cast(BackwardCFunction, ctx).saved_tensors)
+        saved: tuple[Tensor, ...] = cast(BackwardCFunction, ctx).saved_tensors
+        z, value = saved
         return grads[0] * torch.exp(log_ndtr(z) - value)
 
 
