@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 import re
@@ -72,6 +73,21 @@ def test_a_method_named_on_a_page_exists_and_takes_what_is_given(area, text):
     for pair in filter(None, given.split(",")):
         key, _, value = pair.partition("=")
         known[key].read(name, value)
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs" / "reference").glob("*.md")), ids=lambda p: p.stem)
+def test_the_reference_names_each_function_that_its_own_file_hides(page):
+    """``thalweg.core.solve`` is a function and a file; of the two a page of the package shows neither."""
+    shown = re.findall(r"^::: (\S+)$", page.read_text(), re.MULTILINE)
+    hidden = []
+    for package in shown:
+        if importlib.util.find_spec(package.rpartition(".")[0]) and importlib.util.find_spec(package):
+            folder = Path(importlib.util.find_spec(package).origin)
+            names = getattr(importlib.import_module(package), "__all__", [])
+            if folder.name == "__init__.py":
+                files = {path.stem for path in folder.parent.glob("*.py")}
+                hidden += [f"{package}.{name}.{name}" for name in names if name in files]
+    assert set(hidden) <= set(shown)
 
 
 def test_the_readme_counts_the_systems_that_are_here():
