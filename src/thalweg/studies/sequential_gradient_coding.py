@@ -265,8 +265,10 @@ def _table(cells: dict[tuple[float, float], Any]) -> Table:
 
 def _maps(size: Size, cells: dict[tuple[float, float], Any]) -> list[Figure]:
     def surface(against: str) -> Surface:
-        z = [[100 * (1 - _mean(cells[s, b], "M-SGC") / _mean(cells[s, b], against)) for b in size.leaves]
-             for s in size.slopes]  # fmt: skip
+        z = [
+            [100 * (1 - _mean(cells[s, b], "M-SGC") / _mean(cells[s, b], against)) for b in size.leaves]
+            for s in size.slopes
+        ]
         return Surface(list(size.leaves), [float(np.log2(s)) for s in size.slopes], z)
 
     return [

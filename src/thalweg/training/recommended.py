@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch.optim import Optimizer
@@ -17,7 +16,7 @@ from thalweg.training.surrogate import TargetSurrogate
 from thalweg.training.task import Train, TrainingTask
 
 #: The area's methods, by the names that tables and the command use.
-METHODS: dict[str, type[Method[Any, Any]]] = {
+METHODS: dict[str, type[Method]] = {
     "imitate": Imitate,
     "lion-k-flow": LionKFlow,
     "train": Train,
@@ -43,7 +42,7 @@ def for_smooth_functions(problem: SmoothFunction) -> LionKFlow:
 
 
 @contestant.register
-def of_training(problem: TrainingTask, entrant: object) -> Method[TrainingTask, Any]:
+def of_training(problem: TrainingTask, entrant: object) -> Method[TrainingTask]:
     """An optimizer's class, alone or as ``(class, options)`` or ``(class, options, schedule)``."""
     if isinstance(entrant, Method):
         return entrant
