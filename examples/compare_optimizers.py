@@ -13,7 +13,7 @@ from torch import nn
 
 from thalweg import compare
 from thalweg.datasets import load
-from thalweg.training import REX, Lion, ProfileSchedule, Train, TrainingTask
+from thalweg.training import REX, Lion, ProfileSchedule, TrainingTask
 from thalweg.workbench import Comparison
 
 
@@ -33,10 +33,10 @@ def main(page: str = "comparison.html", steps: int = 200) -> Comparison:
     found = compare(
         task,
         {
-            "AdamW, constant": Train(torch.optim.AdamW, {"lr": 3e-3}),
-            "AdamW, cosine": Train(torch.optim.AdamW, {"lr": 3e-3}, cosine),
-            "AdamW, REX": Train(torch.optim.AdamW, {"lr": 3e-3}, REX),
-            "Lion, REX": Train(Lion, {"lr": 1e-3, "weight_decay": 0.03}, REX),
+            "AdamW, constant": (torch.optim.AdamW, {"lr": 3e-3}),
+            "AdamW, cosine": (torch.optim.AdamW, {"lr": 3e-3}, cosine),
+            "AdamW, REX": (torch.optim.AdamW, {"lr": 3e-3}, REX),
+            "Lion, REX": (Lion, {"lr": 1e-3, "weight_decay": 0.03}, REX),
         },
         seeds=(0, 1, 2),
     )
