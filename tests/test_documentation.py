@@ -202,11 +202,13 @@ def shell(copy, *words):
     return done.stdout
 
 
+@pytest.mark.xdist_group("contributing")
 def test_the_method_of_contributing_passes_its_tests_and_its_doctest(with_a_method_more):
     words = ["-q", "-p", "no:cacheprovider", "--doctest-modules", "src/thalweg/linear/heavy_ball.py", "tests"]
     assert "5 passed" in shell(with_a_method_more, "-m", "pytest", *words)
 
 
+@pytest.mark.xdist_group("contributing")
 def test_the_command_knows_the_method_of_contributing(with_a_method_more):
     import scipy.io
 

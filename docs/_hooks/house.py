@@ -247,7 +247,8 @@ def on_page_markdown(markdown: str, **_: object) -> str:
     """Called by mkdocs for each page: the picture where the page asks for it."""
     if PLACE not in markdown:
         return markdown
-    return markdown.replace(PLACE, f"<figure>\n{picture(layers(), edges())}\n</figure>")
+    start = '<figure style="width: 100%; max-width: 640px; margin: 0 auto">'
+    return markdown.replace(PLACE, f"{start}\n{picture(layers(), edges())}\n</figure>")
 
 
 if __name__ == "__main__":
