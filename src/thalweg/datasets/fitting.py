@@ -54,7 +54,7 @@ class FittingTask(Problem):
     >>> X = np.random.default_rng(0).standard_normal((80, 3))
     >>> found = compare(FittingTask(X, X @ [1.0, 2.0, 3.0]), [Ridge(1e-6), Ridge(1e3)])
     >>> [round(row["score"], 2) for row in found.rows]
-    [1.0, 0.1]
+    [1.0, 0.07]
     """
 
     X: ArrayLike
