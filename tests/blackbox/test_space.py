@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -147,3 +148,94 @@ class TestBadInputIsRefused:
         path.write_text('[x]\ntype = "real"\nlow = 0.0\nhihg = 1.0\n')
         with pytest.raises(InvalidProblem, match="hihg"):
             Space.from_toml(path)
+
+    @pytest.mark.parametrize(
+        ("make", "message"),
+        [
+            (lambda: Categorical([1, True, 0, False]), r"equal, as 1 and True are; got \(1, True\)"),
+            (lambda: Categorical([0, 0.0]), "two of these are equal"),
+            (lambda: Categorical([[1], [2], [1]]), "two of these are equal"),
+            (lambda: Categorical([math.nan, 1.0]), r"choice 0 \(from 0\) is NaN"),
+            (lambda: Categorical("abc"), "list of choices; got 'abc'"),
+            (lambda: Real("0", "1"), "low is a finite number, low < high; got '0'"),
+            (lambda: Real(False, True), "low is a finite number"),
+            (lambda: Real(0.1, 1.0, log="false"), "log is True or False; got 'false'"),
+            (lambda: Integer(0.0, 3), "low is none; got 0.0"),
+            (lambda: Integer(0, 10**17), "at most 2.44"),
+            (lambda: Integer(1, 10**15, log=True), "at most 2.44"),
+        ],
+    )
+    def test_parameters_that_are_none(self, make, message):
+        with pytest.raises(InvalidParameter, match=message):
+            make()
+
+    @pytest.mark.parametrize(
+        ("parameters", "error", "message"),
+        [
+            ({"a": (0, 1)}, InvalidProblem, "'a' is \\(0, 1\\); expected a Real"),
+            ({"a": Categorical(["x", "y"]), "b": Real(0, 1, when="x")}, InvalidProblem, "write when="),
+            (
+                {"a": Categorical(["x", "y"]), "b": Real(0, 1, when={"a": "z"})},
+                UnknownName,
+                "No choice of 'a' 'z'",
+            ),
+        ],
+    )
+    def test_spaces_of_what_is_no_parameter(self, parameters, error, message):
+        with pytest.raises(error, match=message):
+            Space(parameters)
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ('low = 0.0\nhigh = 1.0\nlog = "false"', r"\[x\]: Real: log is True or False; got 'false'"),
+            ("min = 0.0\nhigh = 1.0", r"\[x\]: No setting of a real parameter 'min'"),
+            ("high = 1.0", r"\[x\] needs low"),
+            ('low = "0"\nhigh = 1.0', r"\[x\]: Real: low is a finite number"),
+        ],
+    )
+    def test_tables_that_are_no_parameter(self, text, message, tmp_path):
+        path = tmp_path / "space.toml"
+        path.write_text(f'[x]\ntype = "real"\n{text}\n')
+        with pytest.raises(InvalidProblem, match=message):
+            Space.from_toml(path)
+
+
+class TestExtremeRanges:
+    @pytest.mark.parametrize(
+        ("parameter", "middle"),
+        [
+            (Real(-1e308, 1e308), 0.0),
+            (Real(-1.7e308, 0.0), -0.85e308),
+            (Real(1e-320, 1e300, log=True), 1e-10),
+            (Real(5e-324, 1e-300), 5e-301),
+        ],
+    )
+    def test_the_middle_of_a_range_is_its_middle(self, parameter, middle):
+        assert parameter.decode([0.5]) == pytest.approx(middle, rel=0.02)
+        for u in (0.0, 0.25, 0.5, 1.0):
+            assert parameter.encode(parameter.decode([u]))[0] == pytest.approx(u, abs=1e-9)
+
+    def test_what_lies_just_outside_a_logarithmic_range_is_refused(self):
+        with pytest.raises(InvalidParameter, match="is not in"):
+            Real(1e-12, 1.0, log=True).encode(-5e-10)
+
+    @pytest.mark.parametrize(
+        "whole",
+        [
+            Integer(0, 2**44 - 1),
+            Integer(10**17, 10**17 + 5),
+            Integer(1, 2**43, log=True),
+            Integer(-(2**43), 2),
+        ],
+    )
+    def test_every_whole_number_comes_back(self, whole):
+        middle = (whole.low + whole.high) // 2
+        for n in (whole.low, whole.low + 1, middle - 1, middle, middle + 1, whole.high - 1, whole.high):
+            assert whole.decode(whole.encode(n)) == n
+
+    def test_bounds_of_numpy_are_taken(self):
+        whole = Integer(np.int64(0), np.int64(3))
+        assert whole == Integer(0, 3)
+        assert type(whole.decode([0.9])) is int
+        assert type(Real(np.float32(0), 1).low) is float

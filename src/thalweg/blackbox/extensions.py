@@ -14,7 +14,8 @@ from torch import Tensor
 
 from thalweg.blackbox import acquisition as acq
 from thalweg.blackbox.choice import Knowledge
-from thalweg.blackbox.space import Categorical, Point, Real, Space
+from thalweg.blackbox.parameters import Categorical, Point, Real
+from thalweg.blackbox.space import Space
 from thalweg.blackbox.surrogate import Belief
 from thalweg.core import InvalidProblem, UnknownName
 from thalweg.core.validation import require

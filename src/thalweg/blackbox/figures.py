@@ -14,7 +14,8 @@ from scipy.stats import norm
 from thalweg.blackbox.acquisition import LogEI
 from thalweg.blackbox.choice import Knowledge
 from thalweg.blackbox.extensions import Environment
-from thalweg.blackbox.space import Integer, Point, Real, Space
+from thalweg.blackbox.parameters import Integer, Point, Real
+from thalweg.blackbox.space import Space
 from thalweg.blackbox.surrogate import Belief
 from thalweg.blackbox.trial import Recommendation, Trial
 from thalweg.core.figure import Figure, Series, Surface

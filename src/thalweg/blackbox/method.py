@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from thalweg.blackbox.evaluation import settle
+from thalweg.blackbox.parameters import Point
 from thalweg.blackbox.problem import BlackBox
-from thalweg.blackbox.space import Point
 from thalweg.blackbox.study import Study
 from thalweg.core import State
 

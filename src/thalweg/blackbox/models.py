@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from thalweg.blackbox.choice import Knowledge
-from thalweg.blackbox.space import Real, Space
+from thalweg.blackbox.parameters import Real
+from thalweg.blackbox.space import Space
 from thalweg.blackbox.surrogate import OfValues, Surrogate
 from thalweg.blackbox.trial import Trial
 from thalweg.core import InvalidParameter

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from thalweg.blackbox.evaluation import outcome_of
-from thalweg.blackbox.space import Parameter, Point, Space
+from thalweg.blackbox.parameters import Parameter, Point
+from thalweg.blackbox.space import Space
 from thalweg.core import Problem, Stop
 from thalweg.core.validation import require
 

@@ -9,7 +9,8 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from thalweg.blackbox.space import Categorical, Integer, Parameter, Real, Space
+from thalweg.blackbox.parameters import Categorical, Integer, Parameter, Real
+from thalweg.blackbox.space import Space
 from thalweg.blackbox.study import Study
 from thalweg.blackbox.surrogate import Surrogate
 from thalweg.core import InvalidProblem, MissingExtra

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Literal, cast
 
 from thalweg.blackbox.method import StudyState, evaluated
+from thalweg.blackbox.parameters import Categorical, Integer, Parameter, Real
 from thalweg.blackbox.problem import BlackBox
-from thalweg.blackbox.space import Categorical, Integer, Parameter, Real
 from thalweg.blackbox.study import Study
 from thalweg.core import InvalidProblem, Method, MissingExtra
 

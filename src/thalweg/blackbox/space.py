@@ -1,4 +1,4 @@
-"""What may be chosen: real and whole numbers, categories, and choices that matter only beside others.
+"""What may be chosen: named parameters, with choices that matter only beside others.
 
 Points are dictionaries for the user and vectors of the unit cube for the methods; a category with more than two
 values takes one coordinate for each.
@@ -6,186 +6,20 @@ values takes one coordinate for each.
 
 from __future__ import annotations
 
-import math
-from abc import ABC, abstractmethod
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from scipy.stats import qmc
 from torch import Tensor
 
+from thalweg.blackbox.parameters import Categorical, Integer, Parameter, Point, Real
 from thalweg.core import InvalidParameter, InvalidProblem, UnknownName
 from thalweg.core.validation import require
 from thalweg.datasets import load_toml
-
-#: Values of parameters by name; a category's may be anything.
-Point: TypeAlias = dict[str, Any]
-#: The values of other parameters beside which one matters.
-Conditions: TypeAlias = Mapping[str, object]
-
-
-class Parameter(ABC):
-    """Base of the kinds of parameters.
-
-    ``when`` makes one conditional: ``when={"kernel": "rbf"}`` or ``when={"kernel": ("rbf", "poly")}``.
-    """
-
-    when: Conditions | None
-
-    @property
-    def width(self) -> int:
-        """Coordinates it takes."""
-        return 1
-
-    @abstractmethod
-    def encode(self, value: object) -> list[float]:
-        """Coordinates of a value, in [0, 1]; raises when it is out of range."""
-
-    @abstractmethod
-    def decode(self, u: Sequence[float]) -> object:
-        """The value nearest to some coordinates."""
-
-    def snap(self, u: Tensor) -> Tensor:
-        """Coordinates, shape (..., width), moved to the nearest that stand for a value."""
-        return u
-
-    def neighbours(self, u: Tensor) -> list[Tensor]:
-        """Coordinates of the values next to those of ``u``, each of shape (width,); none for a real number."""
-        return []
-
-
-def _range(kind: str, low: float, high: float, log: bool) -> None:
-    require(
-        math.isfinite(low) and math.isfinite(high) and low < high, f"{kind} needs low < high", got=(low, high)
-    )
-    require(not log or low > 0, f"{kind} with log=True needs low > 0", got=low)
-
-
-@dataclass(frozen=True)
-class Real(Parameter):
-    """A number in [low, high]; ``log`` spreads it evenly over orders of magnitude.
-
-    >>> Real(1e-4, 1.0, log=True).decode([0.5])
-    0.01
-    """
-
-    low: float
-    high: float
-    log: bool = False
-    when: Conditions | None = None
-
-    def __post_init__(self) -> None:
-        _range("Real", self.low, self.high, self.log)
-
-    def encode(self, value: object) -> list[float]:
-        number = _inside(value, self.low, self.high)
-        if self.log:
-            return [math.log(number / self.low) / math.log(self.high / self.low)]
-        return [(number - self.low) / (self.high - self.low)]
-
-    def decode(self, u: Sequence[float]) -> float:
-        if self.log:
-            value = self.low * (self.high / self.low) ** float(u[0])
-        else:
-            value = self.low + (self.high - self.low) * float(u[0])
-        return min(max(value, self.low), self.high)
-
-
-@dataclass(frozen=True)
-class Integer(Parameter):
-    """A whole number in low .. high; each value has the same share of the coordinate, or of its logarithm.
-
-    >>> [Integer(1, 3).decode([u]) for u in (0.0, 0.5, 1.0)]
-    [1, 2, 3]
-    """
-
-    low: int
-    high: int
-    log: bool = False
-    when: Conditions | None = None
-
-    def __post_init__(self) -> None:
-        require(
-            isinstance(self.low, int) and isinstance(self.high, int), "Integer needs whole bounds", got=self
-        )
-        _range("Integer", self.low, self.high, self.log)
-
-    def _real(self) -> Real:
-        return Real(self.low - 0.5, self.high + 0.5, self.log)
-
-    def encode(self, value: object) -> list[float]:
-        number = _inside(value, self.low, self.high)
-        if int(number) != number:
-            raise InvalidParameter(f"{value!r} is no whole number.")
-        return self._real().encode(number)
-
-    def decode(self, u: Sequence[float]) -> int:
-        return min(max(round(self._real().decode(u)), self.low), self.high)
-
-    def snap(self, u: Tensor) -> Tensor:
-        flat = [self.encode(self.decode([float(v)]))[0] for v in u.reshape(-1)]
-        return torch.tensor(flat, dtype=u.dtype).reshape(u.shape)
-
-    def neighbours(self, u: Tensor) -> list[Tensor]:
-        value = self.decode(u.tolist())
-        near = [v for v in (value - 1, value + 1) if self.low <= v <= self.high]
-        return [u.new_tensor(self.encode(v)) for v in near]
-
-
-@dataclass(frozen=True)
-class Categorical(Parameter):
-    """One of several values without an order.
-
-    >>> Categorical(["rbf", "poly", "linear"]).encode("poly")
-    [0.0, 1.0, 0.0]
-    """
-
-    choices: tuple[object, ...]
-    when: Conditions | None = None
-
-    def __init__(self, choices: Sequence[object], when: Conditions | None = None) -> None:
-        require(
-            len(choices) >= 2 and len(set(map(repr, choices))) == len(choices),
-            "Categorical needs two or more different choices",
-            got=choices,
-        )
-        object.__setattr__(self, "choices", tuple(choices))
-        object.__setattr__(self, "when", when)
-
-    @property
-    def width(self) -> int:
-        return 1 if len(self.choices) == 2 else len(self.choices)
-
-    def encode(self, value: object) -> list[float]:
-        if value not in self.choices:
-            raise UnknownName("choice", str(value), map(str, self.choices))
-        index = self.choices.index(value)
-        return [float(index)] if self.width == 1 else np.eye(self.width)[index].tolist()
-
-    def decode(self, u: Sequence[float]) -> object:
-        return self.choices[round(float(u[0])) if self.width == 1 else int(np.argmax(list(u)))]
-
-    def snap(self, u: Tensor) -> Tensor:
-        if self.width == 1:
-            return u.round()
-        return torch.nn.functional.one_hot(u.argmax(-1), self.width).to(u.dtype)
-
-    def neighbours(self, u: Tensor) -> list[Tensor]:
-        value = self.decode(u.tolist())
-        return [u.new_tensor(self.encode(v)) for v in self.choices if v != value]
-
-
-def _inside(value: object, low: float, high: float) -> float:
-    """The value as a number, or a refusal of what is none or out of range."""
-    slack = 1e-9 * (high - low)
-    number = float(value) if isinstance(value, int | float | np.number) else math.nan
-    if not low - slack <= number <= high + slack:
-        raise InvalidParameter(f"{value!r} is not in [{low:g}, {high:g}].")
-    return number
 
 
 @dataclass(frozen=True)
@@ -216,13 +50,27 @@ class Space:
             raise InvalidProblem("Space needs at least one parameter.")
         seen: set[str] = set()
         for name, parameter in self.parameters.items():
-            for other in parameter.when or {}:
-                if other not in seen or not isinstance(self.parameters[other], Categorical):
-                    raise InvalidProblem(
-                        f"Space: {name!r} depends on {other!r}, which must be a category that stands before it."
-                    )
+            if not isinstance(parameter, Parameter):
+                raise InvalidProblem(
+                    f"Space: {name!r} is {parameter!r}; expected a Real, an Integer or a Categorical."
+                )
+            self._check_conditions(name, seen)
             seen.add(name)
         object.__setattr__(self, "dimension", sum(p.width for p in self.parameters.values()))
+
+    def _check_conditions(self, name: str, before: set[str]) -> None:
+        when = self.parameters[name].when or {}
+        if not isinstance(when, Mapping):
+            raise InvalidProblem(f"Space: {name!r} has when={when!r}; write when={{other: value}}.")
+        for other, wanted in when.items():
+            category = self.parameters.get(other)
+            if other not in before or not isinstance(category, Categorical):
+                raise InvalidProblem(
+                    f"Space: {name!r} depends on {other!r}, which must be a category that stands before it."
+                )
+            for value in wanted if isinstance(wanted, tuple | list) else (wanted,):
+                if value not in category.choices:
+                    raise UnknownName(f"choice of {other!r}", str(value), map(str, category.choices))
 
     @classmethod
     def from_toml(cls, path: str | Path) -> Space:
@@ -235,16 +83,24 @@ class Space:
         tables = load_toml(path)
         parameters = {}
         for name, table in tables.items():
-            options = table if isinstance(table, dict) else {}
+            options = dict(table) if isinstance(table, dict) else {}
             kind = options.pop("type", None)
             if kind not in kinds:
                 raise InvalidProblem(
                     f"{path}: [{name}] needs type = one of {', '.join(kinds)}; got {kind!r}."
                 )
+            known = inspect.signature(kinds[kind]).parameters
+            unknown = next((option for option in options if option not in known), None)
+            if unknown is not None:
+                near = UnknownName(f"setting of a {kind} parameter", unknown, known)
+                raise InvalidProblem(f"{path}: [{name}]: {near}")
+            missing = [n for n, p in known.items() if p.default is p.empty and n not in options]
+            if missing:
+                raise InvalidProblem(f"{path}: [{name}] needs {', '.join(missing)}.")
             try:
                 parameters[name] = kinds[kind](**options)
-            except TypeError as error:
-                raise InvalidProblem(f"{path}: [{name}]: {error}.") from None
+            except InvalidParameter as error:
+                raise InvalidProblem(f"{path}: [{name}]: {error}") from None
         return cls(parameters)
 
     @property

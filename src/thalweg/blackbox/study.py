@@ -22,7 +22,8 @@ from thalweg.blackbox.extensions import Environment, Fidelity
 from thalweg.blackbox.figures import figures
 from thalweg.blackbox.maximize import maximize
 from thalweg.blackbox.models import Models
-from thalweg.blackbox.space import Parameter, Point, Real, Space
+from thalweg.blackbox.parameters import Parameter, Point, Real
+from thalweg.blackbox.space import Space
 from thalweg.blackbox.surrogate import Belief
 from thalweg.blackbox.trial import Recommendation, Trial
 from thalweg.blackbox.trust_region import TrustRegion

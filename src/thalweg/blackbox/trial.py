@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from thalweg.blackbox.space import Point
+from thalweg.blackbox.parameters import Point
 
 Status = Literal["pending", "done", "failed"]
 

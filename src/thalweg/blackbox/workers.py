@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from thalweg.blackbox.evaluation import EvaluationFailed, settle
-from thalweg.blackbox.space import Point, Space
+from thalweg.blackbox.parameters import Point
+from thalweg.blackbox.space import Space
 from thalweg.blackbox.study import Study
 from thalweg.blackbox.trial import Trial
 from thalweg.core import InvalidParameter
