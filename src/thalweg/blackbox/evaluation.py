@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 from thalweg.blackbox.study import Study
-from thalweg.blackbox.trial import Trial
+from thalweg.blackbox.trial import LARGEST, Trial
 
 
 class EvaluationFailed(Exception):
@@ -16,14 +15,14 @@ class EvaluationFailed(Exception):
 def outcome_of(outcome: Callable[[], float]) -> tuple[float | None, str]:
     """What ``outcome()`` returns, or None and why the evaluation failed.
 
-    `EvaluationFailed`, an arithmetic error and a value that is no finite number are failures. Any other error is one
-    of the user's code and is raised.
+    `EvaluationFailed`, an arithmetic error and a value that is no finite number up to 1e300 are failures. Any other
+    error is one of the user's code and is raised.
     """
     try:
         value = float(outcome())
     except (EvaluationFailed, ArithmeticError) as error:
         return None, str(error) or type(error).__name__
-    return (value, "") if math.isfinite(value) else (None, f"the value is {value}")
+    return (value, "") if abs(value) <= LARGEST else (None, f"the value is {value:g}")
 
 
 def settle(study: Study, trial: Trial, outcome: Callable[[], float]) -> tuple[Trial, str]:

@@ -68,12 +68,15 @@ class Fidelity:
             return Scaled(rest * Downsampling(own[0]))
         return Scaled(rest * Matern(dims=own))
 
+    def truth(self, space: Space) -> object:
+        """The highest fidelity."""
+        parameter = space.parameters[self.name]
+        return parameter.high if isinstance(parameter, Real) else parameter.choices[-1]  # type: ignore[attr-defined]
+
     def at_truth(self, space: Space, X: Tensor) -> Tensor:
         """Points moved to the highest fidelity."""
-        parameter = space.parameters[self.name]
-        best = parameter.high if isinstance(parameter, Real) else parameter.choices[-1]  # type: ignore[attr-defined]
         X = X.clone()
-        X[..., _slice(space, self.name)] = X.new_tensor(parameter.encode(best))
+        X[..., _slice(space, self.name)] = X.new_tensor(space.parameters[self.name].encode(self.truth(space)))
         return X
 
     def acquisition(self, space: Space, known: Knowledge) -> acq.Acquisition:

@@ -23,8 +23,14 @@ from thalweg.numerics.gaussian_process import (
     Posterior,
     Scaled,
     Stationary,
+    standardised,
     with_gradients,
 )
+
+
+def in_order(trials: Sequence[Trial]) -> list[Trial]:
+    """Trials as they were told: a model that follows them only ever gets more at the end."""
+    return sorted(trials, key=lambda t: t.told or 0)
 
 
 @dataclass
@@ -60,23 +66,24 @@ class Models:
         """
         if not done:
             raise InvalidParameter("The model has no data: tell the study a value first.")
+        done = in_order(done)
         X = self.encoded(done)
         y = torch.tensor([self.sign * (t.value or 0.0) for t in done], dtype=torch.float64)
         noise = None
         if any(t.noise is not None for t in done):
-            noise = torch.tensor([(t.noise or 0.0) ** 2 for t in done], dtype=torch.float64)
+            noise = torch.tensor([t.noise or 0.0 for t in done], dtype=torch.float64)
         if any(t.gradient for t in done):
             return self._with_slopes(X, y, noise, done)
         return self._updated("objective", self.process, X, y, noise)
 
     def feasibility(self, trials: Sequence[Trial]) -> list[tuple[Posterior, float]]:
         """Posteriors of the constraints, and of crashing, with the bounds they are to stay below."""
-        done, models = [t for t in trials if t.status == "done"], []
+        done, models = in_order([t for t in trials if t.status == "done"]), []
         for i in range(self.constraints):
             y = torch.tensor([t.constraints[i] for t in done], dtype=torch.float64)
             model = self._updated(f"constraint {i}", GaussianProcess(Matern()), self.encoded(done), y)
             models.append((cast(Posterior, model.posterior), -model.offset / model.scale))
-        told = [t for t in trials if t.status != "pending"]
+        told = in_order([t for t in trials if t.status != "pending"])
         if any(t.status == "failed" for t in told):
             y = torch.tensor([float(t.status == "failed") for t in told], dtype=torch.float64)
             model = self._updated("crashes", GaussianProcess(Matern()), self.encoded(told), y)
@@ -153,13 +160,14 @@ class Models:
             )
         process = GaussianProcess(Scaled(Derivative(base)), degree=-1, learn_noise=self.process.learn_noise)
         model = self.held.setdefault("slopes", Surrogate(process, seed=self.seed))
-        model.offset, model.scale = float(y.mean()), max(float(y.std()) if len(y) > 1 else 1.0, 1e-12)
-        points, values = with_gradients(X, (y - model.offset) / model.scale, slopes / model.scale)
-        if model.posterior is not None and len(model.posterior.inner.X) == len(points):
-            return model  # nothing has come on top
+        standard, model.offset, model.scale = standardised(y)
+        points, values = with_gradients(X, standard, slopes / model.scale)
         known = None
         if noise is not None:
-            known = (noise / model.scale**2).repeat_interleave(1 + (~torch.isnan(slopes)).sum(1))
+            known = ((noise / model.scale) ** 2).repeat_interleave(1 + (~torch.isnan(slopes)).sum(1))
+        held = model.posterior.inner if model.posterior is not None else None
+        if held is not None and torch.equal(held.X, points) and torch.equal(held.y, values):
+            return model  # nothing has come on top
         warm = model.theta
         fitted = process.fit(points, values, known, starts=4 if warm is None else 1, warm=warm)
         model.theta, model.posterior = fitted.theta, OfValues(fitted)

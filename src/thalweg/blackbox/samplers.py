@@ -40,8 +40,9 @@ class SpaceFilling(Method[BlackBox, StudyState]):
 
     def step(self, problem: BlackBox, state: StudyState) -> StudyState:
         done = len(state.study.trials)
-        block = problem.space.design(BLOCK, state.study.seed + 1_000_003 * (done // BLOCK), self.kind)
-        return evaluated(problem, state, problem.space.decode(block[done % BLOCK]))
+        space = state.study.space  # whose parameters keep their order when a run is resumed
+        block = space.design(BLOCK, state.study.seed + 1_000_003 * (done // BLOCK), self.kind)
+        return evaluated(problem, state, space.decode(block[done % BLOCK]))
 
 
 @dataclass(kw_only=True)

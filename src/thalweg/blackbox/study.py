@@ -20,14 +20,16 @@ from thalweg.blackbox import acquisition as acq
 from thalweg.blackbox.choice import Knowledge, acquisition_named
 from thalweg.blackbox.extensions import Environment, Fidelity
 from thalweg.blackbox.figures import figures
+from thalweg.blackbox.guard import Guard, guarded
+from thalweg.blackbox.keeping import check_parameters, check_parts, check_settings, marks
 from thalweg.blackbox.maximize import maximize
-from thalweg.blackbox.models import Models
+from thalweg.blackbox.models import Models, in_order
 from thalweg.blackbox.parameters import Parameter, Point, Real
 from thalweg.blackbox.space import Space
 from thalweg.blackbox.surrogate import Belief
-from thalweg.blackbox.trial import Recommendation, Trial
+from thalweg.blackbox.trial import LARGEST, Recommendation, Trial
 from thalweg.blackbox.trust_region import TrustRegion
-from thalweg.core import CheckpointMismatch, InvalidParameter, NotFinite
+from thalweg.core import CheckpointMismatch, InvalidParameter, NotFinite, UnreadableFile
 from thalweg.core.figure import Figure
 from thalweg.core.fingerprint import fingerprint
 from thalweg.core.tree import load_tree, save_tree
@@ -46,7 +48,7 @@ class Study:
         acquisition: ``"auto"`` (log expected improvement; its noisy form where there is noise; its joint form beside
             pending points), or a name of `ACQUISITIONS`. Which one when: see the guide.
         constraints: how many values must be at most zero, told with each evaluation.
-        initial: evaluations spread over the space before the model is asked. Default 2 (d + 1).
+        initial: evaluations spread over the space before the model is asked. Default 2 (d + 1), d parameters.
         design: of those: ``"sobol"`` or ``"lhs"``.
         noise: ``"learn"`` (default), or ``"none"`` for an exact objective. Known standard deviations are told with
             the values.
@@ -59,6 +61,8 @@ class Study:
         fidelity: a parameter that makes evaluations cheaper and worse.
         environment: conditions that the objective is a mean over.
         seed: makes the suggestions repeatable.
+
+    Any number of threads may ask and tell one study; each call has it for itself while it lasts.
 
     Raises:
         InvalidParameter, UnknownName: options outside their range.
@@ -91,7 +95,6 @@ class Study:
         environment: Environment | None = None,
         seed: int = 0,
     ) -> None:
-        self.space = space if isinstance(space, Space) else Space(space)
         require(
             direction in ("minimize", "maximize"),
             "Study: direction is 'minimize' or 'maximize'",
@@ -101,21 +104,28 @@ class Study:
         require(batch in BATCHES, f"Study: batch is one of {', '.join(BATCHES)}", got=batch)
         require(constraints >= 0, "Study needs constraints >= 0", got=constraints)
         acquisition_named(acquisition)
-        d = self.space.dimension
         self.direction, self.acquisition, self.batch, self.seed = direction, acquisition, batch, seed
         self.constraints = constraints
-        self.initial = 2 * (d + 1) if initial is None else initial
-        require(self.initial >= 1, "Study needs initial >= 1", got=self.initial)
+        self.noise, self.kernel, self.bayesian, self.design = noise, kernel, bayesian, design
         self.fidelity, self.environment = fidelity, environment
+        self.guard = Guard()
+        given = space if isinstance(space, Space) else Space(space)
+        self.initial = 2 * (len(given.parameters) + 1) if initial is None else initial
+        require(self.initial >= 1, "Study needs initial >= 1", got=self.initial)
         for extension in (fidelity, environment):
             if extension is not None:
-                extension.check(self.space)
-        self._design = self.space.design(self.initial, seed, design)
-        base = kernel or (fidelity.kernel(self.space) if fidelity else Matern())
-        self._process = GaussianProcess(base, learn_noise=noise == "learn")
-        self.region = TrustRegion(d) if trust_region else None
+                extension.check(given)
+        self._arrange(given)
+        self.region = TrustRegion(given.dimension) if trust_region else None
         self.trials: list[Trial] = []
-        self._models = Models(self.space, self._process, self._sign, constraints, bayesian, seed)
+
+    def _arrange(self, space: Space) -> None:
+        """Take the space with its parameters in this order: all that lives in its coordinates is made anew."""
+        self.space = space
+        self._design = space.design(self.initial, self.seed, self.design)
+        kernel = self.kernel or (self.fidelity.kernel(space) if self.fidelity else Matern())
+        process = GaussianProcess(kernel, learn_noise=self.noise == "learn")
+        self._models = Models(space, process, self._sign, self.constraints, self.bayesian, self.seed)
 
     # Asking and telling
 
@@ -123,6 +133,7 @@ class Study:
     def ask(self) -> Trial: ...
     @overload
     def ask(self, q: int) -> list[Trial]: ...
+    @guarded
     def ask(self, q: int | None = None) -> Trial | list[Trial]:
         """The next point to evaluate, or a list of ``q`` that are worth most together.
 
@@ -134,12 +145,14 @@ class Study:
         ]  # each sees those before
         return trials if q is not None else trials[0]
 
+    @guarded
     def expect(self, point: Mapping[str, object]) -> Trial:
         """Note that a point of one's own is being evaluated: suggestions keep clear of it until it is told."""
         trial = self._trial(dict(point))
         self.trials.append(trial)
         return trial
 
+    @guarded
     def tell(
         self,
         trial: Trial | Mapping[str, object],
@@ -161,7 +174,7 @@ class Study:
             failed: the evaluation crashed; such places are avoided.
 
         Raises:
-            InvalidParameter: told twice, out of the space, another number of constraints.
+            InvalidParameter: told twice, out of the space, another number of constraints, beyond 1e300.
             NotFinite: a value that is NaN or infinite; tell it as failed.
         """
         if isinstance(trial, Trial):
@@ -191,16 +204,22 @@ class Study:
         constraints: Sequence[float],
         failed: bool,
     ) -> Trial:
+        order = sum(t.status != "pending" for t in self.trials)
         if failed:
-            return replace(held, status="failed")
+            return replace(held, status="failed", told=order)
         where = f"Trial {held.number}"
         if value is None or not math.isfinite(value):
             raise NotFinite(f"{where} has the value {value}. Tell what is no finite number with failed=True.")
-        if noise is not None and not (math.isfinite(noise) and noise >= 0):
-            raise InvalidParameter(f"{where}: noise is a standard deviation >= 0; got {noise}.")
-        if len(constraints) != self.constraints or not all(map(math.isfinite, constraints)):
+        if abs(value) > LARGEST:
             raise InvalidParameter(
-                f"{where}: the study has {self.constraints} constraints; got {list(constraints)}."
+                f"{where} has the value {value:g}; at most 1e300 is taken. Use another unit."
+            )
+        if noise is not None and not 0 <= noise <= LARGEST:
+            raise InvalidParameter(f"{where}: noise is a standard deviation from 0 to 1e300; got {noise}.")
+        if len(constraints) != self.constraints or not all(abs(c) <= LARGEST for c in constraints):
+            raise InvalidParameter(
+                f"{where}: the study has {self.constraints} constraints, finite numbers up to 1e300; got "
+                f"{list(constraints)}."
             )
         for name in gradient or {}:
             parameter = self.space.parameters.get(name)
@@ -210,7 +229,13 @@ class Study:
                 )
         values = tuple(float(c) for c in constraints)
         return replace(
-            held, status="done", value=float(value), noise=noise, gradient=gradient, constraints=values
+            held,
+            status="done",
+            value=float(value),
+            noise=noise,
+            gradient=gradient,
+            constraints=values,
+            told=order,
         )
 
     # What is known
@@ -226,6 +251,7 @@ class Study:
         feasible = [t for t in self.trials if t.feasible]
         return max(feasible, key=lambda t: self._sign * (t.value or 0.0), default=None)
 
+    @guarded
     def recommend(self) -> Recommendation:
         """The point to use: of those visited and feasible, the one with the best posterior mean.
 
@@ -243,12 +269,15 @@ class Study:
         else:
             mean, variance = self._models.marginal(model, X)
         best = int(mean.argmax())
-        point = self.space.decode(X[best])
+        point = dict(done[best].point)  # as it was evaluated: coordinates are rounded
+        if self.fidelity is not None:
+            point[self.fidelity.name] = self.fidelity.truth(self.space)
         for name in self.environment.names if self.environment is not None else ():
             point.pop(name)
         value = self._sign * float(model.to_values(mean[best]))
         return Recommendation(point, value, model.scale * float(variance[best]) ** 0.5, done[best].number)
 
+    @guarded
     def predict(self, points: Sequence[Point]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Mean and standard deviation of the objective at points, shape (n,) each."""
         X = torch.tensor([self.space.encode(p) for p in points], dtype=torch.float64)
@@ -257,6 +286,7 @@ class Study:
             mean, variance = self._models.marginal(model, X)
         return (self._sign * model.to_values(mean)).numpy(), (model.scale * variance.sqrt()).numpy()
 
+    @guarded
     def expected_gain(self) -> float:
         """The largest expected improvement left, in units of the objective: stop when it is not worth a trial."""
         known = self.knowledge()
@@ -264,6 +294,7 @@ class Study:
         _, values = maximize(acq.LogEI(known.posterior, known.best), self.space, near=known.visited[-8:])
         return scale * math.exp(float(values[0]))
 
+    @guarded
     def plot(self) -> list[Figure]:
         """Course, slices of the model, importance, the best trials and calibration, as plain data.
 
@@ -276,10 +307,12 @@ class Study:
         return -1.0 if self.direction == "minimize" else 1.0
 
     @property
+    @guarded
     def posterior(self) -> Belief:
         """What is believed of the objective, standardised and to be maximised, in the unit cube."""
         return self._models.objective(self.done).posterior
 
+    @guarded
     def knowledge(self) -> Knowledge:
         """What the next acquisition is made of."""
         return self._models.knowledge(self.trials, self.seed + len(self.trials), self.batch)
@@ -327,35 +360,73 @@ class Study:
 
     # Keeping
 
+    @guarded
     def state_dict(self) -> dict[str, object]:
         """All trials and the model's parameters, as plain data."""
         trials = [{**vars(t), "gradient": dict(t.gradient) if t.gradient else None} for t in self.trials]
         return {
-            "space": fingerprint(self.space.parameters),
+            "settings": self._settings(),
+            "parameters": marks(self.space.parameters),
             "trials": trials,
             "models": self._models.state_dict(),
             "region": self.region.state_dict() if self.region is not None else None,
         }
 
+    def _settings(self) -> dict[str, object]:
+        """What the trials and the models depend on besides the parameters."""
+        return {
+            "direction": self.direction,
+            "noise": self.noise,
+            "constraints": self.constraints,
+            "bayesian": self.bayesian,
+            "kernel": None if self.kernel is None else f"one of content {fingerprint(self.kernel)[:12]}",
+            "order": None
+            if self.kernel is None
+            else tuple(self.space.parameters),  # which its dims are about
+            "fidelity": None if self.fidelity is None else self.fidelity.name,
+            "environment": None if self.environment is None else self.environment.names,
+        }
+
+    @guarded
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a `state_dict`; `CheckpointMismatch` if it is of another space."""
-        if state["space"] != fingerprint(self.space.parameters):
-            raise CheckpointMismatch(
-                "The saved study has another space. Make this one with the same parameters."
-            )
-        self.trials = [Trial(**t) for t in state["trials"]]
-        self._models.load_state_dict(state["models"])
-        if self.region is not None and state["region"] is not None:
-            self.region.load_state_dict(state["region"])
+        """Go on from a `state_dict`.
+
+        The order of the parameters is no setting: this study takes that of the saved one. Acquisition, batch, design
+        and seed may be others.
+
+        Raises:
+            CheckpointMismatch: other parameters, or another direction, noise, kernel, number of constraints, bayesian,
+                fidelity or environment; names what differs.
+            UnreadableFile: the state of something else.
+        """
+        kept = check_parts(state)
+        check_parameters(kept["parameters"], marks(self.space.parameters))
+        check_settings(kept["settings"], self._settings())
+        names, own = list(kept["parameters"]), self.space.parameters
+        if names != list(own):
+            self._arrange(replace(self.space, parameters={name: own[name] for name in names}))
+        self.trials = [Trial(**t) for t in kept["trials"]]
+        self._models.load_state_dict(kept["models"])
+        if self.region is None:
+            return
+        if kept["region"] is not None:
+            self.region.load_state_dict(kept["region"])
+        else:
+            for trial in in_order([t for t in self.trials if t.feasible]):
+                self.region.see(self._sign * (trial.value or 0.0))
 
     def save(self, path: str | Path) -> None:
-        """Write the study to one file, atomically; `load` it into one made in the same way."""
+        """Write the study to one file, atomically; `load` it into one made with the same settings."""
         save_tree(path, self.state_dict())
 
     def load(self, path: str | Path) -> None:
-        """Go on from what `save` wrote; pending trials are pending still."""
-        self.load_state_dict(load_tree(path))
+        """Go on from what `save` wrote, as `load_state_dict` does; pending trials are pending still."""
+        try:
+            self.load_state_dict(load_tree(path))
+        except (CheckpointMismatch, UnreadableFile) as error:
+            raise type(error)(f"{path}: {error}") from None
 
+    @guarded
     def forget_pending(self) -> int:
         """Count trials that were asked for and never told as failed, say after a crash; returns how many."""
         lost = [t for t in self.trials if t.status == "pending"]

@@ -22,6 +22,8 @@ SETTLED, GROWTH = 60, 1.1
 SEARCHED, SUBSET = 200, 1000
 #: Data up to which the posterior is exact.
 EXACT = 2500
+#: A value so many standard deviations away asks for another scale.
+OUTLYING = 1e3
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ class Surrogate:
 
     While there are few data its hyper-parameters are found anew at each `update`, from the last ones; later only when
     a tenth has come on top. Fresh starts are tried whenever a tenth has come on top. In between the posterior grows by
-    blocks.
+    blocks. For one thread at a time: a `Study` sees to that.
 
     Args:
         process: the model.
@@ -73,27 +75,39 @@ class Surrogate:
         self.posterior: Any = None
         self.offset, self.scale = 0.0, 1.0
         self._fitted, self._searched = 0, 0
-        self._y = torch.empty(0)
+        self._data = torch.empty(0, 0)  # points, values and noises that the posterior is given
         self._blocks: list[int] = []  # numbers of data at the last whole posterior, and after each growth
 
     def update(self, X: Tensor, y: Tensor, noise: Tensor | None = None) -> Belief:
-        """The posterior of standardised values given all data: points (n, d), values (n,), noise variances (n,)."""
-        same = len(y) >= len(self._y) and torch.equal(y[: len(self._y)], self._y)
+        """The posterior of standardised values given all data: points (n, d), values (n,), standard deviations (n,).
+
+        It grows where the data begin with those it is given already; any others are another data set to it.
+        """
+        data = _joined(X, y, noise)
+        held = len(self._data)
+        same = not held or torch.equal(data[:held], self._data)
         if self.posterior is None and self._blocks and len(y) >= self._blocks[-1]:
             self._rebuild(X, y, noise)
+            held = len(self._data)
         made = self.posterior is not None and same
-        if made and len(y) == len(self._y):
+        if made and len(y) == held:
             return self._current()
         due = not made or len(y) < SETTLED or len(y) > GROWTH * self._fitted
-        if due or len(y) > EXACT:
+        if due or len(y) > EXACT or bool((self._standard(y[held:]).abs() > OUTLYING).any()):
             self._refit(X, y, noise)
-        elif len(y) > len(self._y):
-            k = len(self._y)
-            more = None if noise is None else noise[k:] / self.scale**2
-            self.posterior = self.posterior.grow(X[k:], (y[k:] - self.offset) / self.scale, more)
+        else:
+            self._grow(X, y, noise, held, len(y))
             self._blocks.append(len(y))
-        self._y = y.clone()
+        self._data = data
         return self._current()
+
+    def _standard(self, y: Tensor) -> Tensor:
+        return (y - self.offset) / self.scale
+
+    def _grow(self, X: Tensor, y: Tensor, noise: Tensor | None, low: int, high: int) -> None:
+        """Give the posterior rows ``low`` to ``high`` of the data."""
+        more = None if noise is None else (noise[low:high] / self.scale) ** 2
+        self.posterior = self.posterior.grow(X[low:high], self._standard(y[low:high]), more)
 
     def _current(self) -> Belief:
         posterior: Belief = self.posterior
@@ -102,7 +116,7 @@ class Surrogate:
     def _refit(self, X: Tensor, y: Tensor, noise: Tensor | None) -> None:
         self._blocks = [len(y)]
         values, self.offset, self.scale = standardised(y)
-        scaled = None if noise is None else noise / self.scale**2
+        scaled = None if noise is None else (noise / self.scale) ** 2
         if self.bayesian and len(y) <= SETTLED:
             self.posterior = self.process.fit_bayes(X, values, scaled, seed=self.seed)
             return
@@ -121,16 +135,15 @@ class Surrogate:
         """The posterior that a saved one was, by the same steps and so with the same bits."""
         first, *later = blocks = self._blocks  # a model without parameters, or a sparse one, has never grown
         values, self.offset, self.scale = standardised(y[:first])
-        scaled = None if noise is None else noise / self.scale**2
+        scaled = None if noise is None else (noise / self.scale) ** 2
         if self.theta is None or first > EXACT:
             self._refit(X[:first], y[:first], None if noise is None else noise[:first])
         else:
             part = None if scaled is None else scaled[:first]
             self.posterior = self.process.posterior(self.theta, X[:first], values, part)
         for low, high in zip(blocks, later, strict=False):
-            more = None if scaled is None else scaled[low:high]
-            self.posterior = self.posterior.grow(X[low:high], (y[low:high] - self.offset) / self.scale, more)
-        self._blocks, self._y = blocks, y[: blocks[-1]].clone()
+            self._grow(X, y, noise, low, high)
+        self._blocks, self._data = blocks, _joined(X, y, noise)[: blocks[-1]]
 
     def _searched_for(self, X: Tensor, y: Tensor, noise: Tensor | None) -> Posterior:
         """The most probable hyper-parameters: fresh starts on few data, then a climb on more from the best of all."""
@@ -164,6 +177,11 @@ class Surrogate:
         """Inverse of `state_dict`; the posterior is made again by the next `update`."""
         self.theta, self._fitted, self._searched = state["theta"], state["fitted"], state["searched"]
         self._blocks = list(state["blocks"])
+
+
+def _joined(X: Tensor, y: Tensor, noise: Tensor | None) -> Tensor:
+    """Points, values and noises as one matrix, (n, d + 2)."""
+    return torch.cat([X, torch.stack([y, torch.zeros_like(y) if noise is None else noise], 1)], 1)
 
 
 def _subset(values: Tensor, count: int) -> Tensor:

@@ -8,6 +8,9 @@ from typing import Any, Literal
 
 from thalweg.blackbox.parameters import Point
 
+#: The largest size of a value, a constraint or a noise.
+LARGEST = 1e300
+
 Status = Literal["pending", "done", "failed"]
 
 
@@ -24,6 +27,7 @@ class Trial:
         gradient: partial derivatives by name, where known.
         constraints: values that must be at most zero.
         u: the point's coordinates in the unit cube.
+        told: how many were told before it; None while it is pending.
     """
 
     number: int
@@ -34,6 +38,7 @@ class Trial:
     gradient: Mapping[str, float] | None = None
     constraints: tuple[float, ...] = ()
     u: tuple[float, ...] = field(default=(), repr=False)
+    told: int | None = field(default=None, repr=False)
 
     def __getitem__(self, name: str) -> Any:  # noqa: ANN401 -- a category's value may be anything
         return self.point[name]

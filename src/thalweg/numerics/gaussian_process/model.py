@@ -258,12 +258,19 @@ class GaussianProcess:
 
 
 def standardised(y: Tensor) -> tuple[Tensor, float, float]:
-    """``(y - offset)/scale``, offset, scale; the scale of constant values is one.
+    """``(y - offset)/scale``, offset, scale; the scale of constant values is their size, one where they are zero.
+
+    Values times a power of two have the same standardised values, to the bit, from 1e-300 to 1e300.
 
     >>> standardised(torch.tensor([1.0, 3.0]))
     (tensor([-0.7071,  0.7071]), 2.0, 1.4142135381698608)
     """
-    offset = float(y.mean())
-    spread = float(y.std()) if len(y) > 1 else 0.0
-    scale = spread if spread > 1e-12 * max(1.0, abs(offset)) else 1.0
-    return (y - offset) / scale, offset, scale
+    exponent = math.frexp(float(y.abs().max()))[1] if len(y) else 0
+    half = exponent // 2
+    near_one = (
+        y * 2.0**-half * 2.0 ** (half - exponent)
+    )  # in two steps, as 2^1070 is infinite; squares are safe now
+    offset = float(near_one.mean())
+    spread = float(near_one.std()) if len(y) > 1 else 0.0
+    scale = spread if spread > 1e-12 * abs(offset) else abs(offset) or 1.0
+    return (near_one - offset) / scale, math.ldexp(offset, exponent), math.ldexp(scale, exponent)
