@@ -106,7 +106,33 @@ class TestEverySampler:
         result = solve(problem, method, stop=Stop(steps=7), callbacks=[lambda run: states.append(run.state)])
         assert result.x is None
         assert result.metrics == {}
-        assert states[-1].message == "Trial 6 failed: float division by zero"
+        assert states[-1].message == "No trial has succeeded. Trial 6 failed: float division by zero."
+        assert result.message == f"7 steps done. {states[-1].message}"
+
+    def test_a_failing_last_look_keeps_the_best_of_the_trials(self, method):
+        calls = []
+
+        def licensed(point):
+            calls.append(point["x"])
+            if len(calls) > 6:
+                raise EvaluationFailed("licence expired")
+            return point["x"] ** 2
+
+        result = solve(BlackBox(licensed, LINE), method, stop=Stop(calls=6))
+        assert len(calls) == 7  # the judge's own look is one more
+        assert abs(result.x["x"]) == min(map(abs, calls[:6]))
+        assert result.metrics == {}
+        assert result.history["best"][-1] == result.x["x"] ** 2
+
+    def test_a_first_success_takes_the_word_of_failure_back(self, method):
+        calls = []
+
+        def late(point):
+            calls.append(point)
+            return 1.0 / max(len(calls) - 3, 0)
+
+        result = solve(BlackBox(late, LINE), method, stop=Stop(steps=7))
+        assert result.message == "7 steps done."
 
     def test_an_error_of_the_users_code_leaves_with_the_best_answer(self, method):
         def f(point, calls=[0]):  # noqa: B006 -- counts

@@ -243,7 +243,7 @@ class TestValuesOfAnySize:
 
     def test_beyond_is_refused_in_one_line(self):
         study = Study(PLANE, constraints=1)
-        with pytest.raises(InvalidParameter, match="at most 1e300 is taken[.] Use another unit"):
+        with pytest.raises(InvalidParameter, match="at most 1e300 is taken"):
             study.tell(study.ask(), 1e305, constraints=[0.0])
         with pytest.raises(InvalidParameter, match="finite numbers up to 1e300"):
             study.tell(study.ask(), 1.0, constraints=[1e305])

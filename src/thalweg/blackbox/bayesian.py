@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from thalweg.blackbox.evaluation import settle
-from thalweg.blackbox.method import StudyState
+from thalweg.blackbox.method import StudyState, word
 from thalweg.blackbox.problem import BlackBox
 from thalweg.blackbox.study import Study
 from thalweg.core import Method
@@ -55,7 +55,7 @@ class BayesianOptimization(Method[BlackBox, StudyState]):
         study, message = state.study, state.message
         for trial in study.ask(self.q):
             told, why = settle(study, trial, functools.partial(problem.function, trial.point))
-            message = f"Trial {told.number} failed: {why}" if why else message
+            message = word(study, told, why, message)
         best = study.best
         found = study.recommend() if study.done else None
         metrics = problem.progress(told.value, None if best is None else best.value)

@@ -10,6 +10,7 @@ from thalweg.blackbox.evaluation import settle
 from thalweg.blackbox.parameters import Point
 from thalweg.blackbox.problem import BlackBox
 from thalweg.blackbox.study import Study
+from thalweg.blackbox.trial import Trial
 from thalweg.core import State
 
 
@@ -24,6 +25,14 @@ class StudyState(State):
 S = TypeVar("S", bound=StudyState)
 
 
+def word(study: Study, told: Trial, why: str, before: str) -> str:
+    """The state's message after one more trial: the last failure, and whether any trial has succeeded at all."""
+    if not why:
+        return "" if len(study.done) == 1 else before
+    none = "" if study.done else "No trial has succeeded. "
+    return f"{none}Trial {told.number} failed: {why}."
+
+
 def evaluated(problem: BlackBox, state: S, point: Point) -> S:
     """The state after ``point`` has been evaluated: the best point told is the answer."""
     study = state.study
@@ -34,5 +43,5 @@ def evaluated(problem: BlackBox, state: S, point: Point) -> S:
         x=None if best is None else best.point,
         calls=state.calls + 1,
         metrics=problem.progress(told.value, None if best is None else best.value),
-        message=f"Trial {told.number} failed: {why}" if why else state.message,
+        message=word(study, told, why, state.message),
     )

@@ -27,7 +27,7 @@ class State:
         metrics: the method's own cheap numbers after this step; `Stop` and `History` read them.
         calls: evaluations of the problem so far, where the method counts them.
         status: set by a method that knows it has finished.
-        message: one line for the user beside ``status``.
+        message: one line for the user beside ``status``; without one, beside what ends the run unconverged.
     """
 
     x: Any

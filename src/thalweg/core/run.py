@@ -103,4 +103,7 @@ class Run(Generic[P, S]):
         message: str,
         metrics: dict[str, float],
     ) -> Result:
+        note = self.state.message  # of a method that has something to say and goes on
+        if note and self.state.status is None and status is not Status.CONVERGED:
+            message = f"{message} {note}"
         return Result(x, status, metrics, self.steps, self.seconds, self.state.calls, self.history, message)
