@@ -23,7 +23,7 @@ class Knowledge:
         posterior: of the standardised objective, to be maximised.
         best: the largest mean among the points that count: visited and feasible.
         visited: points evaluated, shape (n, d).
-        pending: points being evaluated, shape (p, d).
+        pending: points being evaluated, shape (p, d), apart from the visited ones and from each other.
         noise: variance of an observation, standardised.
         seed: of common random numbers.
         batch: how pending points count: ``"joint"``, with the values they may take; ``"believer"``, as predicted;
@@ -72,15 +72,20 @@ class PathValue(acq.Acquisition):
 
 
 def _auto(known: Knowledge) -> acq.Acquisition:
+    single = isinstance(known.posterior, Posterior) and known.posterior.theta.ndim == 1
     if len(known.pending) and known.batch == "joint":
-        return acq.QLogEI(known.posterior, known.best, known.pending, seed=known.seed)
+        if not single:
+            return acq.QLogEI(known.posterior, known.best, known.pending, seed=known.seed)
+        if known.noisy:
+            return acq.noisy_ei(known.posterior, seed=known.seed, pending=known.pending)
+        return acq.pending_ei(known.posterior, known.best, known.pending, seed=known.seed)
     if len(known.pending) and known.batch == "penalisation":
         steepest = acq.lipschitz_constant(known.posterior, sobol(256, known.visited.shape[1], known.seed))
         base = acq.LogEI(known.posterior, known.best)
         return acq.Penalised(base, known.posterior, known.pending, steepest, known.best)
     if len(known.pending):
         return acq.LogEI(known.believed, known.best)
-    if known.noisy and isinstance(known.posterior, Posterior) and known.posterior.theta.ndim == 1:
+    if known.noisy and single:
         return acq.noisy_ei(known.posterior, seed=known.seed)
     return acq.LogEI(known.posterior, known.best)
 

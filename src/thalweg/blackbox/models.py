@@ -1,4 +1,4 @@
-"""The models behind a study: of the objective, of each constraint, of crashing."""
+"""The models behind a study: of the objective, of each constraint, of failing."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from thalweg.blackbox.acquisition import Survival
 from thalweg.blackbox.choice import Knowledge
 from thalweg.blackbox.parameters import Real
 from thalweg.blackbox.space import Space
@@ -27,10 +28,20 @@ from thalweg.numerics.gaussian_process import (
     with_gradients,
 )
 
+#: Coordinates that differ by no more are those of one point.
+SAME = 1e-7
+
 
 def in_order(trials: Sequence[Trial]) -> list[Trial]:
     """Trials as they were told: a model that follows them only ever gets more at the end."""
     return sorted(trials, key=lambda t: t.told or 0)
+
+
+def _apart(pending: Tensor, visited: Tensor) -> Tensor:
+    """The pending points that are no visited ones and none before them, which would teach nothing more."""
+    near = (pending[:, None] - torch.cat([visited, pending])).abs().amax(2) <= SAME
+    before = torch.ones_like(near).tril(len(visited) - 1)
+    return pending[~(near & before).any(1)]
 
 
 @dataclass
@@ -77,18 +88,19 @@ class Models:
         return self._updated("objective", self.process, X, y, noise)
 
     def feasibility(self, trials: Sequence[Trial]) -> list[tuple[Posterior, float]]:
-        """Posteriors of the constraints, and of crashing, with the bounds they are to stay below."""
+        """Posteriors of the constraints, with the bounds they are to stay below."""
         done, models = in_order([t for t in trials if t.status == "done"]), []
         for i in range(self.constraints):
             y = torch.tensor([t.constraints[i] for t in done], dtype=torch.float64)
             model = self._updated(f"constraint {i}", GaussianProcess(Matern()), self.encoded(done), y)
             models.append((cast(Posterior, model.posterior), -model.offset / model.scale))
-        told = in_order([t for t in trials if t.status != "pending"])
-        if any(t.status == "failed" for t in told):
-            y = torch.tensor([float(t.status == "failed") for t in told], dtype=torch.float64)
-            model = self._updated("crashes", GaussianProcess(Matern()), self.encoded(told), y)
-            models.append((cast(Posterior, model.posterior), (0.5 - model.offset) / model.scale))
         return models
+
+    def survival(self, trials: Sequence[Trial]) -> Survival | None:
+        """The chance that an evaluation does not fail; None where none has failed, or none has succeeded."""
+        done = self.encoded([t for t in trials if t.status == "done"])
+        failed = self.encoded([t for t in trials if t.status == "failed"])
+        return Survival(done, failed) if len(done) and len(failed) else None
 
     def knowledge(self, trials: Sequence[Trial], seed: int, batch: str) -> Knowledge:
         """All that an acquisition of the objective is made of."""
@@ -100,7 +112,7 @@ class Models:
         else:
             best = (max(self.sign * (done[i].value or 0.0) for i in counting) - model.offset) / model.scale
         noise = self._noise(model, done)
-        pending = self.encoded([t for t in trials if t.status == "pending"])
+        pending = _apart(self.encoded([t for t in trials if t.status == "pending"]), visited)
         return Knowledge(model.posterior, best, visited, pending, noise, seed, batch)
 
     def marginal(self, model: Surrogate, X: Tensor) -> tuple[Tensor, Tensor]:

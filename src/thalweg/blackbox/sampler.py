@@ -5,20 +5,22 @@ Akiba, Sano, Yanase, Ohta and Koyama (2019), "Optuna".
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
+from thalweg.blackbox.guard import Guard, guarded
 from thalweg.blackbox.parameters import Categorical, Integer, Parameter, Real
 from thalweg.blackbox.space import Space
 from thalweg.blackbox.study import Study
 from thalweg.blackbox.surrogate import Surrogate
+from thalweg.blackbox.trial import LARGEST
 from thalweg.core import InvalidProblem, MissingExtra
 
 try:
     import optuna
     from optuna.distributions import (
         BaseDistribution,
+        CategoricalChoiceType,
         CategoricalDistribution,
         FloatDistribution,
         IntDistribution,
@@ -36,11 +38,13 @@ class ThalwegSampler(BaseSampler):
     """Bayesian optimisation inside ``optuna.create_study(sampler=ThalwegSampler())``.
 
     Every suggestion is made from all finished trials of the storage, whoever ran them; running ones are pending
-    and kept clear of. Parameters that are not in every trial (conditional ones) are sampled at random.
+    and kept clear of. A pruned trial counts with the last value it has reported; one that has reported none is kept
+    clear of for good. Parameters that are not in every trial (conditional ones) are sampled at random. ``n_jobs``
+    threads may share one sampler: suggestions are made one at a time.
 
     Args:
         acquisition, noise, batch: as for `Study`.
-        startup: trials spread over the space before the model is asked. Default 2 (d + 1).
+        startup: trials spread over the space before the model is asked. Default 2 (d + 1), d parameters.
         constraints_func: takes a finished trial, returns values that must be at most zero.
         seed: makes the suggestions repeatable in one process.
 
@@ -71,12 +75,15 @@ class ThalwegSampler(BaseSampler):
         self._constraints_func = constraints_func
         self._independent = optuna.samplers.RandomSampler(seed)
         self._search = optuna.search_space.IntersectionSearchSpace()
-        self._held: tuple[Space | None, dict[str, Surrogate]] = (None, {})
+        self._held: tuple[list[tuple[str, Parameter]], dict[str, Surrogate]] = ([], {})
+        self.guard = Guard()
 
+    @guarded
     def reseed_rng(self) -> None:
         """A stream of its own for each worker of ``n_jobs``."""
         self._independent.reseed_rng()
 
+    @guarded
     def infer_relative_search_space(
         self, study: optuna.Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
@@ -84,6 +91,7 @@ class ThalwegSampler(BaseSampler):
         found = self._search.calculate(study)
         return {name: d for name, d in found.items() if not d.single()}
 
+    @guarded
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
@@ -103,11 +111,12 @@ class ThalwegSampler(BaseSampler):
             batch=self._batch,
             seed=self._seed,
         )
-        if self._held[0] == space:
+        coordinates = list(space.parameters.items())
+        if self._held[0] == coordinates:
             ours._models.held = self._held[1]
         for other in study.get_trials(deepcopy=False):
             if other.number != trial.number:
-                self._tell(ours, other)
+                self._tell(ours, other, search_space)
         if len(ours.done) < ours.initial:
             u = space.design(max(ours.initial, trial.number + 1), self._seed)[trial.number]
             point = space.decode(u)
@@ -117,9 +126,10 @@ class ThalwegSampler(BaseSampler):
                 ours.ask()
             ours.seed += trial.number
             point = ours.ask().point
-        self._held = (space, ours._models.held)
+        self._held = (coordinates, ours._models.held)
         return {name: _value(search_space[name], point[name]) for name in search_space}
 
+    @guarded
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:  # noqa: ANN401 -- as Optuna's base class has it
@@ -143,19 +153,23 @@ class ThalwegSampler(BaseSampler):
         counts = [len(t.system_attrs.get(_CONSTRAINTS, ())) for t in study.get_trials(deepcopy=False)]
         return max(counts, default=0)
 
-    def _tell(self, ours: Study, other: FrozenTrial) -> None:
+    def _tell(self, ours: Study, other: FrozenTrial, search_space: dict[str, BaseDistribution]) -> None:
         """Add one of Optuna's trials to ours, unless it lies in another space."""
         try:
-            point = {name: other.params[name] for name in ours.space.parameters}
-            if other.state == TrialState.COMPLETE and other.value is not None and math.isfinite(other.value):
+            point = {name: _coded(d, other.params[name]) for name, d in search_space.items()}
+            if other.state in (TrialState.COMPLETE, TrialState.PRUNED) and _is_usable(other.value):
                 constraints = other.system_attrs.get(_CONSTRAINTS, [0.0] * ours.constraints)
                 ours.tell(point, other.value, constraints=constraints)
-            elif other.state == TrialState.FAIL:
+            elif other.state in (TrialState.FAIL, TrialState.PRUNED):
                 ours.tell(point, failed=True)
-            elif other.state == TrialState.RUNNING:
+            elif other.state in (TrialState.RUNNING, TrialState.PRUNED):
                 ours.expect(point)
         except (KeyError, ValueError):  # it has not all parameters, or others than the space allows
             return
+
+
+def _is_usable(value: float | None) -> bool:
+    return value is not None and abs(value) <= LARGEST
 
 
 def _parameter(distribution: BaseDistribution) -> Parameter:
@@ -164,12 +178,21 @@ def _parameter(distribution: BaseDistribution) -> Parameter:
     if isinstance(distribution, IntDistribution):
         return Integer(distribution.low, distribution.high, log=distribution.log)
     if isinstance(distribution, CategoricalDistribution):
-        return Categorical(distribution.choices)
+        return Categorical(range(len(distribution.choices)))  # by number: Optuna takes equal choices, and NaN
     raise InvalidProblem(f"ThalwegSampler knows no {type(distribution).__name__}.")
 
 
+def _coded(distribution: BaseDistribution, value: object) -> object:
+    """Optuna's value as ours: a choice by its number."""
+    if isinstance(distribution, CategoricalDistribution):
+        return int(distribution.to_internal_repr(cast("CategoricalChoiceType", value)))
+    return value
+
+
 def _value(distribution: BaseDistribution, value: object) -> object:
-    """The value on the distribution's grid, where it has steps."""
+    """Our value as Optuna's: a choice, or a number on the distribution's grid where it has steps."""
+    if isinstance(distribution, CategoricalDistribution):
+        return distribution.choices[cast(int, value)]
     if not isinstance(value, int | float) or not isinstance(
         distribution, FloatDistribution | IntDistribution
     ):

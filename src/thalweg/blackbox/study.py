@@ -23,7 +23,7 @@ from thalweg.blackbox.figures import figures
 from thalweg.blackbox.guard import Guard, guarded
 from thalweg.blackbox.keeping import check_parameters, check_parts, check_settings, marks
 from thalweg.blackbox.maximize import maximize
-from thalweg.blackbox.models import Models, in_order
+from thalweg.blackbox.models import SAME, Models, in_order
 from thalweg.blackbox.parameters import Parameter, Point, Real
 from thalweg.blackbox.space import Space
 from thalweg.blackbox.surrogate import Belief
@@ -325,10 +325,10 @@ class Study:
             return self.space.design(1, self.seed + len(self.trials))[0]
         known = self.knowledge()
         base = self._base(known)
-        models = self._models.feasibility(self.trials)
-        if models:
+        models, survival = self._models.feasibility(self.trials), self._models.survival(self.trials)
+        if models or survival is not None:
             feasible = any(t.feasible for t in self.trials)
-            base = acq.Constrained(base if feasible else None, models)
+            base = acq.Constrained(base if feasible else None, models, survival)
         model = self._models.objective(self.done)
         mean, _ = self._models.marginal(model, known.visited)
         near = known.visited[mean.topk(min(8, len(mean))).indices]
@@ -347,12 +347,12 @@ class Study:
         return acquisition_named(self.acquisition)(known)
 
     def _fresh(self, points: Tensor, known: Knowledge) -> Tensor:
-        """The best point that is not visited or pending; any, when noise makes it worth to look again."""
-        if known.noisy:
+        """The best point that is not pending, nor visited unless noise makes it worth to look again."""
+        seen = known.pending if known.noisy else torch.cat([known.visited, known.pending])
+        if not len(seen):
             return points[0]
-        seen = torch.cat([known.visited, known.pending])
         for point in points:
-            if float((seen - point).abs().amax(1).min()) > 1e-7:
+            if float((seen - point).abs().amax(1).min()) > SAME:
                 return point
         spare = self.space.design(64, known.seed)
         far = torch.cdist(spare, seen).amin(1)

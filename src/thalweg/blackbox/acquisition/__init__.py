@@ -1,7 +1,7 @@
 """The worth of evaluating a point next. All are for maximisation of standardised values in the unit cube."""
 
 from thalweg.blackbox.acquisition.base import Acquisition
-from thalweg.blackbox.acquisition.constrained import Constrained, log_feasibility
+from thalweg.blackbox.acquisition.constrained import Constrained, Survival, log_feasibility
 from thalweg.blackbox.acquisition.entropy import (
     EntropySearch,
     MaxValueEntropy,
@@ -18,6 +18,7 @@ from thalweg.blackbox.acquisition.improvement import (
     PosteriorMean,
     log_improvement,
     noisy_ei,
+    pending_ei,
 )
 from thalweg.blackbox.acquisition.knowledge_gradient import (
     ContinuousKG,
@@ -47,11 +48,13 @@ __all__ = [
     "PosteriorMean",
     "PredictiveEntropy",
     "QLogEI",
+    "Survival",
     "TwoStepEI",
     "expected_maximum",
     "lipschitz_constant",
     "log_feasibility",
     "log_improvement",
     "noisy_ei",
+    "pending_ei",
     "sample_optima",
 ]

@@ -6,6 +6,7 @@ Frazier (2018), section 5.3.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -26,21 +27,60 @@ def log_feasibility(X: Tensor, constraints: Sequence[tuple[Posterior, float]]) -
     return total
 
 
+#: Where success is less likely than this, nothing is looked for; what one unit of its logarithm then costs; and below
+#: what a log acquisition is nothing, so that it cannot outweigh that.
+RISK, COST, NOTHING = math.log(0.25), 1e3, -200.0
+
+
+@dataclass(frozen=True)
+class Survival:
+    """Log probability that an evaluation does not fail, by a vote of all told trials; differentiable in the points.
+
+    A trial at distance r has ``r^-(d + 4)`` votes (Shepard, 1968, "A two-dimensional interpolation function for
+    irregularly-spaced data"). Unlike a regression of the labels it does not go back to their mean away from data: it is
+    about the ratio of the distances to what has worked and to what has not, so that a region of failures stays one
+    between the trials in it, and a single odd failure among successes is avoided only next by.
+
+    Args:
+        succeeded, failed: points, shape (n, d) and (m, d); at least one of each.
+    """
+
+    succeeded: Tensor
+    failed: Tensor
+
+    def __call__(self, X: Tensor) -> Tensor:
+        """At single points, b x 1 x d: shape (b,)."""
+        return torch.nn.functional.logsigmoid(self._votes(self.succeeded, X) - self._votes(self.failed, X))
+
+    def _votes(self, points: Tensor, X: Tensor) -> Tensor:
+        squares = (X - points).square().sum(-1) + 1e-12
+        return torch.logsumexp(-0.5 * (X.shape[-1] + 4) * torch.log(squares), -1)
+
+
 @dataclass(frozen=True)
 class Constrained(Acquisition):
     """A log acquisition times the probability of feasibility; that probability alone while nothing is feasible.
+
+    Where an evaluation is likely to fail, nothing is looked for: however little is left to gain elsewhere.
 
     Args:
         base: a log acquisition, e.g. `LogEI` over the best feasible value, or `KnowledgeGradient`; None while no
             feasible point is known.
         constraints: pairs of a posterior and the bound its value must not exceed.
+        survival: of failing; None where nothing has failed.
     """
 
     base: Acquisition | None
     constraints: Sequence[tuple[Posterior, float]]
+    survival: Survival | None = None
 
     def __call__(self, X: Tensor) -> Tensor:
-        # points of a batch are feasible one by one
-        parts = [log_feasibility(X[:, i : i + 1], self.constraints) for i in range(X.shape[1])]
-        feasible = torch.stack(parts).sum(0)
-        return feasible if self.base is None else self.base(X) + feasible
+        singles = X.split(1, 1)  # points of a batch are feasible one by one
+        total = torch.stack([log_feasibility(x, self.constraints) for x in singles]).sum(0)
+        if self.base is not None:
+            total = total + self.base(X)
+        if self.survival is None:
+            return total
+        survives = torch.stack([self.survival(x) for x in singles])
+        risk = (RISK - survives).clamp_min(0.0)
+        return total.clamp_min(NOTHING) + (survives - COST * risk).sum(0)

@@ -154,16 +154,44 @@ class NoisyEI(Acquisition):
         return averaged(worth, len(X), log=True)
 
 
-def noisy_ei(posterior: Posterior, fantasies: int = 32, seed: int = 0) -> NoisyEI:
-    """`NoisyEI` of a single posterior with quasi-random fantasies.
+def pending_ei(
+    posterior: Posterior, best: float, pending: Tensor, fantasies: int = 32, seed: int = 0
+) -> NoisyEI:
+    """Log expected improvement beside points that are being evaluated, averaged over what may come out of them.
+
+    It differs from the joint improvement of the point and the pending ones by what those bring alone, and so has the
+    same maximiser; but for the fantasies it is in closed form. The default beside pending points without noise.
+
+    Args:
+        posterior: of a single model.
+        best: the largest value seen.
+        pending: shape (p, d), apart from the visited points and from each other.
+
+    Cost: a Cholesky factorisation of size p once; (n + p)^2 operations a point.
+    """
+    process = posterior.process
+    mean, covariance = posterior.joint(pending)
+    noise = process.noise_variance(posterior.theta, len(pending)) + 1e-8
+    values = mean + sobol_normal(fantasies, len(pending), seed) @ cholesky(covariance + noise.diag()).T
+    world = replace(posterior.grow(pending, mean), trend=posterior.trend)
+    y = torch.cat([posterior.y.expand(fantasies, -1), values], 1)
+    weights = torch.cholesky_solve((y - process.basis(world.X) @ world.trend).T, world.factor).T
+    return NoisyEI(world, weights, values.amax(1).clamp_min(best))
+
+
+def noisy_ei(
+    posterior: Posterior, fantasies: int = 32, seed: int = 0, pending: Tensor | None = None
+) -> NoisyEI:
+    """`NoisyEI` of a single posterior with quasi-random fantasies, of pending points too.
 
     Cost: two Cholesky factorisations of size n once; n^2 + n fantasies operations a point.
     """
-    process, X = posterior.process, posterior.X
+    process = posterior.process
+    X = posterior.X if pending is None else torch.cat([posterior.X, pending])
     identity = torch.eye(len(X), dtype=X.dtype, device=X.device)
     mean, covariance = posterior.joint(X)
     values = mean + sobol_normal(fantasies, len(X), seed) @ cholesky(covariance + 1e-8 * identity).T
     theta = process.kernel_theta(posterior.theta)
     factor = cholesky(process.kernel(theta, X, X) + 1e-6 * identity)
     weights = torch.cholesky_solve((values - process.basis(X) @ posterior.trend).T, factor).T
-    return NoisyEI(replace(posterior, factor=factor), weights, values.amax(1))
+    return NoisyEI(replace(posterior, X=X, factor=factor), weights, values.amax(1))

@@ -56,7 +56,7 @@ class QEI(Acquisition):
 class QLogEI(Acquisition):
     """Logarithm of a smoothed `QEI`, whose gradient does not vanish where no draw improves.
 
-    The default for batches and for asynchronous workers: ``pending`` are the points they are at.
+    For several points chosen together, and for pending ones under models that `pending_ei` does not take.
     """
 
     posterior: Posterior

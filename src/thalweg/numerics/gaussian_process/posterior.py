@@ -44,15 +44,18 @@ class Process(Protocol):
         """Coefficients of the mean, (*models, r), and ``covariance^-1 (y - mean)``, (*models, n)."""
 
 
-def cholesky(matrix: Tensor) -> Tensor:
+def cholesky(matrix: Tensor, size: Tensor | None = None) -> Tensor:
     """The lower Cholesky factor of a covariance, shape (..., n, n), with the least jitter that makes it exist.
+
+    The jitter is relative to ``size``, shape (...,), by default the mean of the diagonal: what is left of variances
+    when much is known can be rounding alone.
 
     Warns `NearSingular` beyond a jitter of 1e-8; raises `InvalidProblem` when none helps.
     """
     factor, info = torch.linalg.cholesky_ex(matrix)
     if not bool(info.any()):
         return factor
-    size = matrix.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None]
+    size = (matrix.diagonal(dim1=-2, dim2=-1).mean(-1) if size is None else size)[..., None, None]
     identity = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
     for jitter in JITTERS:
         factor, info = torch.linalg.cholesky_ex(matrix + jitter * size * identity)
@@ -178,7 +181,7 @@ class Posterior:
         variances = self.process.noise_variance(self.theta, len(X), noise)
         corner = self.process.kernel(self._kernel_theta, X, X) + torch.diag_embed(variances)
         below = solve_lower(self.factor, cross).transpose(-1, -2)
-        block = cholesky(corner - below @ below.transpose(-1, -2))
+        block = cholesky(corner - below @ below.transpose(-1, -2), corner.diagonal(dim1=-2, dim2=-1).mean(-1))
         top = torch.cat([self.factor, torch.zeros_like(cross)], -1)
         factor = torch.cat([top, torch.cat([below, block], -1)], -2)
         models = self.theta.shape[:-1]
