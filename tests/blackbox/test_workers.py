@@ -10,7 +10,8 @@ import sys
 
 import pytest
 
-from thalweg.blackbox import Categorical, EvaluationFailed, Real, Study
+from thalweg.blackbox import Categorical, EvaluationFailed, Real, Space, Study
+from thalweg.blackbox.evaluation import settle
 from thalweg.blackbox.workers import Command, evaluate
 from thalweg.core import InvalidParameter
 
@@ -57,10 +58,73 @@ class TestCommand:
         assert state.strip()[:1] in ("", "Z")
 
     def test_placeholders_must_be_the_spaces(self):
-        with pytest.raises(InvalidParameter, match="KeyError: 'y'"):
+        with pytest.raises(
+            InvalidParameter, match=r"placeholder \{y\}, which is no parameter; the space has x"
+        ):
             Command(["echo", "{x}", "{y}"]).check(Study(LINE).space)
-        with pytest.raises(InvalidParameter, match="does not mention every parameter"):
+        with pytest.raises(InvalidParameter, match=r"x is not in the command: write \{x\}"):
             Command(["echo", "1"]).check(Study(LINE).space)
+
+    def test_a_name_that_begins_another_is_not_in_the_command(self):
+        space = Space({"x": Real(0.0, 1.0), "x1": Real(0.0, 1.0), "x12": Real(0.0, 1.0)})
+        with pytest.raises(InvalidParameter, match=r"x, x1 are not in the command: write \{x\}"):
+            Command(["echo", "{x12}"]).check(space)
+
+    @pytest.mark.parametrize("word", ['{"x": {x}}', "{}", "{x", "x}", "{x.real}", "awk '{print $1}'"])
+    def test_braces_of_its_own_are_doubled(self, word):
+        with pytest.raises(InvalidParameter, match=r"write \{\{ and \}\}"):
+            Command(["echo", word]).check(Space(LINE))
+
+    @pytest.mark.parametrize(
+        ("word", "told"),
+        [("{x:.3f}", 0.123), ("{x:08.2e}", 0.123), ("{x!r:>30}", 0.12345), ("{x:+.1%}", None)],
+    )
+    def test_formats_are_pythons(self, word, told):
+        command = Command(["printf", "%s\n", word])
+        command.check(Space(LINE))
+        if told is None:  # a percentage is no number
+            with pytest.raises(EvaluationFailed, match=r"'\+12.3%' is no number"):
+                command({"x": 0.12345})
+        else:
+            assert command({"x": 0.12345}) == told
+
+    def test_doubled_braces_and_any_name_reach_the_program(self):
+        command = Command([sys.executable, "-c", "import json, sys; print(json.loads(sys.argv[1])['x'])"])
+        command.words = [*command.words, '{{"x": {a.b:.2f}}}']
+        command.check(Space({"a.b": Real(0.0, 1.0)}))
+        assert command({"a.b": 0.125}) == 0.12
+
+    @pytest.mark.parametrize(
+        ("space", "word"),
+        [
+            ({"x": Categorical([1, "a"])}, "{x:d}"),
+            ({"x": Real(0.0, 1.0)}, "{x:d}"),
+            ({"x": Real(0.0, 1.0)}, "{x!z}"),
+        ],
+    )
+    def test_formats_that_a_value_does_not_take_are_refused_beforehand(self, space, word):
+        with pytest.raises(InvalidParameter, match="cannot be filled with"):
+            Command(["echo", word]).check(Space(space))
+
+    def test_a_format_of_what_does_not_matter_is_empty(self):
+        space = Space({"k": Categorical(["a", "b"]), "x": Real(0.0, 1.0, when={"k": "a"})})
+        command = Command(["sh", "-c", "test -z '{x:.3f}' && echo 1 || echo 2", "{k:>3}"])
+        command.check(space)
+        assert command({"k": "b"}) == 1.0
+
+    @pytest.mark.parametrize(
+        ("code", "message"),
+        [("import os; os.write(1, b'\\xff\\xfe')", "is no number"), ("print('nan')", "the value is nan")],
+    )
+    def test_output_that_is_no_text_or_no_number_is_a_failed_trial(self, code, message):
+        study = Study(LINE)
+        told, why = settle(study, study.ask(), lambda: Command([sys.executable, "-c", code])({"x": 1.0}))
+        assert told.status == "failed"
+        assert message in why
+
+    def test_a_nul_in_a_word_is_a_failed_trial(self):
+        with pytest.raises(EvaluationFailed, match="could not be started: embedded null byte"):
+            Command(["echo", "{x}"])({"x": "a\0b"})
 
     def test_parameters_that_do_not_matter_are_empty(self):
         space = {"k": Categorical(["a", "b"]), "x": Real(0.0, 1.0, when={"k": "a"})}
@@ -104,8 +168,9 @@ class TestEvaluate:
 
 
 class TestShell:
-    def run(self, folder, *options, command=PARABOLA):
-        (folder / "space.toml").write_text(SPACE)
+    def run(self, folder, *options, command=PARABOLA, space=SPACE):
+        if space is not None:
+            (folder / "space.toml").write_text(space)
         words = [sys.executable, "-m", "thalweg.cli", "solve", "blackbox", "--space", "space.toml", *options]
         return subprocess.run(
             [*words, "--", *command], cwd=folder, capture_output=True, text=True, timeout=300
@@ -133,7 +198,22 @@ class TestShell:
     def test_a_senseless_command_is_told_in_one_line(self, tmp_path):
         done = self.run(tmp_path, command=["echo", "{y}"])
         assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-        assert "Error: The command has '{y}'" in done.stderr
+        assert "Error: The command's word '{y}' has a placeholder {y}, which is no parameter" in done.stderr
+
+    def test_a_kept_study_is_gone_on_with_in_another_order_and_refused_in_another_direction(self, tmp_path):
+        second = SPACE.replace("[x]", "[y]")
+        spaces = {"one": SPACE + second, "two": second + SPACE}
+        command = [*python("import sys; print(float(sys.argv[1]) ** 2 + float(sys.argv[2]))"), "{y}"]
+        points = {}
+        for k, text in enumerate(spaces.values()):
+            (tmp_path / "space.toml").write_text(text)
+            done = self.run(tmp_path, "--trials", str(6 + k), "--json", command=command, space=None)
+            points[k] = json.loads(done.stdout)["best"]
+        assert points[0] == points[1] or points[1]["value"] < points[0]["value"]
+        assert points[1]["value"] == pytest.approx(points[1]["point"]["x"] ** 2 + points[1]["point"]["y"])
+        done = self.run(tmp_path, "--trials", "8", "--maximize", command=command, space=None)
+        assert done.returncode == 2
+        assert "direction='minimize', and this one direction='maximize'" in done.stderr
 
     def test_ctrl_c_and_sigkill_lose_only_what_was_running(self, tmp_path):
         slow = python("import sys; print(float(sys.argv[1]) ** 2)")

@@ -5,15 +5,17 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import string
 import subprocess
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from thalweg.blackbox.evaluation import EvaluationFailed, settle
-from thalweg.blackbox.parameters import Point
+from thalweg.blackbox.parameters import Categorical, Point
 from thalweg.blackbox.space import Space
 from thalweg.blackbox.study import Study
 from thalweg.blackbox.trial import Trial
@@ -26,8 +28,8 @@ class Command:
     """A program whose last line of output is the value.
 
     Args:
-        words: the program and its arguments; ``{x}`` stands for the parameter x. One that does not matter in a
-            point is left empty.
+        words: the program and its arguments; ``{x}`` stands for the parameter x, ``{x:.3f}`` for it in a format of
+            Python's, and ``{{`` and ``}}`` for braces. One that does not matter in a point is left empty.
         timeout: seconds after which it, and whatever it has started, is ended and the trial failed.
 
     >>> Command(["echo", "{x}"])({"x": 2.5})
@@ -41,17 +43,33 @@ class Command:
     _closed: bool = field(default=False, repr=False)
 
     def check(self, space: Space) -> None:
-        """Refuse placeholders that are no parameters, and parameters that are nowhere."""
-        blank = dict.fromkeys(space.parameters, "")
+        """Refuse placeholders that are no parameters or do not take their values, and parameters that are nowhere.
+
+        Raises:
+            InvalidParameter: names the word and the placeholder, or the parameters that are not in the command.
+        """
+        mentioned: set[str] = set()
         for word in self.words:
-            try:
-                word.format(**blank)
-            except (KeyError, IndexError, ValueError) as error:
-                raise InvalidParameter(
-                    f"The command has {word!r}, but the space has {', '.join(blank)}; {type(error).__name__}: {error}."
-                ) from None
-        missing = [name for name in blank if not any("{" + name in word for word in self.words)]
-        require(not missing, "The command does not mention every parameter of the space", got=missing)
+            for name in _placeholders(word):
+                if name not in space.parameters:
+                    raise InvalidParameter(
+                        f"The command's word {word!r} has a placeholder {{{name}}}, which is no parameter; the space "
+                        f"has {', '.join(space.parameters)}. For braces of its own write {{{{ and }}}}."
+                    )
+                mentioned.add(name)
+            for point in _samples(space):
+                try:
+                    _FILLER.vformat(word, (), point)
+                except (ValueError, LookupError, TypeError, AttributeError) as error:
+                    raise InvalidParameter(
+                        f"The command's word {word!r} cannot be filled with {point}: {error}."
+                    ) from None
+        missing = [name for name in space.parameters if name not in mentioned]
+        if missing:
+            verb = "is" if len(missing) == 1 else "are"
+            raise InvalidParameter(
+                f"{', '.join(missing)} {verb} not in the command: write {{{missing[0]}}} where the value goes."
+            )
 
     def __call__(self, point: Point) -> float:
         """Run it at a point.
@@ -59,15 +77,15 @@ class Command:
         Raises:
             EvaluationFailed: it could not be started, timed out, ended with an error, or printed no number.
         """
-        values = {name: point.get(name, "") for name in {*point, *self._names()}}
-        words = [word.format(**values) for word in self.words]
+        words = [_FILLER.vformat(word, (), point) for word in self.words]
         try:
             # A session of its own: what it starts can be ended with it, and a Ctrl-C is ours to handle.
             process = subprocess.Popen(  # noqa: S603 -- the user's program, without a shell
-                words, stdout=subprocess.PIPE, text=True, start_new_session=True
+                words, stdout=subprocess.PIPE, encoding="utf-8", errors="replace", start_new_session=True
             )
-        except OSError as error:
-            raise EvaluationFailed(f"{words[0]} could not be started: {error.strerror}") from None
+        except (OSError, ValueError) as error:  # ValueError: a NUL in a word
+            why = error.strerror if isinstance(error, OSError) else error
+            raise EvaluationFailed(f"{words[0]} could not be started: {why}") from None
         with self._lock:
             self._running.add(process.pid)
             if self._closed:
@@ -98,10 +116,46 @@ class Command:
             for pid in self._running:
                 _end(pid)
 
-    def _names(self) -> set[str]:
-        import string
 
-        return {name for word in self.words for _, name, _, _ in string.Formatter().parse(word) if name}
+class _Filler(string.Formatter):
+    """Fills ``{name}`` and ``{name:.3f}``; the whole text before a colon is a name, and what is absent is empty."""
+
+    def get_field(
+        self, field_name: str, args: Sequence[object], kwargs: Mapping[str, object]
+    ) -> tuple[object, str]:
+        return kwargs.get(field_name), field_name
+
+    def convert_field(self, value: object, conversion: Literal["r", "s", "a"] | None) -> object:
+        return value if value is None else super().convert_field(value, conversion)
+
+    def format_field(self, value: object, format_spec: str) -> str:
+        return "" if value is None else str(super().format_field(value, format_spec))
+
+
+_FILLER = _Filler()
+
+
+def _placeholders(word: str) -> list[str]:
+    """The names in a word's braces."""
+    try:
+        return [name for _, name, _, _ in _FILLER.parse(word) if name is not None]
+    except ValueError as error:
+        raise InvalidParameter(
+            f"The command's word {word!r}: {str(error).lower()}. For braces of its own write {{{{ and }}}}."
+        ) from None
+
+
+def _samples(space: Space) -> list[Point]:
+    """Points that between them have a value of every kind: each choice of a category, and a middle number."""
+    parameters = space.parameters
+    most = max(len(p.choices) if isinstance(p, Categorical) else 1 for p in parameters.values())
+    return [
+        {
+            name: p.choices[k % len(p.choices)] if isinstance(p, Categorical) else p.decode([0.5])
+            for name, p in parameters.items()
+        }
+        for k in range(most)
+    ]
 
 
 def _end(pid: int) -> None:
