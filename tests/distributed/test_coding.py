@@ -100,6 +100,53 @@ class TestCodes:
         total = code.decoding(arrived) @ (code.encoding @ g)[arrived]
         np.testing.assert_allclose(total, g.sum(0), rtol=1e-6, atol=1e-6)
 
+    @pytest.mark.parametrize(
+        ("n", "s"), [(64, 33), (64, 45), (40, 37), (128, 61), (100, 49), (65, 33), (33, 32), (48, 12)]
+    )
+    def test_whoever_is_late_the_sum_is_exact(self, n, s):
+        """Neighbours, every k-th, a random set; by the default code and by those of the schemes."""
+        parts = np.random.default_rng(0).normal(size=(n, 3))
+        codes = [GradientCode(n, s), GradientCoding(n, s).code, Multiplexed(n, 1, 2, s).code]
+        spread = np.unique(np.arange(s) * n // s)
+        random = np.random.default_rng(1).permutation(n)[:s]
+        for late in (np.arange(s), (n - s // 2 + np.arange(s)) % n, spread, random):
+            arrived = np.setdiff1d(np.arange(n), late)
+            for code in codes:
+                got = code.decoding(arrived) @ (code.encoding @ parts)[arrived]
+                np.testing.assert_allclose(got, parts.sum(0), atol=1e-8 * np.abs(parts.sum(0)).max())
+
+    @pytest.mark.parametrize(("n", "s"), [(64, 33), (64, 61), (128, 41), (256, 33)])
+    def test_a_circulant_code_is_refused_where_it_has_lost_its_digits(self, n, s):
+        code = GradientCode(n, s, "circulant")
+        with pytest.raises(InvalidProblem, match=r'an error of .* take construction="random"'):
+            code.decoding(np.arange(s, n))
+        if s < 50:  # the same code where stragglers are far apart
+            late = np.unique(np.arange(s) * n // s)
+            a = code.decoding(np.setdiff1d(np.arange(n), late))
+            np.testing.assert_allclose(a @ code.encoding[np.setdiff1d(np.arange(n), late)], 1.0, atol=1e-8)
+
+    @pytest.mark.parametrize(
+        ("arrived", "message"),
+        [
+            ([0, 1, 2, 3, 99], r"Result 4 \(from 0\) is of a worker outside 0 .. 7; got 99"),
+            ([-1, 0, 1, 2, 3], r"Result 0 \(from 0\) is of a worker outside 0 .. 7; got -1"),
+            ([0, 1, 2, 3, 3], "stands twice"),
+            ([0.0, 1.0, 2.0, 3.0, 4.0], "whole numbers"),
+            ([True, False, True, True, True], "whole numbers"),
+            ([[0, 1], [2, 3]], "whole numbers"),
+        ],
+    )
+    def test_results_of_no_worker_are_refused(self, arrived, message):
+        with pytest.raises(InvalidParameter, match=message):
+            GradientCode(8, 3).decoding(arrived)
+        with pytest.raises(InvalidParameter, match=message):
+            GradientCode(8, 3).approximate(arrived)
+
+    @pytest.mark.parametrize("numbers", [(4, 1.5), (4.0, 1), ("4", 1), (4, True)])
+    def test_numbers_that_are_not_whole_are_refused(self, numbers):
+        with pytest.raises(InvalidParameter, match="whole numbers n and s"):
+            GradientCode(*numbers)
+
     def test_codes_for_256_workers_keep_single_precision_gradients(self):
         random = np.random.default_rng(0)
         g = random.standard_normal((256, 100))

@@ -15,10 +15,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from thalweg.core import InvalidProblem
 from thalweg.core.seeding import generator
-from thalweg.core.validation import require
+from thalweg.core.validation import is_whole, require
 
 Vector = NDArray[np.float64]
 Construction = Literal["repetition", "circulant", "random"]
+
+
+#: The largest error of a coefficient of the decoded sum.
+EXACT = 1e-8
 
 
 class TooManyStragglers(InvalidProblem):
@@ -32,16 +36,17 @@ class GradientCode:
     Args:
         n: workers.
         s: stragglers tolerated, ``0 <= s < n``.
-        construction: by default the steadiest that fits; `amplification` tells what rounding is multiplied by.
-            ``"repetition"``, where s + 1 divides n: groups of s + 1 workers hold the same, and decoding only adds.
-            ``"random"``, for any n and s, the default up to s = 32: Tandon's algorithm 2, bad for s above some forty.
-            ``"circulant"``, where n - s is odd: rows are shifts of a polynomial whose roots are the s roots of unity
-            about -1; decoding is a Vandermonde system on the unit circle, bad where the stragglers are neighbours.
+        construction: by default repetition where it fits, random elsewhere; `amplification` tells what rounding is
+            multiplied by. ``"repetition"``, where s + 1 divides n: groups of s + 1 workers hold the same, and decoding
+            only adds. ``"random"``, for any n and s: Tandon's algorithm 2; coefficients are decoded to 1e-9 and better
+            for up to 256 workers. ``"circulant"``, where n - s is odd: rows are shifts of a polynomial whose roots are
+            the s roots of unity about -1; decoding is a Vandermonde system on the unit circle, which loses all digits
+            where some thirty stragglers are neighbours, and is refused there.
 
     The load, relative to all data, is ``(s + 1) / n``.
 
     Raises:
-        InvalidParameter: s outside its range, a construction that does not fit.
+        InvalidParameter: n or s that are not whole, s outside its range, a construction that does not fit.
 
     >>> code = GradientCode(5, 2)
     >>> parts = np.arange(5.0)  # partial gradients, here numbers
@@ -58,9 +63,10 @@ class GradientCode:
 
     def __post_init__(self) -> None:
         n, s = self.n, self.s
+        require(is_whole(n) and is_whole(s), "GradientCode needs whole numbers n and s", got=(n, s))
         require(n >= 1 and 0 <= s < n, "GradientCode needs 0 <= s < n", got=(n, s))
         fits = {"repetition": n % (s + 1) == 0, "circulant": (n - s) % 2 == 1, "random": True}
-        kind = self.construction or _steadiest(fits, s)
+        kind = self.construction or ("repetition" if fits["repetition"] else "random")
         require(kind in fits, "GradientCode.construction is repetition, circulant or random", got=kind)
         require(fits[kind], f"GradientCode({n}, {s}) has no {kind} construction; leave it out")
         object.__setattr__(self, "construction", kind)
@@ -80,22 +86,39 @@ class GradientCode:
     def decoding(self, arrived: ArrayLike) -> Vector:
         """The vector a with ``a @ encoding[arrived] = 1``.
 
+        Args:
+            arrived: numbers of workers, from 0, each once, in any order.
+
         Raises:
             TooManyStragglers: fewer than n - s results.
+            InvalidParameter: what is no worker's number, or one twice.
+            InvalidProblem: rounding leaves an error above 1e-8 in a coefficient.
 
         Cost: a least-squares problem of shape (n, results), kept for patterns seen before.
         """
-        workers = tuple(int(i) for i in np.sort(np.asarray(arrived, dtype=np.int64)))
-        if len(set(workers)) < self.n - self.s:
+        given = self._numbers(arrived)
+        if len(given) < self.n - self.s:
             raise TooManyStragglers(
-                f"{len(set(workers))} results of {self.n}; the code needs {self.n - self.s}. Wait for more."
+                f"{len(given)} results of {self.n}; the code needs {self.n - self.s}. Wait for more."
             )
-        order = np.argsort(np.argsort(np.asarray(arrived)))
-        return _decoding(self, workers)[order]
+        return _decoding(self, tuple(np.sort(given).tolist()))[np.argsort(np.argsort(given))]
+
+    def _numbers(self, arrived: ArrayLike) -> NDArray[np.int64]:
+        given = np.asarray(arrived)
+        whole = given.ndim == 1 and (given.dtype.kind in "iu" or not given.size)
+        require(whole, "Results come from workers, a list of whole numbers", got=arrived)
+        for i, worker in enumerate(given.tolist()):
+            require(
+                0 <= worker < self.n,
+                f"Result {i} (from 0) is of a worker outside 0 .. {self.n - 1}",
+                got=worker,
+            )
+        require(len(set(given.tolist())) == len(given), "A worker's result stands twice", got=arrived)
+        return given.astype(np.int64)
 
     def approximate(self, arrived: ArrayLike) -> Vector:
         """The a that brings ``a @ encoding[arrived]`` nearest to ones, for any number of results."""
-        rows = self.encoding[np.asarray(arrived, dtype=np.int64)]
+        rows = self.encoding[self._numbers(arrived)]
         return np.asarray(np.linalg.lstsq(rows.T, np.ones(self.n), rcond=None)[0], dtype=np.float64)
 
     def amplification(self, patterns: int = 100, seed: int = 0) -> tuple[float, float]:
@@ -108,14 +131,20 @@ class GradientCode:
         return float(np.median(sizes)), max(sizes)
 
 
-def _steadiest(fits: dict[str, bool], s: int) -> str:
-    if fits["repetition"]:
-        return "repetition"
-    return "circulant" if s > 32 and fits["circulant"] else "random"
-
-
 @lru_cache(maxsize=4096)
 def _decoding(code: GradientCode, workers: tuple[int, ...]) -> Vector:
+    a = _unchecked(code, workers)
+    error = float(np.abs(a @ code.encoding[list(workers)] - 1.0).max())
+    if not error <= EXACT:
+        raise InvalidProblem(
+            f"The {code.construction} code of {code.n} workers cannot be decoded without the late ones: rounding "
+            f"leaves an error of {error:.1g} in a coefficient of the sum. Wait for more results, or take "
+            'construction="random", which is steady whoever is late.'
+        )
+    return a
+
+
+def _unchecked(code: GradientCode, workers: tuple[int, ...]) -> Vector:
     if code.construction == "repetition":
         a = np.zeros(len(workers))
         seen: set[int] = set()
