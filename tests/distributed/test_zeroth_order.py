@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import f1_score, jaccard_score, precision_score, recall_score
 
 from thalweg import Stop, solve
-from thalweg.core import Checkpoint, InvalidParameter, InvalidProblem, NotFinite
+from thalweg.core import Checkpoint, InvalidParameter, InvalidProblem, Status
 from thalweg.distributed.federated import Faults
 from thalweg.distributed.zeroth_order import (
     Ask,
@@ -321,7 +322,7 @@ class TestRounds:
         broadcast, p = method.first_broadcast(problem.x0, 4), torch.full((3,), 1 / 3, dtype=DOUBLE)
         for number in range(3):
             state = method.step(problem, state)
-            messages = stacked([client.round(broadcast, number) for client in clients])
+            messages = [client.round(broadcast, number) for client in clients]
             broadcast, accepted = method.aggregate(broadcast, messages, p)
             assert bool(accepted.all())
         torch.testing.assert_close(broadcast["x"], state.x, rtol=1e-7, atol=1e-9)
@@ -345,17 +346,18 @@ class TestRounds:
         broadcast, p = method.first_broadcast(problem.x0, 0), torch.full((2,), 0.5, dtype=DOUBLE)
         allowed = {"fzoos": {"x", "w", "features", "likelihood"}, "fedzo": {"x"}, "prox": {"x"}}
         for number in range(3):
-            messages = stacked([client.round(broadcast, number) for client in clients])
-            assert set(messages) == allowed.get(name, {"x", "c"})
+            messages = [client.round(broadcast, number) for client in clients]
+            together = stacked(messages)
+            assert set(together) == allowed.get(name, {"x", "c"})
             points = torch.cat([X for X, _ in asked])
             values = torch.cat([y for _, y in asked])
-            for key, message in messages.items():
+            for key, message in together.items():
                 flat = message.reshape(-1).to(DOUBLE)
                 assert not bool((flat[:, None] == values).any())
                 if key != "features":
                     own = points[(points != broadcast["x"]).any(1)]
                     assert not bool((flat[:, None] == own.reshape(-1)).any())
-            assert messages["x"].shape == (2, 5)
+            assert together["x"].shape == (2, 5)
             broadcast, _ = method.aggregate(broadcast, messages, p)
 
     def test_queries_and_bytes_are_counted(self):
@@ -408,7 +410,7 @@ class TestRay:
             state, broadcast = method.init(problem, 4), method.first_broadcast(problem.x0, 4)
             for number in range(3):
                 state = method.step(problem, state)
-                messages = stacked(ray.get([a.round.remote(broadcast, number) for a in actors]))
+                messages = ray.get([a.round.remote(broadcast, number) for a in actors])
                 broadcast, _ = method.aggregate(broadcast, messages, p)
             torch.testing.assert_close(broadcast["x"], state.x, rtol=1e-7, atol=1e-9)
             ray.kill(actors[1])
@@ -417,7 +419,7 @@ class TestRay:
             actors[1] = hire(method, problem.clients[1], 1, 4)
             before = problem.metrics(broadcast["x"])["objective"]
             for number in range(3, 8):
-                messages = stacked(ray.get([a.round.remote(broadcast, number) for a in actors]))
+                messages = ray.get([a.round.remote(broadcast, number) for a in actors])
                 broadcast, _ = method.aggregate(broadcast, messages, p)
             assert problem.metrics(broadcast["x"])["objective"] < before
         finally:
@@ -463,28 +465,117 @@ class TestFaults:
         assert found.history.metrics[-1]["rejected"] == 10
         assert found.metrics["objective"] < problem.metrics(problem.x0)["objective"]
 
-    def test_when_no_message_can_be_used_it_is_said(self):
+    @pytest.mark.parametrize(
+        "spoil",
+        [
+            lambda client, number, x: x * math.nan,
+            lambda client, number, x: x + 5,
+            lambda client, number, x: x[:2],
+            lambda client, number, x: x - 2.0 * (x + 1.0),
+        ],
+        ids=["nan", "beyond", "short", "below"],
+    )
+    @pytest.mark.parametrize("name", METHODS)
+    def test_a_round_of_bad_messages_changes_nothing_and_counts_them(self, name, spoil):
         problem = quadratic(6, 2)
-        method = FedZO(faults=Faults(spoil=lambda client, number, x: x * math.nan))
-        with pytest.raises(NotFinite, match="No client sent"):
-            method.step(problem, method.init(problem, 0))
+        method = dataclasses.replace(METHODS[name], faults=Faults(spoil=spoil))
+        found = solve(problem, method, stop=Stop(steps=3))
+        assert found.history["rejected"].tolist() == [2, 4, 6]
+        assert torch.equal(found.x, problem.x0)
 
-    def test_features_of_different_seeds_are_refused(self):
+    @pytest.mark.parametrize("bad", [lambda x: x[:2], lambda x: x + 5, lambda x: x * math.inf])
+    def test_one_bad_client_is_left_out_and_the_others_go_on(self, bad):
+        problem = quadratic(6, 3)
+        faults = Faults(spoil=lambda client, number, x: bad(x) if client == 0 else x)
+        found = solve(problem, FedZO(faults=faults), stop=Stop(steps=20))
+        assert found.history["rejected"][-1] == 20
+        assert bool(((found.x >= 0) & (found.x <= 1)).all())
+        others = FederatedBlackBox(problem.clients[1:], problem.x0)
+        assert others.metrics(found.x)["objective"] < 0.2 * others.metrics(problem.x0)["objective"]
+
+    @pytest.mark.parametrize("name", METHODS)
+    def test_a_round_in_which_all_messages_are_lost_is_empty(self, name):
+        problem = quadratic(4, 2)
+        method = dataclasses.replace(METHODS[name], faults=Faults(lost=0.5))
+        found = solve(problem, method, stop=Stop(steps=12))
+        assert found.steps == 12
+        assert found.history["rejected"][-1] == 0
+        assert found.metrics["objective"] < problem.metrics(problem.x0)["objective"]
+
+    def test_features_of_another_seed_are_rejected(self):
         problem, method = quadratic(4, 2), FZooS(features=20)
         broadcasts = [method.first_broadcast(problem.x0, seed) for seed in (0, 1)]
         clients = [Client(method, f, i) for i, f in enumerate(problem.clients)]
-        messages = stacked([c.round(b, 0) for c, b in zip(clients, broadcasts, strict=True)])
-        with pytest.raises(InvalidProblem, match=r"features of the seeds \[0, 1\]"):
-            method.aggregate(broadcasts[0], messages, torch.full((2,), 0.5, dtype=DOUBLE))
+        messages = [c.round(b, 0) for c, b in zip(clients, broadcasts, strict=True)]
+        new, accepted = method.aggregate(broadcasts[0], messages, torch.full((2,), 0.5, dtype=DOUBLE))
+        assert accepted.tolist() == [True, False]
+        assert torch.equal(new["w"], messages[0]["w"][0])
 
-    def test_messages_of_another_shape_are_refused(self):
-        method = FedZO()
+    def test_messages_are_looked_at_one_at_a_time(self):
+        method = ScaffoldZO()
         broadcast = method.first_broadcast(torch.full((4,), 0.5, dtype=DOUBLE), 0)
-        with pytest.raises(InvalidProblem, match=r"shape \(3,\); expected \(4,\)"):
-            method.aggregate(broadcast, {"x": torch.zeros(2, 3)}, torch.full((2,), 0.5))
+        good = {"x": torch.full((1, 4), 0.25, dtype=DOUBLE), "c": torch.ones(1, 4, dtype=DOUBLE)}
+        other = [{"x": torch.zeros(1, 3)}, {"c": good["c"]}, {"x": good["x"]}, {**good, "c": good["c"] / 0}]
+        new, accepted = method.aggregate(broadcast, [*other, good, good], torch.full((6,), 0.5, dtype=DOUBLE))
+        assert accepted.tolist() == [False] * 4 + [True] * 2
+        assert torch.equal(new["x"], good["x"][0])
+        assert torch.equal(new["c"], good["c"][0])
+        same, none = method.aggregate(broadcast, [], torch.zeros(0, dtype=DOUBLE))
+        assert same is broadcast
+        assert not len(none)
         with pytest.raises(InvalidProblem, match="Message 1 holds"):
             stacked([{"x": torch.zeros(1, 4)}, {"x": torch.zeros(1, 3)}])
         assert torch.equal(row({"x": torch.eye(3)}, 1)["x"], torch.eye(3)[1:2])
+
+
+class TestClientsWithoutValues:
+    def bowl(self, center):
+        return lambda X: ((X - center) ** 2).sum(-1)
+
+    @pytest.mark.parametrize("name", METHODS)
+    @pytest.mark.parametrize("nothing", [math.nan, math.inf, -math.inf])
+    def test_a_region_where_one_client_has_none_does_not_end_the_run(self, name, nothing):
+        holed = lambda X: torch.where(X[:, 0] > 0.7, nothing, self.bowl(0.6)(X))  # noqa: E731
+        problem = FederatedBlackBox([self.bowl(0.2), holed], torch.full((5,), 0.9))
+        found = solve(problem, METHODS[name], stop=Stop(steps=6))
+        assert found.steps == 6
+        assert found.history["answered"][0] in (1.0, 2.0)
+        assert math.isfinite(found.metrics["objective"])
+        assert float((found.x - 0.4).abs().max()) < 0.5
+
+    def test_x_is_judged_by_those_that_answered(self):
+        clients = [self.bowl(0.0), lambda X: X[:, 0] * math.nan, self.bowl(1.0)]
+        problem = FederatedBlackBox(clients, torch.full((2,), 0.5), p=[0.2, 0.5, 0.3])
+        told = problem.metrics(torch.tensor([1.0, 1.0]))
+        assert told == {"objective": pytest.approx(0.2 * 2 / 0.5), "answered": 2.0}
+        mute = FederatedBlackBox([clients[1]], torch.full((2,), 0.5))
+        assert mute.metrics(torch.ones(2)) == {"answered": 0.0}
+
+    @pytest.mark.parametrize("name", METHODS)
+    @pytest.mark.parametrize("nothing", [math.nan, math.inf])
+    def test_where_nobody_ever_has_one_the_run_says_so(self, name, nothing):
+        problem = FederatedBlackBox([lambda X: X[:, 0] * 0 + nothing] * 2, torch.full((3,), 0.5))
+        found = solve(problem, METHODS[name], stop=Stop(steps=6))
+        assert found.status is Status.DIVERGED
+        assert "No client's function has a finite value at any of the" in found.message
+        assert found.metrics["answered"] == 0
+
+    def test_arrays_and_lists_are_values_too(self):
+        clients = [lambda X: ((X.numpy() - 0.2) ** 2).sum(-1), lambda X: ((X - 0.6) ** 2).sum(-1).tolist()]
+        problem = FederatedBlackBox(clients, torch.full((3,), 0.9))
+        torches = FederatedBlackBox([self.bowl(0.2), self.bowl(0.6)], torch.full((3,), 0.9))
+        found, same = (solve(p, FedZO(directions=3), stop=Stop(steps=3)) for p in (problem, torches))
+        torch.testing.assert_close(found.x, same.x)
+        alone = Client(FedZO(directions=3), clients[0], 0)
+        assert alone.round(FedZO().first_broadcast(problem.x0, 0), 0)["x"].shape == (1, 3)
+
+    def test_what_is_no_values_is_told_with_its_client(self):
+        problem = FederatedBlackBox([self.bowl(0.2), lambda X: "high"], torch.full((3,), 0.9))
+        with pytest.raises(InvalidProblem, match="Client 1 gives str, no values"):
+            solve(problem, FedZO(), stop=Stop(steps=1))
+        problem = FederatedBlackBox([self.bowl(0.2), lambda X: X], torch.full((3,), 0.9))
+        with pytest.raises(InvalidProblem, match=r"Client 1 gives shape \(1, 3\) for 1 points"):
+            solve(problem, FedZO(), stop=Stop(steps=1))
 
 
 class TestTasks:

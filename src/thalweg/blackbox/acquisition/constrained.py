@@ -29,7 +29,7 @@ def log_feasibility(X: Tensor, constraints: Sequence[tuple[Posterior, float]]) -
 
 #: Where success is less likely than this, nothing is looked for; what one unit of its logarithm then costs; and below
 #: what a log acquisition is nothing, so that it cannot outweigh that.
-RISK, COST, NOTHING = math.log(0.25), 1e3, -200.0
+RISK, COST, NOTHING = math.log(0.1), 1e3, -200.0
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,10 @@ class Survival:
     """Log probability that an evaluation does not fail, by a vote of all told trials; differentiable in the points.
 
     A trial at distance r has ``r^-(d + 4)`` votes (Shepard, 1968, "A two-dimensional interpolation function for
-    irregularly-spaced data"). Unlike a regression of the labels it does not go back to their mean away from data: it is
-    about the ratio of the distances to what has worked and to what has not, so that a region of failures stays one
-    between the trials in it, and a single odd failure among successes is avoided only next by.
+    irregularly-spaced data"). A Gaussian process of the labels finds the parameters that matter, but goes back to their
+    mean away from data; the vote does not. It is about the ratio of the distances to what has worked and to what has
+    not, so that a region of failures stays one between the trials in it, and a single odd failure among successes is
+    avoided only next by.
 
     Args:
         succeeded, failed: points, shape (n, d) and (m, d); at least one of each.
@@ -61,13 +62,13 @@ class Survival:
 class Constrained(Acquisition):
     """A log acquisition times the probability of feasibility; that probability alone while nothing is feasible.
 
-    Where an evaluation is likely to fail, nothing is looked for: however little is left to gain elsewhere.
+    Where the vote is that an evaluation fails, nothing is looked for: however little is left to gain elsewhere.
 
     Args:
         base: a log acquisition, e.g. `LogEI` over the best feasible value, or `KnowledgeGradient`; None while no
             feasible point is known.
         constraints: pairs of a posterior and the bound its value must not exceed.
-        survival: of failing; None where nothing has failed.
+        survival: the vote on failing; None where nothing has failed.
     """
 
     base: Acquisition | None
@@ -81,6 +82,5 @@ class Constrained(Acquisition):
             total = total + self.base(X)
         if self.survival is None:
             return total
-        survives = torch.stack([self.survival(x) for x in singles])
-        risk = (RISK - survives).clamp_min(0.0)
-        return total.clamp_min(NOTHING) + (survives - COST * risk).sum(0)
+        risk = sum((RISK - self.survival(x)).clamp_min(0.0) for x in singles)
+        return total.clamp_min(NOTHING) - COST * risk

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from thalweg.core import InvalidProblem, NotFinite
+from thalweg.core import InvalidProblem
 from thalweg.core.tree import load_tree, save_tree
 from thalweg.core.validation import require
 from thalweg.distributed._flower import (
@@ -27,7 +26,7 @@ from thalweg.distributed._flower import (
     simulate_apps,
 )
 from thalweg.distributed.zeroth_order.problem import FederatedBlackBox
-from thalweg.distributed.zeroth_order.rounds import Client, Message, ZerothOrder, stacked
+from thalweg.distributed.zeroth_order.rounds import Client, Message, ZerothOrder
 
 if TYPE_CHECKING:
     from flwr.app import ArrayRecord, Context
@@ -94,12 +93,12 @@ class FlowerServer:
         look: called after each round with its number, x and what was counted.
 
     ``counted`` has the ``queries`` of all clients, ``bytes`` both ways, and messages ``rejected`` and ``lost``.
-    Replies that are errors, NaN or of another shape than most are left out. A client that comes back has forgotten its
+    Replies that are errors, not finite, out of the cube or of another shape than most are left out; a round that brings
+    none that can be used changes nothing. A client that comes back has forgotten its
     queries and starts over with the present x.
 
     Raises:
         InvalidProblem: from `run`, when too few nodes come within the patience.
-        NotFinite: from `run`, when a round brings no message that can be used.
     """
 
     x0: Tensor
@@ -172,15 +171,9 @@ class FlowerServer:
         return come
 
     def _aggregate(self, come: dict[int, Message]) -> None:
-        right = {i: m for i, m in come.items() if "x" in m and m["x"].shape == (1, *self.x.shape)}
-        if not right:
-            raise NotFinite(f"No client sent an x in round {self.round}. See the clients' logs.")
-        shapes = {i: tuple((name, v.shape) for name, v in m.items()) for i, m in right.items()}
-        usual = Counter(shapes.values()).most_common(1)[0][0]
-        numbers = sorted(i for i, shape in shapes.items() if shape == usual)
+        numbers = sorted(come)
         weights = torch.tensor([1.0 if self.p is None else self.p[i] for i in numbers], dtype=torch.float64)
-        messages = stacked([right[i] for i in numbers])
-        self.broadcast, accepted = self.method.aggregate(self.broadcast, messages, weights)
+        self.broadcast, accepted = self.method.aggregate(self.broadcast, [come[i] for i in numbers], weights)
         self.counted["rejected"] += len(come) - int(accepted.sum())
         self.round += 1
 

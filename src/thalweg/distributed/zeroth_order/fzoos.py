@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from thalweg.core import InvalidProblem
 from thalweg.core.validation import require
 from thalweg.distributed.zeroth_order.rounds import Ask, Local, Message, ZerothOrder
 from thalweg.distributed.zeroth_order.surrogate import Features, Surrogates
@@ -41,8 +40,7 @@ class FZooS(ZerothOrder):
 
     Messages are x, the weights, the likelihoods and the seed of the features: no values and no other points.
 
-    Raises:
-        InvalidProblem: from `aggregate`, when clients used features of different seeds.
+    A message with features of another seed than the broadcast's does not add up, and is rejected.
 
     Cost per local step and client: O(n^2) for a new point and each candidate, n being ``nearest`` and the round's own.
 
@@ -107,12 +105,10 @@ class FZooS(ZerothOrder):
     def begin(self, ask: Ask, broadcast: Message, memory: Message) -> Local:
         return _Round(self, ask, broadcast, memory)
 
+    def fits(self, broadcast: Message, message: Message) -> bool:
+        return bool((message["features"] == broadcast["features"]).all())
+
     def combine(self, broadcast: Message, messages: Message, weights: Tensor) -> Message:
-        if len(messages["features"].unique()) > 1:
-            raise InvalidProblem(
-                f"Clients used features of the seeds {messages['features'].unique().tolist()}: their weights do not "
-                "add up. All have to take the broadcast's."
-            )
         new = {
             "w": weights @ messages["w"],
             "of": broadcast["lengthscale"],

@@ -21,15 +21,18 @@ class FederatedBlackBox(Problem):
     """Minimise ``sum_i p_i f_i(x)`` over the unit cube; f_i is client i's own, has no gradient, and each value costs.
 
     Args:
-        clients: f_i: takes points, shape (m, d), and gives their values, shape (m,). NaN where an evaluation failed.
+        clients: f_i: takes points, shape (m, d), and gives their values, shape (m,); NaN or infinity where an
+            evaluation failed.
         x0: where to start, in the cube, shape (d,).
         p: importances, summing to one; equal by default.
 
-    The metric is ``objective``; what it takes to tell it is not counted among the queries.
+    The metrics are ``objective``, the mean over the clients whose function has a value at x (their importances scaled
+    to sum to one; none where no function has), and ``answered``, how many have. What it takes to tell them is not
+    counted among the queries.
 
     Raises:
         InvalidProblem: no clients, an x0 outside the cube, importances that do not sum to one, a client that gives
-            another shape.
+            another shape, or no numbers.
 
     >>> bowls = [lambda X, c=c: ((X - c) ** 2).sum(-1) for c in (0.2, 0.6)]
     >>> problem = FederatedBlackBox(bowls, torch.full((3,), 0.5))
@@ -58,21 +61,37 @@ class FederatedBlackBox(Problem):
 
     def values(self, X: Tensor, who: Sequence[int]) -> Tensor:
         """Each client at its own points, X of shape (clients, m, d): shape (clients, m)."""
-        found, X = [], X.to(torch.float64)
-        for i, points in zip(who, X, strict=True):
-            value = self.clients[i](points)
-            if value.shape != points.shape[:1]:
-                raise InvalidProblem(
-                    f"Client {i} gives shape {tuple(value.shape)} for {len(points)} points; expected one value each."
-                )
-            found.append(value.detach().to(X))
-        return torch.stack(found)
+        X = X.to(torch.float64)
+        return torch.stack([values_of(self.clients[i], points, i) for i, points in zip(who, X, strict=True)])
 
     def recommended_stop(self) -> Stop:
         """Fifty rounds, as queries are dear, or ten without a smaller value."""
         return Stop(steps=50, patience=10)
 
     def metrics(self, x: Tensor) -> dict[str, float]:
-        """``objective``."""
-        values = self.values(x.expand(len(self.clients), 1, -1), range(len(self.clients)))
-        return {"objective": float(values[:, 0] @ torch.from_numpy(self.weights))}
+        """``objective`` and ``answered``."""
+        values = self.values(x.expand(len(self.clients), 1, -1), range(len(self.clients)))[:, 0]
+        answered = torch.isfinite(values)
+        told = {"answered": float(answered.sum())}
+        if not bool(answered.any()):
+            return told
+        weights = torch.from_numpy(self.weights)[answered]
+        return {"objective": float(values[answered] @ (weights / weights.sum()))} | told
+
+
+def values_of(f: Callable[[Tensor], object], points: Tensor, number: int) -> Tensor:
+    """A client's values at points, shape (m, d) to (m,), whatever array of numbers it gives them as.
+
+    Raises:
+        InvalidProblem: another shape, or no numbers; names the client.
+    """
+    given = f(points)
+    try:
+        value = torch.as_tensor(given).detach().to(points)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InvalidProblem(f"Client {number} gives {type(given).__name__}, no values: {error}.") from None
+    if value.shape != points.shape[:1]:
+        raise InvalidProblem(
+            f"Client {number} gives shape {tuple(value.shape)} for {len(points)} points; expected one value each."
+        )
+    return value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -14,7 +15,7 @@ from thalweg.core import InvalidProblem, Method, NotFinite, State
 from thalweg.core.seeding import generator, torch_generator
 from thalweg.core.validation import require
 from thalweg.distributed.federated.simulation import Faults
-from thalweg.distributed.zeroth_order.problem import FederatedBlackBox
+from thalweg.distributed.zeroth_order.problem import FederatedBlackBox, values_of
 
 #: What travels, by name; a message has a row for each client, a broadcast has none.
 Message = dict[str, Tensor]
@@ -31,11 +32,14 @@ class Ask:
 
     def __init__(self, values: Callable[[Tensor], Tensor], who: Sequence[int], seed: int, round: int) -> None:
         self.values, self.who, self.seed, self.round = values, list(who), seed, round
-        self.queries, self._streams = 0, [torch_generator(seed, i, round, 0x23) for i in who]
+        self.queries, self.answers = 0, 0
+        self._streams = [torch_generator(seed, i, round, 0x23) for i in who]
 
     def __call__(self, X: Tensor) -> Tensor:
         self.queries += X.shape[1]
-        return self.values(X)
+        y = self.values(X)
+        self.answers += int(torch.isfinite(y).sum())
+        return y
 
     def normal(self, *shape: int) -> Tensor:
         """Standard normal numbers for each client."""
@@ -83,10 +87,14 @@ class ZerothOrder(Method[FederatedBlackBox, RoundState]):
         optimizer: ``"adam"``, its moments begun anew each round, or ``"sgd"``.
         faults: ``lost``, the chance that a client dies in mid-round, and ``spoil(client, round, x)``.
 
-    Messages that are not finite or of another shape are rejected and counted; the average is over the others.
+    Messages are looked at one at a time: one that is not finite, out of the cube or of another shape is rejected and
+    counted, and the average is over the others. A round that brings none changes nothing.
 
-    The metrics of a step are ``objective``, ``queries`` a client so far, ``megabytes`` both ways of all clients, and
-    ``rejected`` messages.
+    The metrics of a step are those of the problem, ``queries`` a client so far, ``megabytes`` both ways of all clients,
+    and ``rejected`` messages.
+
+    Raises:
+        NotFinite: from a step, when no function has a value anywhere in a round.
     """
 
     local_steps: int = 10
@@ -112,6 +120,10 @@ class ZerothOrder(Method[FederatedBlackBox, RoundState]):
     def begin(self, ask: Ask, broadcast: Message, memory: Message) -> Local:
         """A round at some clients."""
 
+    def fits(self, broadcast: Message, message: Message) -> bool:
+        """Whether what is sent beside x belongs to the broadcast."""
+        return True
+
     def combine(self, broadcast: Message, messages: Message, weights: Tensor) -> Message:
         """The next broadcast but for x, from the messages that were accepted, and their weights, which sum to one."""
         return {}
@@ -130,27 +142,32 @@ class ZerothOrder(Method[FederatedBlackBox, RoundState]):
         sent, kept = round.finish(x)
         return {"x": x, **sent}, kept
 
-    def aggregate(self, broadcast: Message, messages: Message, weights: Tensor) -> tuple[Message, Tensor]:
-        """The server's part: the next broadcast, and which messages were accepted.
+    def aggregate(
+        self, broadcast: Message, messages: Sequence[Message], weights: Tensor
+    ) -> tuple[Message, Tensor]:
+        """The server's part: the next broadcast, the same one where no message can be used, and which were accepted.
 
-        Raises:
-            NotFinite: not a single message can be used.
+        Args:
+            messages: of clients, each with a first axis of one.
+            weights: of the clients, shape (messages,); zero for one that is not there.
         """
-        shape = broadcast["x"].shape
-        if messages["x"].shape[1:] != shape:
-            raise InvalidProblem(
-                f"Messages hold x of shape {tuple(messages['x'].shape[1:])}; expected {tuple(shape)}."
-            )
-        whole = torch.stack([torch.isfinite(v.reshape(len(v), -1)).all(1) for v in messages.values()]).all(0)
-        accepted = whole & (weights > 0)
+        usual = _usual_shapes([m for m in messages if _holds_x(m, broadcast["x"])])
+        accepted = torch.tensor(
+            [
+                bool(weight > 0)
+                and _holds_x(m, broadcast["x"])
+                and _shapes(m) == usual
+                and all(bool(torch.isfinite(v).all()) for v in m.values())
+                and self.fits(broadcast, m)
+                for m, weight in zip(messages, weights, strict=True)
+            ],
+            dtype=torch.bool,
+        )
         if not bool(accepted.any()):
-            raise NotFinite(
-                "No client sent a message that is finite. Their functions may return NaN everywhere."
-            )
+            return broadcast, accepted
         share = weights[accepted] / weights[accepted].sum()
-        usable = {name: v[accepted] for name, v in messages.items()}
-        new = {"x": share @ usable["x"], **self.combine(broadcast, usable, share)}
-        return new, accepted
+        usable = stacked([m for m, good in zip(messages, accepted, strict=True) if good])
+        return {"x": share @ usable["x"], **self.combine(broadcast, usable, share)}, accepted
 
     def init(self, problem: FederatedBlackBox, seed: int) -> RoundState:
         count, d = len(problem.clients), len(problem.x0)
@@ -167,14 +184,22 @@ class ZerothOrder(Method[FederatedBlackBox, RoundState]):
         who = range(len(problem.clients))
         ask = Ask(lambda X: problem.values(X, who), who, state.seed, state.round)
         messages, memory = self.local(ask, state.broadcast, state.memory)
+        if not ask.answers:
+            raise NotFinite(
+                f"No client's function has a finite value at any of the {ask.queries * len(who)} points of round "
+                f"{state.round}. Begin at an x0 where some have."
+            )
         down = sum(v.numel() * v.element_size() for v in state.broadcast.values()) * len(who)
         up = sum(v.numel() * v.element_size() for v in messages.values())
         weights, lost = torch.from_numpy(problem.weights).clone(), self._lost(who, state)
         weights[lost] = 0.0
+        sent = [row(messages, i) for i in who]
         if self.faults.spoil is not None:
-            x = [self.faults.spoil(i, state.round, messages["x"][i]) for i in who]
-            messages = {**messages, "x": torch.stack(x)}
-        broadcast, accepted = self.aggregate(state.broadcast, messages, weights)
+            sent = [
+                {**m, "x": self.faults.spoil(i, state.round, m["x"][0])[None]}
+                for i, m in zip(who, sent, strict=True)
+            ]
+        broadcast, accepted = self.aggregate(state.broadcast, sent, weights)
         new = replace(
             state,
             x=broadcast["x"],
@@ -198,6 +223,24 @@ class ZerothOrder(Method[FederatedBlackBox, RoundState]):
     def _metrics(problem: FederatedBlackBox, state: RoundState) -> dict[str, float]:
         counted = {"queries": float(state.queries), "megabytes": state.bytes / 1e6}
         return problem.metrics(state.x) | counted | {"rejected": float(state.rejected)}
+
+
+def _holds_x(message: Message, x: Tensor) -> bool:
+    """Whether a message holds a point of the cube like ``x``, up to rounding."""
+    found = message.get("x")
+    if found is None or found.shape != (1, *x.shape):
+        return False
+    return bool(((found >= -1e-9) & (found <= 1.0 + 1e-9)).all())
+
+
+def _shapes(message: Message) -> frozenset[tuple[str, tuple[int, ...]]]:
+    return frozenset((name, tuple(v.shape)) for name, v in message.items())
+
+
+def _usual_shapes(messages: Sequence[Message]) -> frozenset[tuple[str, tuple[int, ...]]] | None:
+    """Names and shapes of most messages; one client of another version does not stop the others."""
+    common = Counter(_shapes(m) for m in messages).most_common(1)
+    return common[0][0] if common else None
 
 
 def row(message: Message, i: int) -> Message:
@@ -232,7 +275,7 @@ class Client:
     >>> clients = [Client(method, lambda X, c=c: ((X - c) ** 2).sum(-1), i) for i, c in enumerate((0.2, 0.6))]
     >>> broadcast = method.first_broadcast(torch.full((2,), 0.9, dtype=torch.float64), seed=0)
     >>> for number in range(3):
-    ...     messages = stacked([client.round(broadcast, number) for client in clients])
+    ...     messages = [client.round(broadcast, number) for client in clients]
     ...     broadcast, accepted = method.aggregate(broadcast, messages, torch.tensor([0.5, 0.5]).double())
     >>> broadcast["x"].round(decimals=1)
     tensor([0.4000, 0.4000], dtype=torch.float64)
@@ -249,7 +292,7 @@ class Client:
         """Local steps from a broadcast; what is sent to the server, with a first axis of one."""
         if self.memory is None:
             self.memory = self.method.first_memory(1, len(broadcast["x"]))
-        ask = Ask(lambda X: self.f(X[0])[None].to(X), [self.number], self.seed, number)
+        ask = Ask(lambda X: values_of(self.f, X[0], self.number)[None], [self.number], self.seed, number)
         message, self.memory = self.method.local(ask, broadcast, self.memory)
         self.queries += ask.queries
         return message
