@@ -245,6 +245,39 @@ def test_a_federation_is_reported_on_the_times_of_a_file(tmp_path):
     assert "Did you mean 'fedfix'" in thalweg(*words[:5], "fedfox").stderr
 
 
+@pytest.mark.parametrize(
+    ("times", "options", "samples", "message"),
+    [
+        ("1,2,3\n", [], "10,0,5\n", "client 1 has 0 examples"),
+        ("a,b,c\n1,2,3\n", [], "a,b,c\n10,5,-1\n", "client c has -1 examples"),
+        ("1,2,3\n", [], "10,5\n", "--samples has 2 numbers; expected one for each of 3 clients"),
+        ("1,2,3\n", [], "10,nan,5\n", "first in row 0, column 1"),
+        ("1,2,3\n2,0,5\n", [], None, "row 1, client 1 (from 0) is 0"),
+        (
+            "1,2,3\n",
+            ["--scheme", "sampled", "--count", "7"],
+            None,
+            "--count is at most the number of clients, 3",
+        ),
+    ],
+)
+def test_a_report_tells_which_value_is_bad(tmp_path, times, options, samples, message):
+    (tmp_path / "times.csv").write_text(times)
+    words = ["federated", "report", "--times", tmp_path / "times.csv", *options]
+    if samples is not None:
+        (tmp_path / "samples.csv").write_text(samples)
+        words += ["--samples", tmp_path / "samples.csv"]
+    done = thalweg(*words)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert message in done.stderr
+
+
+def test_sampled_clients_are_at_most_all_by_default(tmp_path):
+    (tmp_path / "times.csv").write_text("1,2,3\n")
+    done = thalweg("federated", "report", "--times", tmp_path / "times.csv", "--scheme", "sampled")
+    assert done.returncode == 0, done.stderr
+
+
 def test_an_equilibrium_of_a_game_in_a_file_is_found(tmp_path):
     (tmp_path / "pay.csv").write_text("2,-1\n-1,1\n")
     for method in ("pdhg", "extragradient", "pdhg:every=10"):

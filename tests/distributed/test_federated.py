@@ -352,6 +352,87 @@ class TestBadInput:
                 lambda t, X, y: t.sum(), torch.zeros(1), [(torch.full((1, 1), math.nan), torch.ones(1))]
             )
 
+    @pytest.mark.parametrize(
+        ("X", "y", "message"),
+        [
+            (
+                [[1.0], [2.0]],
+                [1.0, math.nan],
+                r"Client 1's y holds NaN or infinity in 1 of 2 examples, first in",
+            ),
+            ([[1.0], [2.0]], [math.inf, math.nan], "in 2 of 2 examples, first in example 0"),
+            ([[math.nan], [2.0]], [1.0, 2.0], "Client 1's X holds NaN or infinity in 1 of 2"),
+        ],
+    )
+    def test_examples_that_are_not_finite_are_told_with_their_place(self, X, y, message):
+        good = (torch.ones(2, 1), torch.ones(2))
+        with pytest.raises(NotFinite, match=message):
+            Federated(lambda t, X, y: t.sum(), torch.zeros(1), [good, (torch.tensor(X), torch.tensor(y))])
+
+    def test_labels_that_are_whole_are_taken(self):
+        clients = [(torch.ones(2, 1), torch.tensor([0, 1]))]
+        assert Federated(lambda t, X, y: t.sum(), torch.zeros(1), clients).weights.tolist() == [1.0]
+
+    def test_a_loss_that_branches_on_values_is_told_in_our_words(self):
+        def branching(theta, X, y):
+            return theta.sum() if (X > 0).all() else -theta.sum()
+
+        clients = [(torch.ones(2, 1), torch.ones(2))] * 2
+        with pytest.raises(InvalidProblem, match=r"may not branch on values.*Use torch.where"):
+            Federated(branching, torch.zeros(1), clients).metrics(torch.zeros(1))
+        with pytest.raises(InvalidProblem, match="may not branch on values"):
+            Federated(branching, torch.zeros(1), clients).updates(
+                torch.zeros(1), [(0, 0)], 1, 0.1, None, 0.0, 0
+            )
+
+    @pytest.mark.parametrize(
+        ("p", "message"),
+        [
+            ([0.5, 0.0, 0.5], r"that of client 1 \(from 0\) is 0\. Leave out"),
+            ([0.5, 0.6, -0.1], r"that of client 2 \(from 0\) is -0\.1"),
+            ([math.nan, 0.5, 0.5], r"that of client 0 \(from 0\) is nan"),
+            ([0.25, 0.25, 0.25], r"these sum to 0\.75\. Divide"),
+            ([0.5, 0.5], "one for each client"),
+            ("abc", "expected numbers"),
+        ],
+    )
+    def test_importances_are_told_with_their_client(self, p, message):
+        with pytest.raises(InvalidProblem, match=message):
+            design(FedAvg(), ClientTimes(np.ones(3)), p)
+
+    @pytest.mark.parametrize(
+        ("record", "error", "place"),
+        [
+            ([[1.0, 2.0], [3.0, math.nan]], NotFinite, r"row 1, client 1 \(from 0\) is nan"),
+            ([[1.0, 0.0], [-3.0, 1.0]], InvalidProblem, r"row 0, client 1 \(from 0\) is 0, the first of 2"),
+            ([[1.0, 1.0], [math.inf, 1.0]], NotFinite, r"row 1, client 0 \(from 0\) is inf"),
+        ],
+    )
+    def test_times_are_told_with_their_place(self, record, error, place):
+        with pytest.raises(error, match=place):
+            ClientTimes.recorded(record)
+        with pytest.raises(
+            InvalidProblem, match=r"Times are positive seconds; that of client 2 \(from 0\) is -1"
+        ):
+            ClientTimes(np.array([1.0, 2.0, -1.0]))
+
+    @pytest.mark.parametrize(
+        ("scheme", "word"),
+        [
+            (FedAvg(), "FedFix, with an interval shorter"),
+            (FedFix(9.0), "an interval shorter than the slowest client's time saves"),
+            (FedBuff(50), "a smaller count saves"),
+            (Sampled(3), "a smaller count saves"),
+        ],
+    )
+    def test_advice_is_about_what_the_scheme_has(self, scheme, word):
+        (said,) = design(scheme, ClientTimes(np.array([1.0, 2.0, 3.0]))).advice()
+        assert word in said
+
+    def test_a_count_beyond_the_clients_is_told(self):
+        with pytest.raises(InvalidParameter, match="there are 3: take a count of at most that; got 10"):
+            design(Sampled(10), ClientTimes(np.ones(3)))
+
     def test_an_interval_that_all_clients_exceed_waits_and_goes_on(self):
         method = Federation(FedFix(0.3), ClientTimes(np.ones(6)), lr=0.1, local_steps=1)
         found = solve(quadratic(), method, stop=Stop(steps=8))

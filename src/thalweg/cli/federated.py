@@ -12,6 +12,9 @@ from thalweg.cli.options import Header, Json
 from thalweg.cli.output import strict_json
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from thalweg.distributed.federated import Aggregation
 
 SCHEMES = ("fedavg", "fedfix", "fedbuff", "async", "sampled")
@@ -30,7 +33,12 @@ def report_federated(
     interval: Annotated[
         float | None, typer.Option(help="Seconds between aggregations of fedfix; the median time by default.")
     ] = None,
-    count: Annotated[int, typer.Option(help="Updates an aggregation of fedbuff or sampled takes.")] = 10,
+    count: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Updates an aggregation of fedbuff or sampled takes; 10 by default, or all clients."
+        ),
+    ] = None,
     corrected: Annotated[bool, typer.Option(help="Weigh clients by how rarely they come.")] = True,
     samples: Annotated[
         Path | None, typer.Option(help="Examples of each client, one row: importances; equal by default.")
@@ -41,28 +49,30 @@ def report_federated(
     """Expected weights, whom they favour, the window and what to change. Exit status 1 for a biased design."""
     import numpy as np
 
-    from thalweg.core import UnknownName
+    from thalweg.core import InvalidParameter, UnknownName
     from thalweg.datasets import load_named_matrix
     from thalweg.distributed import federated
 
     table = load_named_matrix(times, header=header, name="the times")
     seen = federated.ClientTimes.recorded(table.values)
     names = table.names or tuple(str(i) for i in range(table.values.shape[1]))
+    taken = min(10, seen.clients) if count is None else count
     made: dict[str, Callable[[], Aggregation]] = {
         "fedavg": federated.FedAvg,
         "fedfix": lambda: federated.FedFix(
             float(np.median(seen.means)) if interval is None else interval, corrected
         ),
-        "fedbuff": lambda: federated.FedBuff(count, corrected),
+        "fedbuff": lambda: federated.FedBuff(taken, corrected),
         "async": lambda: federated.AsyncFedAvg(corrected=corrected),
-        "sampled": lambda: federated.Sampled(count),
+        "sampled": lambda: federated.Sampled(taken),
     }
     if scheme not in made:
         raise UnknownName("scheme", scheme, made, see="`thalweg federated report --help` shows all.")
     p = None
     if samples is not None:
-        examples = load_named_matrix(samples, header=header, name="the samples").values.ravel()
-        p = examples / examples.sum()
+        p = _shares(load_named_matrix(samples, header=header, name="the samples").values.ravel(), names)
+    if scheme == "sampled" and taken > seen.clients:
+        raise InvalidParameter(f"--count is at most the number of clients, {seen.clients}; got {taken}.")
     found = federated.design(made[scheme](), seen, p)
     if as_json:
         told: dict[str, object] = {
@@ -90,3 +100,19 @@ def report_federated(
             "p: wanted importance; E[d]: expected weight in an aggregation; q / p: importance got over wanted."
         )
     raise typer.Exit(0 if found.unbiased else 1)
+
+
+def _shares(examples: NDArray[np.float64], names: tuple[str, ...]) -> NDArray[np.float64]:
+    """Importances of clients from how many examples they have."""
+    from thalweg.core import InvalidProblem
+
+    if len(examples) != len(names):
+        raise InvalidProblem(
+            f"--samples has {len(examples)} numbers; expected one for each of {len(names)} clients."
+        )
+    for name, count in zip(names, examples.tolist(), strict=True):
+        if not 0 < count < float("inf"):
+            raise InvalidProblem(
+                f"--samples: client {name} has {count:g} examples; expected a positive number."
+            )
+    return examples / examples.sum()

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from thalweg.core import InvalidProblem
-from thalweg.core.validation import check_vector, require
+from thalweg.core.validation import as_real, require
 from thalweg.distributed.federated.schemes import Aggregation
 from thalweg.distributed.federated.times import ClientTimes
 
@@ -118,13 +118,11 @@ class Design:
             )
         if self.window > 10:
             said.append(
-                f"The slowest client is {self.window} aggregations behind: take a longer interval, or a smaller "
-                "server rate; updates that old can destabilise training."
+                f"The slowest client is {self.window} aggregations behind: take {self.scheme.waits_longer}, or a "
+                "smaller server rate; updates that old can destabilise training."
             )
         if self.window == 1 and float(self.participation.min()) >= 1.0:
-            said.append(
-                "Everybody is waited for: an interval shorter than the slowest client's time saves time."
-            )
+            said.append(f"Everybody is waited for: {self.scheme.waits_less} saves time.")
         return said or ["Nothing to change."]
 
 
@@ -157,11 +155,20 @@ def importances(p: ArrayLike | None, clients: int) -> Vector:
     """p as a distribution over clients, or a refusal."""
     if p is None:
         return np.full(clients, 1.0 / clients)
-    given = check_vector("importances", np.asarray(p, dtype=np.float64), clients)
-    if not (given > 0).all() or abs(float(given.sum()) - 1.0) > 1e-6:
+    given = as_real("importances", p)
+    if given.shape != (clients,):
         raise InvalidProblem(
-            f"Importances are positive and sum to 1; these sum to {given.sum():.6g}. Divide them by their sum."
+            f"importances has shape {given.shape}; expected ({clients},), one for each client."
         )
+    for client, value in enumerate(given.tolist()):
+        if not 0 < value < np.inf:
+            raise InvalidProblem(
+                f"Importances are positive; that of client {client} (from 0) is {value:g}. Leave out clients that are "
+                "to count for nothing."
+            )
+    total = float(given.sum())
+    if not abs(total - 1.0) <= 1e-6:
+        raise InvalidProblem(f"Importances sum to 1; these sum to {total:.6g}. Divide them by their sum.")
     return given
 
 

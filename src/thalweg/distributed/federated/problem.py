@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -28,7 +29,7 @@ class Federated(Problem):
 
     Args:
         loss: ``loss(theta, X, y)``, the mean over a batch, for a vector theta; made of torch operations that
-            `torch.func.vmap` takes (no branches on values).
+            `torch.func.vmap` takes: no branches on values (`torch.where` for ``if``), no ``.item()``.
         x0: theta to start from.
         clients: ``(X, y)`` of each client, tensors whose first axes agree within a client and other axes everywhere.
         p: importances, summing to one; the clients' shares of the examples by default.
@@ -36,7 +37,8 @@ class Federated(Problem):
     The metric is ``loss``, with the importances.
 
     Raises:
-        InvalidProblem: no clients, a client without examples, importances that do not sum to one.
+        InvalidProblem: no clients, a client without examples, importances that do not sum to one; from the first step,
+            a loss that vmap does not take.
         NotFinite: examples that are not finite.
 
     >>> clients = [(torch.full((2, 1), float(c)), torch.zeros(2)) for c in range(3)]
@@ -64,8 +66,8 @@ class Federated(Problem):
                 raise InvalidProblem(
                     f"Client {i} has {len(X)} X and {len(y)} y; both need the same number, at least one."
                 )
-            if not bool(torch.isfinite(X).all()):
-                raise NotFinite(f"Client {i}'s X holds NaN or infinity. Remove or impute them.")
+            for name, examples in (("X", X), ("y", y)):
+                _check_examples(f"Client {i}'s {name}", examples)
         p = counts / counts.sum() if self.p is None else importances(self.p, len(self.clients))
         most = int(counts.max())
         padded = [_padded([v[k] for v in self.clients], most) for k in (0, 1)]
@@ -108,7 +110,9 @@ class Federated(Problem):
         """``loss``."""
         with torch.no_grad():
             if len(set(self.counts.tolist())) == 1 and len(self.clients) > 1:
-                losses = vmap(self.loss, in_dims=(None, 0, 0), chunk_size=CHUNK)(x, self._X, self._y).numpy()
+                together = vmap(self.loss, in_dims=(None, 0, 0), chunk_size=CHUNK)
+                with _branches_told():
+                    losses = together(x, self._X, self._y).numpy()
             else:
                 losses = np.array([float(self.loss(x, X, y)) for X, y in self.clients])
         return {"loss": float(np.dot(self.weights, losses))}
@@ -168,7 +172,9 @@ class Federated(Problem):
         local = theta
         for rows in torch.from_numpy(draws):
             X, y = self._X[clients[:, None], rows], self._y[clients[:, None], rows]
-            local = local - lr * (gradient(local, X, y) + proximal * (local - theta))
+            with _branches_told():
+                slope = gradient(local, X, y)
+            local = local - lr * (slope + proximal * (local - theta))
         return local - theta
 
     def _whole(self, theta: Tensor, client: int, steps: int, lr: float, proximal: float) -> Tensor:
@@ -177,6 +183,30 @@ class Federated(Problem):
         for _ in range(steps):
             local = local - lr * (grad(self.loss)(local, X, y) + proximal * (local - theta))
         return local - theta
+
+
+@contextmanager
+def _branches_told() -> Iterator[None]:
+    """What torch says of a loss that cannot be computed for many clients at once, in our words."""
+    try:
+        yield
+    except RuntimeError as error:
+        text = str(error)
+        if "vmap" not in text and "data-dependent" not in text:
+            raise
+        raise InvalidProblem(
+            "Federated: the loss is computed for many clients at once, and so may not branch on values, call .item() "
+            "or write into its arguments. Use torch.where in place of if."
+        ) from error
+
+
+def _check_examples(name: str, examples: Tensor) -> None:
+    bad = ~torch.isfinite(examples.reshape(len(examples), -1)).all(1)
+    if bool(bad.any()):
+        raise NotFinite(
+            f"{name} holds NaN or infinity in {int(bad.sum())} of {len(bad)} examples, first in example "
+            f"{int(bad.nonzero()[0])} (from 0). Remove or impute them."
+        )
 
 
 def _padded(tensors: list[Tensor], length: int) -> Tensor:

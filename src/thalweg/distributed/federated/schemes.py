@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +26,13 @@ SAMPLES = 4000
 
 @dataclass(frozen=True)
 class Aggregation(ABC):
-    """Base. A server asks for `weight` when it aggregates a client's update, and for `expected` beforehand."""
+    """Base. A server asks for `weight` when it aggregates a client's update, and for `expected` beforehand.
+
+    ``waits_longer`` and ``waits_less`` are words for what makes an aggregation take more, and fewer, updates.
+    """
+
+    waits_longer: ClassVar[str] = "more updates an aggregation"
+    waits_less: ClassVar[str] = "waiting for fewer updates"
 
     @abstractmethod
     def weight(self, client: int, seconds: float, p: Vector, rates: Vector) -> float:
@@ -93,6 +99,8 @@ def _drawn(scheme: Aggregation, p: Vector, times: ClientTimes, count: float = np
 class FedAvg(Aggregation):
     """All clients, waited for (McMahan and others, 2017): ``d_i = p_i``."""
 
+    waits_less: ClassVar[str] = "FedFix, with an interval shorter than the slowest client's time,"
+
     def weight(self, client: int, seconds: float, p: Vector, rates: Vector) -> float:
         return float(p[client])
 
@@ -119,6 +127,9 @@ class Sampled(Aggregation):
         count: m.
         how: ``"uniform"``, ``d_i = p_i M / m``; ``"md"``, ``d_i = draws / m``.
     """
+
+    waits_longer: ClassVar[str] = "a larger count"
+    waits_less: ClassVar[str] = "a smaller count"
 
     count: int = 10
     how: Literal["uniform", "md"] = "uniform"
@@ -156,7 +167,11 @@ class Sampled(Aggregation):
         return 0  # who is called is waited for
 
     def chosen(self, clients: int, p: Vector, aggregation: int, seed: int) -> NDArray[np.int64]:
-        require(self.count <= clients, f"Sampled needs count <= {clients} clients", got=self.count)
+        require(
+            self.count <= clients,
+            f"Sampled calls count clients an aggregation, and there are {clients}: take a count of at most that",
+            got=self.count,
+        )
         random = generator(seed, aggregation, 0x1A)
         if self.how == "md":
             return random.choice(clients, self.count, p=p)
@@ -171,6 +186,9 @@ class FedFix(Aggregation):
         seconds: the interval. With one that no client exceeds, this is `FedAvg`.
         corrected: False leaves the factor out, which favours fast clients.
     """
+
+    waits_longer: ClassVar[str] = "a longer interval"
+    waits_less: ClassVar[str] = "an interval shorter than the slowest client's time"
 
     seconds: float = 1.0
     corrected: bool = True
@@ -213,6 +231,9 @@ class FedBuff(Aggregation):
         corrected: False weighs an update by ``p_i M / count`` however often the client comes.
     """
 
+    waits_longer: ClassVar[str] = "a larger count"
+    waits_less: ClassVar[str] = "a smaller count"
+
     count: int = 10
     corrected: bool = True
 
@@ -246,5 +267,7 @@ class FedBuff(Aggregation):
 @dataclass(frozen=True)
 class AsyncFedAvg(FedBuff):
     """Aggregate at every arrival (Xie and others, 2019): ``d_i = p_i / share_i``, by which rare clients count more."""
+
+    waits_longer: ClassVar[str] = "FedBuff, with a count above 1"
 
     count: int = 1

@@ -8,9 +8,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from thalweg.core import InvalidProblem
+from thalweg.core import InvalidProblem, NotFinite
 from thalweg.core.seeding import generator
-from thalweg.core.validation import check_finite, require
+from thalweg.core.validation import as_real, require
 
 Vector = NDArray[np.float64]
 Kind = Literal["fixed", "gaussian", "exponential", "lognormal", "recorded"]
@@ -37,10 +37,10 @@ class ClientTimes:
     record: Vector | None = None
 
     def __post_init__(self) -> None:
-        means = np.ascontiguousarray(self.means, dtype=np.float64)
-        check_finite("times", means)
-        if means.ndim != 1 or means.size == 0 or not (means > 0).all():
-            raise InvalidProblem("Times are positive seconds, one mean for each client.")
+        means = as_real("times", self.means)
+        if means.ndim != 1 or means.size == 0:
+            raise InvalidProblem(f"Times are one mean for each client; got an array of shape {means.shape}.")
+        _check_seconds("times", means)
         require(
             self.kind in ("fixed", "gaussian", "exponential", "lognormal", "recorded"),
             "ClientTimes.kind is fixed, gaussian, exponential, lognormal or recorded",
@@ -72,14 +72,15 @@ class ClientTimes:
         """Times seen, a row a task and a column a client; tasks draw from a client's column.
 
         Raises:
-            InvalidProblem: no matrix, or times that are not positive.
+            InvalidProblem: no matrix, or times that are not positive; names the first.
+            NotFinite: NaN or infinity among them.
         """
-        seen = np.ascontiguousarray(record, dtype=np.float64)
-        if seen.ndim != 2 or 0 in seen.shape or not (seen > 0).all():
+        seen = as_real("recorded times", record)
+        if seen.ndim != 2 or 0 in seen.shape:
             raise InvalidProblem(
-                "Recorded times have a row for each task, a column for each client, and are positive."
+                f"Recorded times have a row for each task and a column for each client; got shape {seen.shape}."
             )
-        check_finite("recorded times", seen)
+        _check_seconds("recorded times", seen)
         return cls(seen.mean(0), "recorded", record=seen)
 
     def draw(self, client: int, task: int, seed: int) -> float:
@@ -106,3 +107,18 @@ class ClientTimes:
             return self.record[random.integers(len(self.record), size=count), client]
         sigma = np.sqrt(np.log1p(self.spread**2))  # lognormal
         return np.asarray(mean * np.exp(sigma * random.standard_normal(count) - 0.5 * sigma**2))
+
+
+def _check_seconds(name: str, values: Vector) -> None:
+    """Refuse what is no positive time, with the place of the first: its row, where there are any, and its client."""
+    bad = np.argwhere(~((values > 0) & np.isfinite(values)))
+    if not len(bad):
+        return
+    *row, client = (int(i) for i in bad[0])
+    place = f"row {row[0]}, client {client}" if row else f"client {client}"
+    value = float(values[tuple(bad[0])])
+    error = InvalidProblem if np.isfinite(value) else NotFinite
+    raise error(
+        f"{name.capitalize()} are positive seconds; that of {place} (from 0) is {value:g}, the first of {len(bad)} "
+        "that are not."
+    )
