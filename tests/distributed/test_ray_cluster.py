@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
+import time
 
 import numpy as np
 import pytest
@@ -11,7 +13,9 @@ import torch
 from torch import nn
 
 from thalweg import Stop, solve
-from thalweg.core import InvalidProblem
+from thalweg.core import InvalidProblem, Status
+from thalweg.core.waiting import GivenUp, run_ends
+from thalweg.distributed._ray import RayLost
 from thalweg.distributed.coding import (
     CodedTraining,
     DataParallel,
@@ -96,3 +100,48 @@ def test_a_killed_worker_comes_back_and_the_model_is_the_same(scheme):
     assert disturbed.history["faults"][-1] >= 1 or disturbed.history["late"][4] >= 1
     assert disturbed.history["jobs"][-1] == 12
     torch.testing.assert_close(disturbed.x, quiet.x, atol=1e-5, rtol=1e-4)
+
+
+class Silent:
+    """A Ray whose results never come."""
+
+    def __init__(self, alive):
+        self.alive, self.looks = alive, 0
+
+    def wait(self, futures, num_returns, timeout):
+        self.looks += 1
+        return [], futures
+
+    def nodes(self):
+        return [{"Alive": self.alive}, {"Alive": False}]
+
+
+class TestWaiting:
+    def waiting(self, engine):
+        cluster = RayCluster()
+        cluster.ray, cluster.started, cluster.pending = engine, time.perf_counter(), {object(): 0}
+        return cluster
+
+    def test_where_no_node_is_left_the_wait_ends_with_an_error(self):
+        with pytest.raises(RayLost, match="No node of the Ray cluster is alive"):
+            self.waiting(Silent(alive=False)).wait(math.inf)
+
+    def test_a_runs_time_limit_ends_it(self):
+        engine = Silent(alive=True)
+        with run_ends(lambda: engine.looks == 3), pytest.raises(GivenUp):
+            self.waiting(engine).wait(math.inf)
+
+    def test_a_round_that_may_end_does_not_wait_beyond_its_time(self):
+        engine = Silent(alive=True)
+        assert self.waiting(engine).wait(0.3) is None
+        assert engine.looks == 1
+
+    def test_the_limit_of_a_run_holds_in_a_round_that_never_ends(self):
+        cluster = RayCluster(DelayProfile(np.full((1, 2), 30.0)))
+        try:
+            found = solve(line(), CodedTraining(Uncoded(2), cluster), stop=Stop(steps=3, seconds=0.7))
+        finally:
+            cluster.end()
+        assert (found.status, found.steps) == (Status.EXHAUSTED, 0)
+        assert "seconds used, the last of them waiting" in found.message
+        assert math.isfinite(found.metrics["loss"])

@@ -21,6 +21,7 @@ from thalweg.core.recommended import recommended
 from thalweg.core.result import Result
 from thalweg.core.run import Run
 from thalweg.core.stop import Status, Stop
+from thalweg.core.waiting import GivenUp, run_ends
 
 P = TypeVar("P", bound=Problem)
 Watcher = Callback | Callable[[Run], object]
@@ -95,7 +96,10 @@ def _iterate(run: Run, callbacks: Sequence[Watcher]) -> Result:
     try:
         for hook in hooks:
             hook.start(run)
-        with _interrupts() as interrupted:
+        with (
+            _interrupts() as interrupted,
+            run_ends(lambda: bool(interrupted) or _seconds_left(run, start) <= 0),
+        ):
             status, message = _loop(run, callbacks, interrupted, start)
     except KeyboardInterrupt:
         if threading.current_thread() is threading.main_thread() and _handled_here():
@@ -151,6 +155,11 @@ def _loop(
             return Status.EXHAUSTED, f"{state.calls} evaluations used."
         try:
             state = run.state = step(problem, state)
+        except GivenUp:
+            run.torn, run.seconds = in_place, clock() - start
+            if interrupted:
+                return Status.INTERRUPTED, "Interrupted; this is the best answer so far."
+            return Status.EXHAUSTED, f"{run.seconds:.3g} seconds used, the last of them waiting."
         except NotFinite as error:
             run.torn = in_place
             return Status.DIVERGED, str(error)
@@ -177,6 +186,11 @@ def _loop(
             if callback(run):
                 name = getattr(callback, "__name__", type(callback).__name__)
                 return Status.INTERRUPTED, f"Stopped by {name}."
+
+
+def _seconds_left(run: Run, start: float) -> float:
+    limit = run.stop.seconds
+    return math.inf if limit is None else limit - (time.perf_counter() - start)
 
 
 def _ceiling(first: float) -> float:

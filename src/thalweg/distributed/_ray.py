@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Sequence
 from types import ModuleType
+from typing import TYPE_CHECKING
 
-from thalweg.core import MissingExtra
+from thalweg.core import MissingExtra, ThalwegError
+from thalweg.core.waiting import check_wait
+
+if TYPE_CHECKING:
+    from ray import ObjectRef
+
+#: Seconds between two looks at whether a wait still makes sense.
+LOOK = 0.5
 
 
 def prepare_ray() -> None:
@@ -29,3 +39,34 @@ def start_ray(**options: object) -> ModuleType:
         ray.init(**{"include_dashboard": False, "log_to_driver": False, **options})
     found: ModuleType = ray
     return found
+
+
+class RayLost(ThalwegError):
+    """No node of the Ray cluster is alive any more: whatever is asked of it would never come."""
+
+
+def check_alive(ray: ModuleType) -> None:
+    """Raise `RayLost` where no node is alive, as far as Ray knows: it takes some fifteen seconds to notice."""
+    if not any(node["Alive"] for node in ray.nodes()):
+        raise RayLost(
+            "No node of the Ray cluster is alive any more. Start Ray again; a run that kept a checkpoint goes on from "
+            "there."
+        )
+
+
+def first_ready(ray: ModuleType, futures: Sequence[ObjectRef], until: float) -> ObjectRef | None:
+    """The first of some futures that is ready, None where none is by the time ``until`` of ``time.perf_counter``.
+
+    Raises:
+        GivenUp: the run that waits is over.
+        RayLost: nothing can come any more.
+    """
+    while True:
+        left = until - time.perf_counter()
+        ready, _ = ray.wait(list(futures), num_returns=1, timeout=min(max(left, 0.0), LOOK))
+        if ready:
+            return ready[0]
+        if left <= LOOK:
+            return None
+        check_wait()
+        check_alive(ray)

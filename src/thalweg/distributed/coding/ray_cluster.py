@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from thalweg.core import InvalidProblem
-from thalweg.distributed._ray import start_ray
+from thalweg.distributed._ray import check_alive, first_ready, start_ray
 from thalweg.distributed.coding.schemes import Scheme, WorkItem
 from thalweg.distributed.coding.stragglers import DelayProfile
 from thalweg.distributed.coding.training import Arrival, Cluster, DataParallel, Vector, Worker
@@ -27,7 +28,8 @@ class RayCluster(Cluster):
     """One actor for each worker; Ray carries and schedules.
 
     A worker whose process dies has no results in that round; another takes its place, and gets the round's work only
-    where the code cannot do without. A worker that is late answers later; that answer is not used.
+    where the code cannot do without. A worker that is late answers later; that answer is not used. A run's time limit
+    and Ctrl-C end a wait for results, too.
 
     Args:
         delays: seconds to sleep besides computing, to try a scheme out; none by default.
@@ -38,6 +40,7 @@ class RayCluster(Cluster):
     Raises:
         MissingExtra: Ray is not installed.
         InvalidProblem: a worker fails five times in a row, with its last error.
+        RayLost: the last node of Ray's cluster has died; some fifteen seconds after it has.
     """
 
     delays: DelayProfile | None
@@ -57,7 +60,11 @@ class RayCluster(Cluster):
         actor = ray.remote(num_cpus=self.cpus, max_restarts=0, max_task_retries=0)(_Actor)
         self.hire = lambda: actor.remote(held, shares)
         self.actors, self.fallen = [self.hire() for _ in range(scheme.n)], [0] * scheme.n
-        ray.get([a.ready.remote() for a in self.actors])
+        waiting = [a.ready.remote() for a in self.actors]
+        while waiting:
+            ready = first_ready(ray, waiting, math.inf)
+            waiting.remove(ready)
+            ray.get(ready)
 
     def send(
         self, round: int, work: Mapping[int, Sequence[WorkItem]], parameters: Mapping[int, Vector]
@@ -78,17 +85,16 @@ class RayCluster(Cluster):
         left = until - (time.perf_counter() - self.started)
         if not self.pending or left < 0:
             return None
-        timeout = None if left == float("inf") else left
-        ready, _ = self.ray.wait(list(self.pending), num_returns=1, timeout=timeout)
-        if not ready:
+        ready = first_ready(self.ray, list(self.pending), self.started + until)
+        if ready is None:
             return None
-        worker = self.pending.pop(ready[0])
+        worker = self.pending.pop(ready)
         seconds = time.perf_counter() - self.started
         try:
-            results = self.ray.get(ready[0])
+            results = self.ray.get(ready)
         except self.ray.exceptions.RayError as error:
             self._replace(worker, error)
-            if timeout is None:  # the code cannot do without
+            if math.isinf(until):  # the code cannot do without
                 self._submit(worker)
             return Arrival(worker, seconds, None)
         self.fallen[worker] = 0
@@ -99,6 +105,7 @@ class RayCluster(Cluster):
         self.fallen[worker] += 1
         if self.fallen[worker] > RESTARTS:
             raise InvalidProblem(f"Worker {worker} has failed {RESTARTS} times in a row: {error}") from error
+        check_alive(self.ray)
         self.ray.kill(self.actors[worker])
         self.actors[worker] = self.hire()
 
