@@ -16,6 +16,7 @@ from thalweg.blackbox.acquisition import (
     PI,
     QEI,
     UCB,
+    Acquisition,
     Constrained,
     ContinuousKG,
     EntropySearch,
@@ -27,11 +28,13 @@ from thalweg.blackbox.acquisition import (
     PosteriorMean,
     PredictiveEntropy,
     QLogEI,
+    Survival,
     TwoStepEI,
     expected_maximum,
     lipschitz_constant,
     log_improvement,
     noisy_ei,
+    pending_ei,
     sample_optima,
 )
 from thalweg.blackbox.acquisition.knowledge_gradient import _paired
@@ -359,6 +362,63 @@ class TestLookahead:
             TwoStepEI(posterior, 0.0, points(5, 3))
 
 
+class TestPendingPoints:
+    """Beside points that are being evaluated: the joint improvement but for what those bring alone."""
+
+    def gains(self, quiet, X, pending):
+        both = QEI(quiet, 0.3, pending=pending, samples=16384)(X)
+        mean, covariance = quiet.joint(pending)
+        normal = torch.randn(
+            200_000, len(pending), dtype=torch.float64, generator=torch.Generator().manual_seed(0)
+        )
+        draws = mean + normal @ torch.linalg.cholesky(covariance).T
+        return both - (draws.amax(1) - 0.3).clamp_min(0.0).mean()
+
+    def test_it_is_the_gain_on_top_of_theirs(self, quiet, X):
+        pending = points(2, 2, 7)
+        found = pending_ei(quiet, 0.3, pending, fantasies=4096)(X).exp()
+        np.testing.assert_allclose(found, self.gains(quiet, X, pending), atol=4e-3)
+
+    def test_a_place_that_is_pending_is_worth_nothing_more(self, quiet):
+        pending = points(3, 2, 7)
+        worth = pending_ei(quiet, 0.3, pending)(pending[:, None])
+        assert bool((worth < -8).all())
+
+    def test_with_noise_the_pending_ones_are_visited_ones_to_come(self, posterior, X):
+        pending = points(2, 2, 7)
+        alone, beside = noisy_ei(posterior, 64)(X), noisy_ei(posterior, 64, pending=pending)(X)
+        assert bool((beside <= alone + 0.15).all())
+        assert bool((noisy_ei(posterior, 64, pending=pending)(pending[:, None]) < -5).all())
+
+
+class TestSurvival:
+    line = Survival(torch.tensor([[0.1], [0.3]]).double(), torch.tensor([[0.5], [0.9]]).double())
+
+    def test_it_is_even_half_way_and_certain_at_the_trials(self):
+        lone = Survival(torch.tensor([[0.3]]).double(), torch.tensor([[0.5]]).double())
+        chance = lone(torch.tensor([0.3, 0.4, 0.5]).double().reshape(-1, 1, 1)).exp()
+        np.testing.assert_allclose(chance, [1.0, 0.5, 0.0], atol=1e-12)
+
+    def test_between_failures_it_does_not_come_back(self):
+        u = torch.linspace(0.5, 1.0, 51).double().reshape(-1, 1, 1)
+        assert bool((self.line(u) < -2).all())
+        assert float(self.line(torch.full((1, 1, 1), 0.2).double())) > -0.05
+
+    def test_a_stretched_space_votes_alike(self):
+        u = torch.linspace(0.03, 0.97, 12).double().reshape(-1, 1, 1)
+        wide = Survival(7.0 * self.line.succeeded, 7.0 * self.line.failed)
+        torch.testing.assert_close(wide(7.0 * u), self.line(u), atol=1e-6, rtol=1e-4)
+
+    def test_however_little_is_left_to_gain_nothing_is_looked_for_among_failures(self):
+        class Tiny(Acquisition):
+            def __call__(self, X):
+                return -1e6 * (1.0 - X[:, 0, 0])  # more, the further in
+
+        u = torch.linspace(0.0, 1.0, 201).double().reshape(-1, 1, 1)
+        best = float(u[Constrained(Tiny(), [], self.line)(u).argmax()])
+        assert best < 0.45
+
+
 class TestConstraints:
     def test_worth_is_multiplied_by_the_chance_of_being_feasible(self, posterior, X):
         base = LogEI(posterior, 0.3)
@@ -376,6 +436,9 @@ class TestConstraints:
     [
         lambda p: LogEI(p, 0.3),
         lambda p: noisy_ei(p, 8),
+        lambda p: noisy_ei(p, 8, pending=points(2, 2, 7)),
+        lambda p: pending_ei(p, 0.3, points(2, 2, 7)),
+        lambda p: Constrained(LogEI(p, 0.3), [], Survival(points(3, 2, 8), points(3, 2, 9))),
         lambda p: QLogEI(p, 0.3, pending=points(2, 2, 7)),
         lambda p: KnowledgeGradient(p, points(6, 2, 3), noise=0.02),
         lambda p: MaxValueEntropy(p, torch.tensor([1.0, 1.4], dtype=torch.float64)),
@@ -384,7 +447,20 @@ class TestConstraints:
         lambda p: TwoStepEI(p, 0.3, points(30, 2, 5)),
         lambda p: Penalised(LogEI(p, 0.3), p, points(2, 2, 7), 5.0, 0.3),
     ],
-    ids=["logei", "noisy", "qlogei", "kg", "mes", "pes", "es", "two-step", "penalised"],
+    ids=[
+        "logei",
+        "noisy",
+        "noisy beside",
+        "beside",
+        "failing",
+        "qlogei",
+        "kg",
+        "mes",
+        "pes",
+        "es",
+        "two-step",
+        "penalised",
+    ],
 )
 def test_gradients_are_finite_differences(make, posterior, X):
     acquisition = make(posterior)

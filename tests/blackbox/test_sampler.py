@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import glob
+import itertools
+import math
 import os
+import pickle
 import pwd
 import shutil
 import socket
@@ -76,6 +79,80 @@ def test_failed_pruned_and_running_trials_are_taken_in_stride():
     asked = [study.ask({"x": optuna.distributions.FloatDistribution(-2, 2)}).params["x"] for _ in range(3)]
     assert len({round(x, 6) for x in asked}) == 3
     assert study.best_value < 0.05
+
+
+@pytest.mark.parametrize("reports", [True, False])
+def test_a_pruned_point_counts_as_visited(reports):
+    def f(trial):
+        x, y = trial.suggest_float("x", -1, 1), trial.suggest_float("y", -1, 1)
+        if x + y > 0.8:
+            if reports:
+                trial.report(0.0, step=1)
+            raise optuna.TrialPruned
+        return -(x + y)
+
+    study = optuna.create_study(sampler=ThalwegSampler(noise="none"))
+    study.optimize(f, n_trials=18)
+    points = [tuple(t.params.values()) for t in study.trials]
+    assert min(math.dist(p, q) for p, q in itertools.combinations(points, 2)) > 1e-4
+    assert study.best_value < -0.6
+    pruned = sum(t.state == optuna.trial.TrialState.PRUNED for t in study.trials)
+    assert 0 < pruned < 16
+
+
+def test_a_point_pruned_for_being_there_twice_is_no_failure():
+    def f(trial):
+        x = trial.suggest_categorical("x", [0.0, 0.5, 1.0])
+        if any(t.params == trial.params and t.state.is_finished() for t in trial.study.trials):
+            raise optuna.TrialPruned
+        return (x - 0.5) ** 2
+
+    study = optuna.create_study(sampler=ThalwegSampler(noise="none", startup=2))
+    study.optimize(f, n_trials=8)
+    assert study.best_params == {"x": 0.5}
+    assert {t.params["x"] for t in study.trials} == {0.0, 0.5, 1.0}
+
+
+def test_choices_that_are_nan_or_none_are_choices():
+    choices = [1, 2.5, math.nan, None]
+
+    def f(trial):
+        return float(trial.suggest_categorical("k", choices) is not None) + trial.suggest_float("x", 0, 1)
+
+    study = optuna.create_study(sampler=ThalwegSampler(noise="none", startup=4))
+    study.optimize(f, n_trials=10)
+    assert study.best_trial.params["k"] is None
+    assert study.best_value < 0.2
+
+
+def test_values_of_any_size_and_infinite_ones_do_not_stop_it():
+    study = optuna.create_study(sampler=ThalwegSampler(noise="none"))
+    study.optimize(lambda t: 1e-200 * bowl(t) if t.suggest_float("x", -2, 2) > -1 else math.inf, n_trials=15)
+    assert study.best_value < 1e-202
+
+
+def test_eight_threads_share_one_sampler():
+    study = optuna.create_study(sampler=ThalwegSampler(startup=3))
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        study.optimize(lambda t: bowl(t) + t.suggest_float("y", 0, 1), n_trials=20, n_jobs=8)
+    finally:
+        sys.setswitchinterval(before)
+    assert all(t.state == optuna.trial.TrialState.COMPLETE for t in study.trials)
+    assert len({tuple(t.params.values()) for t in study.trials}) == 20
+
+
+def test_a_pickled_sampler_goes_on_alike():
+    study = optuna.create_study(sampler=ThalwegSampler(noise="none"))
+    study.optimize(bowl, n_trials=6)
+    again = pickle.loads(pickle.dumps(study.sampler))
+    asked = []
+    for sampler in (study.sampler, again):
+        study.sampler = sampler
+        space = {"x": optuna.distributions.FloatDistribution(-2, 2)}
+        asked.append(sampler.sample_relative(study, study.trials[-1], space))
+    assert asked[0] == asked[1]
 
 
 def test_constraints_are_kept():

@@ -312,6 +312,51 @@ class TestThreads:
         assert other.guard is not study.guard
 
 
+class TestPending:
+    def test_many_asks_without_a_tell_stay_apart(self):
+        study = run(
+            Study({"x": Real(-2.0, 2.0), "y": Real(-2.0, 2.0)}), lambda p: p["x"] ** 2 + p["y"] ** 2, 8
+        )
+        asked = study.ask(16)
+        apart = [math.dist(a.u, b.u) for i, a in enumerate(asked) for b in asked[:i]]
+        assert min(apart) > 1e-3
+
+    @pytest.mark.parametrize("batch", ["joint", "believer", "liar", "penalisation"])
+    @pytest.mark.parametrize("noise", ["learn", "none"])
+    def test_a_pending_point_that_has_a_value_already_is_no_trouble(self, batch, noise):
+        study = run(
+            Study({"x": Real(-2.0, 2.0)}, noise=noise, batch=batch, initial=3), lambda p: p["x"] ** 2, 5
+        )
+        for point in (study.trials[0].point, study.trials[0].point, {"x": 1.2345}, {"x": 1.2345}):
+            study.expect(point)
+        told = [t["x"] for t in study.trials]
+        assert min(abs(study.ask()["x"] - x) for x in told) > 1e-7 or noise == "learn"
+
+    def test_the_same_point_told_again_and_again_as_the_posterior_grows(self, eager):
+        study = run(Study(PLANE, noise="none"), slope, 12)
+        for _ in range(4):
+            study.tell({"x": 0.25, "y": 2.5}, 2.5)
+            study.predict([{"x": 0.25, "y": 2.5}])
+        mean, _ = study.predict([{"x": 0.25, "y": 2.5}])
+        assert mean[0] == pytest.approx(2.5, abs=1e-2)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_crash_region_is_not_searched_deep_inside(seed):
+    """The optimum without crashes is (1, 1); what is left is the line x + y = 0, where (x - 1)^2 + (y - 1)^2 is 2."""
+    study = Study({"x": Real(-2.0, 2.0), "y": Real(-2.0, 2.0)}, noise="none", seed=seed)
+    for _ in range(26):
+        trial = study.ask()
+        x, y = trial["x"], trial["y"]
+        if x + y > 0:
+            study.tell(trial, failed=True)
+        else:
+            study.tell(trial, (x - 1) ** 2 + (y - 1) ** 2)
+    late = [t["x"] + t["y"] for t in study.trials[16:] if t.status == "failed"]
+    assert max(late, default=0.0) < 1.0
+    assert study.best.value < 2.6
+
+
 def test_the_initial_design_is_sized_by_parameters_not_by_choices():
     ten = Categorical(list(range(10)))
     assert Study({"a": ten, "b": ten, "c": ten}).initial == 8

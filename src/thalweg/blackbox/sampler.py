@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 from thalweg.blackbox.guard import Guard, guarded
-from thalweg.blackbox.parameters import Categorical, Integer, Parameter, Real
+from thalweg.blackbox.parameters import Categorical, Integer, Parameter, Point, Real
 from thalweg.blackbox.space import Space
 from thalweg.blackbox.study import Study
 from thalweg.blackbox.surrogate import Surrogate
@@ -38,9 +38,9 @@ class ThalwegSampler(BaseSampler):
     """Bayesian optimisation inside ``optuna.create_study(sampler=ThalwegSampler())``.
 
     Every suggestion is made from all finished trials of the storage, whoever ran them; running ones are pending
-    and kept clear of. A pruned trial counts with the last value it has reported; one that has reported none is kept
-    clear of for good. Parameters that are not in every trial (conditional ones) are sampled at random. ``n_jobs``
-    threads may share one sampler: suggestions are made one at a time.
+    and kept clear of. A pruned trial counts with the last value it has reported; one that has reported none counts as
+    failed, unless the same point has a value. Parameters that are not in every trial (conditional ones) are sampled at
+    random. ``n_jobs`` threads may share one sampler: suggestions are made one at a time.
 
     Args:
         acquisition, noise, batch: as for `Study`.
@@ -157,15 +157,21 @@ class ThalwegSampler(BaseSampler):
         """Add one of Optuna's trials to ours, unless it lies in another space."""
         try:
             point = {name: _coded(d, other.params[name]) for name, d in search_space.items()}
+            if other.state == TrialState.PRUNED and other.value is None and _is_told(ours, point):
+                return  # pruned for being there already
             if other.state in (TrialState.COMPLETE, TrialState.PRUNED) and _is_usable(other.value):
                 constraints = other.system_attrs.get(_CONSTRAINTS, [0.0] * ours.constraints)
                 ours.tell(point, other.value, constraints=constraints)
-            elif other.state in (TrialState.FAIL, TrialState.PRUNED):
+            elif other.state.is_finished():
                 ours.tell(point, failed=True)
-            elif other.state in (TrialState.RUNNING, TrialState.PRUNED):
+            elif other.state == TrialState.RUNNING:
                 ours.expect(point)
         except (KeyError, ValueError):  # it has not all parameters, or others than the space allows
             return
+
+
+def _is_told(ours: Study, point: Point) -> bool:
+    return any(t.point == point for t in ours.done)
 
 
 def _is_usable(value: float | None) -> bool:

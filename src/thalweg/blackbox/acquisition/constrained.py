@@ -29,7 +29,7 @@ def log_feasibility(X: Tensor, constraints: Sequence[tuple[Posterior, float]]) -
 
 #: Where success is less likely than this, nothing is looked for; what one unit of its logarithm then costs; and below
 #: what a log acquisition is nothing, so that it cannot outweigh that.
-RISK, COST, NOTHING = math.log(0.1), 1e3, -200.0
+RISK, COST, NOTHING = math.log(0.2), 1e3, -200.0
 
 
 @dataclass(frozen=True)
