@@ -189,6 +189,16 @@ class TestShell:
         assert told["point"]["x"] == pytest.approx(0.7, abs=0.1)
         assert "Slice: x" in (tmp_path / "page.html").read_text()
 
+    @pytest.mark.parametrize("size", ["1e-20", "1e300"])
+    def test_values_of_any_size_give_strict_json_and_a_file(self, tmp_path, size):
+        command = python(f"import sys; print({size} * (float(sys.argv[1]) - 0.3) ** 2)")
+        done = self.run(tmp_path, "--trials", "10", "--exact", "--json", "--out", "o.json", command=command)
+        told = json.loads(done.stdout, parse_constant=lambda word: pytest.fail(word))
+        assert told["point"]["x"] == pytest.approx(0.3, abs=0.02)
+        assert told == json.loads((tmp_path / "o.json").read_text())
+        refused = self.run(tmp_path, "--out", "o.txt")
+        assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+
     def test_failing_commands_end_with_status_1_and_a_hint(self, tmp_path):
         done = self.run(tmp_path, "--trials", "3", command=["false", "{x}"])
         assert done.returncode == 1

@@ -11,7 +11,7 @@ import typer
 from thalweg.cli.options import Json, Page, Seed
 from thalweg.cli.output import strict_json
 from thalweg.core import Problem
-from thalweg.core.files import check_target
+from thalweg.core.files import check_target, write_text
 
 if TYPE_CHECKING:
     from thalweg.blackbox import Trial
@@ -47,17 +47,25 @@ def solve_blackbox(
     maximize: Maximize = False,
     timeout: Timeout = None,
     study: Annotated[
-        Path, typer.Option(help="Where the study is kept; the same command goes on from there.")
+        Path,
+        typer.Option(
+            help="Where the study is kept, after every evaluation: its checkpoint. The same command goes on from there."
+        ),
     ] = Path("blackbox.study"),
     acquisition: Annotated[str, typer.Option(help="auto, logei, noisy-ei, kg, mes, ucb, ...")] = "auto",
     exact: Annotated[bool, typer.Option("--exact", help="The values have no noise.")] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="Write the outcome here, as --json prints it: .json.")
+    ] = None,
     report: Page = None,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
     """Optimise a program: evaluate it where it is worth most, several at once.
 
+    In the program's words {x} is the parameter x, {x:.3f} the same in a number format of Python; {{ and }} are braces.
     An evaluation that ends with an error, prints no number or hangs is a failed trial, and such places are avoided.
+    The method is Bayesian optimisation; `thalweg compare blackbox` runs the others beside it.
     Ctrl-C ends with the best point so far. Exit status 1 if it was interrupted or nothing succeeded.
 
     Example: thalweg solve blackbox --space space.toml --trials 50 --parallel 4 -- ./simulate.sh {x} {y}
@@ -65,8 +73,9 @@ def solve_blackbox(
     from thalweg.blackbox import Space, Study
     from thalweg.blackbox.workers import Command, evaluate
 
-    if report is not None:
-        check_target(report, (".html", ".htm"))
+    for path, endings in ((report, (".html", ".htm")), (out, (".json",)), (study, ())):
+        if path is not None:
+            check_target(path, endings)
     ours = Study(
         Space.from_toml(space),
         "maximize" if maximize else "minimize",
@@ -97,6 +106,8 @@ def solve_blackbox(
             from thalweg.workbench import render_figures
 
             render_figures(ours.plot(), report, "thalweg: the black box")
+    if out is not None:
+        write_text(out, strict_json(told) + "\n")
     if as_json:
         typer.echo(strict_json(told))
     elif not ours.done:
