@@ -93,12 +93,13 @@ class FlowerServer:
         look: called after each round with its number, x and what was counted.
 
     ``counted`` has the ``queries`` of all clients, ``bytes`` both ways, and messages ``rejected`` and ``lost``.
-    Replies that are errors, not finite, out of the cube or of another shape than most are left out; a round that brings
-    none that can be used changes nothing. A client that comes back has forgotten its
+    Replies that are errors, not finite, out of the cube or of another shape than most are left out; a later round that
+    brings none that can be used changes nothing. A client that comes back has forgotten its
     queries and starts over with the present x.
 
     Raises:
-        InvalidProblem: from `run`, when too few nodes come within the patience.
+        InvalidProblem: from `run`, when too few nodes come within the patience, or the first round brings no message
+            that can be used.
     """
 
     x0: Tensor
@@ -174,6 +175,10 @@ class FlowerServer:
         numbers = sorted(come)
         weights = torch.tensor([1.0 if self.p is None else self.p[i] for i in numbers], dtype=torch.float64)
         self.broadcast, accepted = self.method.aggregate(self.broadcast, [come[i] for i in numbers], weights)
+        if self.round == 0 and not bool(accepted.any()):
+            raise InvalidProblem(
+                f"None of the {len(come)} messages of the first round can be used. See the clients' logs."
+            )
         self.counted["rejected"] += len(come) - int(accepted.sum())
         self.round += 1
 
