@@ -368,6 +368,8 @@ class TestBadInput:
         study = Study({"n": Integer(0, 5)})
         with pytest.raises(InvalidParameter, match="real parameters"):
             study.tell(study.ask(), 1.0, gradient={"n": 1.0})
+        with pytest.raises(InvalidParameter, match="derivative by 'x' is nan"):
+            Study(LINE).tell({"x": 0.0}, 1.0, gradient={"x": math.nan})
 
     def test_nothing_told_yet(self):
         with pytest.raises(InvalidParameter, match="Nothing to recommend"):

@@ -199,6 +199,14 @@ class TestShell:
         refused = self.run(tmp_path, "--out", "o.txt")
         assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
 
+    def test_names_are_utf8_in_any_locale(self, tmp_path, monkeypatch):
+        for name, value in (("LC_ALL", "C"), ("PYTHONUTF8", "0"), ("PYTHONCOERCECLOCALE", "0")):
+            monkeypatch.setenv(name, value)
+        (tmp_path / "space.toml").write_text(SPACE.replace("[x]", '["größe"]'), encoding="utf-8")
+        done = self.run(tmp_path, "--trials", "2", "--json", command=["echo", "{größe}"], space=None)
+        assert done.returncode == 0, done.stderr
+        assert set(json.loads(done.stdout)["point"]) == {"größe"}
+
     def test_failing_commands_end_with_status_1_and_a_hint(self, tmp_path):
         done = self.run(tmp_path, "--trials", "3", command=["false", "{x}"])
         assert done.returncode == 1

@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, cast, overload
 
 import numpy as np
 import torch
@@ -24,12 +24,13 @@ from thalweg.blackbox.guard import Guard, guarded
 from thalweg.blackbox.keeping import check_parameters, check_parts, check_settings, marks
 from thalweg.blackbox.maximize import maximize
 from thalweg.blackbox.models import SAME, Models, in_order
-from thalweg.blackbox.parameters import Parameter, Point, Real
+from thalweg.blackbox.parameters import Parameter, Point
 from thalweg.blackbox.space import Space
 from thalweg.blackbox.surrogate import Belief
-from thalweg.blackbox.trial import LARGEST, Recommendation, Trial
+from thalweg.blackbox.telling import check_outcome
+from thalweg.blackbox.trial import Recommendation, Trial
 from thalweg.blackbox.trust_region import TrustRegion
-from thalweg.core import CheckpointMismatch, InvalidParameter, NotFinite, UnreadableFile
+from thalweg.core import CheckpointMismatch, InvalidParameter, UnreadableFile
 from thalweg.core.figure import Figure
 from thalweg.core.fingerprint import fingerprint
 from thalweg.core.tree import load_tree, save_tree
@@ -185,7 +186,20 @@ class Study:
                 raise InvalidParameter(f"Trial {held.number} has been told already: {held.status}.")
         else:
             held = self._trial(dict(trial))
-        told = self._told(held, value, noise, gradient, constraints, failed)
+        order = sum(t.status != "pending" for t in self.trials)
+        if failed:
+            told = replace(held, status="failed", told=order)
+        else:
+            check_outcome(held.number, self.space, self.constraints, value, noise, gradient, constraints)
+            told = replace(
+                held,
+                status="done",
+                value=float(cast(float, value)),
+                noise=noise,
+                gradient=gradient,
+                constraints=tuple(float(c) for c in constraints),
+                told=order,
+            )
         # in the place of a pending one, or behind the last
         self.trials[told.number : told.number + 1] = [told]
         if self.region is not None and told.feasible and told.value is not None:
@@ -194,49 +208,6 @@ class Study:
 
     def _trial(self, point: Point) -> Trial:
         return Trial(len(self.trials), point, u=tuple(self.space.encode(point)))
-
-    def _told(
-        self,
-        held: Trial,
-        value: float | None,
-        noise: float | None,
-        gradient: Mapping[str, float] | None,
-        constraints: Sequence[float],
-        failed: bool,
-    ) -> Trial:
-        order = sum(t.status != "pending" for t in self.trials)
-        if failed:
-            return replace(held, status="failed", told=order)
-        where = f"Trial {held.number}"
-        if value is None or not math.isfinite(value):
-            raise NotFinite(f"{where} has the value {value}. Tell what is no finite number with failed=True.")
-        if abs(value) > LARGEST:
-            raise InvalidParameter(
-                f"{where} has the value {value:g}; at most 1e300 is taken. Use another unit."
-            )
-        if noise is not None and not 0 <= noise <= LARGEST:
-            raise InvalidParameter(f"{where}: noise is a standard deviation from 0 to 1e300; got {noise}.")
-        if len(constraints) != self.constraints or not all(abs(c) <= LARGEST for c in constraints):
-            raise InvalidParameter(
-                f"{where}: the study has {self.constraints} constraints, finite numbers up to 1e300; got "
-                f"{list(constraints)}."
-            )
-        for name in gradient or {}:
-            parameter = self.space.parameters.get(name)
-            if not isinstance(parameter, Real) or not self.space.continuous:
-                raise InvalidParameter(
-                    f"{where}: gradients are for spaces of real parameters; {name!r} is none."
-                )
-        values = tuple(float(c) for c in constraints)
-        return replace(
-            held,
-            status="done",
-            value=float(value),
-            noise=noise,
-            gradient=gradient,
-            constraints=values,
-            told=order,
-        )
 
     # What is known
 

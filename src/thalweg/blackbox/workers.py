@@ -78,10 +78,11 @@ class Command:
             EvaluationFailed: it could not be started, timed out, ended with an error, or printed no number.
         """
         words = [_FILLER.vformat(word, (), point) for word in self.words]
+        encoded = [word.encode("utf-8", "surrogateescape") for word in words]  # whatever the machine's locale
         try:
             # A session of its own: what it starts can be ended with it, and a Ctrl-C is ours to handle.
             process = subprocess.Popen(  # noqa: S603 -- the user's program, without a shell
-                words, stdout=subprocess.PIPE, encoding="utf-8", errors="replace", start_new_session=True
+                encoded, stdout=subprocess.PIPE, encoding="utf-8", errors="replace", start_new_session=True
             )
         except (OSError, ValueError) as error:  # ValueError: a NUL in a word
             why = error.strerror if isinstance(error, OSError) else error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -34,7 +35,7 @@ def read(
     from thalweg.blackbox import BlackBox, Space
     from thalweg.blackbox.workers import Command
 
-    parameters, program = Space.from_toml(space), Command(command, timeout)
+    parameters, program = Space.from_toml(space), Command(_as_utf8(command), timeout)
     program.check(parameters)
     return {command[0]: BlackBox(program, parameters, "maximize" if maximize else "minimize")}
 
@@ -83,7 +84,7 @@ def solve_blackbox(
         noise="none" if exact else "learn",
         seed=seed,
     )
-    program = Command(command, timeout)
+    program = Command(_as_utf8(command), timeout)
     program.check(ours.space)
     if study.exists():
         ours.load(study)
@@ -122,3 +123,8 @@ def solve_blackbox(
 
 def _words(point: Mapping[str, object]) -> str:
     return " ".join(f"{name}={v:.6g}" if isinstance(v, float) else f"{name}={v}" for name, v in point.items())
+
+
+def _as_utf8(words: list[str]) -> list[str]:
+    """Words as the shell gave them, read as UTF-8 like the space's file, and not in the machine's locale."""
+    return [os.fsencode(word).decode("utf-8", "surrogateescape") for word in words]
