@@ -341,18 +341,17 @@ class TestPending:
         assert mean[0] == pytest.approx(2.5, abs=1e-2)
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-def test_a_crash_region_is_not_searched_deep_inside(seed):
+def test_a_crash_region_is_not_searched_deep_inside():
     """The optimum without crashes is (1, 1); what is left is the line x + y = 0, where (x - 1)^2 + (y - 1)^2 is 2."""
-    study = Study({"x": Real(-2.0, 2.0), "y": Real(-2.0, 2.0)}, noise="none", seed=seed)
-    for _ in range(26):
+    study = Study({"x": Real(-2.0, 2.0), "y": Real(-2.0, 2.0)}, noise="none")
+    for _ in range(22):
         trial = study.ask()
         x, y = trial["x"], trial["y"]
         if x + y > 0:
             study.tell(trial, failed=True)
         else:
             study.tell(trial, (x - 1) ** 2 + (y - 1) ** 2)
-    late = [t["x"] + t["y"] for t in study.trials[16:] if t.status == "failed"]
+    late = [t["x"] + t["y"] for t in study.trials[14:] if t.status == "failed"]
     assert max(late, default=0.0) < 1.0
     assert study.best.value < 2.6
 

@@ -578,6 +578,24 @@ class TestClientsWithoutValues:
             solve(problem, FedZO(), stop=Stop(steps=1))
 
 
+class TestScale:
+    @pytest.mark.parametrize("name", METHODS)
+    @pytest.mark.parametrize("exponent", [-490, -60, 490])
+    def test_the_functions_unit_changes_no_point(self, name, exponent):
+        boxes = [lambda X, c=c: ((X - c) ** 2).sum(-1) + 0.1 for c in (0.2, 0.5)]
+        scaled = [lambda X, f=f: f(X) * 2.0**exponent for f in boxes]
+        start, method = torch.full((3,), 0.9), METHODS[name]
+        other = method
+        if isinstance(method, FedProxZO):  # whose pull is in the functions' unit
+            other = dataclasses.replace(method, proximal=method.proximal * 2.0**exponent)
+        ones = solve(FederatedBlackBox(boxes, start), method, stop=Stop(steps=3))
+        others = solve(FederatedBlackBox(scaled, start), other, stop=Stop(steps=3))
+        assert torch.equal(ones.x, others.x)
+        assert others.metrics["objective"] == pytest.approx(
+            ones.metrics["objective"] * 2.0**exponent, rel=1e-12
+        )
+
+
 class TestTasks:
     def test_the_quadratics_mean_has_its_minimum_where_it_is_said(self):
         for heterogeneity in (0.0, 3.0):

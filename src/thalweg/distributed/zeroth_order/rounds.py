@@ -132,10 +132,14 @@ class ZerothOrder(Method[FederatedBlackBox, RoundState]):
         """The clients' part: local steps in the unit cube. What they send and what they keep, a row for each."""
         x = broadcast["x"].expand(len(ask.who), -1)
         round = self.begin(ask, broadcast, memory)
-        first, second = torch.zeros_like(x), torch.zeros_like(x)
+        first, second, unit = torch.zeros_like(x), torch.zeros_like(x), torch.ones_like(x[:, :1])
         for t in range(self.local_steps):
             g = round.direction(x, t)
             if self.optimizer == "adam":
+                unit = (
+                    _size(g) if t == 0 else unit
+                )  # Adam's 1e-8 is relative to it: the functions may have any unit
+                g = g / unit
                 first, second = 0.9 * first + 0.1 * g, 0.999 * second + 0.001 * g * g
                 g = (first / (1 - 0.9 ** (t + 1))) / ((second / (1 - 0.999 ** (t + 1))).sqrt() + 1e-8)
             x = (x - self.lr * g).clamp(0.0, 1.0)
@@ -223,6 +227,12 @@ class ZerothOrder(Method[FederatedBlackBox, RoundState]):
     def _metrics(problem: FederatedBlackBox, state: RoundState) -> dict[str, float]:
         counted = {"queries": float(state.queries), "megabytes": state.bytes / 1e6}
         return problem.metrics(state.x) | counted | {"rejected": float(state.rejected)}
+
+
+def _size(g: Tensor) -> Tensor:
+    """The power of two next to each client's largest entry, (clients, d) to (clients, 1); one where all are zero."""
+    largest = g.abs().amax(1, keepdim=True)
+    return torch.where(largest > 0, torch.exp2(torch.frexp(largest).exponent.to(g)), 1.0)
 
 
 def _holds_x(message: Message, x: Tensor) -> bool:
