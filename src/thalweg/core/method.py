@@ -15,6 +15,7 @@ from typing_extensions import TypeVar
 from thalweg.core.fingerprint import fingerprint
 from thalweg.core.problem import Problem
 from thalweg.core.stop import Status
+from thalweg.core.tree import require_alike
 
 # Without parameters, `Method` is one for any problem, with any state.
 P = TypeVar("P", bound=Problem, default=Any)
@@ -52,6 +53,8 @@ class State:
             if hasattr(held, "load_state_dict"):
                 held.load_state_dict(value)
                 value = held
+            else:
+                require_alike(f"state's {name}", held, value)
             values[name] = value
         return dataclasses.replace(self, **values)
 

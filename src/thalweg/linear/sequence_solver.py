@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from thalweg.core import InvalidProblem, Method, Result, Stop, solve
-from thalweg.core.tree import load_tree, save_tree
+from thalweg.core.tree import load_tree, require_alike, restoring, save_tree
 from thalweg.core.validation import is_real, is_whole, require
 from thalweg.linear.problem import LinearSystem
 from thalweg.numerics.operators import Matrix
@@ -157,7 +157,8 @@ class SequenceSolver:
 
     def load(self, path: str | Path) -> None:
         """Go on with what another solver, with the same policy and as many arms, has saved."""
-        self.load_state_dict(load_tree(path))
+        with restoring(path, "what a SequenceSolver saved"):
+            self.load_state_dict(load_tree(path))
 
     def state_dict(self) -> dict[str, Any]:
         """What was learned, and the last solution."""
@@ -172,6 +173,8 @@ class SequenceSolver:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Inverse of `state_dict`."""
+        for name in ("rounds", "arm", "n", "slowest"):
+            require_alike(name, 0, state[name], optional=False)
         self.policy.load_state_dict(state["policy"])
         self.rounds, self.arm, self._n = state["rounds"], state["arm"], state["n"]
         self._previous, self._slowest = state["previous"], state["slowest"]
