@@ -33,6 +33,8 @@ def omega_grid(family: Family, count: int = 20, low: float = 1.0, high: float = 
     >>> [method.omega for method in omega_grid(SSORCG, 3, 1.0, 1.5)]
     [1.0, 1.25, 1.5]
     """
+    require(is_whole(count) and count >= 1, "omega_grid needs a whole count >= 1", got=count)
+    require(is_real(low) and is_real(high), "omega_grid needs numbers low and high", got=(low, high))
     return tuple(family(float(omega)) for omega in np.linspace(low, high, count))
 
 
