@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from thalweg.constrained._arrays import Matrix, Vector, adjoint, dense, product
 from thalweg.constrained._derivatives import (
+    UNCONSTRAINED,
     TensorFunction,
     formula_callbacks,
     stacked,
@@ -22,7 +23,7 @@ from thalweg.constrained._derivatives import (
 )
 from thalweg.core import InvalidProblem, NotFinite, Problem, Stop
 from thalweg.core.seeding import generator
-from thalweg.core.validation import check_vector, require
+from thalweg.core.validation import as_real, check_vector, require
 from thalweg.numerics.operators import is_sparse
 
 
@@ -93,16 +94,18 @@ class EqualityConstrained(Problem):
     m: int = field(init=False)
 
     def __post_init__(self) -> None:
-        x0 = np.array(self.x0, dtype=np.float64)
+        x0 = as_real("x0", self.x0).copy()
         require(x0.ndim == 1 and x0.size > 0, "x0 must be a vector", got=x0.shape, error=InvalidProblem)
         x0 = check_vector("x0", x0, x0.size)
         n, m = x0.size, np.asarray(self.constraints(x0)).size
         for name, value in {"x0": x0, "n": n, "m": m}.items():
             object.__setattr__(self, name, value)
-        if m == 0 or m > n:
+        if m == 0:
+            raise InvalidProblem(UNCONSTRAINED)
+        if m > n:
             raise InvalidProblem(
                 f"There are {m} constraints on {n} unknowns; between 1 and {n} can be met in general. "
-                + ("Without any, use scipy.optimize.minimize." if m == 0 else "Drop or combine some.")
+                + "Drop or combine some."
             )
         if self.multipliers is not None:
             object.__setattr__(self, "multipliers", check_vector("multipliers", self.multipliers, m))
@@ -140,7 +143,7 @@ class EqualityConstrained(Problem):
         >>> p.gradient(p.x0)
         array([1., 1.])
         """
-        x = np.asarray(x0, dtype=np.float64)
+        x = as_real("x0", x0)
         if at_most_zero is None:
             found = torch_callbacks(f, c)
         else:
@@ -163,12 +166,26 @@ class EqualityConstrained(Problem):
 
         ``at_most_zero`` are formulas ``g(x) <= 0``, made equations by squared slacks as in `from_torch`.
 
-        The text is evaluated as Python by SymPy: use it for formulas of your own, never for those of strangers.
+        A formula holds numbers, ``x1 ... xn``, pi, E, ``+ - * / **`` and smooth functions (sin, cos, tan, their
+        inverses and hyperbolic kin, exp, log, sqrt). It is read as data, never evaluated as Python: text of
+        strangers is safe.
 
         Raises:
-            InvalidProblem: a formula that cannot be read, or that has other names than ``x1 ... xn``.
+            InvalidProblem: a formula that holds anything else, is not twice differentiable (abs, max), or is no
+                expression (``x1 + x2 = 1``: write ``x1 + x2 - 1``).
+
+        >>> EqualityConstrained.from_formulas("abs(x1)", ["x1 - 1"], [2.0])
+        Traceback (most recent call last):
+        ...
+        thalweg.core.errors.InvalidProblem: The formula 'abs(x1)' is not twice differentiable: abs(x1).
         """
-        x, given, more = np.asarray(x0, dtype=np.float64), tuple(subject_to), tuple(at_most_zero)
+        for name, texts in {"subject_to": subject_to, "at_most_zero": at_most_zero}.items():
+            require(
+                not isinstance(texts, str),
+                f"{name} is a list of formulas: write [{texts!r}]",
+                error=InvalidProblem,
+            )
+        x, given, more = as_real("x0", x0), tuple(subject_to), tuple(at_most_zero)
         found = formula_callbacks(minimize, given + more, x.size)
         if more:
             found, x = with_slacks(found, x, formula_callbacks(minimize, more, x.size).constraints)
