@@ -9,8 +9,10 @@ import sympy
 
 from thalweg.core import InvalidProblem, UnknownName
 
+_CIRCULAR = ("sin", "cos", "tan", "asin", "acos", "atan", "atan2")
+_HYPERBOLIC = ("sinh", "cosh", "tanh", "asinh", "acosh", "atanh")
 #: What a formula may call, all twice differentiable inside their domains.
-FUNCTIONS = tuple("sin cos tan asin acos atan atan2 sinh cosh tanh asinh acosh atanh exp log sqrt".split())
+FUNCTIONS = (*_CIRCULAR, *_HYPERBOLIC, "exp", "log", "sqrt")
 #: What is known but has kinks or jumps.
 KINKED = {"abs", "sign", "max", "min", "floor", "ceil", "ceiling", "round", "heaviside", "piecewise", "mod"}
 _KINKS = (sympy.Abs, sympy.sign, sympy.Max, sympy.Min)
