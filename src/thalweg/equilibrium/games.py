@@ -5,45 +5,56 @@ from __future__ import annotations
 import math
 
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from thalweg.core import InvalidProblem
 from thalweg.core.seeding import torch_generator
-from thalweg.core.validation import require
-from thalweg.equilibrium.operators import Bilinear, Functions, ScaledIdentity, SumOfComponents
+from thalweg.core.validation import is_real, require
+from thalweg.equilibrium._tensors import as_tensor, in_units
+from thalweg.equilibrium.operators import Bilinear, ScaledIdentity, SumOfComponents
 from thalweg.equilibrium.problem import MonotoneInclusion
-from thalweg.numerics.projections import l2_ball, nonnegative, simplex
+from thalweg.numerics.projections import l2_ball, simplex
 
 
-def matrix_game(A: Tensor, regularisation: float = 0.0) -> MonotoneInclusion:
+def matrix_game(A: ArrayLike | Tensor, regularisation: float = 0.0) -> MonotoneInclusion:
     """``min_x max_y x' A y`` over mixed strategies: u is x, shape (rows,), and y, shape (columns,), in one vector.
 
     Args:
-        A: what the row player pays, shape (rows, columns).
+        A: what the row player pays, shape (rows, columns); a tensor, an array or lists.
         regularisation: adds ``(r/2)(|x|^2 - |y|^2)``: a game with one equilibrium.
 
-    Answers are judged by ``gap`` too, ``max_y x'Ay - min_x x'Ay``, zero at equilibria, and ``value``, x'Ay.
+    Answers are judged by ``gap`` too, ``max_y x'Ay - min_x x'Ay``, zero at equilibria, and ``value``, x'Ay, both in the
+    payoffs' own units. The ``residual`` is that of the game in which the largest payoff is between 1/2 and 1: it is
+    the same for payoffs in cents and in millions. A constant that all payoffs share changes no equilibrium, and is
+    taken out first where it is larger than their spread.
 
-    >>> matrix_game(torch.tensor([[1.0, -1.0], [-1.0, 1.0]])).metrics(torch.full((4,), 0.5))
+    Raises:
+        InvalidProblem: no matrix of numbers, a regularisation below zero.
+        NotFinite: NaN or infinity, with the first index.
+
+    >>> matrix_game([[1.0, -1.0], [-1.0, 1.0]]).metrics(torch.full((4,), 0.5))
     {'residual': 0.0, 'gap': 0.0, 'value': 0.0}
     """
-    game = Bilinear(A)
-    m, n = A.shape
-    require(
-        regularisation >= 0, "matrix_game needs regularisation >= 0", got=regularisation, error=InvalidProblem
-    )
+    fits = is_real(regularisation) and 0 <= regularisation < math.inf
+    require(fits, "matrix_game needs regularisation >= 0", got=regularisation, error=InvalidProblem)
+    scaled, shift, unit = in_units(as_tensor("The payoff matrix", A, "rows", "columns"))
+    game = Bilinear(scaled)
+    m, n = scaled.shape
 
     def resolvent(v: Tensor, step: float) -> Tensor:
         return torch.cat([simplex(v[:m]), simplex(v[m:])])
 
     def judge(u: Tensor) -> dict[str, float]:
-        x, y = u[:m], u[m:]
-        gap = float((x @ A).max() - (A @ y).min())
-        return {"gap": gap, "value": float(x @ A @ y)}
+        x, y = u[:m].to(scaled), u[m:].to(scaled)
+        gap = float((x @ scaled).max() - (scaled @ y).min())
+        return {"gap": unit * gap, "value": unit * float(x @ scaled @ y) + shift}
 
-    x0 = torch.cat([torch.full((m,), 1.0 / m), torch.full((n,), 1.0 / n)]).to(A)
+    x0 = torch.cat([torch.full((m,), 1.0 / m), torch.full((n,), 1.0 / n)]).to(scaled)
     components = (
-        game if not regularisation else SumOfComponents(game, ScaledIdentity(regularisation, game.count))
+        game
+        if not regularisation
+        else SumOfComponents(game, ScaledIdentity(regularisation / unit, game.count))
     )
     importance = game.importance() + 1e-3 * game.importance().mean() + 1e-30
     return MonotoneInclusion(components, x0, resolvent, importance=importance, judge=judge)
@@ -73,43 +84,13 @@ def random_game(rows: int, columns: int, seed: int = 0) -> Tensor:
     return 2.0 * torch.rand(rows, columns, generator=torch_generator(seed, 0xB1), dtype=torch.float64) - 1.0
 
 
-def linear_program(c: Tensor, A: Tensor, b: Tensor, radius: float = 1e3) -> MonotoneInclusion:
-    """``min c'x, A x >= b, x >= 0`` as the saddle point of ``c'x + y'(b - A x)`` over ``x, y >= 0``.
-
-    Args:
-        c, A, b: shapes (n,), (m, n), (m,).
-        radius: of a ball that x and y are kept in, so that the set is bounded: larger than any solution.
-
-    Components are A's rows and columns, as in a game. Answers are judged by ``value`` and the ``violation`` of
-    ``A x >= b`` too.
-    """
-    m, n = A.shape
-    if c.shape != (n,) or b.shape != (m,):
-        raise InvalidProblem(
-            f"linear_program needs c of shape ({n},) and b of shape ({m},); got {tuple(c.shape)}, {tuple(b.shape)}."
-        )
-    game = Bilinear(-A.T)  # x' (-A') y
-    offset = torch.cat([c, -b])
-
-    def affine(u: Tensor, rows: Tensor) -> Tensor:
-        return offset.expand(len(rows), -1)
-
-    def resolvent(v: Tensor, step: float) -> Tensor:
-        return torch.cat([l2_ball(nonnegative(v[:n]), radius), l2_ball(nonnegative(v[n:]), radius)])
-
-    def judge(u: Tensor) -> dict[str, float]:
-        x = u[:n]
-        return {"value": float(c @ x), "violation": float((b - A @ x).clamp_min(0.0).max())}
-
-    components = SumOfComponents(game, Functions(affine, game.count))
-    importance = game.importance() + 1e-3 * game.importance().mean() + 1e-30
-    return MonotoneInclusion(
-        components, torch.zeros(n + m).to(A), resolvent, importance=importance, judge=judge
-    )
-
-
 def robust_regression(
-    X: Tensor, y: Tensor, *, tail: float = 0.3, ridge: float = 1e-2, loss: str = "squares"
+    X: ArrayLike | Tensor,
+    y: ArrayLike | Tensor,
+    *,
+    tail: float = 0.3,
+    ridge: float = 1e-2,
+    loss: str = "squares",
 ) -> MonotoneInclusion:
     """Regression whose worst ``tail`` share of examples counts: ``min_w max_p sum_i p_i loss_i(w) + (ridge/2)|w|^2``.
 
@@ -122,8 +103,10 @@ def robust_regression(
         ridge: of the coefficients.
         loss: ``"squares"``, halved, or ``"logistic"`` with y in {-1, 1}.
     """
+    X, y = _examples(X, y)
     n, d = X.shape
     require(0 < tail <= 1, "robust_regression needs 0 < tail <= 1", got=tail, error=InvalidProblem)
+    require(ridge >= 0, "robust_regression needs ridge >= 0", got=ridge, error=InvalidProblem)
     require(loss in ("squares", "logistic"), "robust_regression knows 'squares' and 'logistic'", got=loss)
 
     def losses(w: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -160,8 +143,17 @@ def robust_regression(
     )
 
 
+def _examples(X: ArrayLike | Tensor, y: ArrayLike | Tensor) -> tuple[Tensor, Tensor]:
+    """Features, shape (n, d), and targets, shape (n,), of one type."""
+    X = as_tensor("X", X, "n", "d")
+    y = as_tensor("y", y, "n").to(X)
+    if len(X) != len(y):
+        raise InvalidProblem(f"X has {len(X)} rows and y {len(y)} entries; expected one target for each row.")
+    return X, y
+
+
 def adversarial_classification(
-    X: Tensor, y: Tensor, *, radius: float = 0.1, ridge: float = 1e-2
+    X: ArrayLike | Tensor, y: ArrayLike | Tensor, *, radius: float = 0.1, ridge: float = 1e-2
 ) -> MonotoneInclusion:
     """A linear classifier whose every example an adversary may move by ``radius``: the robust hinge loss as a game.
 
@@ -177,6 +169,7 @@ def adversarial_classification(
     u is w, shape (d,), p, shape (n,), and q, shape (d,); component i holds example i. Answers are judged by ``robust
     loss``, the objective at w, and ``certified``, the share of examples that no move can misclassify.
     """
+    X, y = _examples(X, y)
     n, d = X.shape
     require(
         bool(((y == 1) | (y == -1)).all()),
@@ -235,7 +228,11 @@ def _weights_and_moves(p: Tensor, q: Tensor, radius: float) -> tuple[Tensor, Ten
 
 
 def linear_gan(
-    conditions: Tensor, outputs: Tensor, *, regularisation: float = 0.0, radius: float = 10.0
+    conditions: ArrayLike | Tensor,
+    outputs: ArrayLike | Tensor,
+    *,
+    regularisation: float = 0.0,
+    radius: float = 10.0,
 ) -> MonotoneInclusion:
     """A conditional generative toy: ``min_W max_C (1/n) sum_i z_i' C (x_i - W z_i) - (r/2) |C|^2``, |C| <= radius.
 
@@ -256,7 +253,9 @@ def linear_gan(
     >>> linear_gan(z, 3.0 * z).metrics(torch.tensor([3.0, 0.0], dtype=torch.float64))
     {'residual': 0.0, 'moments': 0.0}
     """
-    if conditions.ndim != 2 or outputs.ndim != 2 or len(conditions) != len(outputs) or not len(outputs):
+    conditions = as_tensor("conditions", conditions, "n", "k")
+    outputs = as_tensor("outputs", outputs, "n", "p").to(conditions)
+    if len(conditions) != len(outputs):
         raise InvalidProblem(
             "linear_gan needs conditions of shape (n, k) and outputs of shape (n, p); got "
             f"{tuple(conditions.shape)}, {tuple(outputs.shape)}."
