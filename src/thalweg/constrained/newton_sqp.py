@@ -9,7 +9,15 @@ import scipy.sparse as sp
 import scipy.sparse.linalg as spla
 
 from thalweg.constrained._arrays import Matrix, Vector
-from thalweg.constrained._merit import Direction, MeritNewton, MeritState, Weights, check_merit, downhill
+from thalweg.constrained._merit import (
+    ADJUSTMENTS,
+    Direction,
+    MeritNewton,
+    MeritState,
+    Weights,
+    check_merit,
+    downhill,
+)
 from thalweg.constrained._newton import NewtonSystem
 from thalweg.constrained.problem import EqualityConstrained, Point
 from thalweg.numerics.operators import factor_flops
@@ -52,14 +60,15 @@ class NewtonSQP(MeritNewton[MeritState]):
         z, flops = _direct(system.A, system.b)
         after = replace(state, flops=state.flops + flops)
         weights = state.weights
-        while True:
+        for _ in range(ADJUSTMENTS):
             slope = float(weights.gradient(point, state.multipliers, system.H) @ z)
             spent = weights.eta1 > 1e8 or weights.eta2 < 1e-8
             if slope <= -0.5 * weights.eta2 * size or (spent and slope < 0.0):
                 return Direction(z, slope, weights), after
             if spent or not np.isfinite(slope):
-                return downhill(system, point, state), after
+                break
             weights = Weights(weights.eta1 * self.nu**2, weights.eta2 / self.nu)
+        return downhill(system, point, state), after
 
 
 def _direct(A: Matrix, b: Vector) -> tuple[Vector, float]:

@@ -33,13 +33,22 @@ class RankDeficient(UserWarning):
 
 @dataclass(frozen=True)
 class Point:
-    """x with the values and first derivatives there: ``f``, its gradient g (n,), c (m,) and its Jacobian G (m, n)."""
+    """x with the values and first derivatives there: ``f``, its gradient g (n,), c (m,) and its Jacobian G (m, n).
+
+    f and g are in units of ``unit``, c and the rows of G in those of the problem's ``units``.
+    """
 
     x: Vector
     f: float
     g: Vector
     c: Vector
     G: Matrix
+    unit: float = 1.0
+
+    @property
+    def value(self) -> float:
+        """f in the user's unit."""
+        return self.unit * self.f
 
     def lagrangian(self, multipliers: Vector) -> Vector:
         """``g + G'lambda``, the gradient of the Lagrangian in x."""
@@ -70,6 +79,10 @@ class EqualityConstrained(Problem):
     `from_torch` and `from_formulas` make the derivatives themselves. The metrics of an answer, with the multipliers
     that fit it best: ``kkt``, ``|(f' + G'lambda, c)|``; ``stationarity`` and ``feasibility``, its two parts; ``value``.
 
+    The three residuals are absolute, but for functions far from 1: where the largest entry of ``f'`` at x0, or of a row
+    of the Jacobian, is above 2^20 or below 2^-20, that function is measured in a unit of its own, the power of two near
+    that entry (``unit`` and ``units``). So f in nanometres or in light years is solved alike.
+
     Raises:
         InvalidProblem: shapes that do not fit, more constraints than unknowns.
         NotFinite: a value or a derivative that is not finite at the start.
@@ -92,6 +105,8 @@ class EqualityConstrained(Problem):
     blocks: Sequence[NDArray[np.int64]] | None = None
     n: int = field(init=False)
     m: int = field(init=False)
+    unit: float = field(init=False, default=1.0)
+    units: Vector = field(init=False)
 
     def __post_init__(self) -> None:
         x0 = as_real("x0", self.x0).copy()
@@ -113,12 +128,18 @@ class EqualityConstrained(Problem):
         _check_output("gradient", self.gradient(x0), (n,))
         _check_output("constraints", self.constraints(x0), (m,))
         _check_output("jacobian", self.jacobian(x0), (m, n))
-        _check_output("hessian", self.hessian(x0, self.first_multipliers), (n, n))
+        given = np.zeros(m) if self.multipliers is None else self.multipliers
+        _check_output("hessian", self.hessian(x0, given), (n, n))
+        slope, rows = np.abs(self.gradient(x0)).max(), abs(self.jacobian(x0)).max(axis=1)
+        steep = slope if slope > 0.0 else abs(self.hessian(x0, np.zeros(m))).max()
+        rows = rows.toarray().ravel() if sp.issparse(rows) else np.asarray(rows)
+        object.__setattr__(self, "unit", float(_units(np.array([steep]))[0]))
+        object.__setattr__(self, "units", _units(np.where(rows > 0.0, rows, np.abs(self.constraints(x0)))))
 
     @property
     def first_multipliers(self) -> Vector:
-        """lambda to begin with: as given, else zeros."""
-        return np.zeros(self.m) if self.multipliers is None else self.multipliers
+        """lambda to begin with, in the units of `at`: as given, else zeros."""
+        return np.zeros(self.m) if self.multipliers is None else self.multipliers * self.units / self.unit
 
     @classmethod
     def from_torch(
@@ -192,20 +213,34 @@ class EqualityConstrained(Problem):
         return cls(*found, x, multipliers, blocks)
 
     def at(self, x: Vector) -> Point:
-        """Values and first derivatives at x."""
-        c = np.asarray(self.constraints(x), dtype=np.float64)
-        return Point(
-            x, float(self.value(x)), np.asarray(self.gradient(x), dtype=np.float64), c, self.jacobian(x)
-        )
+        """Values and first derivatives at x, f's in ``unit``, those of the constraints in ``units``."""
+        f, g = float(self.value(x)), np.asarray(self.gradient(x), dtype=np.float64)
+        c, G = np.asarray(self.constraints(x), dtype=np.float64), self.jacobian(x)
+        if self.unit != 1.0:
+            f, g = f / self.unit, g / self.unit
+        if (self.units != 1.0).any():
+            c = c / self.units
+            G = (
+                sp.csr_array(sp.diags_array(1.0 / self.units) @ G)
+                if is_sparse(G)
+                else G / self.units[:, None]
+            )
+        return Point(x, f, g, c, G, self.unit)
+
+    def curvature(self, x: Vector, multipliers: Vector) -> Matrix:
+        """The Lagrangian's Hessian in the units of `at`, the multipliers' included."""
+        if self.unit == 1.0 and (self.units == 1.0).all():
+            return self.hessian(x, multipliers)
+        return self.hessian(x, multipliers * self.unit / self.units) / self.unit
 
     def best_multipliers(self, x: ArrayLike) -> Vector:
         """The lambda of least ``|f'(x) + G(x)'lambda|``, of least norm where G's rows depend on each other."""
-        return fitted_multipliers(self.at(check_vector("x", x, self.n)))
+        return fitted_multipliers(self.at(check_vector("x", x, self.n))) * self.unit / self.units
 
     def metrics(self, x: ArrayLike) -> dict[str, float]:
         """``kkt``, ``stationarity``, ``feasibility``, ``value``."""
         point = self.at(check_vector("x", x, self.n))
-        return residuals(point, fitted_multipliers(point)) | {"value": point.f}
+        return residuals(point, fitted_multipliers(point)) | {"value": point.value}
 
     def recommended_stop(self) -> Stop:
         """A kkt residual of 1e-8."""
@@ -226,7 +261,7 @@ class EqualityConstrained(Problem):
             "jacobian": ((ahead.c - behind.c) / (2 * h), product(here.G, d)),
             "hessian": (
                 (ahead.lagrangian(lam) - behind.lagrangian(lam)) / (2 * h),
-                product(self.hessian(x, lam), d),
+                product(self.curvature(x, lam), d),
             ),
         }
         return {
@@ -242,6 +277,14 @@ def _check_output(name: str, found: Matrix | float, shape: tuple[int, ...]) -> N
         raise InvalidProblem(f"{name} gives shape {np.shape(found)}; expected {shape}.")
     if not np.isfinite(np.asarray(entries, dtype=np.float64)).all():
         raise NotFinite(f"{name} is not finite at the start. Start elsewhere.")
+
+
+def _units(sizes: Vector) -> Vector:
+    """1 for sizes from 2^-20 to 2^20 and for zero, the power of two near them for others."""
+    exponents = np.frexp(sizes)[1]
+    return np.where(
+        (np.abs(exponents) <= 20) | (sizes == 0.0), 1.0, np.ldexp(1.0, np.clip(exponents, -1000, 1000))
+    )
 
 
 def residuals(point: Point, multipliers: Vector) -> dict[str, float]:
