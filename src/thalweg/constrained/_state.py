@@ -88,7 +88,7 @@ class ConstrainedMethod(Method[EqualityConstrained, S]):
     def _looked_ahead(self, problem: EqualityConstrained, state: S, ahead: Point) -> int:
         """After 4, 8, 16, ... steps: the calls of a look along the last step, `Unbounded` where f falls without end."""
         done, before = state.step + 1, state.point(problem)
-        if done < 4 or done & (done - 1) or not ahead.f < before.f or float(np.linalg.norm(ahead.c)) > MET:
+        if done < 4 or done & (done - 1) or not ahead.f < before.f:
             return 0
         lowest, calls = lowest_seen(problem, ahead, ahead.x - before.x)
         if lowest is not None:
@@ -97,15 +97,12 @@ class ConstrainedMethod(Method[EqualityConstrained, S]):
 
     def _stalled(self, problem: EqualityConstrained, state: S, point: Point, calls: int, why: str = "") -> S:
         """No length is short enough: either done to rounding, or stuck where the constraints cannot be met."""
-        message = (
-            why
-            or cannot_be_met(problem, point)
-            or "No step lowers the merit any more: this is as near as rounding allows."
-        )
+        found = observed(point, state.multipliers)
+        message = why or cannot_be_met(problem, point) or _stuck(point, found["kkt"])
         return replace(
             state,
             x=point.x,
-            metrics=state.metrics | observed(point, state.multipliers),
+            metrics=state.metrics | found,
             calls=state.calls + calls,
             status=Status.STALLED,
             message=message,
@@ -124,6 +121,12 @@ def observed(point: Point, multipliers: Vector) -> dict[str, float]:
     if not is_sparse(point.G) and max(point.G.shape) <= DENSE:
         multipliers = fitted_multipliers(point)
     return residuals(point, multipliers) | {"value": point.value}
+
+
+def _stuck(point: Point, kkt: float) -> str:
+    if kkt <= MET * (1.0 + float(np.linalg.norm(point.g))):
+        return "No step lowers the merit any more: this is as near as rounding allows."
+    return "No step lowers the merit any more. Give f and the constraints like sizes, or start elsewhere."
 
 
 def unbounded(value: float) -> Unbounded:

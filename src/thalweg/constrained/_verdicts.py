@@ -87,22 +87,25 @@ def lowest_seen(problem: EqualityConstrained, point: Point, d: Vector) -> tuple[
 
     From decade to decade f has to fall by twice as much as before, at points that the constraints hold at.
     """
-    here, drop, calls, far = point, 0.0, 0, 1.0
+    here, calls = _restored(problem, point.x)
+    if here is None or not here.finite:
+        return None, calls
+    drop, far = 0.0, 1.0
     for _ in range(DECADES):
         far *= 10.0
         ahead, more = _restored(problem, here.x + 0.9 * far * d)
         calls += more
         if ahead is None or not ahead.f < here.f - 2.0 * drop:
             return None, calls
-        if ahead.f == -math.inf:
-            break
         here, drop = ahead, here.f - ahead.f
-    return ahead.f, calls
+        if here.f == -math.inf:
+            break
+    return here.f, calls
 
 
 def _restored(problem: EqualityConstrained, x: Vector) -> tuple[Point | None, int]:
     """The point brought back onto the constraints by Newton's method, none where that fails; the calls."""
-    for calls in range(1, 9):
+    for calls in range(1, 61):
         point = problem.at(x)
         rest = np.r_[point.c, dense(point.G).ravel() if not is_sparse(point.G) else point.G.sum()]
         if math.isnan(point.f) or not np.isfinite(rest).all():

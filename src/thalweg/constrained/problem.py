@@ -26,6 +26,9 @@ from thalweg.core.seeding import generator
 from thalweg.core.validation import as_real, check_vector, require
 from thalweg.numerics.operators import is_sparse
 
+#: Functions whose derivatives at x0 lie between are taken in the units that they are given in.
+SMALL, LARGE = 2.0**-10, 2.0**24
+
 
 class RankDeficient(UserWarning):
     """The Jacobian of the constraints has dependent rows: multipliers are not unique."""
@@ -79,9 +82,9 @@ class EqualityConstrained(Problem):
     `from_torch` and `from_formulas` make the derivatives themselves. The metrics of an answer, with the multipliers
     that fit it best: ``kkt``, ``|(f' + G'lambda, c)|``; ``stationarity`` and ``feasibility``, its two parts; ``value``.
 
-    The three residuals are absolute, but for functions far from 1: where the largest entry of ``f'`` at x0, or of a row
-    of the Jacobian, is above 2^20 or below 2^-20, that function is measured in a unit of its own, the power of two near
-    that entry (``unit`` and ``units``). So f in nanometres or in light years is solved alike.
+    The three residuals are absolute, but for functions far from 1: where the derivatives of f at x0, or those of a
+    constraint, are all below 2^-10, or one is above 2^24, that function is measured in a unit of its own, the power of
+    two near the largest (``unit`` and ``units``). So f in nanometres and in light years are solved alike.
 
     Raises:
         InvalidProblem: shapes that do not fit, more constraints than unknowns.
@@ -130,11 +133,22 @@ class EqualityConstrained(Problem):
         _check_output("jacobian", self.jacobian(x0), (m, n))
         given = np.zeros(m) if self.multipliers is None else self.multipliers
         _check_output("hessian", self.hessian(x0, given), (n, n))
-        slope, rows = np.abs(self.gradient(x0)).max(), abs(self.jacobian(x0)).max(axis=1)
-        steep = slope if slope > 0.0 else abs(self.hessian(x0, np.zeros(m))).max()
-        rows = rows.toarray().ravel() if sp.issparse(rows) else np.asarray(rows)
-        object.__setattr__(self, "unit", float(_units(np.array([steep]))[0]))
-        object.__setattr__(self, "units", _units(np.where(rows > 0.0, rows, np.abs(self.constraints(x0)))))
+        for name, unit in zip(("unit", "units"), self._measured(), strict=True):
+            object.__setattr__(self, name, unit)
+
+    def _measured(self) -> tuple[float, Vector]:
+        """The units of f and of the constraints, by their derivatives at x0."""
+        x, none = self.x0, np.zeros(self.m)
+        bend = self.hessian(x, none)
+        steep = max(_largest(self.gradient(x)), _largest(bend))
+        rows = abs(self.jacobian(x)).max(axis=1)
+        sizes = np.array(rows.toarray() if sp.issparse(rows) else rows, dtype=np.float64).ravel()
+        sizes = np.where(sizes < SMALL, np.maximum(sizes, np.abs(self.constraints(x))), sizes)
+        for i in np.flatnonzero(sizes < SMALL)[:50]:  # flat at x0 only, or everywhere?
+            alone = none.copy()
+            alone[i] = 1.0
+            sizes[i] = max(sizes[i], _largest(self.hessian(x, alone) - bend))
+        return float(_units(np.array([steep]))[0]), _units(sizes)
 
     @property
     def first_multipliers(self) -> Vector:
@@ -279,12 +293,16 @@ def _check_output(name: str, found: Matrix | float, shape: tuple[int, ...]) -> N
         raise NotFinite(f"{name} is not finite at the start. Start elsewhere.")
 
 
+def _largest(entries: Matrix) -> float:
+    """Of their sizes."""
+    return float(abs(entries).max()) if entries.size else 0.0
+
+
 def _units(sizes: Vector) -> Vector:
-    """1 for sizes from 2^-20 to 2^20 and for zero, the power of two near them for others."""
-    exponents = np.frexp(sizes)[1]
-    return np.where(
-        (np.abs(exponents) <= 20) | (sizes == 0.0), 1.0, np.ldexp(1.0, np.clip(exponents, -1000, 1000))
-    )
+    """1 for sizes from `SMALL` to `LARGE` and for zero, the power of two near them for others."""
+    exponents = np.clip(np.frexp(sizes)[1], -1000, 1000)
+    moderate = (sizes == 0.0) | ((sizes >= SMALL) & (sizes <= LARGE))
+    return np.where(moderate, 1.0, np.ldexp(1.0, exponents))
 
 
 def residuals(point: Point, multipliers: Vector) -> dict[str, float]:
