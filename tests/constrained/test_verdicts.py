@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -139,7 +140,7 @@ class TestFunctionsThatFallForEver:
 
 class TestUnits:
     @given(st.sampled_from(["HS7", "HS40", "HS42", "HS77", "BT11"]), POWERS, POWERS)
-    @settings(max_examples=25, deadline=None)
+    @settings(max_examples=12, deadline=None)
     def test_powers_of_ten_before_f_and_c_change_no_answer(self, name, of_f, of_c):
         of_f, of_c = (power if abs(power) > 4 else 0 for power in (of_f, of_c))
         given = COLLECTION[name]
@@ -225,3 +226,97 @@ class TestOptions:
         f, c, x0 = "x1*x2*x3 - x1**2", ["x1**2 + x2**2 + x3**2 - 3"], [1.5, -0.2, 0.9]
         found = run(stated(f, c, x0), make(nu=1.0 + 1e-12), below={"kkt": 1e-8}, steps=2)
         assert found.steps <= 2
+
+
+def rows(*triples, n=1200):
+    """A sparse Jacobian from (row, column, value)."""
+    i, j, values = zip(*triples, strict=True)
+    return sp.csr_array((values, (i, j)), shape=(max(i) + 1, n))
+
+
+class TestSparseAsDense:
+    """What the dense branches survive, the sparse ones of more than 1000 unknowns do, too."""
+
+    TWICE = rows((0, 0, 1.0), (1, 0, 2.0), (2, 3, 1.0))
+    RIGHT = np.array([1.0, 2.0, 0.0])
+
+    @staticmethod
+    def stated(G, c, H):
+        n = H.shape[0]
+        return EqualityConstrained(
+            value=lambda x: 0.5 * x @ (H @ x) - x.sum(),
+            gradient=lambda x: H @ x - 1.0,
+            constraints=lambda x: G @ x - c,
+            jacobian=lambda x: G,
+            hessian=lambda x, multipliers: H,
+            x0=np.zeros(n),
+        )
+
+    @every_method
+    @pytest.mark.parametrize(
+        "form", [sp.csr_array, sp.csr_matrix, sp.coo_array, sp.csc_array, lambda A: A.toarray()]
+    )
+    def test_redundant_rows_of_any_form_are_solved(self, method, form):
+        problem = self.stated(form(self.TWICE), self.RIGHT, sp.csr_array(sp.eye_array(1200)))
+        found = run(problem, method, steps=15)
+        assert found.status is Status.CONVERGED
+        exact = np.ones(1200)
+        exact[3] = 0.0
+        np.testing.assert_allclose(found.x, exact, atol=1e-6)
+
+    @pytest.mark.parametrize("method", EVERY[:1] + EVERY[2:], ids=lambda method: method.name)
+    @pytest.mark.parametrize("curvature", [0.0, -1.0])
+    def test_no_curvature_and_redundant_rows_are_told_as_no_minimum(self, method, curvature):
+        H = sp.csr_array(sp.diags_array(np.r_[1.0, curvature, curvature * np.ones(1198)]))
+        found = run(self.stated(self.TWICE, self.RIGHT, H), method, steps=20)
+        assert found.status is Status.DIVERGED
+        assert "no minimum" in found.message
+
+    def test_nearly_dependent_rows_do_not_spoil_the_step(self):
+        near = rows((0, 0, 1.0), (0, 1, 1.0), (1, 0, 1.0), (1, 1, 1.0 + 1e-15))
+        found = run(self.stated(near, np.ones(2), sp.csr_array(sp.eye_array(1200))), NewtonSQP(), steps=30)
+        np.testing.assert_allclose(near @ found.x, 1.0, atol=1e-8)
+        np.testing.assert_allclose(found.x[2:], 1.0, atol=1e-5)
+
+
+class TestCurvatureWithRedundantRows:
+    @pytest.mark.parametrize(("f", "is_minimum"), [("x1 + x2**2", True), ("x1 - x2**2", False)])
+    def test_a_certificate_counts_them_once(self, f, is_minimum):
+        """Two rows that say the same leave a direction on two unknowns."""
+        found = certify(stated(f, ["x1 - 1", "2*x1 - 2"], [1.0, 0.0]), [1.0, 0.0])
+        assert found.minimum() is is_minimum
+        assert found.curvature == pytest.approx(2.0 if is_minimum else -2.0)
+
+    @every_method
+    def test_a_maximum_on_them_is_left(self, method):
+        problem = stated("x2**4 - x2**2 + x1", ["x1 - 1", "2*x1 - 2"], [1.0, 0.1])
+        found = run(problem, method)
+        assert found.status is Status.CONVERGED
+        assert abs(found.x[1]) == pytest.approx(math.sqrt(0.5), abs=1e-5)
+
+
+class TestThreads:
+    def test_eight_threads_read_and_solve_the_same(self):
+        def one(k):
+            problem = stated(f"{1 + k % 2}*(x1 + x2)", ["x1**2 + x2**2 - 2"], [-1.5, -0.5])
+            return run(problem, NewtonSQP()).x
+
+        with ThreadPoolExecutor(8) as pool:
+            answers = list(pool.map(one, range(32)))
+        np.testing.assert_allclose(answers, -np.ones((32, 2)), atol=1e-8)
+
+    def test_eight_threads_share_a_problem(self):
+        problem = stated("x1 + x2", ["x1**2 + x2**2 - 2"], [-1.5, -0.5])
+        with ThreadPoolExecutor(8) as pool:
+            answers = list(pool.map(lambda k: run(problem, EVERY[k % 4]).x, range(16)))
+        for k, x in enumerate(answers):
+            np.testing.assert_array_equal(x, answers[k % 4])
+
+
+@every_method
+@pytest.mark.parametrize("f", ["exp(x1**2)*x2", "1e200*x1**4 + x2", "exp(100*x1) + x2**2"])
+def test_numbers_out_of_range_raise_no_warning_of_numpys(method, f):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.simplefilter("ignore", RankDeficient)
+        solve(stated(f, ["x1*x2 - 30"], [6.0, 5.0]), method, stop=Stop(steps=8), progress=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
@@ -118,6 +119,14 @@ class TestUnitsOfGames:
         assert moved.status is Status.CONVERGED
         assert moved.metrics["value"] - one.metrics["value"] == pytest.approx(2e6, rel=1e-12)
         np.testing.assert_allclose(game.metrics(moved.x)["exploitability"], 0.0, atol=1e-5)
+
+
+def test_eight_threads_share_a_game():
+    game = matrix_game(random_game(4, 3))
+    methods = [PDHG(), Extragradient(), VRExtragradient(), InexactHalpern()]
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda k: solved(game, methods[k % 4], steps=20).x, range(16)))
+    assert all(torch.equal(x, answers[k % 4]) for k, x in enumerate(answers))
 
 
 class TestContainers:

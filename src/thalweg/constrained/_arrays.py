@@ -15,6 +15,13 @@ Matrix: TypeAlias = NDArray[np.float64] | sp.csr_array
 DENSE = 1000
 
 
+def as_matrix(A: Matrix) -> Matrix:
+    """A as this area takes it: sparse ones of any format as CSR arrays, others as float64."""
+    if sp.issparse(A):
+        return A if isinstance(A, sp.csr_array) else sp.csr_array(A)
+    return np.asarray(A, dtype=np.float64)
+
+
 def product(A: Matrix, v: Vector) -> Vector:
     """``A v``."""
     return np.asarray(A @ v, dtype=np.float64)

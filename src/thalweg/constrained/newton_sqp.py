@@ -78,14 +78,22 @@ def _direct(A: Matrix, b: Vector) -> tuple[Vector, float]:
             factor = spla.splu(sp.csc_array(A))
         except RuntimeError:  # exactly singular
             return _least_norm(A, b)
-        return factor.solve(b), factor_flops(factor) + 2.0 * (factor.L.nnz + factor.U.nnz)
+        z = np.asarray(factor.solve(b), dtype=np.float64)
+        if not _solves(A, z, b):
+            return _least_norm(A, b)
+        return z, factor_flops(factor) + 2.0 * (factor.L.nnz + factor.U.nnz)
     try:
         z = np.asarray(np.linalg.solve(A, b), dtype=np.float64)
-        if np.isfinite(z).all() and np.linalg.norm(A @ z - b) <= 1e-6 * np.linalg.norm(b):
+        if _solves(A, z, b):
             return z, 2.0 * len(b) ** 3 / 3.0
     except np.linalg.LinAlgError:
         pass
     return _least_norm(A, b)
+
+
+def _solves(A: Matrix, z: Vector, b: Vector) -> bool:
+    """Whether z is finite and its residual small: the factors of a nearly singular matrix give neither."""
+    return bool(np.isfinite(z).all() and np.linalg.norm(A @ z - b) <= 1e-6 * np.linalg.norm(b))
 
 
 def _least_norm(A: Matrix, b: Vector) -> tuple[Vector, float]:

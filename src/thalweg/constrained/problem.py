@@ -12,7 +12,7 @@ import scipy.sparse as sp
 import scipy.sparse.linalg as spla
 from numpy.typing import ArrayLike, NDArray
 
-from thalweg.constrained._arrays import Matrix, Vector, adjoint, dense, product
+from thalweg.constrained._arrays import Matrix, Vector, adjoint, as_matrix, dense, product
 from thalweg.constrained._derivatives import (
     UNCONSTRAINED,
     TensorFunction,
@@ -139,15 +139,15 @@ class EqualityConstrained(Problem):
     def _measured(self) -> tuple[float, Vector]:
         """The units of f and of the constraints, by their derivatives at x0."""
         x, none = self.x0, np.zeros(self.m)
-        bend = self.hessian(x, none)
-        steep = max(_largest(self.gradient(x)), _largest(bend))
-        rows = abs(self.jacobian(x)).max(axis=1)
+        bend = as_matrix(self.hessian(x, none))
+        steep = max(_largest(np.asarray(self.gradient(x))), _largest(bend))
+        rows = abs(as_matrix(self.jacobian(x))).max(axis=1)
         sizes = np.array(rows.toarray() if sp.issparse(rows) else rows, dtype=np.float64).ravel()
         sizes = np.where(sizes < SMALL, np.maximum(sizes, np.abs(self.constraints(x))), sizes)
         for i in np.flatnonzero(sizes < SMALL)[:50]:  # flat at x0 only, or everywhere?
             alone = none.copy()
             alone[i] = 1.0
-            sizes[i] = max(sizes[i], _largest(self.hessian(x, alone) - bend))
+            sizes[i] = max(sizes[i], _largest(as_matrix(self.hessian(x, alone)) - bend))
         return float(_units(np.array([steep]))[0]), _units(sizes)
 
     @property
@@ -229,7 +229,7 @@ class EqualityConstrained(Problem):
     def at(self, x: Vector) -> Point:
         """Values and first derivatives at x, f's in ``unit``, those of the constraints in ``units``."""
         f, g = float(self.value(x)), np.asarray(self.gradient(x), dtype=np.float64)
-        c, G = np.asarray(self.constraints(x), dtype=np.float64), self.jacobian(x)
+        c, G = np.asarray(self.constraints(x), dtype=np.float64), as_matrix(self.jacobian(x))
         if self.unit != 1.0:
             f, g = f / self.unit, g / self.unit
         if (self.units != 1.0).any():
@@ -244,8 +244,8 @@ class EqualityConstrained(Problem):
     def curvature(self, x: Vector, multipliers: Vector) -> Matrix:
         """The Lagrangian's Hessian in the units of `at`, the multipliers' included."""
         if self.unit == 1.0 and (self.units == 1.0).all():
-            return self.hessian(x, multipliers)
-        return self.hessian(x, multipliers * self.unit / self.units) / self.unit
+            return as_matrix(self.hessian(x, multipliers))
+        return as_matrix(self.hessian(x, multipliers * self.unit / self.units)) / self.unit
 
     def best_multipliers(self, x: ArrayLike) -> Vector:
         """The lambda of least ``|f'(x) + G(x)'lambda|``, of least norm where G's rows depend on each other."""
@@ -286,10 +286,11 @@ class EqualityConstrained(Problem):
 
 def _check_output(name: str, found: Matrix | float, shape: tuple[int, ...]) -> None:
     """Refuse what a function of the problem gives at the start, where it has another shape or is not finite."""
-    entries = found.data if isinstance(found, sp.csr_array) else found
-    if np.shape(found) != shape:
-        raise InvalidProblem(f"{name} gives shape {np.shape(found)}; expected {shape}.")
-    if not np.isfinite(np.asarray(entries, dtype=np.float64)).all():
+    entries = as_real(f"What {name} gives", sp.csr_array(found).data if sp.issparse(found) else found)
+    given = found.shape if sp.issparse(found) else np.shape(found)
+    if given != shape:
+        raise InvalidProblem(f"{name} gives shape {given}; expected {shape}.")
+    if not np.isfinite(entries).all():
         raise NotFinite(f"{name} is not finite at the start. Start elsewhere.")
 
 
