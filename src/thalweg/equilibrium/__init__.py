@@ -17,7 +17,6 @@ from thalweg.equilibrium.games import (
 )
 from thalweg.equilibrium.halpern import VRHalpern
 from thalweg.equilibrium.inexact import InexactHalpern
-from thalweg.equilibrium.linear_program import LinearProgram, linear_program
 from thalweg.equilibrium.markov import MarkovGame, random_markov_game, stage_games
 from thalweg.equilibrium.operators import (
     Bilinear,
@@ -29,6 +28,7 @@ from thalweg.equilibrium.operators import (
 )
 from thalweg.equilibrium.pdhg import PDHG
 from thalweg.equilibrium.problem import MonotoneInclusion, NotMonotone, estimate_lipschitz
+from thalweg.equilibrium.programs import LinearProgram, linear_program
 from thalweg.equilibrium.recommended import METHODS
 from thalweg.equilibrium.shapley import ShapleyIteration
 from thalweg.equilibrium.variance_reduced import SVRG, VRExtragradient

@@ -46,7 +46,7 @@ def matrix_game(A: ArrayLike | Tensor, regularisation: float = 0.0) -> MonotoneI
         return torch.cat([simplex(v[:m]), simplex(v[m:])])
 
     def judge(u: Tensor) -> dict[str, float]:
-        x, y = u[:m].to(scaled), u[m:].to(scaled)
+        x, y = u[:m], u[m:]
         gap = float((x @ scaled).max() - (scaled @ y).min())
         return {"gap": unit * gap, "value": unit * float(x @ scaled @ y) + shift}
 

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from thalweg.core import InvalidProblem
-from thalweg.equilibrium.linear_program import LinearProgram
 from thalweg.equilibrium.method import InclusionMethod, InclusionState, check_options
 from thalweg.equilibrium.operators import Bilinear, Constant, SumOfComponents
 from thalweg.equilibrium.problem import MonotoneInclusion
+from thalweg.equilibrium.programs import LinearProgram
 
 
 @dataclass(kw_only=True)

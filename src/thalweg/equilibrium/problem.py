@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from thalweg.core import InvalidProblem, NotFinite, Problem, Stop
@@ -147,8 +148,11 @@ class MonotoneInclusion(Problem):
         """A residual of 1e-6."""
         return Stop(below={"residual": 1e-6})
 
-    def metrics(self, x: Tensor) -> dict[str, float]:
-        """``residual`` and what ``judge`` says."""
+    def metrics(self, x: ArrayLike | Tensor) -> dict[str, float]:
+        """``residual`` and what ``judge`` says of an answer of x0's shape."""
+        x = torch.as_tensor(x).to(self.x0)
+        if x.shape != self.x0.shape:
+            raise InvalidProblem(f"x has shape {tuple(x.shape)}; expected {tuple(self.x0.shape)}.")
         return {"residual": self.natural_residual(x)} | (self.judge(x) if self.judge is not None else {})
 
 

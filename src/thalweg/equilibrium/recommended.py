@@ -11,10 +11,10 @@ from thalweg.equilibrium.deterministic import (
 )
 from thalweg.equilibrium.halpern import VRHalpern
 from thalweg.equilibrium.inexact import InexactHalpern
-from thalweg.equilibrium.linear_program import LinearProgram
 from thalweg.equilibrium.markov import MarkovGame
 from thalweg.equilibrium.pdhg import PDHG
 from thalweg.equilibrium.problem import MonotoneInclusion
+from thalweg.equilibrium.programs import LinearProgram
 from thalweg.equilibrium.shapley import ShapleyIteration
 from thalweg.equilibrium.variance_reduced import SVRG, VRExtragradient
 
