@@ -148,6 +148,17 @@ class TestContainers:
         assert found.x.dtype == DOUBLE
         np.testing.assert_allclose(found.x, [0.4, 0.6, 0.4, 0.6], atol=1e-5)
 
+    def test_answers_are_judged_from_what_holds_numbers(self):
+        game = matrix_game(np.array([[2.0, -1.0], [-1.0, 1.0]]))
+        for answer in (
+            [0.4, 0.6, 0.4, 0.6],
+            np.array([0.4, 0.6, 0.4, 0.6]),
+            torch.tensor([0.4, 0.6, 0.4, 0.6]),
+        ):
+            assert game.metrics(answer)["gap"] == pytest.approx(0.0, abs=1e-6)
+        with pytest.raises(InvalidProblem, match=r"x has shape \(2,\); expected \(4,\)"):
+            game.metrics([0.4, 0.6])
+
     def test_a_floating_tensor_keeps_its_type(self):
         assert matrix_game(torch.eye(2)).x0.dtype == torch.float32
         assert matrix_game(torch.eye(2, requires_grad=True)).components.A.requires_grad is False
