@@ -96,7 +96,7 @@ class AugmentedLagrangian(ConstrainedMethod[MultiplierState]):
         method = "trust-exact" if problem.n <= DENSE else "trust-krylov"
         try:
             with np.errstate(all="ignore"):
-                minimize(
+                minimize(  # type: ignore[call-overload]
                     value, state.x, jac=True, method=method, options=options, callback=accepted, **curved
                 )
         except (ValueError, np.linalg.LinAlgError):

@@ -103,27 +103,27 @@ def robust_regression(
         ridge: of the coefficients.
         loss: ``"squares"``, halved, or ``"logistic"`` with y in {-1, 1}.
     """
-    X, y = _examples(X, y)
-    n, d = X.shape
+    features, targets = _examples(X, y)
+    n, d = features.shape
     require(0 < tail <= 1, "robust_regression needs 0 < tail <= 1", got=tail, error=InvalidProblem)
     require(ridge >= 0, "robust_regression needs ridge >= 0", got=ridge, error=InvalidProblem)
     require(loss in ("squares", "logistic"), "robust_regression knows 'squares' and 'logistic'", got=loss)
 
     def losses(w: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Values and their derivatives in the prediction."""
-        predicted = X[rows] @ w
+        predicted = features[rows] @ w
         if loss == "squares":
-            gap = predicted - y[rows]
+            gap = predicted - targets[rows]
             return 0.5 * gap.square(), gap
-        margin = y[rows] * predicted
-        return torch.nn.functional.softplus(-margin), -y[rows] * torch.sigmoid(-margin)
+        margin = targets[rows] * predicted
+        return torch.nn.functional.softplus(-margin), -targets[rows] * torch.sigmoid(-margin)
 
     class Examples:
         count = n
 
         def weighted(self, u: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
             values, slopes = losses(u[:d], rows)
-            of_w = (weights * u[d + rows] * slopes) @ X[rows] + ridge * weights.sum() * u[:d]
+            of_w = (weights * u[d + rows] * slopes) @ features[rows] + ridge * weights.sum() * u[:d]
             of_p = u.new_zeros(n).index_add(0, rows, weights * values)
             return torch.cat([of_w, -of_p])
 
@@ -139,17 +139,19 @@ def robust_regression(
         return {"worst loss": float(worst.mean())}
 
     return MonotoneInclusion(
-        Examples(), torch.cat([torch.zeros(d), torch.ones(n)]).to(X), resolvent, judge=judge
+        Examples(), torch.cat([torch.zeros(d), torch.ones(n)]).to(features), resolvent, judge=judge
     )
 
 
 def _examples(X: ArrayLike | Tensor, y: ArrayLike | Tensor) -> tuple[Tensor, Tensor]:
     """Features, shape (n, d), and targets, shape (n,), of one type."""
-    X = as_tensor("X", X, "n", "d")
-    y = as_tensor("y", y, "n").to(X)
-    if len(X) != len(y):
-        raise InvalidProblem(f"X has {len(X)} rows and y {len(y)} entries; expected one target for each row.")
-    return X, y
+    features = as_tensor("X", X, "n", "d")
+    targets = as_tensor("y", y, "n").to(features)
+    if len(features) != len(targets):
+        raise InvalidProblem(
+            f"X has {len(features)} rows and y {len(targets)} entries; expected one target for each row."
+        )
+    return features, targets
 
 
 def adversarial_classification(
@@ -169,10 +171,10 @@ def adversarial_classification(
     u is w, shape (d,), p, shape (n,), and q, shape (d,); component i holds example i. Answers are judged by ``robust
     loss``, the objective at w, and ``certified``, the share of examples that no move can misclassify.
     """
-    X, y = _examples(X, y)
-    n, d = X.shape
+    features, labels = _examples(X, y)
+    n, d = features.shape
     require(
-        bool(((y == 1) | (y == -1)).all()),
+        bool(((labels == 1) | (labels == -1)).all()),
         "adversarial_classification needs labels -1 and 1",
         error=InvalidProblem,
     )
@@ -184,7 +186,7 @@ def adversarial_classification(
 
         def weighted(self, u: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
             w, p, q = u[:d], u[d : d + n], u[d + n :]
-            signed, total = y[rows, None] * X[rows], weights.sum()
+            signed, total = labels[rows, None] * features[rows], weights.sum()
             of_w = -(weights * p[rows]) @ signed + total * (q + ridge * w)
             of_p = u.new_zeros(n).index_add(0, rows, weights * (signed @ w - 1.0))
             return torch.cat([of_w, of_p, -total * w])
@@ -198,11 +200,11 @@ def adversarial_classification(
 
     def judge(u: Tensor) -> dict[str, float]:
         w = u[:d]
-        margins = y * (X @ w) - radius * torch.linalg.vector_norm(w)
+        margins = labels * (features @ w) - radius * torch.linalg.vector_norm(w)
         loss = (1.0 - margins).clamp_min(0.0).mean() + 0.5 * ridge * w.square().sum()
         return {"robust loss": float(loss), "certified": float((margins > 0).double().mean())}
 
-    x0 = torch.cat([torch.zeros(d), torch.full((n,), 0.5), torch.zeros(d)]).to(X)
+    x0 = torch.cat([torch.zeros(d), torch.full((n,), 0.5), torch.zeros(d)]).to(features)
     return MonotoneInclusion(Examples(), x0, resolvent, judge=judge)
 
 
@@ -253,19 +255,19 @@ def linear_gan(
     >>> linear_gan(z, 3.0 * z).metrics(torch.tensor([3.0, 0.0], dtype=torch.float64))
     {'residual': 0.0, 'moments': 0.0}
     """
-    conditions = as_tensor("conditions", conditions, "n", "k")
-    outputs = as_tensor("outputs", outputs, "n", "p").to(conditions)
-    if len(conditions) != len(outputs):
+    z = as_tensor("conditions", conditions, "n", "k")
+    x = as_tensor("outputs", outputs, "n", "p").to(z)
+    if len(z) != len(x):
         raise InvalidProblem(
             "linear_gan needs conditions of shape (n, k) and outputs of shape (n, p); got "
-            f"{tuple(conditions.shape)}, {tuple(outputs.shape)}."
+            f"{tuple(z.shape)}, {tuple(x.shape)}."
         )
     require(
         regularisation >= 0, "linear_gan needs regularisation >= 0", got=regularisation, error=InvalidProblem
     )
     require(radius > 0, "linear_gan needs radius > 0", got=radius, error=InvalidProblem)
-    (n, k), p = conditions.shape, outputs.shape[1]
-    moments, cross = conditions.T @ conditions / n, conditions.T @ outputs / n
+    (n, k), p = z.shape, x.shape[1]
+    moments, cross = z.T @ z / n, z.T @ x / n
 
     def moved(u: Tensor, squares: Tensor, products: Tensor, total: Tensor | float) -> Tensor:
         """F from weighted sums: ``z z'``, ``z x'``, and of the weights."""
@@ -278,9 +280,9 @@ def linear_gan(
         count = n
 
         def weighted(self, u: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
-            Z = conditions[rows]
+            Z = z[rows]
             weighed = weights[:, None] * Z
-            return moved(u, weighed.T @ Z, weighed.T @ outputs[rows], weights.sum())
+            return moved(u, weighed.T @ Z, weighed.T @ x[rows], weights.sum())
 
         def full(self, u: Tensor) -> Tensor:
             return moved(u, moments, cross, 1.0)
@@ -292,7 +294,7 @@ def linear_gan(
         left = cross - moments @ u[: p * k].view(p, k).T
         return {"moments": float(torch.linalg.matrix_norm(left))}
 
-    x0 = torch.zeros(2 * p * k).to(outputs)
+    x0 = torch.zeros(2 * p * k).to(x)
     return MonotoneInclusion(Examples(), x0, resolvent, judge=judge)
 
 
