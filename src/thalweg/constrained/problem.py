@@ -12,7 +12,16 @@ import scipy.sparse as sp
 import scipy.sparse.linalg as spla
 from numpy.typing import ArrayLike, NDArray
 
-from thalweg.constrained._arrays import Matrix, Vector, adjoint, as_matrix, dense, product
+from thalweg.constrained._arrays import (
+    Matrix,
+    Vector,
+    adjoint,
+    as_matrix,
+    dense,
+    divided,
+    product,
+    row_sizes,
+)
 from thalweg.constrained._derivatives import (
     UNCONSTRAINED,
     TensorFunction,
@@ -140,14 +149,13 @@ class EqualityConstrained(Problem):
         """The units of f and of the constraints, by their derivatives at x0."""
         x, none = self.x0, np.zeros(self.m)
         bend = as_matrix(self.hessian(x, none))
-        steep = max(_largest(np.asarray(self.gradient(x))), _largest(bend))
-        rows = abs(as_matrix(self.jacobian(x))).max(axis=1)
-        sizes = np.array(rows.toarray() if sp.issparse(rows) else rows, dtype=np.float64).ravel()
+        steep = max(_largest(np.asarray(self.gradient(x))[None]), _largest(bend))
+        sizes = row_sizes(as_matrix(self.jacobian(x)))
         sizes = np.where(sizes < SMALL, np.maximum(sizes, np.abs(self.constraints(x))), sizes)
         for i in np.flatnonzero(sizes < SMALL)[:50]:  # flat at x0 only, or everywhere?
             alone = none.copy()
             alone[i] = 1.0
-            sizes[i] = max(sizes[i], _largest(as_matrix(self.hessian(x, alone)) - bend))
+            sizes[i] = max(sizes[i], _largest(as_matrix(as_matrix(self.hessian(x, alone)) - bend)))
         return float(_units(np.array([steep]))[0]), _units(sizes)
 
     @property
@@ -234,18 +242,15 @@ class EqualityConstrained(Problem):
             f, g = f / self.unit, g / self.unit
         if (self.units != 1.0).any():
             c = c / self.units
-            G = (
-                sp.csr_array(sp.diags_array(1.0 / self.units) @ G)
-                if is_sparse(G)
-                else G / self.units[:, None]
-            )
+            G = divided(G, self.units)
         return Point(x, f, g, c, G, self.unit)
 
     def curvature(self, x: Vector, multipliers: Vector) -> Matrix:
         """The Lagrangian's Hessian in the units of `at`, the multipliers' included."""
         if self.unit == 1.0 and (self.units == 1.0).all():
             return as_matrix(self.hessian(x, multipliers))
-        return as_matrix(self.hessian(x, multipliers * self.unit / self.units)) / self.unit
+        found = as_matrix(self.hessian(x, multipliers * self.unit / self.units))
+        return divided(found, np.full(self.n, self.unit))
 
     def best_multipliers(self, x: ArrayLike) -> Vector:
         """The lambda of least ``|f'(x) + G(x)'lambda|``, of least norm where G's rows depend on each other."""
@@ -296,7 +301,7 @@ def _check_output(name: str, found: Matrix | float, shape: tuple[int, ...]) -> N
 
 def _largest(entries: Matrix) -> float:
     """Of their sizes."""
-    return float(abs(entries).max()) if entries.size else 0.0
+    return float(row_sizes(entries).max(initial=0.0))
 
 
 def _units(sizes: Vector) -> Vector:
