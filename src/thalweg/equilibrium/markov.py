@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from thalweg.core import InvalidProblem, Problem, Stop
@@ -129,20 +130,19 @@ def random_markov_game(
     return MarkovGame(payments, moves / moves.sum(-1, keepdim=True), discount)
 
 
-def stage_games(games: Tensor, x0: Tensor) -> MonotoneInclusion:
+def stage_games(games: ArrayLike | Tensor, x0: Tensor) -> MonotoneInclusion:
     """Independent matrix games, shape (states, rows, columns), as one inclusion; u is the flattened strategies.
 
     A state is a component. A constant that dominates a state's payoffs is taken out. Judged by ``gap``, the largest
     duality gap of a state.
     """
-    games = as_tensor("games", games, "states", "rows", "columns")
-    states, m, n = games.shape
-    games, _ = without_constant(games)
+    payoffs, _ = without_constant(as_tensor("games", games, "states", "rows", "columns"))
+    states, m, n = payoffs.shape
 
     def operator(u: Tensor, some: Tensor) -> Tensor:
         """F of some states."""
         x = u.view(states, m + n)[some]
-        A = games[some]
+        A = payoffs[some]
         of_rows = torch.einsum("sab,sb->sa", A, x[:, m:])
         of_columns = -torch.einsum("sab,sa->sb", A, x[:, :m])
         return torch.cat([of_rows, of_columns], 1)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import nnls
 from torch import Tensor
 
@@ -84,7 +84,9 @@ class LinearProgram(MonotoneInclusion):
         return torch.cat([u[:n] / units[0], u[n:] / units[1]])
 
 
-def linear_program(c: Tensor, A: Tensor, b: Tensor, radius: float | None = None) -> LinearProgram:
+def linear_program(
+    c: ArrayLike | Tensor, A: ArrayLike | Tensor, b: ArrayLike | Tensor, radius: float | None = None
+) -> LinearProgram:
     """``min c'x, A x >= b, x >= 0`` as the saddle point of ``c'x + y'(b - A x)`` over ``x, y >= 0``.
 
     Args:
@@ -108,17 +110,18 @@ def linear_program(c: Tensor, A: Tensor, b: Tensor, radius: float | None = None)
     >>> round(solve(program).metrics["value"], 4)
     6.0
     """
-    A = as_tensor("A", A, "m", "n")
-    c, b = as_tensor("c", c, "n").to(A), as_tensor("b", b, "m").to(A)
-    m, n = A.shape
-    if c.shape != (n,) or b.shape != (m,):
+    matrix = as_tensor("A", A, "m", "n")
+    cost, least = as_tensor("c", c, "n").to(matrix), as_tensor("b", b, "m").to(matrix)
+    m, n = matrix.shape
+    if cost.shape != (n,) or least.shape != (m,):
         raise InvalidProblem(
-            f"linear_program needs c of shape ({n},) and b of shape ({m},); got {tuple(c.shape)}, {tuple(b.shape)}."
+            f"linear_program needs c of shape ({n},) and b of shape ({m},); got {tuple(cost.shape)}, "
+            f"{tuple(least.shape)}."
         )
     fits = radius is None or (is_real(radius) and 0 < radius < math.inf)
     require(fits, "linear_program needs radius > 0", got=radius, error=InvalidProblem)
-    costs = unit_of(c), unit_of(b)
-    units = costs[1] / unit_of(A), costs[0] / unit_of(A)
+    costs = unit_of(cost), unit_of(least)
+    units = costs[1] / unit_of(matrix), costs[0] / unit_of(matrix)
     of_x, of_y = (BALL * unit for unit in units) if radius is None else (radius, radius)
 
     def resolvent(v: Tensor, step: float) -> Tensor:
@@ -126,19 +129,19 @@ def linear_program(c: Tensor, A: Tensor, b: Tensor, radius: float | None = None)
 
     def judge(u: Tensor) -> dict[str, float]:
         x = u[:n]
-        return {"value": float(c @ x), "violation": float((b - A @ x).clamp_min(0.0).max())}
+        return {"value": float(cost @ x), "violation": float((least - matrix @ x).clamp_min(0.0).max())}
 
-    game = Bilinear(-A.T)  # x' (-A') y
+    game = Bilinear(-matrix.T)  # x' (-A') y
     importance = game.importance() + 1e-3 * game.importance().mean() + 1e-30
     return LinearProgram(
-        SumOfComponents(game, Constant(torch.cat([c, -b]), game.count)),
-        torch.zeros(n + m).to(A),
+        SumOfComponents(game, Constant(torch.cat([cost, -least]), game.count)),
+        torch.zeros(n + m).to(matrix),
         resolvent,
         importance=importance,
         judge=judge,
-        c=c,
-        A=A,
-        b=b,
+        c=cost,
+        A=matrix,
+        b=least,
         units=units,
         costs=costs,
         radii=(of_x, of_y),
