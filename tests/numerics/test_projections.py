@@ -62,7 +62,7 @@ def nearest(x: np.ndarray, constraints) -> np.ndarray:
     return np.asarray(y.value)
 
 
-@pytest.mark.parametrize("name", SETS)
+@pytest.mark.parametrize("name", [name for name in SETS if name != "second-order cone"])
 @settings(max_examples=12)
 @given(vectors)
 def test_nearest_point_is_cvxpys(name: str, x: np.ndarray) -> None:
@@ -70,6 +70,15 @@ def test_nearest_point_is_cvxpys(name: str, x: np.ndarray) -> None:
     found = project(tensor(x))
     np.testing.assert_allclose(found.numpy(), nearest(x, constraints), atol=2e-5)
     torch.testing.assert_close(project(found), found, rtol=1e-9, atol=1e-9)  # a point of the set stays
+
+
+@given(vectors)
+def test_a_point_and_its_nearest_of_the_cone_differ_by_a_point_of_the_dual_cone(x: np.ndarray) -> None:
+    """Moreau's theorem, which no other point satisfies; the cone is its own dual. Solvers lose digits at its tip."""
+    p = projections.second_order_cone(tensor(x)).numpy()
+    for point in (p, p - x):
+        assert np.linalg.norm(point[:-1]) <= point[-1] + 1e-12
+    assert abs(p @ (p - x)) <= 1e-12 * max(1.0, x @ x)
 
 
 @pytest.mark.parametrize("name", SETS)
