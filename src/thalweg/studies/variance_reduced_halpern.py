@@ -43,7 +43,7 @@ from thalweg.studies.verdict import Verdict
 def run(scale: Scale = "quick", tell: Tell = lambda share, what: None) -> Evidence:
     """Rerun the claims at a scale."""
     sizes = {
-        "smoke": (30, 100),
+        "smoke": (20, 40),
         "quick": (100, 1000, 10_000, 100_000),
         "full": (100, 1000, 10_000, 100_000),
     }[scale]
@@ -51,7 +51,7 @@ def run(scale: Scale = "quick", tell: Tell = lambda share, what: None) -> Eviden
     tell(0.0, "cocoercive sums")
     sums = {n: _sums(n, seeds) for n in sizes}
     tell(0.2, "matrix games of growing size")
-    sides = {"smoke": (10, 20), "quick": (50, 100, 200), "full": (100, 200, 400, 800, 1600)}[scale]
+    sides = {"smoke": (5, 10), "quick": (50, 100, 200), "full": (100, 200, 400, 800, 1600)}[scale]
     games = {n: _growing(random_game(n, n), seeds) for n in sides}
     flat = {n: _growing(nemirovski(n), seeds) for n in sides}
     tell(0.45, "generative toys")
@@ -59,7 +59,7 @@ def run(scale: Scale = "quick", tell: Tell = lambda share, what: None) -> Eviden
     tell(0.5, "last iterates")
     last = _last_iterates({"smoke": 40}.get(scale, 1000))
     tell(0.6, "three games, robust regression")
-    side, passes = {"smoke": (10, 200), "quick": (100, 1500), "full": (1000, 20_000)}[scale]
+    side, passes = {"smoke": (10, 100), "quick": (100, 1500), "full": (1000, 20_000)}[scale]
     problems = {
         "random game": matrix_game(random_game(side, side)),
         "policeman and burglar": matrix_game(policeman_and_burglar(side)),
