@@ -209,7 +209,7 @@ def test_longer_than_recorded_is_told() -> None:
 def test_gaps_are_filled_in_counted_and_told() -> None:
     G = np.full(50, 2.0)
     G[[3, 7, 9]] = [np.inf, np.nan, 0.0]
-    with pytest.warns(NormsLeftOut, match=r"3 of 50 gradient norms .* step 3"):
+    with pytest.warns(NormsLeftOut, match=r"3 of 50 gradient norms .* number 3, counted from 0"):
         refined = refine(G, smoothing=0)
     np.testing.assert_allclose(refined.values, linear(50), atol=1e-12)
 
