@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from thalweg.core import CheckpointMismatch
+
 
 class Stateful(Protocol):
     """What a snapshot can take: a gradient scaler, a schedule, a module."""
@@ -59,9 +61,21 @@ class Snapshot:
     def restore(
         self, model: nn.Module, optimizer: Optimizer, others: Mapping[str, Stateful] | None = None
     ) -> None:
-        """Put everything back; gradients are cleared."""
+        """Put everything back; gradients are cleared.
+
+        Raises:
+            CheckpointMismatch: the model has other parameters; nothing is changed then.
+        """
+        places = [(name, tensor) for name, tensor in _tensors(model) if name in self.model]
+        for name, p in model.named_parameters():
+            there = tuple(self.model[name].shape) if name in self.model else None
+            if there != tuple(p.shape):
+                told = "is not there" if there is None else f"has shape {there}"
+                raise CheckpointMismatch(
+                    f"The snapshot is of another model: {name} {told}, the model's has {tuple(p.shape)}."
+                )
         with torch.no_grad():
-            for name, tensor in _tensors(model):
+            for name, tensor in places:
                 tensor.copy_(self.model[name])
         for name, module in _with_extra(model):
             module.set_extra_state(copy.deepcopy(self.extra[name]))
@@ -95,7 +109,7 @@ class Snapshot:
                     target.copy_(source)
         if self._options is not None:
             for group, options in zip(optimizer.param_groups, self._options, strict=True):
-                group.update(copy.deepcopy(options))
+                _put_back(group, options)
 
 
 _KEPT = ("model", "extra", "optimizer", "others", "random")
@@ -124,6 +138,15 @@ def _live_options(optimizer: Optimizer, state: dict[str, Any]) -> list[dict[str,
     return [
         copy.deepcopy({k: v for k, v in group.items() if k != "params"}) for group in optimizer.param_groups
     ]
+
+
+def _put_back(group: dict[str, Any], options: dict[str, Any]) -> None:
+    """Options into a live group; tensors, such as a rate that a CUDA graph reads, stay where they are."""
+    for name, value in options.items():
+        if isinstance(group.get(name), Tensor) and isinstance(value, Tensor):
+            group[name].copy_(value)
+        else:
+            group[name] = copy.deepcopy(value)
 
 
 def _same(a: object, b: object) -> bool:
@@ -170,5 +193,6 @@ def set_random_states(states: dict[str, Any]) -> None:
     random.setstate(states["python"])
     np.random.set_state(states["numpy"])
     torch.set_rng_state(states["torch"])
-    if "cuda" in states:
-        torch.cuda.set_rng_state_all(states["cuda"])
+    if "cuda" in states and torch.cuda.is_available():
+        for device, state in zip(range(torch.cuda.device_count()), states["cuda"], strict=False):
+            torch.cuda.set_rng_state(state, device)
