@@ -178,20 +178,22 @@ def _pairs(now: object, saved: object, found: list[tuple[Tensor, Tensor]]) -> bo
 
 def random_states() -> dict[str, Any]:
     """The states of Python's, NumPy's and torch's global generators, as plain data."""
-    states: dict[str, Any] = {
-        "python": random.getstate(),
-        "numpy": np.random.get_state(),
-        "torch": torch.get_rng_state(),
-    }
+    return {"python": random.getstate(), "numpy": np.random.get_state(), **torch_random_states()}
+
+
+def torch_random_states() -> dict[str, Any]:
+    """Those of torch alone: on the CPU, and on GPUs that are in use."""
+    states: dict[str, Any] = {"torch": torch.get_rng_state()}
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         states["cuda"] = [state.cpu() for state in torch.cuda.get_rng_state_all()]
     return states
 
 
-def set_random_states(states: dict[str, Any]) -> None:
-    """Inverse of `random_states`; generators of devices that were not there then go on as they are."""
-    random.setstate(states["python"])
-    np.random.set_state(states["numpy"])
+def set_random_states(states: Mapping[str, Any]) -> None:
+    """Inverse of `random_states`, and of `torch_random_states`; generators that ``states`` has not are left."""
+    if "python" in states:
+        random.setstate(states["python"])
+        np.random.set_state(states["numpy"])
     torch.set_rng_state(states["torch"])
     if "cuda" in states and torch.cuda.is_available():
         for device, state in zip(range(torch.cuda.device_count()), states["cuda"], strict=False):
