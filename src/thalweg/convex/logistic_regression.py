@@ -24,7 +24,7 @@ from thalweg.convex.estimators import COMMON, Rules, warn_of_gap
 from thalweg.convex.losses import MatrixLike
 from thalweg.convex.penalties import ElasticNetPenalty
 from thalweg.convex.working_set import Columns, Fit, fit_penalized
-from thalweg.core import InvalidParameter
+from thalweg.core import InvalidParameter, InvalidProblem
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,11 @@ class LogisticRegression(LinearClassifierMixin, ClassifierMixin, BaseEstimator):
         check_classification_targets(target)
         kept, target, weights = weighted_rows(checked, target, sample_weight)
         before = (self.coef_, self.intercept_) if self.warm_start and hasattr(self, "coef_") else None
-        self.classes_, labels = np.unique(target, return_inverse=True)
+        try:
+            self.classes_, labels = np.unique(target, return_inverse=True)
+        except TypeError:
+            kinds = sorted({type(label).__name__ for label in target})
+            raise InvalidProblem(f"Labels of one kind are needed; y holds {', '.join(kinds)}.") from None
         kept, power = in_units(kept)
         data, units = Columns(kept), Units(power)
         weights = self._by_class(labels, weights)
