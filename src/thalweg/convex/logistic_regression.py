@@ -115,10 +115,10 @@ class LogisticRegression(LinearClassifierMixin, ClassifierMixin, BaseEstimator):
         ``sample_weight``, shape (n,), not negative, counts as so many copies of each sample.
         """
         checked, target = validate_data(self, X, y, accept_sparse="csc", dtype=np.float64)
-        check_classification_targets(target)
         kept, target, weights = weighted_rows(checked, target, sample_weight)
         before = (self.coef_, self.intercept_) if self.warm_start and hasattr(self, "coef_") else None
         try:
+            check_classification_targets(target)
             self.classes_, labels = np.unique(target, return_inverse=True)
         except TypeError:
             kinds = sorted({type(label).__name__ for label in target})

@@ -145,8 +145,7 @@ class LinearLoss(Loss):
             check_finite("A", A)
         require(is_real(ridge) and ridge >= 0, "A loss needs ridge >= 0", got=ridge)
         vars(self).update(A=A, ridge=float(ridge), n=A.shape[1])
-        data = A if isinstance(A, np.ndarray) else cast(sp.csc_array, A).data
-        largest = float(np.abs(data).max(initial=0.0))
+        largest = self._largest
         if not (largest == 0 or SMALLEST <= largest <= LARGEST):
             raise InvalidProblem(
                 f"A's largest entry is {largest:.3g}; its squares leave the range of numbers. Scale A to between "
@@ -159,6 +158,12 @@ class LinearLoss(Loss):
                 f"A has {zeros.size} zero columns (first: {zeros[0]}); the loss does not depend on their coordinates. "
                 "Drop them, or set ridge > 0."
             )
+
+    @cached_property
+    def _largest(self) -> float:
+        """The largest entry of A in size."""
+        data = self.A if isinstance(self.A, np.ndarray) else cast(sp.csc_array, self.A).data
+        return float(np.abs(data).max(initial=0.0))
 
     @cached_property
     def _squares(self) -> Vector:
@@ -238,11 +243,13 @@ class LeastSquares(PointwiseLoss):
         object.__setattr__(self, "b", check_vector("b", self.b, self.A.shape[0]))
         with np.errstate(over="ignore", under="ignore", invalid="ignore"):
             steepest = float(np.abs(self.A.T @ self.b).max())
-        if not (steepest == 0 or SMALLEST <= steepest <= LARGEST):
-            raise InvalidProblem(
-                f"A'b has entries of {steepest:.3g}; their squares leave the range of numbers. Scale A or b to have "
-                f"them between {SMALLEST:g} and {LARGEST:g}."
-            )
+            solution = float(np.abs(self.b).max()) / self._largest
+        for what, size in (("A'b", steepest), ("The solution", solution)):
+            if not (size == 0 or SMALLEST <= size <= LARGEST):
+                raise InvalidProblem(
+                    f"{what} has entries of about {size:.3g}; their squares leave the range of numbers. Scale A or b to "
+                    f"have them between {SMALLEST:g} and {LARGEST:g}."
+                )
 
     @cached_property
     def datafit(self) -> SquaredError:
@@ -307,8 +314,7 @@ class Logistic(PointwiseLoss):
         """Refuse labels that a plane separates, without ridge: the infimum is zero, at infinity."""
         if self.ridge > 0:
             return
-        data = self.A if isinstance(self.A, np.ndarray) else cast(sp.csc_array, self.A).data
-        unit = 1.0 / float(np.abs(data).max())  # the program's tolerances are absolute
+        unit = 1.0 / self._largest  # the program's tolerances are absolute
         signed = cast(Vector, sp.diags_array(-unit * self.y) @ cast(sp.csc_array, self.A))
         found = linprog(np.zeros(self.n), A_ub=signed, b_ub=-np.ones(len(self.y)), bounds=(None, None))
         if found.status == 0:
