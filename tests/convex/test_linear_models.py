@@ -153,7 +153,9 @@ class TestWeights:
         if class_weight == "balanced":  # of the weighted samples
             sums = np.bincount(labels, weights)
             balanced = dict(enumerate(sums.sum() / (classes * sums)))
-        ours = LogisticRegression(**options, class_weight=class_weight, tol=1e-7).fit(made(X), labels, weights)
+        ours = LogisticRegression(**options, class_weight=class_weight, tol=1e-7).fit(
+            made(X), labels, weights
+        )
         theirs = linear_model.LogisticRegression(**options, class_weight=balanced, tol=1e-9, max_iter=10_000)
         theirs.fit(X, labels, sample_weight=weights)
         np.testing.assert_allclose(ours.predict_proba(X), theirs.predict_proba(X), atol=1e-4)
@@ -163,7 +165,7 @@ class TestWeights:
         for model in (Lasso(fit_intercept=intercept), LogisticRegression(fit_intercept=intercept)):
             with pytest.raises(ValueError, match=r"zero for every sample|must contain at least one non-zero"):
                 model.fit(made(X), y > 1, sample_weight=0 * counts)
-            with pytest.raises(ValueError, match="[Nn]egative"):
+            with pytest.raises(ValueError, match=r"[Nn]egative"):
                 model.fit(made(X), y > 1, sample_weight=counts - 2.0)
         with pytest.raises(InvalidParameter, match="class_weight has to be finite and > 0"):
             LogisticRegression(class_weight={True: 0.0}).fit(made(X), y > 1)
@@ -177,7 +179,10 @@ class TestLabelsAndTargets:
         [
             ([0.0, 1.0, 0.0, 1.0, 0.0, np.nan], "NaN"),
             (np.array(["a", "b", "a", "b", "a", np.nan], dtype=object), "NaN"),
-            (np.array(["a", "b", "a", "b", "a", None], dtype=object), "one kind are needed; y holds NoneType, str"),
+            (
+                np.array(["a", "b", "a", "b", "a", None], dtype=object),
+                "one kind are needed; y holds NoneType, str",
+            ),
             (np.ones(6) * 1j, "Complex data"),
         ],
     )
@@ -243,7 +248,9 @@ class TestPath:
 
     def test_a_target_of_zeros_has_a_path_of_zeros(self):
         alphas, coefs, gaps = lasso_path(np.eye(4, 3), np.zeros(4), alphas=7)
-        np.testing.assert_allclose(alphas, linear_model.lasso_path(np.eye(4, 3), np.zeros(4), alphas=7)[0], atol=1e-14)
+        np.testing.assert_allclose(
+            alphas, linear_model.lasso_path(np.eye(4, 3), np.zeros(4), alphas=7)[0], atol=1e-14
+        )
         assert coefs.shape == (3, 7)
         assert not coefs.any()
         assert not gaps.any()
@@ -253,7 +260,7 @@ class TestPath:
         [
             ({"y": np.ones(5)}, InvalidProblem, r"y has shape \(5,\); expected \(20,\)"),
             ({"y": np.ones((20, 2))}, InvalidProblem, r"y has shape \(20, 2\)"),
-            ({"alphas": 0.1}, InvalidParameter, "alphas is how many, or a list of numbers > 0; got 0.1"),
+            ({"alphas": 0.1}, InvalidParameter, r"alphas is how many, or a list of numbers > 0; got 0\.1"),
             ({"alphas": [-1.0]}, InvalidParameter, "alphas is how many"),
             ({"alphas": [1.0, 0.0]}, InvalidParameter, "alphas is how many"),
             ({"alphas": [np.nan]}, InvalidParameter, "alphas is how many"),

@@ -70,7 +70,9 @@ class TestEstimators:
 
 
 def test_what_no_unit_can_help_is_refused():
-    with pytest.raises(InvalidParameter, match=r"The l2 penalty, .* is beyond measure beside columns of size"):
+    with pytest.raises(
+        InvalidParameter, match=r"The l2 penalty, .* is beyond measure beside columns of size"
+    ):
         ElasticNet(1e200, l1_ratio=0.0).fit(X * 1e-150, Y)
 
 
@@ -131,7 +133,9 @@ class TestProblems:
         with pytest.raises(InvalidProblem, match=message):
             LeastSquares(A, b)
 
-    @pytest.mark.parametrize(("l1", "message"), [(1j, "l1 is complex"), ("a", "l1 holds"), (np.nan, "l1 holds NaN")])
+    @pytest.mark.parametrize(
+        ("l1", "message"), [(1j, "l1 is complex"), ("a", "l1 holds"), (np.nan, "l1 holds NaN")]
+    )
     def test_penalties_are_real_numbers(self, l1, message):
         with pytest.raises(InvalidProblem, match=message):
             Penalized(LeastSquares(X, Y), l1=l1)

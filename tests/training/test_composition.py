@@ -1,4 +1,4 @@
-"""Each of our optimizers under each of our controllers and torch's schedulers, against a loop with rates set by hand."""
+"""Each of our optimizers under each of our controllers and torch's schedulers, against rates set by hand."""
 
 from __future__ import annotations
 
@@ -348,7 +348,9 @@ def test_lightnings_trainer(optimizer: str, tmp_path) -> None:
             quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
             quiet |= {"enable_model_summary": False, "accelerator": "cpu", "devices": 1}
             batches = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(X, Y), batch_size=16)
-            pl.Trainer(default_root_dir=tmp_path, callbacks=[callback], **quiet, **options).fit(module, batches)
+            pl.Trainer(default_root_dir=tmp_path, callbacks=[callback], **quiet, **options).fit(
+                module, batches
+            )
 
         module, norms = Module("sequence"), GradientNorms()
         fit(module, norms, max_steps=STEPS)

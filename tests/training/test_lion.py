@@ -12,7 +12,6 @@ from torch import nn
 
 from thalweg.core import CheckpointMismatch, InvalidParameter, InvalidProblem
 from thalweg.training import (
-    _lion_pass,
     L1,
     GroupL2,
     HalfSquare,
@@ -23,6 +22,7 @@ from thalweg.training import (
     PseudoHuber,
     ThresholdedL1,
     TopK,
+    _lion_pass,
 )
 
 PATHS = {

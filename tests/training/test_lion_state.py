@@ -90,12 +90,14 @@ def test_states_of_other_groups_or_shapes_are_refused_and_nothing_is_taken():
         optimizer.load_state_dict(two.state_dict())
     with pytest.raises(ValueError, match="different number of parameter groups: 1; this optimizer has 2"):
         two.load_state_dict(optimizer.state_dict())
-    with pytest.raises(CheckpointMismatch, match="group 0 .* was saved with 1 parameters; this one has 2"):
+    with pytest.raises(CheckpointMismatch, match=r"group 0 .* was saved with 1 parameters; this one has 2"):
         optimizer.load_state_dict(Lion(parameters((4, 3))).state_dict())
     others = parameters((4, 3), (5,))
     other = Lion(others)
     train(other, others, 0)
-    with pytest.raises(CheckpointMismatch, match=r"parameter 1 .* has shape \(5,\); the parameter has \(3,\)"):
+    with pytest.raises(
+        CheckpointMismatch, match=r"parameter 1 .* has shape \(5,\); the parameter has \(3,\)"
+    ):
         optimizer.load_state_dict(other.state_dict())
     assert not optimizer.state
 

@@ -312,7 +312,7 @@ class TestBadInput:
         optimizer = sgd()
         schedule = ProfileSchedule(optimizer, 10, floor=floor)
         trajectory(optimizer, schedule, 10 + past_end)
-        with pytest.raises(InvalidParameter, match="budget of 10 steps is used up.*new schedule"):
+        with pytest.raises(InvalidParameter, match=r"budget of 10 steps is used up.*new schedule"):
             schedule.set_total_steps(20)
 
     def test_states_of_other_schedules_and_other_groups_are_refused(self):

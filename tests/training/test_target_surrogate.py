@@ -396,7 +396,7 @@ def test_groups_with_a_step_of_their_own_are_refused():
         TargetSurrogate(groups, eta="mse")
     with pytest.raises(InvalidParameter, match=r"group 1 \(counted from 0\) has lr = 0.1, the first 1.0"):
         ArmijoSGD(groups)
-    with pytest.raises(InvalidParameter, match="has c = 0.2, the first 0.1"):
+    with pytest.raises(InvalidParameter, match=r"has c = 0.2, the first 0.1"):
         ArmijoSGD([{"params": [a]}, {"params": [b], "c": 0.2}])
     optimizer = TargetSurrogate([{"params": [a]}, {"params": [b]}], eta=0.5)
     assert [group["lr"] for group in optimizer.param_groups] == [0.5, 0.5]

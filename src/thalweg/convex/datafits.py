@@ -177,8 +177,9 @@ class LogLoss(PointwiseDatafit):
 
     def conjugate(self, u: Vector) -> float:
         """Minus the entropy of the probabilities of being wrong, ``-y u``."""
-        p = np.clip(-self.y * self.unweighted(u), 0.0, 1.0)
-        return float(self.weighted(xlogy(p, p) + xlogy(1.0 - p, 1.0 - p)).sum()) - float((u * self.offset).sum())
+        p: Vector = np.clip(-self.y * self.unweighted(u), 0.0, 1.0)
+        entropies: Vector = xlogy(p, p) + xlogy(1.0 - p, 1.0 - p)
+        return float(self.weighted(entropies).sum()) - float((u * self.offset).sum())
 
     def prediction(self, u: Vector) -> Vector:
         return -self.y * logit(-self.y * self.unweighted(u)) - self.offset

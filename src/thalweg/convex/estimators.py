@@ -118,7 +118,9 @@ class ElasticNet(RegressorMixin, BaseEstimator):
         fit = fit_penalized(
             data,
             SquaredError(target, NOTHING if isinstance(kept, np.ndarray) else weights),
-            ElasticNetPenalty(*units.penalties(samples * self.alpha * ratio, samples * self.alpha * (1.0 - ratio))),
+            ElasticNetPenalty(
+                *units.penalties(samples * self.alpha * ratio, samples * self.alpha * (1.0 - ratio))
+            ),
             has_intercept=self.fit_intercept and sp.issparse(kept),
             start=start,
             tol=self.tol,
@@ -245,9 +247,11 @@ def lasso_path(
         largest = float(np.ldexp(largest, units.x + units.y)) or NOTHING_TO_FIT
         strengths = np.geomspace(largest, eps * largest, alphas)
     else:
-        strengths = np.sort(as_real("alphas", alphas))[::-1] if np.ndim(alphas) == 1 else NOTHING  # type: ignore[arg-type]
+        strengths = np.sort(as_real("alphas", alphas))[::-1] if np.ndim(alphas) == 1 else NOTHING
         if not len(strengths) or not (np.isfinite(strengths).all() and strengths[-1] > 0):
-            raise InvalidParameter(f"lasso_path: alphas is how many, or a list of numbers > 0; got {alphas!r}.")
+            raise InvalidParameter(
+                f"lasso_path: alphas is how many, or a list of numbers > 0; got {alphas!r}."
+            )
     coefs, gaps = np.empty((data.n, len(strengths)), order="F"), np.empty(len(strengths))
     fit = None
     for k, alpha in enumerate(strengths):

@@ -57,7 +57,7 @@ class _Parts:
         return worst
 
 
-class LogisticRegression(LinearClassifierMixin, ClassifierMixin, BaseEstimator):
+class LogisticRegression(LinearClassifierMixin, ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """Logistic regression with l1 and l2 penalty: ``C sum log-loss + r |w|_1 + (1 - r)/2 |w|^2``; softmax for more
     than two classes.
 
@@ -162,7 +162,9 @@ class LogisticRegression(LinearClassifierMixin, ClassifierMixin, BaseEstimator):
             sums = np.bincount(labels, weights if len(weights) else None)
             factors = sums.sum() / (len(sums) * sums)
         if not (np.isfinite(factors).all() and (factors > 0).all()):
-            raise InvalidParameter(f"class_weight has to be finite and > 0 for each class; got {self.class_weight}.")
+            raise InvalidParameter(
+                f"class_weight has to be finite and > 0 for each class; got {self.class_weight}."
+            )
         return factors[labels] * weights if len(weights) else factors[labels]
 
     def _softmax(self, model: _Parts, labels: Index, coef: Vector, intercept: Vector) -> int:

@@ -247,8 +247,8 @@ class LeastSquares(PointwiseLoss):
         for what, size in (("A'b", steepest), ("The solution", solution)):
             if not (size == 0 or SMALLEST <= size <= LARGEST):
                 raise InvalidProblem(
-                    f"{what} has entries of about {size:.3g}; their squares leave the range of numbers. Scale A or b to "
-                    f"have them between {SMALLEST:g} and {LARGEST:g}."
+                    f"{what} has entries of about {size:.3g}; their squares leave the range of numbers. Scale A or b "
+                    f"to have them between {SMALLEST:g} and {LARGEST:g}."
                 )
 
     @cached_property

@@ -1,4 +1,4 @@
-"""States that Lion can go on from: its own, those of earlier releases, and lion-pytorch's, which keeps the same momentum."""
+"""States that Lion can go on from: its own, those of earlier releases, and lion-pytorch's, with the same momentum."""
 
 from __future__ import annotations
 
@@ -57,11 +57,13 @@ def _group(saved: Mapping[str, Any], ours: Mapping[str, Any]) -> dict[str, Any]:
         if telling in saved:
             name = "AdamW" if telling == "amsgrad" and saved.get("decoupled_weight_decay", False) else name
             raise CheckpointMismatch(
-                f"This is the state of {name}, whose moments Lion has no use for. Load it into {name.split(',')[0]}, or "
-                "begin with a fresh Lion."
+                f"This is the state of {name}, whose moments Lion has no use for. Load it into {name.split(',')[0]}, "
+                "or begin with a fresh Lion."
             )
     if "betas" not in saved:
-        raise CheckpointMismatch(f"This is the state of an optimizer without betas: {', '.join(sorted(saved))}.")
+        raise CheckpointMismatch(
+            f"This is the state of an optimizer without betas: {', '.join(sorted(saved))}."
+        )
     if saved.get("cautious_factor", 1.0) != 1.0:
         raise CheckpointMismatch(
             f"The optimizer was saved with cautious_factor = {saved['cautious_factor']}, which is not here."
@@ -69,7 +71,7 @@ def _group(saved: Mapping[str, Any], ours: Mapping[str, Any]) -> dict[str, Any]:
     group = {name: value for name, value in saved.items() if name != "cautious_factor"}
     # An earlier release called the option kernel; lion-pytorch has none, and it is L1.
     K = group.pop("kernel", None) or group.get("K", "L1()")
-    if K != repr(ours["K"]):
+    if repr(ours["K"]) != K:
         raise CheckpointMismatch(f"The optimizer was saved with K = {K}; this one has {ours['K']!r}.")
     kept = {"K": ours["K"], "momentum_dtype": ours["momentum_dtype"]}
     return {**{name: value for name, value in ours.items() if name != "params"}, **group, **kept}
@@ -81,7 +83,8 @@ def _check_momentum(entry: Mapping[str, Any], p: Tensor, number: int) -> None:
     momentum = entry.get("exp_avg")
     if set(entry) != {"exp_avg"} or not isinstance(momentum, Tensor):
         raise CheckpointMismatch(
-            f"This is the state of another optimizer: it keeps {', '.join(sorted(map(str, entry)))}; Lion keeps exp_avg."
+            f"This is the state of another optimizer: it keeps {', '.join(sorted(map(str, entry)))}; Lion keeps "
+            "exp_avg."
         )
     if momentum.shape != p.shape:
         raise CheckpointMismatch(

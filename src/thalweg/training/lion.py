@@ -19,7 +19,6 @@ from thalweg.training import _lion_pass
 from thalweg.training._lion_state import taken_in
 from thalweg.training.convex_functions import L1, ConvexFunction
 
-
 #: A parameter, its momentum and its gradient.
 Triple: TypeAlias = tuple[Tensor, Tensor, Tensor]
 
@@ -280,7 +279,9 @@ def _check_group(name: str, group: dict[str, Any]) -> None:
     lr, betas, decay = group["lr"], group["betas"], group["weight_decay"]
     fits = (is_real(lr) or (isinstance(lr, Tensor) and lr.numel() == 1)) and float(lr) >= 0
     require(fits, f"{name} needs lr >= 0", got=lr)
-    fits = isinstance(betas, tuple | list) and len(betas) == 2 and all(is_real(b) and 0 <= b < 1 for b in betas)
+    fits = (
+        isinstance(betas, tuple | list) and len(betas) == 2 and all(is_real(b) and 0 <= b < 1 for b in betas)
+    )
     require(fits, f"{name} needs two betas in [0, 1)", got=betas)
     require(is_real(decay) and decay >= 0, f"{name} needs weight_decay >= 0", got=decay)
     require(isinstance(group["K"], ConvexFunction), f"{name} needs a ConvexFunction", got=group["K"])

@@ -53,7 +53,12 @@ def check_settings(s: Mapping[str, Any], least_steps: int) -> None:
     low, high = s["lr_min"], s["lr_max"]
     fits = is_real(low) and is_real(high) and 0 < low < high < math.inf
     require(fits, "AutoLRS needs 0 < lr_min < lr_max", got=(low, high))
-    for name, least in (("total_steps", 1), ("stage_steps", least_steps), ("explore", 1), ("warmup_steps", 0)):
+    for name, least in (
+        ("total_steps", 1),
+        ("stage_steps", least_steps),
+        ("explore", 1),
+        ("warmup_steps", 0),
+    ):
         fits = is_whole(s[name]) and s[name] >= least
         require(fits, f"AutoLRS needs a whole number {name} >= {least}", got=s[name])
     longest = s["max_stage_steps"]

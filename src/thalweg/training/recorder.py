@@ -28,7 +28,8 @@ class GradientNormRecorder:
     of an overflow are not there; a gradient that is not finite at a step that was taken is left out and counted in
     `skipped`. Under DistributedDataParallel the gradient at a step is the mean over the workers, so each records
     the same; of sharded gradients, too, each records the norm of the whole. Sparse gradients count with rows that came
-    twice added up. Gradient clipping before the step is seen; record before clipping by a hook of your own if that matters.
+    twice added up. Gradient clipping before the step is seen; record before clipping by a hook of your own if that
+    matters.
 
     Args:
         optimizer: any; ``detach()`` ends the recording.
@@ -94,7 +95,9 @@ class GradientNormRecorder:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on after a `state_dict`; `CheckpointMismatch` for the state of anything else."""
         if not {"l1", "l2", "skipped"} <= set(state):
-            raise CheckpointMismatch(f"This is no record of norms: it holds {', '.join(sorted(map(str, state)))}.")
+            raise CheckpointMismatch(
+                f"This is no record of norms: it holds {', '.join(sorted(map(str, state)))}."
+            )
         self._done = [np.column_stack([state["l1"], state["l2"]])]
         self._waiting, self.skipped = [], state["skipped"]
 

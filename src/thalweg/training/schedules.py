@@ -119,8 +119,8 @@ class ProfileSchedule(LRScheduler):
         )
         require(
             now < self.total_steps,
-            f"The budget of {self.total_steps} steps is used up and the rate is at its end, where it would stay. Make a "
-            "new schedule for the steps to come",
+            f"The budget of {self.total_steps} steps is used up and the rate is at its end, where it would stay. Make "
+            "a new schedule for the steps to come",
             got=total_steps,
         )
         self.past.append((now, self.total_steps, self.anchor))
