@@ -178,7 +178,7 @@ class LogLoss(PointwiseDatafit):
     def conjugate(self, u: Vector) -> float:
         """Minus the entropy of the probabilities of being wrong, ``-y u``."""
         p = np.asarray(np.clip(-self.y * self.unweighted(u), 0.0, 1.0), dtype=np.float64)
-        entropies: Vector = xlogy(p, p) + xlogy(1.0 - p, 1.0 - p)
+        entropies = np.asarray(xlogy(p, p) + xlogy(1.0 - p, 1.0 - p), dtype=np.float64)
         return float(self.weighted(entropies).sum()) - float((u * self.offset).sum())
 
     def prediction(self, u: Vector) -> Vector:
