@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -67,6 +69,19 @@ class TestEstimators:
         there, scaled, _ = lasso_path(made(X * x), Y * y, alphas=5)
         np.testing.assert_allclose(there / x / y, alphas, rtol=1e-12)
         np.testing.assert_allclose(scaled * x / y, coefs, rtol=1e-5, atol=1e-6)
+
+
+def test_eight_threads_fit_as_one():
+    """Estimators of their own; the compiled loops share nothing."""
+
+    def fitted(seed):
+        rows = np.random.default_rng(seed).permutation(60)[:50]
+        lasso = Lasso(0.01).fit(sp.csc_array(X[rows]), Y[rows])
+        return lasso.coef_.tolist(), LogisticRegression().fit(X[rows], LABELS[rows]).coef_.tolist()
+
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(fitted, range(8)))
+    assert together == [fitted(seed) for seed in range(8)]
 
 
 def test_what_no_unit_can_help_is_refused():

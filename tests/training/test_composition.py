@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -267,6 +268,26 @@ def test_sharded_over_two_workers_they_train_as_on_one(two_workers) -> None:
         assert sharded == found[1][1][name]
         for ours, theirs in zip(sharded, alone, strict=True):
             np.testing.assert_allclose(ours, theirs, rtol=2e-4, atol=2e-5)
+
+
+def test_eight_threads_train_as_one() -> None:
+    """Networks of their own, with the passes over memory that all of them share."""
+
+    def trained(seed: int) -> tuple[list[float], list[float]]:
+        model = nn.Linear(5, 1)
+        with torch.no_grad():
+            model.weight.fill_(0.1 * seed)
+            model.bias.fill_(0.0)
+        optimizer = OPTIMIZERS["lion"](model.parameters(), 1e-2)
+        recorder, schedule = GradientNormRecorder(optimizer), REX(optimizer, 30)
+        for step in range(30):
+            advance(model, optimizer, step)
+            schedule.step()
+        return weights(model).tolist(), recorder.norms("l2").tolist()
+
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(trained, range(8)))
+    assert together == [trained(seed) for seed in range(8)]
 
 
 class Regression(nn.Module):
