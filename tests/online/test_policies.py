@@ -12,7 +12,7 @@ from scipy.optimize import lsq_linear
 
 from thalweg.core import CheckpointMismatch, InvalidParameter, NotFinite
 from thalweg.core.tree import load_tree, save_tree
-from thalweg.online import Binned, ChebCB, Fixed, TsallisINF, tsallis_probabilities
+from thalweg.online import Binned, ChebCB, Fixed, OutsideRange, TsallisINF, tsallis_probabilities
 from thalweg.online._kernels import box_least_squares
 
 POLICIES = [Fixed(4, 2), TsallisINF(4), ChebCB(4, 0.0, 1.0), Binned(TsallisINF(4), 3, 0.0, 1.0)]
@@ -169,6 +169,39 @@ class TestContract:
             TsallisINF(4).load_state_dict(TsallisINF(3).state_dict())
         with pytest.raises(CheckpointMismatch, match="2 bins"):
             Binned(TsallisINF(3), 4, 0, 1).load_state_dict(Binned(TsallisINF(3), 2, 0, 1).state_dict())
+
+    @pytest.mark.parametrize(
+        ("saved", "here", "message"),
+        [
+            (ChebCB(3, 0.0, 1.0), ChebCB(3, 0.0, 10.0), "saved ChebCB has high=1.0; expected high=10.0"),
+            (ChebCB(3, 0.0, 1.0, 4), ChebCB(3, 0.0, 1.0), "has terms=4; expected terms=6"),
+            (TsallisINF(3, 2.0), TsallisINF(3), "has scale=2.0; expected scale=None"),
+            (Fixed(3, 2), Fixed(3, 1), "has arm=2; expected arm=1"),
+            (Binned(TsallisINF(3), 2, 0, 1), Binned(TsallisINF(3), 2, 0, 2), "has high=1; expected high=2"),
+            (Binned(TsallisINF(3, 2.0), 2, 0, 1), Binned(TsallisINF(3), 2, 0, 1), "expected scale=None"),
+        ],
+    )
+    def test_what_was_learned_with_other_settings_is_refused(self, saved, here, message):
+        with pytest.raises(CheckpointMismatch, match=message):
+            here.load_state_dict(saved.state_dict())
+
+    @pytest.mark.parametrize("policy", POLICIES[1:], ids=lambda p: type(p).__name__)
+    @pytest.mark.parametrize("unit", [2.0**-400, 2.0**400])
+    def test_the_arms_are_the_same_for_losses_in_other_units(self, policy, unit, rng):
+        losses, contexts = rng.random((60, 4)), rng.random(60)
+        arms = []
+        for factor in (1.0, unit):
+            fresh, drawn = policy.started(1), []
+            for row, context in zip(losses * factor, contexts, strict=True):
+                drawn.append(fresh.act(context))
+                fresh.learn(drawn[-1], row[drawn[-1]])
+            arms.append(drawn)
+        assert arms[0] == arms[1]
+
+    @pytest.mark.parametrize("policy", [ChebCB(2, 0.0, 1.0), Binned(TsallisINF(2), 3, 0.0, 1.0)])
+    def test_a_context_outside_the_range_is_told(self, policy):
+        with pytest.warns(OutsideRange, match=r"outside \[0, 1\]"):
+            policy.act(3.0)
 
 
 class TestBadInput:

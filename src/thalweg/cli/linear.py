@@ -25,14 +25,19 @@ def read(
         list[Path],
         typer.Argument(help="A: .mtx, .npz, .npy or .csv, also .gz; for solve, several are a sequence."),
     ],
-    rhs: Annotated[list[Path] | None, typer.Option(help="b, one for each matrix; ones by default.")] = None,
+    rhs: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="b, one file for each matrix, of k columns for k right-hand sides; ones by default."
+        ),
+    ] = None,
     header: Header = None,
 ) -> Mapping[str, Problem]:
     """Solve A x = b."""
     import numpy as np
 
     from thalweg.core import InvalidProblem
-    from thalweg.datasets import load_matrix, load_vector
+    from thalweg.datasets import load_matrix, load_right_sides
     from thalweg.linear import LinearSystem
 
     if rhs and len(rhs) != len(matrices):
@@ -42,7 +47,7 @@ def read(
     systems = {}
     for i, (name, path) in enumerate(named(matrices).items()):
         A = load_matrix(path, header=header)
-        systems[name] = LinearSystem(A, load_vector(rhs[i]) if rhs else np.ones(A.shape[0]))
+        systems[name] = LinearSystem(A, load_right_sides(rhs[i]) if rhs else np.ones(A.shape[0]))
     return systems
 
 

@@ -78,6 +78,9 @@ def solve(
         rule = rule.limited(problem.recommended_stop())
     if method is None:
         method = recommended(problem)
+    if not isinstance(problem, method.solves()):
+        kinds = " or ".join(f"a {kind.__name__}" for kind in method.solves())
+        raise InvalidProblem(f"{type(method).__name__} solves {kinds}; got a {type(problem).__name__}.")
     if rule.patience is not None and problem.objective is None:
         raise InvalidProblem(f"Stop(patience=) needs an objective; {type(problem).__name__} has none.")
     run = Run(problem, method, rule, seed, method.init(problem, seed))

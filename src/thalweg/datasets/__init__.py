@@ -3,7 +3,13 @@
 from thalweg.datasets.fitting import Fit, FittingTask
 from thalweg.datasets.labelled import Dataset
 from thalweg.datasets.load import DATASETS, load
-from thalweg.datasets.matrices import NamedMatrix, load_matrix, load_named_matrix, load_vector
+from thalweg.datasets.matrices import (
+    NamedMatrix,
+    load_matrix,
+    load_named_matrix,
+    load_right_sides,
+    load_vector,
+)
 from thalweg.datasets.series import load_series
 from thalweg.datasets.settings import load_toml
 from thalweg.datasets.text import TEXTS, Corpus, load_text
@@ -22,5 +28,6 @@ __all__ = [
     "load_series",
     "load_text",
     "load_toml",
+    "load_right_sides",
     "load_vector",
 ]

@@ -100,6 +100,16 @@ def load_vector(path: str | Path, *, header: bool | None = None, name: str = "b"
     return (found.toarray() if isinstance(found, sp.csr_array) else found.values).reshape(-1)
 
 
+def load_right_sides(path: str | Path, *, header: bool | None = None, name: str = "b") -> NDArray[np.float64]:
+    """Right-hand sides from the same files as `load_matrix`: shape (n,) of one row or one column, else (n, k).
+
+    Raises:
+        UnreadableFile, InvalidProblem, NotFinite: as `load_matrix`.
+    """
+    found = load_named_matrix(path, header=header, name=name).values
+    return found.reshape(-1) if 1 in found.shape else found
+
+
 def _load(path: Path, header: bool | None, name: str, what: str) -> sp.csr_array | NamedMatrix:
     kinds = f"{what} in {_ENDINGS}"
     with reading(path, kinds):

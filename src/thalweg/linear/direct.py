@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy.sparse.linalg import SuperLU, splu
 
 from thalweg.core import InvalidProblem, State, Status
+from thalweg.linear.columns import Columns
 from thalweg.linear.method import LinearMethod
 from thalweg.linear.poisson import PoissonGrid
 from thalweg.linear.problem import LinearSystem
@@ -30,7 +31,8 @@ REFINEMENTS = 3
 class Direct(LinearMethod[State]):
     """Sparse LU factorisation (SuperLU through SciPy) and iterative refinement: one step, exact to rounding.
 
-    Best for small systems and for many right-hand sides; memory for the factors grows fast in 3-D. The object keeps the
+    Best for small systems and for many right-hand sides, which it solves all at once (b of shape (n, k)); memory for
+    the factors grows fast in 3-D. The object keeps the
     factors of its last matrix, and a copy of that matrix's entries: the next system with the same entries costs a
     solve, not a factorisation. They are freed with the object.
 
@@ -53,30 +55,52 @@ class Direct(LinearMethod[State]):
         return State(x=x, metrics=problem.metrics(x))
 
     def advance(self, problem: LinearSystem, state: State) -> State:
-        factors = self._factors(problem)
-        x = factors.solve(problem.b)
-        residual = problem.metrics(x)["residual"]
-        for _ in range(REFINEMENTS):
-            if not residual > np.finfo(np.float64).eps:
-                break
-            better = x + factors.solve(problem.b - problem.csr @ x)
-            after = problem.metrics(better)["residual"]
-            if not after < 0.5 * residual:
-                break
-            x, residual = better, after
+        return self._judged(problem, self._solved(problem, problem.b[:, None])[:, 0])
+
+    def step(self, problem: LinearSystem, state: State | Columns[State]) -> State | Columns[State]:
+        if not isinstance(state, Columns):
+            return super().step(problem, state)
+        balanced = [column.balanced for column in problem.columns]
+        X = self._solved(balanced[0], np.stack([column.b for column in balanced], axis=1))
+        judged = [
+            self._judged(column, np.ascontiguousarray(x)) for column, x in zip(balanced, X.T, strict=True)
+        ]
+        return Columns.of(
+            [self._in_units(one, c.unit) for one, c in zip(judged, problem.columns, strict=True)]
+        )
+
+    def _solved(self, problem: LinearSystem, B: NDArray[np.float64]) -> NDArray[np.float64]:
+        """X of ``A X = B``, shape (n, k), each column refined while that halves its residual."""
+        factors, A = self._factors(problem), problem.csr
+        X = factors.solve(B)
+        with np.errstate(over="ignore", invalid="ignore"):
+            R = B - A @ X
+            size, residual = np.linalg.norm(B, axis=0), np.linalg.norm(R, axis=0)
+            for _ in range(REFINEMENTS):
+                if not (residual > np.finfo(np.float64).eps * size).any():
+                    break
+                better = X + factors.solve(R)
+                R_after = B - A @ better
+                after = np.linalg.norm(R_after, axis=0)
+                gains = after < 0.5 * residual
+                if not gains.any():
+                    break
+                X[:, gains], R[:, gains], residual[gains] = better[:, gains], R_after[:, gains], after[gains]
+        if not np.isfinite(X).all():
+            raise _singular()
+        return X
+
+    def _judged(self, problem: LinearSystem, x: Vector) -> State:
         if isinstance(problem.A, PoissonGrid):
             x = problem.A.project(x)
-        if not np.isfinite(x).all():
-            raise _singular()
-        state = State(
-            x=x, metrics=problem.metrics(x), status=Status.CONVERGED, message="Factorised and solved."
-        )
-        if not residual <= FAILED:
-            pivots = np.abs(factors.U.diagonal())
+        metrics = problem.metrics(x)
+        state = State(x=x, metrics=metrics, status=Status.CONVERGED, message="Factorised and solved.")
+        if not metrics["residual"] <= FAILED:
+            pivots = np.abs(self._factors(problem).U.diagonal())
             state.status = Status.STALLED
             state.message = (
-                f"The factors leave a residual of {residual:.2g}: A is singular up to rounding (its smallest pivot is "
-                f"{pivots.min() / pivots.max():.1g} of the largest). Use numerics.lsqr."
+                f"The factors leave a residual of {metrics['residual']:.2g}: A is singular up to rounding (its "
+                f"smallest pivot is {pivots.min() / pivots.max():.1g} of the largest). Use numerics.lsqr."
             )
         return state
 

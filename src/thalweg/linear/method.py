@@ -11,17 +11,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from thalweg.core import InvalidProblem, Method, NotFinite, State
+from thalweg.linear.columns import Columns, here
 from thalweg.linear.problem import LinearSystem
 
 S = TypeVar("S", bound=State)
 
 
-class LinearMethod(Method[LinearSystem, S], Generic[S]):
+class LinearMethod(Method[LinearSystem, S | Columns[S]], Generic[S]):
     """Base of methods for a `LinearSystem`; a method writes `begin` and `advance` as another writes `init` and `step`.
 
     Where A or b hold numbers whose squares float64 cannot hold well, both see the `LinearSystem.balanced` system, which
     differs by powers of two: so the iterates are those of the same system in other units, digit for digit. Between
-    two steps the answer is in the user's own units.
+    two steps the answer is in the user's own units. Several right-hand sides are solved side by side, a step of each
+    that has not ended.
     """
 
     @abstractmethod
@@ -32,11 +34,21 @@ class LinearMethod(Method[LinearSystem, S], Generic[S]):
     def advance(self, problem: LinearSystem, state: S) -> S:
         """`step` for the balanced system."""
 
-    def init(self, problem: LinearSystem, seed: int) -> S:
+    def init(self, problem: LinearSystem, seed: int) -> S | Columns[S]:
         if not isinstance(problem, LinearSystem):
             raise InvalidProblem(
                 f"{type(self).__name__} solves a LinearSystem; got a {type(problem).__name__}. Build one from A and b."
             )
+        if problem.b.ndim == 2:
+            return Columns.of([self._init(column, seed) for column in problem.columns])
+        return self._init(problem, seed)
+
+    def step(self, problem: LinearSystem, state: S | Columns[S]) -> S | Columns[S]:
+        if isinstance(state, Columns):
+            return state.stepped(lambda j, one: self._step(problem.columns[j], one))
+        return self._step(problem, state)
+
+    def _init(self, problem: LinearSystem, seed: int) -> S:
         problem.require_consistent()
         with np.errstate(over="ignore", invalid="ignore"):
             state = self.begin(problem.balanced, seed)
@@ -44,7 +56,7 @@ class LinearMethod(Method[LinearSystem, S], Generic[S]):
             raise NotFinite("x0 is so far from the answer that its residual is beyond float64. Start nearer.")
         return state if problem.balanced is problem else self._in_units(state, problem.unit)
 
-    def step(self, problem: LinearSystem, state: S) -> S:
+    def _step(self, problem: LinearSystem, state: S) -> S:
         if problem.balanced is problem:
             return self.advance(problem, state)
         state = self._in_units(state, -problem.unit)
@@ -54,22 +66,18 @@ class LinearMethod(Method[LinearSystem, S], Generic[S]):
             if self.in_place:
                 self._in_units(state, problem.unit)
             raise
-        after = self._in_units(after, problem.unit)
-        if not np.isfinite(np.asarray(_here(after.x))).all():
-            raise NotFinite("x is beyond the largest number that a float64 holds. Measure b in larger units.")
-        return after
+        return self._in_units(after, problem.unit)
 
     def _in_units(self, state: S, exponent: int) -> S:
         """The state with its answer times ``2 ** exponent``."""
         with np.errstate(over="ignore"):
-            if not self.in_place:
-                return replace(state, x=np.ldexp(state.x, exponent))
-            _shift(state.x, exponent)
+            if self.in_place:
+                _shift(state.x, exponent)
+            else:
+                state = replace(state, x=np.ldexp(state.x, exponent))
+        if not np.isfinite(here(state.x)).all():
+            raise NotFinite("x is beyond the largest number that a float64 holds. Measure b in larger units.")
         return state
-
-
-def _here(x: NDArray[np.float64] | Tensor) -> NDArray[np.float64]:
-    return x if isinstance(x, np.ndarray) else x.cpu().numpy()
 
 
 def _shift(x: NDArray[np.float64] | Tensor, exponent: int) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from functools import cached_property
-from typing import TYPE_CHECKING, ClassVar, cast
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property, wraps
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
 import numpy as np
 import scipy.sparse as sp
@@ -26,18 +27,34 @@ Vector = NDArray[np.float64]
 Unsigned = NDArray[np.uint32]
 
 
+Value = TypeVar("Value")
+
+
+class of_the_matrix(cached_property[Value]):  # noqa: N801 -- read as the decorator it is
+    """A cached property that a system with one of several right-hand sides asks its `LinearSystem.whole` for."""
+
+    def __init__(self, func: Callable[[Any], Value]) -> None:
+        def found(system: LinearSystem) -> Value:
+            if system.whole is None:
+                return func(system)
+            value: Value = getattr(system.whole, func.__name__)
+            return value
+
+        super().__init__(wraps(func)(found))
+
+
 @dataclass(frozen=True, eq=False)
 class LinearSystem(Problem):
-    """``A x = b`` with A of shape (n, n) and b of shape (n,), real, float64.
+    """``A x = b`` with A of shape (n, n) and b of shape (n,), or (n, k) for k right-hand sides; real, float64.
 
     Args:
         A: a dense array, a SciPy sparse matrix, a `FivePointStencil`, a `PoissonGrid`, or a `LinearOperator`. Dense
             and sparse matrices are kept as CSR; their arrays are shared where the format allows it.
-        b: right-hand side.
-        x0: where iterations start; zeros by default.
+        b: right-hand side. Of several, the columns, each is solved as if it stood alone; the answer has b's shape.
+        x0: where iterations start, of b's shape; zeros by default.
 
     The metric is ``residual``, ``|b - A x| / |b|`` (not divided when b = 0): relative, so that the units of A and b are
-    of no matter.
+    of no matter. Of several right-hand sides it is the largest.
 
     Raises:
         InvalidProblem: A not square or empty, b or x0 of another length; complex numbers, text, masked entries; b with
@@ -54,6 +71,7 @@ class LinearSystem(Problem):
     A: Matrix
     b: NDArray[np.float64]
     x0: NDArray[np.float64] | None = None
+    whole: LinearSystem | None = field(default=None, repr=False)
 
     def __init__(self, A: Matrix | ArrayLike, b: ArrayLike, x0: ArrayLike | None = None) -> None:
         matrix = cast(Matrix, A) if hasattr(A, "matvec") else as_csr(A)
@@ -67,8 +85,9 @@ class LinearSystem(Problem):
                 "For least squares use thalweg.numerics.lsqr."
             )
         object.__setattr__(self, "A", matrix)
-        object.__setattr__(self, "b", check_vector("b", b, n))
-        object.__setattr__(self, "x0", None if x0 is None else check_vector("x0", x0, n))
+        object.__setattr__(self, "b", _right_sides(b, n))
+        object.__setattr__(self, "x0", None if x0 is None else self._shaped("x0", x0))
+        object.__setattr__(self, "whole", None)
 
     def updated(self, data: ArrayLike, b: ArrayLike, x0: ArrayLike | None = None) -> LinearSystem:
         """The system whose matrix has this one's pattern and the entries ``data``, shape (nnz,).
@@ -78,17 +97,31 @@ class LinearSystem(Problem):
         csr = sp.csr_array((check_vector("data", data, self.csr.nnz), self.csr.indices, self.csr.indptr))
         csr.has_canonical_format = True
         other = object.__new__(LinearSystem)
-        start = None if x0 is None else check_vector("x0", x0, self.n)
-        vars(other).update(A=csr, b=check_vector("b", b, self.n), x0=start, csr=csr)
+        vars(other).update(A=csr, b=_right_sides(b, self.n), csr=csr, whole=None)
+        vars(other).update(x0=None if x0 is None else other._shaped("x0", x0))
         vars(other).update({name: getattr(self, name) for name in ("positions", "upper_bandwidth", "mirror")})
         return other
 
     def started_at(self, x0: ArrayLike) -> LinearSystem:
         """The same system with another starting point."""
         other = object.__new__(LinearSystem)
-        vars(other).update(vars(self), x0=check_vector("x0", x0, self.n))
-        vars(other).pop("balanced", None)  # it has a start of its own
+        vars(other).update(vars(self), x0=self._shaped("x0", x0))
+        for name in ("balanced", "columns"):  # they have starts of their own
+            vars(other).pop(name, None)
         return other
+
+    @cached_property
+    def columns(self) -> tuple[LinearSystem, ...]:
+        """The systems of one right-hand side each; what A alone decides is worked out once for all."""
+        if self.b.ndim == 1:
+            return (self,)
+        made = []
+        for j in range(self.b.shape[1]):
+            other = object.__new__(LinearSystem)
+            start = None if self.x0 is None else np.ascontiguousarray(self.x0[:, j])
+            vars(other).update(A=self.A, b=np.ascontiguousarray(self.b[:, j]), x0=start, whole=self)
+            made.append(other)
+        return tuple(made)
 
     @property
     def n(self) -> int:
@@ -97,23 +130,40 @@ class LinearSystem(Problem):
 
     def start(self) -> NDArray[np.float64]:
         """A fresh copy of the starting point."""
-        return np.zeros(self.n) if self.x0 is None else self.x0.copy()
+        return np.zeros(self.b.shape) if self.x0 is None else self.x0.copy()
 
     def metrics(self, x: ArrayLike | Tensor) -> dict[str, float]:
-        """``{"residual": |b - A x| / |b|}``; x of shape (n,).
+        """``{"residual": |b - A x| / |b|}``, of several right-hand sides the largest; x of the shape of b.
 
         Raises:
             InvalidProblem: x of another shape, or no numbers.
         """
         if not (type(x) is np.ndarray and x.dtype == np.float64):
             x = as_real("x", x)  # a tensor, from a method that runs on another device; a list
-        if x.shape != self.b.shape:
-            raise InvalidProblem(f"x has shape {x.shape}; expected {self.b.shape}.")
+        self._require_shape("x", x)
+        if x.ndim == 2:
+            return {
+                "residual": max(
+                    one.metrics(np.ascontiguousarray(x[:, j]))["residual"]
+                    for j, one in enumerate(self.columns)
+                )
+            }
         if self.balanced is not self:
             with np.errstate(over="ignore"):
                 return self.balanced.metrics(np.ldexp(x, -self.unit))
         with np.errstate(over="ignore", invalid="ignore"):  # what is not finite meets no rule
             return {"residual": float(np.linalg.norm(self.b - self.A @ x)) / self.scale}
+
+    def _require_shape(self, name: str, x: Vector) -> None:
+        if x.shape != self.b.shape:
+            raise InvalidProblem(f"{name} has shape {x.shape}; expected {self.b.shape}.")
+
+    def _shaped(self, name: str, values: ArrayLike) -> Vector:
+        """``values`` as finite numbers of the shape of b."""
+        array = as_real(name, values)
+        self._require_shape(name, array)
+        check_finite(name, array)
+        return array
 
     def recommended_stop(self) -> Stop:
         """A residual of 1e-8."""
@@ -170,7 +220,9 @@ class LinearSystem(Problem):
             with np.errstate(over="ignore"):
                 start = np.ldexp(start, -self.unit)
             check_finite("x0, in units of b / A,", start)
-        vars(other).update(A=_shifted(self.A, -left), b=np.ldexp(self.b, -right), x0=start, exponents=(0, 0))
+        vars(other).update(
+            A=_shifted(self.A, -left), b=np.ldexp(self.b, -right), x0=start, exponents=(0, 0), whole=None
+        )
         vars(other)["balanced"] = other
         return other
 
@@ -181,18 +233,18 @@ class LinearSystem(Problem):
             return eps
         return eps * float(np.linalg.norm(abs(self.csr) @ np.abs(x) + np.abs(self.b))) / self.scale
 
-    @cached_property
+    @of_the_matrix
     def csr(self) -> sp.csr_array:
         """A with its entries, for methods that sweep over them."""
         return as_csr(self.A)
 
-    @cached_property
+    @of_the_matrix
     def positions(self) -> NDArray[np.int32]:
         """Where ``csr.data`` holds the diagonal, shape (n,); -1 where a row stores no entry there."""
         found: NDArray[np.int32] = diagonal_positions(self.csr.indptr, self.csr.indices)
         return found
 
-    @cached_property
+    @of_the_matrix
     def mirror(self) -> NDArray[np.int64] | None:
         """The permutation of ``csr.data`` that transposes A, shape (nnz,); None for an asymmetric pattern."""
         A = self.csr
@@ -226,7 +278,7 @@ class LinearSystem(Problem):
         A, positions = self.csr, self.diagonal[1]
         return A.data, A.indices.view(np.uint32), A.indptr.view(np.uint32), positions.view(np.uint32)
 
-    @cached_property
+    @of_the_matrix
     def upper_bandwidth(self) -> int:
         """Largest column minus row of a stored entry; 0 without any."""
         if self.csr.nnz == 0:
@@ -234,7 +286,7 @@ class LinearSystem(Problem):
         ends = self.csr.indptr[1:] - 1
         return int((self.csr.indices[ends] - np.arange(self.n)).max())
 
-    @cached_property
+    @of_the_matrix
     def asymmetry(self) -> float:
         """``max |A - A'| / max |A|``; zero for a symmetric matrix, for a stencil and for a grid."""
         if hasattr(self.A, "to_csr"):
@@ -267,6 +319,17 @@ class LinearSystem(Problem):
                 f"A is not symmetric (largest |A - A'| is {self.asymmetry:.2g} of the largest entry); "
                 f"{method} needs a symmetric positive definite matrix. Use GMRES, or symmetrise A."
             )
+
+
+def _right_sides(b: ArrayLike, n: int) -> Vector:
+    """b as finite numbers, shape (n,) or (n, k)."""
+    array = as_real("b", b)
+    if array.ndim not in (1, 2) or len(array) != n or array.size == 0:
+        raise InvalidProblem(
+            f"b has shape {array.shape}; expected ({n},), or ({n}, k) for k right-hand sides."
+        )
+    check_finite("b", array)
+    return array
 
 
 #: Rounding that an assembled symmetric matrix may carry.

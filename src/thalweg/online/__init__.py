@@ -1,7 +1,7 @@
 """Decisions to make as the data comes: bandits that `act` and `learn`."""
 
 from thalweg.online.cheb_cb import ChebCB
-from thalweg.online.policy import Binned, Fixed, Policy
+from thalweg.online.policy import Binned, Fixed, OutsideRange, Policy
 from thalweg.online.problem import LossTable, Play
 from thalweg.online.recommended import METHODS
 from thalweg.online.tsallis_inf import TsallisINF, tsallis_probabilities
@@ -12,6 +12,7 @@ __all__ = [
     "ChebCB",
     "Fixed",
     "LossTable",
+    "OutsideRange",
     "Play",
     "Policy",
     "TsallisINF",

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from thalweg.core.validation import require
 from thalweg.numerics import chebyshev_features, lipschitz_coefficient_bounds
 from thalweg.online._kernels import box_least_squares
-from thalweg.online.policy import Policy
+from thalweg.online.policy import Policy, known
 
 
 class ChebCB(Policy):
@@ -25,7 +25,7 @@ class ChebCB(Policy):
 
     Args:
         arms: number d of arms.
-        low, high: ends of the contexts; contexts outside count as the nearest end.
+        low, high: ends of the contexts; contexts outside count as the nearest end, with a warning (`OutsideRange`).
         terms: number m of Chebyshev terms. Default 6, as in the paper's experiments.
 
     Cost per round: O(m^3 + d m) and memory O(d m^2); some tens of microseconds for 20 arms.
@@ -56,7 +56,9 @@ class ChebCB(Policy):
         self._scale, self._eta = 1.0, 0.0
 
     def _distribution(self, context: float | None) -> NDArray[np.float64]:
-        self._features = chebyshev_features(float(context or 0.0), self.terms, self.low, self.high)
+        self._features = chebyshev_features(
+            known(context, self.low, self.high), self.terms, self.low, self.high
+        )
         predicted = self.theta @ self._features / self._scale
         best = int(predicted.argmin())
         weights = 1.0 / (self.arms + self._eta * (predicted - predicted[best]))
@@ -71,7 +73,7 @@ class ChebCB(Policy):
         self._largest, self._smallest = max(self._largest, loss), min(self._smallest, loss)
         # The coefficient box bounds K and 2 L width / j hold for the unscaled loss: no refit when N moves.
         spread = self._largest - self._smallest  # L times the width of the context interval
-        scale = self._largest + 1.0  # K, of the cost that the loss is one less of
+        scale = self._largest or 1.0  # K
         factor = 2.0 + 4.0 * spread / scale * (1.0 + math.log(self.terms))  # N
         self._gram[arm] += np.outer(self._features, self._features)
         self._moment[arm] += loss * self._features

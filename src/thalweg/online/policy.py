@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import inspect
+import warnings
 from abc import ABC, abstractmethod
 from typing import Any, Self
 
@@ -11,7 +13,25 @@ from numpy.typing import NDArray
 
 from thalweg.core import CheckpointMismatch, InvalidParameter, NotFinite
 from thalweg.core.seeding import generator
+from thalweg.core.tree import require_alike
 from thalweg.core.validation import require
+
+
+class OutsideRange(UserWarning):
+    """A context lies outside the range that a policy was made for."""
+
+
+def known(context: float | None, low: float, high: float) -> float:
+    """The context of a round; a warning where it lies outside [low, high]."""
+    value = float(context or 0.0)
+    if not low <= value <= high:
+        warnings.warn(
+            f"A context lies outside [{low:g}, {high:g}] and counts as the nearest end. Make the policy with wider "
+            "low and high.",
+            OutsideRange,
+            stacklevel=4,
+        )
+    return value
 
 
 class Policy(ABC):
@@ -87,6 +107,14 @@ class Policy(ABC):
                 f"The saved policy is {found[0]} with {found[1]} arms; "
                 f"expected {expected[0]} with {self.arms}."
             )
+        for name, held in vars(self).items():
+            require_alike(name, held, state[name])
+        for name in inspect.signature(type(self)).parameters:
+            mine, saved = vars(self).get(name), state.get(name)
+            if name in vars(self) and mine != saved:
+                raise CheckpointMismatch(
+                    f"The saved {found[0]} has {name}={saved!r}; expected {name}={mine!r}, as this one has."
+                )
         vars(self).update({k: copy.deepcopy(v) for k, v in state.items() if k != "policy"})
 
 
@@ -117,7 +145,7 @@ class Binned(Policy):
     Args:
         policy: the policy to copy.
         bins: number of equal bins.
-        low, high: ends of the contexts; what lies outside goes to the nearest bin.
+        low, high: ends of the contexts; what lies outside goes to the nearest bin, with a warning (`OutsideRange`).
 
     Source: Khodak et al. (2024), section 4, the baseline.
 
@@ -136,7 +164,7 @@ class Binned(Policy):
         self._policies = [copy.deepcopy(policy) for _ in range(bins)]
 
     def _distribution(self, context: float | None) -> NDArray[np.float64]:
-        share = (float(context or 0.0) - self.low) / (self.high - self.low)
+        share = (known(context, self.low, self.high) - self.low) / (self.high - self.low)
         self.bin = int(np.clip(share * len(self._policies), 0, len(self._policies) - 1))
         inner = self._policies[self.bin]
         inner.probabilities = inner._distribution(context)
