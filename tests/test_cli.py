@@ -264,6 +264,10 @@ def test_schedule_refine_writes_what_it_tells(tmp_path):
     told = json.loads(thalweg("schedule", "refine", "norms.npz", "--json", cwd=tmp_path).stdout)
     assert told["warmup"] == 0.0
     assert told["guarantee, of linear decay's"] == pytest.approx(1.0)
+    for steps in ("0", "-3"):
+        failed = thalweg("schedule", "refine", "norms.npz", "--steps", steps, cwd=tmp_path)
+        assert (failed.returncode, failed.stdout) == (2, "")
+        assert f"--steps needs a whole number >= 1; got {steps}" in failed.stderr
     failed = thalweg("schedule", "refine", "none.csv", cwd=tmp_path)
     assert failed.returncode == 2
     assert "No file none.csv" in failed.stderr

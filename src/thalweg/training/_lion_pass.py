@@ -11,9 +11,15 @@ import numpy as np
 from numba import carray, float32, float64, njit, prange
 from torch import Tensor
 
-from thalweg.training._memory import LOCK, addresses, pointer, supported, tasks
+from thalweg.training._memory import LOCK, addresses, is_flat, laid_out_alike, pointer, tasks
 
 __all__ = ["lion_pass", "supported"]
+
+
+def supported(triple: tuple[Tensor, Tensor, Tensor]) -> bool:
+    """Whether the pass can take a parameter, its momentum and its gradient."""
+    first = triple[0]
+    return all(is_flat(t) and t.dtype == first.dtype for t in triple) and laid_out_alike(triple)
 
 
 def _make_pass(dtype):
@@ -29,7 +35,7 @@ def _make_pass(dtype):
             for i in range(n):
                 mi, gi = m[i], g[i]
                 c = b1 * mi + c1 * gi
-                direction = np.copysign(rate, c) if c != zero else zero
+                direction = np.copysign(rate, c) if abs(c) > zero else zero  # zero where c is NaN
                 x[i] = (shrink * x[i] - direction) * grow
                 m[i] = b2 * mi + c2 * gi
 
