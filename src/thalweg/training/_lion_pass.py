@@ -11,7 +11,8 @@ import numpy as np
 from numba import carray, float32, float64, njit, prange
 from torch import Tensor
 
-from thalweg.training._memory import LOCK, addresses, is_flat, laid_out_alike, pointer, tasks
+from thalweg.numerics.parallel import alone
+from thalweg.training._memory import addresses, is_flat, laid_out_alike, pointer, tasks
 
 __all__ = ["lion_pass", "supported"]
 
@@ -64,5 +65,5 @@ def lion_pass(
     grow = 1.0 / (1.0 + lr * weight_decay) if implicit else 1.0
     numbers = [number(v) for v in (b1, 1.0 - b1, b2, 1.0 - b2, shrink, grow, lr)]
     starts_of = np.stack([addresses(group) for group in (params, momenta, grads)])
-    with LOCK:
+    with alone():
         _PASSES[str(params[0].dtype)](starts_of, *tasks(tuple(p.numel() for p in params)), *numbers)

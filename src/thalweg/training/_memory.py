@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import threading
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,9 +15,6 @@ from torch import Tensor
 
 #: Elements a task works through: large enough to hide the scheduling, small enough to share evenly.
 CHUNK = 1 << 16
-
-# Some of Numba's threading layers end the process when two threads enter a parallel loop at once.
-LOCK = threading.Lock()
 
 
 @intrinsic

@@ -9,7 +9,8 @@ import numpy as np
 from numba import carray, float32, float64, njit, prange
 from torch import Tensor
 
-from thalweg.training._memory import LOCK, addresses, pointer, tasks
+from thalweg.numerics.parallel import alone
+from thalweg.training._memory import addresses, pointer, tasks
 
 #: Elements summed in their own precision before the sum is added to one in float64.
 BLOCK = 512
@@ -54,7 +55,7 @@ def norms(tensors: Sequence[Tensor]) -> tuple[float, float]:
     for dtype in {str(t.dtype) for t in tensors}:
         some = [t for t in tensors if str(t.dtype) == dtype]
         sizes = tuple(t.numel() for t in some)
-        with LOCK:
+        with alone():
             sums = _PASSES[dtype](addresses(some), *tasks(sizes))
         l1, l2 = map(float, sums.sum(0))
         if l1 and not (l1 > TINY[dtype] * sum(sizes) and math.isfinite(l2)):
