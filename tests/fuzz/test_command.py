@@ -190,14 +190,20 @@ PROBLEMS = {
 }
 
 
+METHODS = {
+    (area.name, name): tuple(options(maker))
+    for area in AREAS
+    if area.name in PROBLEMS
+    for name, maker in area.methods().items()
+}
+
+
 @st.composite
 def methods(draw):
     """One of an area's methods with odd values for some of its options."""
-    area = draw(st.sampled_from([area for area in AREAS if area.name in PROBLEMS]))
-    known = area.methods()
-    name = draw(st.sampled_from(sorted(known)))
-    odd = [f"{option}={draw(st.sampled_from(ODD))}" for option in options(known[name]) if draw(st.booleans())]
-    return area.name, f"{name}:{','.join(odd)}" if odd else name
+    (area, name), known = draw(st.sampled_from(sorted(METHODS.items())))
+    odd = [f"{option}={draw(st.sampled_from(ODD))}" for option in known if draw(st.booleans())]
+    return area, f"{name}:{','.join(odd)}" if odd else name
 
 
 @settings(max_examples=200, suppress_health_check=list(HealthCheck))

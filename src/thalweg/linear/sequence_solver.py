@@ -6,6 +6,7 @@ linear system instances", ICLR.
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -34,7 +35,8 @@ def omega_grid(family: Family, count: int = 20, low: float = 1.0, high: float = 
     [1.0, 1.25, 1.5]
     """
     require(is_whole(count) and count >= 1, "omega_grid needs a whole count >= 1", got=count)
-    require(is_real(low) and is_real(high), "omega_grid needs numbers low and high", got=(low, high))
+    finite = all(is_real(end) and math.isfinite(end) for end in (low, high))
+    require(finite, "omega_grid needs finite numbers low and high", got=(low, high))
     return tuple(family(float(omega)) for omega in np.linspace(low, high, count))
 
 
