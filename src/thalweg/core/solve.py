@@ -147,11 +147,11 @@ def _loop(
         if interrupted:
             return Status.INTERRUPTED, "Interrupted; this is the best answer so far."
         if steps >= max_steps:
-            return Status.EXHAUSTED, f"{steps} steps done."
+            return Status.EXHAUSTED, f"{steps} steps done{_before(steps == begun > 0)}."
         if run.seconds >= max_seconds:
-            return Status.EXHAUSTED, f"{run.seconds:.3g} seconds used."
+            return Status.EXHAUSTED, f"{run.seconds:.3g} seconds used{_before(steps == begun > 0)}."
         if state.calls >= max_calls:
-            return Status.EXHAUSTED, f"{state.calls} evaluations used."
+            return Status.EXHAUSTED, f"{state.calls} evaluations used{_before(steps == begun > 0)}."
         try:
             state = run.state = step(problem, state)
         except NotFinite as error:
@@ -180,6 +180,11 @@ def _loop(
             if callback(run):
                 name = getattr(callback, "__name__", type(callback).__name__)
                 return Status.INTERRUPTED, f"Stopped by {name}."
+
+
+def _before(resumed: bool) -> str:
+    """What is said where a run ends without a step: a budget counts the parts before it was resumed."""
+    return ", all before this call: a resumed run's budget counts its earlier parts" if resumed else ""
 
 
 def _ceiling(first: float) -> float:
