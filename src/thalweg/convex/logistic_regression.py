@@ -57,7 +57,7 @@ class _Parts:
         return worst
 
 
-class LogisticRegression(LinearClassifierMixin, ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+class LogisticRegression(LinearClassifierMixin, ClassifierMixin, BaseEstimator):
     """Logistic regression with l1 and l2 penalty: ``C sum log-loss + r |w|_1 + (1 - r)/2 |w|^2``; softmax for more
     than two classes.
 
