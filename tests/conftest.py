@@ -39,9 +39,10 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture(autouse=True)
-def torch_seed():
-    """Tests that draw from torch's global stream see the same numbers each time, whatever ran before."""
+def torch_alike():
+    """Each test sees the same numbers from torch's global stream and one thread, whatever ran before."""
     torch.manual_seed(0)
+    torch.set_num_threads(1)  # Numba's threads raise it, once a process
 
 
 @pytest.fixture

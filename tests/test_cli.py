@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import subprocess
 import sys
-import traceback
-import warnings
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -17,35 +12,8 @@ import pytest
 import scipy.io
 import scipy.sparse as sp
 
-from thalweg.cli import main
+from running import thalweg
 from thalweg.numerics import FivePointStencil
-
-
-@dataclass
-class Done:
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-def thalweg(*arguments, cwd=None):
-    """Run the command in this process: nothing but its exit status and what it prints comes back."""
-    out, err = io.StringIO(), io.StringIO()
-    before, hook = sys.argv, warnings.showwarning
-    sys.argv = ["thalweg", *map(str, arguments)]
-    try:
-        with contextlib.chdir(cwd or "."), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            try:
-                main()
-                status = 0
-            except SystemExit as end:
-                status = end.code
-            except Exception:
-                traceback.print_exc()
-                status = 1
-    finally:
-        sys.argv, warnings.showwarning = before, hook
-    return Done(status, out.getvalue(), err.getvalue())
 
 
 @pytest.fixture
@@ -329,6 +297,10 @@ def test_schedule_refine_writes_what_it_tells(tmp_path):
     told = json.loads(thalweg("schedule", "refine", "norms.npz", "--json", cwd=tmp_path).stdout)
     assert told["warmup"] == 0.0
     assert told["guarantee, of linear decay's"] == pytest.approx(1.0)
+    for steps in ("0", "-3"):
+        failed = thalweg("schedule", "refine", "norms.npz", "--steps", steps, cwd=tmp_path)
+        assert (failed.returncode, failed.stdout) == (2, "")
+        assert f"--steps needs a whole number >= 1; got {steps}" in failed.stderr
     failed = thalweg("schedule", "refine", "none.csv", cwd=tmp_path)
     assert failed.returncode == 2
     assert "No file none.csv" in failed.stderr

@@ -77,6 +77,136 @@ class TestRegression:
             assert a - b <= rough.dual_gap_ + 1e-12 <= tol * scale + 2e-12
 
 
+class TestColumnsThatAreNotCentred:
+    """Dates, prices, counts: sparse columns are centred implicitly, and those of `LogisticRegression` in any layout."""
+
+    @pytest.mark.parametrize("offset", [3.0, 30.0, 1000.0, 1e5])
+    def test_the_sparse_lasso_is_the_dense_one(self, offset, rng):
+        X = rng.standard_normal((100, 30))
+        y = X[:, :3] @ [3, -2, 1] + 0.1 * rng.standard_normal(100) + 5
+        X = X + offset * rng.random(30)
+        dense, sparse = (Lasso(0.1, max_iter=20, tol=1e-9).fit(data, y) for data in (X, sp.csc_array(X)))
+        np.testing.assert_allclose(sparse.coef_, dense.coef_, atol=1e-5)
+        np.testing.assert_allclose(sparse.predict(X), dense.predict(X), atol=1e-4)
+        assert sparse.n_iter_ < 200
+
+    @pytest.mark.parametrize("made", [np.asarray, sp.csc_array])
+    @pytest.mark.parametrize("ratio", [0.0, 1.0])
+    @pytest.mark.parametrize("classes", [2, 3])
+    def test_logistic_regression_does_not_see_the_means(self, made, ratio, classes, rng):
+        X = rng.standard_normal((90, 8))
+        y = np.digitize(X[:, 0] - X[:, 1] + rng.logistic(size=90), [0.0] if classes == 2 else [-1.0, 1.0])
+        at_zero = LogisticRegression(l1_ratio=ratio, tol=1e-7).fit(made(X), y)
+        far = LogisticRegression(l1_ratio=ratio, tol=1e-7).fit(made(X + 1000.0), y)
+        np.testing.assert_allclose(far.coef_, at_zero.coef_, atol=2e-3)
+        shift = 1000.0 * far.coef_.sum(1)
+        np.testing.assert_allclose(
+            (far.intercept_ + shift)[1:] - (far.intercept_ + shift)[0],
+            at_zero.intercept_[1:] - at_zero.intercept_[0],
+            atol=2e-2,
+        )
+
+    def test_constant_columns_have_no_coefficient(self, rng):
+        X = np.column_stack([rng.standard_normal(50), np.full(50, 1e6), np.zeros(50)])
+        y = X[:, 0] + 2.0
+        for data in (X, sp.csc_array(X)):
+            model = Lasso(0.01).fit(data, y)
+            assert model.coef_[1:].tolist() == [0.0, 0.0]
+            assert model.intercept_ == pytest.approx(2.0, abs=0.05)
+            assert LogisticRegression().fit(data, y > 2).coef_[0, 2] == 0.0
+
+
+@pytest.mark.parametrize("made", [np.asarray, sp.csr_array], ids=["dense", "sparse"])
+@pytest.mark.parametrize("intercept", [True, False])
+class TestWeights:
+    @pytest.fixture
+    def data(self):
+        X, y = regression(features=12)
+        rng = np.random.default_rng(1)
+        return X + 3.0, y, rng.integers(0, 4, len(y))
+
+    @pytest.mark.parametrize("ratio", [0.0, 0.5, 1.0])
+    def test_whole_weights_are_copies_of_samples(self, data, made, intercept, ratio):
+        X, y, counts = data
+        make = {"l1_ratio": ratio, "fit_intercept": intercept, "tol": 1e-12, "max_iter": 1000}
+        weighted = ElasticNet(0.1, **make).fit(made(X), y, sample_weight=counts)
+        copied = ElasticNet(0.1, **make).fit(made(np.repeat(X, counts, 0)), np.repeat(y, counts))
+        np.testing.assert_allclose(weighted.coef_, copied.coef_, atol=1e-5)
+        assert weighted.intercept_ == pytest.approx(copied.intercept_, abs=1e-4)
+
+    def test_the_lasso_is_scikit_learns(self, data, made, intercept):
+        X, y, counts = data
+        weights = counts + 0.5
+        ours = Lasso(0.05, fit_intercept=intercept, tol=1e-12, max_iter=1000).fit(made(X), y, weights)
+        theirs = linear_model.Lasso(0.05, fit_intercept=intercept, tol=1e-12, max_iter=1_000_000)
+        theirs.fit(X, y, sample_weight=weights)
+        np.testing.assert_allclose(ours.coef_, theirs.coef_, atol=1e-5)
+
+    @pytest.mark.parametrize("class_weight", [None, "balanced", {0: 3.0}])
+    @pytest.mark.parametrize("classes", [2, 3])
+    def test_logistic_regression_is_scikit_learns(self, data, made, intercept, class_weight, classes):
+        X, y, counts = data
+        X, labels = X - 3.0, np.digitize(y, [1.0] if classes == 2 else [0.0, 3.0])
+        options = {"C": 0.3, "fit_intercept": intercept}
+        weights = counts + 0.5
+        balanced = class_weight
+        if class_weight == "balanced":  # of the weighted samples
+            sums = np.bincount(labels, weights)
+            balanced = dict(enumerate(sums.sum() / (classes * sums)))
+        ours = LogisticRegression(**options, class_weight=class_weight, tol=1e-7).fit(
+            made(X), labels, weights
+        )
+        theirs = linear_model.LogisticRegression(**options, class_weight=balanced, tol=1e-9, max_iter=10_000)
+        theirs.fit(X, labels, sample_weight=weights)
+        np.testing.assert_allclose(ours.predict_proba(X), theirs.predict_proba(X), atol=1e-4)
+
+    def test_weights_that_are_none_are_refused(self, data, made, intercept):
+        X, y, counts = data
+        for model in (Lasso(fit_intercept=intercept), LogisticRegression(fit_intercept=intercept)):
+            with pytest.raises(ValueError, match=r"zero for every sample|must contain at least one non-zero"):
+                model.fit(made(X), y > 1, sample_weight=0 * counts)
+            with pytest.raises(ValueError, match=r"[Nn]egative"):
+                model.fit(made(X), y > 1, sample_weight=counts - 2.0)
+        with pytest.raises(InvalidParameter, match="class_weight has to be finite and > 0"):
+            LogisticRegression(class_weight={True: 0.0}).fit(made(X), y > 1)
+
+
+class TestLabelsAndTargets:
+    X = np.random.default_rng(0).standard_normal((6, 2))
+
+    @pytest.mark.parametrize(
+        ("y", "message"),
+        [
+            ([0.0, 1.0, 0.0, 1.0, 0.0, np.nan], "NaN"),
+            (np.array(["a", "b", "a", "b", "a", np.nan], dtype=object), "NaN"),
+            (
+                np.array(["a", "b", "a", "b", "a", None], dtype=object),
+                "one kind are needed; y holds NoneType, str",
+            ),
+            (np.ones(6) * 1j, "Complex data"),
+        ],
+    )
+    def test_labels_that_are_none_are_refused(self, y, message):
+        with pytest.raises(ValueError, match=message):
+            LogisticRegression().fit(self.X, y)
+
+    @pytest.mark.parametrize("made", [np.asarray, sp.csr_array])
+    def test_complex_columns_are_refused(self, made):
+        for model in (Lasso(), ElasticNet(), LogisticRegression()):
+            with pytest.raises(ValueError, match="Complex data"):
+                model.fit(made(self.X + 1j), [0, 1, 0, 1, 0, 1])
+
+    def test_a_warm_start_with_other_columns_begins_anew(self):
+        y = self.X[:, 0]
+        model = Lasso(0.1, warm_start=True).fit(self.X, y)
+        wider = np.column_stack([self.X, self.X[:, :1] ** 2])
+        np.testing.assert_allclose(model.fit(wider, y).coef_, Lasso(0.1).fit(wider, y).coef_, atol=1e-6)
+
+    def test_one_sample_is_its_own_intercept(self):
+        model = Lasso(0.1).fit([[1.0, 2.0]], [3.0])
+        assert (model.coef_.tolist(), model.intercept_) == ([0.0, 0.0], 3.0)
+
+
 class TestScreening:
     @given(st.integers(0, 10_000), st.floats(0.05, 0.9))
     def test_screened_columns_are_zero_in_the_solution(self, seed, share):
@@ -115,6 +245,36 @@ class TestPath:
         for alpha, a, b in zip(alphas, coefs.T, theirs.T):
             values = [np.square(y - X @ w).sum() / (2 * len(y)) + alpha * np.abs(w).sum() for w in (a, b)]
             assert abs(values[0] - values[1]) <= 1e-8
+
+    def test_a_target_of_zeros_has_a_path_of_zeros(self):
+        alphas, coefs, gaps = lasso_path(np.eye(4, 3), np.zeros(4), alphas=7)
+        np.testing.assert_allclose(
+            alphas, linear_model.lasso_path(np.eye(4, 3), np.zeros(4), alphas=7)[0], atol=1e-14
+        )
+        assert coefs.shape == (3, 7)
+        assert not coefs.any()
+        assert not gaps.any()
+
+    @pytest.mark.parametrize(
+        ("options", "error", "message"),
+        [
+            ({"y": np.ones(5)}, InvalidProblem, r"y has shape \(5,\); expected \(20,\)"),
+            ({"y": np.ones((20, 2))}, InvalidProblem, r"y has shape \(20, 2\)"),
+            ({"alphas": 0.1}, InvalidParameter, r"alphas is how many, or a list of numbers > 0; got 0\.1"),
+            ({"alphas": [-1.0]}, InvalidParameter, "alphas is how many"),
+            ({"alphas": [1.0, 0.0]}, InvalidParameter, "alphas is how many"),
+            ({"alphas": [np.nan]}, InvalidParameter, "alphas is how many"),
+            ({"alphas": []}, InvalidParameter, "alphas is how many"),
+            ({"alphas": 0}, InvalidParameter, "one strength or more"),
+            ({"eps": 2.0}, InvalidParameter, "0 < eps < 1"),
+            ({"tol": 0.0}, InvalidParameter, "tol > 0"),
+            ({"l1_ratio": "1"}, InvalidParameter, "l1_ratio"),
+        ],
+    )
+    def test_bad_input_is_refused(self, options, error, message):
+        X = np.random.default_rng(0).standard_normal((20, 3))
+        with pytest.raises(error, match=message):
+            lasso_path(X, **({"y": X[:, 0]} | options))
 
     def test_bad_ratios_are_refused(self):
         with pytest.raises(InvalidParameter, match="l1_ratio"):

@@ -18,7 +18,14 @@ from thalweg.core import Checkpoint, Status, Stop
 def pointwise(seed):
     rng = np.random.default_rng(seed)
     y = rng.standard_normal(6)
-    return [SquaredError(y), LogLoss(np.sign(y)), LogLoss(np.sign(y), rng.standard_normal(6))]
+    weights = rng.uniform(0.2, 3.0, 6)
+    return [
+        SquaredError(y),
+        SquaredError(y, weights),
+        LogLoss(np.sign(y)),
+        LogLoss(np.sign(y), rng.standard_normal(6)),
+        LogLoss(np.sign(y), rng.standard_normal(6), weights),
+    ]
 
 
 SEEDS = st.integers(0, 10_000)

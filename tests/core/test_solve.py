@@ -408,6 +408,15 @@ class TestResume:
         np.testing.assert_array_equal(resumed.history["loss"], whole.history["loss"])
         assert resumed.steps == whole.steps
 
+    def test_a_budget_that_earlier_parts_have_used_is_told(self, tmp_path):
+        path = tmp_path / "run.ckpt"
+        solve(Bowl(), Descent(0.1), stop=Stop(steps=20), callbacks=[Checkpoint(path, every=20)])
+        for stop in (Stop(steps=20), Stop(seconds=0.0)):
+            resumed = solve(Bowl(), Descent(0.1), stop=stop, resume=path)
+            assert (resumed.status, resumed.steps) == (Status.EXHAUSTED, 20)
+            assert "all before this call: a resumed run's budget counts its earlier parts" in resumed.message
+        assert "before" not in solve(Bowl(), Descent(0.1), stop=Stop(steps=0)).message
+
     def test_a_run_killed_half_way_and_resumed_ends_in_the_same_bits(self, tmp_path):
         """SIGKILL from within, at a step that is no multiple of the checkpoint's period."""
         script = textwrap.dedent(

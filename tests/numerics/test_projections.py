@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.autograd import gradcheck
 
-from thalweg.core import InvalidProblem
+from thalweg.core import InvalidParameter, InvalidProblem
 from thalweg.numerics import projections, prox
 
 DOUBLE = torch.float64
@@ -62,7 +62,7 @@ def nearest(x: np.ndarray, constraints) -> np.ndarray:
     return np.asarray(y.value)
 
 
-@pytest.mark.parametrize("name", SETS)
+@pytest.mark.parametrize("name", [name for name in SETS if name != "second-order cone"])
 @settings(max_examples=12)
 @given(vectors)
 def test_nearest_point_is_cvxpys(name: str, x: np.ndarray) -> None:
@@ -70,6 +70,15 @@ def test_nearest_point_is_cvxpys(name: str, x: np.ndarray) -> None:
     found = project(tensor(x))
     np.testing.assert_allclose(found.numpy(), nearest(x, constraints), atol=2e-5)
     torch.testing.assert_close(project(found), found, rtol=1e-9, atol=1e-9)  # a point of the set stays
+
+
+@given(vectors)
+def test_a_point_and_its_nearest_of_the_cone_differ_by_a_point_of_the_dual_cone(x: np.ndarray) -> None:
+    """Moreau's theorem, which no other point satisfies; the cone is its own dual. Solvers lose digits at its tip."""
+    p = projections.second_order_cone(tensor(x)).numpy()
+    for point in (p, p - x):
+        assert np.linalg.norm(point[:-1]) <= point[-1] + 1e-12
+    assert abs(p @ (p - x)) <= 1e-12 * max(1.0, x @ x)
 
 
 @pytest.mark.parametrize("name", SETS)
@@ -205,9 +214,9 @@ def test_empty_sets_and_wrong_shapes_are_refused() -> None:
     one = torch.ones(2, dtype=DOUBLE)
     for bad, words in (
         (lambda: projections.box(x, 1.0, 0.0), "low <= high"),
-        (lambda: projections.simplex(x, 0.0), "size > 0"),
-        (lambda: projections.linf_ball(x, -1.0), "radius > 0"),
-        (lambda: projections.box_section(x, 0.0, 1.0, one, 3.0), "no point"),
+        (lambda: projections.simplex(x, -1.0), "size >= 0"),
+        (lambda: projections.linf_ball(x, -1.0), "radius >= 0"),
+        (lambda: projections.box_section(x, 0.0, 1.0, one, 3.0), "met by no point"),
         (lambda: projections.box_section(x, 0.0, 1.0, -one, 0.5), "a > 0"),
         (lambda: projections.affine_set(x, torch.zeros(1, 2, dtype=DOUBLE), one[:1]), "no solution"),
         (
@@ -215,7 +224,102 @@ def test_empty_sets_and_wrong_shapes_are_refused() -> None:
             "no point satisfies",
         ),
         (lambda: projections.transport(torch.zeros(2, 2), one, 2 * one), "equal in total"),
+        (lambda: projections.transport(torch.full((2, 2), torch.nan), one, one), "X finite"),
+        (lambda: projections.hyperplane(x, torch.zeros(2, dtype=DOUBLE), 1.0), "other than zero"),
+        (lambda: projections.halfspace(x, torch.zeros(2, dtype=DOUBLE), 1.0), "other than zero"),
+        (lambda: projections.l1_ball(x, tensor(-1.0)), "size >= 0"),
+        (lambda: projections.l2_ball(x, torch.tensor(-1.0)), "radius >= 0"),
         (lambda: projections.transport(torch.zeros(2, 3), one, one), "expected"),
     ):
         with pytest.raises(InvalidProblem, match=words):
             bad()
+
+
+@pytest.mark.parametrize(
+    "project",
+    [
+        projections.simplex,
+        projections.l1_ball,
+        projections.l2_ball,
+        projections.l2_sphere,
+        projections.linf_ball,
+    ],
+)
+def test_a_radius_of_zero_leaves_zero(project):
+    assert project(tensor([1.0, -2.0]), 0.0).tolist() == [0.0, 0.0]
+
+
+WEIGHTED = [
+    prox.lasso,
+    prox.nonnegative_lasso,
+    prox.ridge,
+    prox.group_lasso,
+    prox.log_barrier,
+    prox.elastic_net,
+]
+
+
+@pytest.mark.parametrize("operator", WEIGHTED, ids=lambda f: f.__name__)
+def test_a_negative_weight_is_refused(operator):
+    for call in (
+        lambda: operator(tensor([1.0]), -1.0),
+        lambda: torch.func.grad(lambda w: operator(tensor([1.0]), w).sum())(tensor(-1.0)),
+    ):
+        with pytest.raises(InvalidParameter, match="weight and a scale >= 0"):
+            call()
+    mapped = torch.func.vmap(lambda w: operator(tensor([1.0]), w))(tensor([-1.0, 1.0]))
+    assert mapped.isnan().flatten().tolist() == [True, False]
+
+
+def _mapped(project, *batched):
+    """The projection under vmap, and sample by sample."""
+    return torch.func.vmap(project)(*batched), torch.stack(
+        [project(*one) for one in zip(*batched, strict=True)]
+    )
+
+
+X4 = torch.tensor([[0.2, -1.0, 2.0], [1.0, 1.0, 1.0], [-3.0, 0.5, 0.1], [0.0, 4.0, -0.2]], dtype=DOUBLE)
+SIZES4 = torch.tensor([1.0, 2.0, 3.0, 0.5], dtype=DOUBLE)
+SQUARES = torch.linspace(-1, 2, 36, dtype=DOUBLE).sin().reshape(4, 3, 3)
+MAPPED = {
+    "simplex": (lambda x, s: projections.simplex(x, s), X4, SIZES4),
+    "l1 ball": (lambda x, s: projections.l1_ball(x, s), X4, SIZES4),
+    "l2 ball": (lambda x, s: projections.l2_ball(x, s), X4, SIZES4),
+    "box": (lambda x, s: projections.box(x, -s, s), X4, SIZES4),
+    "hyperplane": (lambda x, s: projections.hyperplane(x, torch.ones_like(x), s), X4, SIZES4),
+    "affine set": (lambda x, s: projections.affine_set(x, torch.ones_like(x)[None], s[None]), X4, SIZES4),
+    "box section": (lambda x, s: projections.box_section(x, -1.0, 2.0, torch.ones_like(x), s), X4, SIZES4),
+    "polyhedron": (lambda x, s: projections.polyhedron(x, torch.eye(3).to(x), s.expand(3)), X4, SIZES4),
+    "transport": (lambda X, s: projections.transport(X, s.expand(3), s.expand(3)), SQUARES, SIZES4),
+    "transport KL": (lambda X, s: projections.transport_kl(X, s.expand(3), s.expand(3)), SQUARES, SIZES4),
+    "birkhoff": (lambda X, s: projections.birkhoff(s * X), SQUARES, SIZES4),
+}
+
+
+@pytest.mark.parametrize("name", MAPPED)
+def test_projections_are_mapped_over_points_and_parameters(name):
+    project, points, sizes = MAPPED[name]
+    together, alone = _mapped(project, points, sizes)
+    torch.testing.assert_close(together, alone, rtol=1e-12, atol=1e-12)
+    for argnum in (0, 1):
+        slope = torch.func.jacrev(project, argnums=argnum)
+        together, alone = _mapped(slope, points, sizes)
+        torch.testing.assert_close(together, alone, rtol=1e-9, atol=1e-9)
+    forward = torch.func.jacfwd(project)(points[0], sizes[0])
+    torch.testing.assert_close(forward, torch.func.jacrev(project)(points[0], sizes[0]), rtol=1e-9, atol=1e-9)
+
+
+def test_mapped_sizes_that_have_no_set_give_nan_and_others_refuse():
+    found = torch.func.vmap(projections.simplex)(X4[:2], tensor([-1.0, 1.0]))
+    assert found.isnan().all(1).tolist() == [True, False]
+    with pytest.raises(InvalidProblem, match="size >= 0"):
+        torch.func.jacfwd(projections.simplex, argnums=1)(X4[0], tensor(-1.0))
+
+
+@pytest.mark.parametrize("low", [[0.0, 0.0, 0.0], [-1.0, -1.0, 0.5]])
+def test_a_polyhedron_has_the_derivatives_of_the_box_that_it_is(low):
+    low, point = tensor(low), tensor([0.2, -1.5, 2.0])
+    G, h = torch.cat([torch.eye(3), -torch.eye(3)]).to(DOUBLE), torch.cat([torch.ones(3, dtype=DOUBLE), -low])
+    for jacobian in (torch.func.jacrev, torch.func.jacfwd):
+        ours = jacobian(lambda x: projections.polyhedron(x, G, h))(point)
+        torch.testing.assert_close(ours, jacobian(lambda x: projections.box(x, low, 1.0))(point))

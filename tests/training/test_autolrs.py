@@ -20,7 +20,10 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from thalweg.core import CheckpointMismatch, InvalidParameter, InvalidProblem, NotFinite
+from thalweg.core.tree import load_tree, save_tree
 from thalweg.numerics.gaussian_process import GaussianProcess, Matern
+from thalweg.training import Lion, LionK, Lp
+from thalweg.training._held_out import held_out_loss
 from thalweg.training.autolrs import AutoLRS
 from thalweg.training.rate_search import next_rate, told
 from thalweg.training.replay import Replay
@@ -47,7 +50,7 @@ def digest(*objects) -> str:
 
     def add(value) -> None:
         if isinstance(value, torch.Tensor):
-            whole.update(value.detach().numpy().tobytes())
+            whole.update(value.detach().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
         elif isinstance(value, np.ndarray):
             whole.update(value.tobytes())
         elif isinstance(value, dict):
@@ -80,8 +83,31 @@ def run(make=torch.optim.AdamW, batches=None, watch=None, **options):
     return model, optimizer, auto
 
 
+class TextOnSaving(torch.optim.SGD):
+    """An optimizer that writes its options as text, as some do with dtypes and quantisers."""
+
+    def state_dict(self):
+        state = super().state_dict()
+        for group in state["param_groups"]:
+            group["momentum"] = str(group["momentum"])
+        return state
+
+    def load_state_dict(self, state_dict):
+        super().load_state_dict(state_dict)
+        for group in self.param_groups:
+            group["momentum"] = float(group["momentum"])
+
+
 @pytest.mark.parametrize(
-    "make", [torch.optim.AdamW, lambda p, lr: torch.optim.SGD(p, lr=lr, momentum=0.9)], ids=["adamw", "sgd"]
+    "make",
+    [
+        torch.optim.AdamW,
+        lambda p, lr: torch.optim.SGD(p, lr=lr, momentum=0.9),
+        Lion,
+        lambda p, lr: LionK(p, lr=lr, K=Lp(2), momentum_dtype=torch.bfloat16),
+        lambda p, lr: TextOnSaving(p, lr=lr, momentum=0.9),
+    ],
+    ids=["adamw", "sgd", "lion", "lion-k", "text"],
 )
 def test_trials_leave_no_trace(make) -> None:
     """The hash of weights, buffers, optimizer, random states and batches is that of training without trials."""
@@ -103,6 +129,64 @@ def test_trials_leave_no_trace(make) -> None:
         plain.state_dict(), theirs.state_dict()
     )
     assert digest(random_states()["torch"]) == digest(torch.get_rng_state())
+
+
+class WithMoreState(nn.Linear):
+    """Keeps numbers beside its tensors, and a buffer that no file has."""
+
+    def __init__(self) -> None:
+        super().__init__(5, 1)
+        self.scale = {"amax": [1.0]}
+        self.register_buffer("seen", torch.zeros(()), persistent=False)
+
+    def forward(self, x):
+        self.seen += 1
+        self.scale["amax"].append(float(x.detach().abs().max()))
+        return super().forward(x)
+
+    def get_extra_state(self):
+        return self.scale
+
+    def set_extra_state(self, state) -> None:
+        self.scale = state
+
+
+def test_trials_leave_no_trace_in_states_that_are_no_tensors_or_in_no_file(tmp_path) -> None:
+    torch.manual_seed(0)
+    model = WithMoreState()
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    auto = AutoLRS(model, optimizer, 1e-4, 0.3, **SHORT, path=tmp_path / "run.auto")
+    for X, y in auto.steps(loader()):
+        loss = (model(X) - y).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        auto.step(loss)
+        if (auto.trained, auto.exploring) == (60, False):
+            kept = dict(model.scale)
+            again = WithMoreState()
+            AutoLRS(
+                again, torch.optim.Adam(again.parameters()), 1e-4, 0.3, **SHORT, path=tmp_path / "run.auto"
+            )
+            assert again.scale == kept
+            assert again.seen == model.seen
+    assert model.seen == auto.trained
+    assert len(model.scale["amax"]) == 1 + auto.trained
+
+
+def test_a_restored_state_lies_in_memory_as_it_did(tmp_path) -> None:
+    """Files keep values; steps take the path that the layout allows."""
+    model = nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    model(torch.ones(1, 3, 5, 5)).sum().backward()
+    optimizer.step()
+    save_tree(tmp_path / "s", Snapshot(model, optimizer).state_dict())
+    fresh = nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)
+    other = torch.optim.SGD(fresh.parameters(), lr=0.1, momentum=0.9)
+    Snapshot.from_state_dict(load_tree(tmp_path / "s")).restore(fresh, other)
+    kept = other.state[fresh.weight]["momentum_buffer"]
+    assert kept.stride() == fresh.weight.stride() == model.weight.stride()
+    assert torch.equal(kept, optimizer.state[model.weight]["momentum_buffer"])
 
 
 def test_every_trial_and_the_stage_start_from_the_same_state_and_batches() -> None:
@@ -316,6 +400,7 @@ def test_warm_up_rises_and_the_groups_keep_their_ratio() -> None:
 SCRIPT = textwrap.dedent(
     """
     import sys
+    import torch
     sys.path.insert(0, sys.argv[1])
     from test_autolrs import run, digest
 
@@ -324,7 +409,8 @@ SCRIPT = textwrap.dedent(
         if sys.argv[3] == "asks":
             sys.stdin.readline()
 
-    model, optimizer, auto = run(path=sys.argv[2], watch=watch)
+    torch.set_num_threads(1)
+    model, optimizer, auto = run(path=sys.argv[2] or None, watch=watch)
     print("end", digest(model.state_dict(), optimizer.state_dict()), auto.rates().tolist(), flush=True)
     """
 )
@@ -336,10 +422,17 @@ def _script(path, how: str) -> subprocess.Popen:
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
+@pytest.fixture(scope="module")
+def undisturbed() -> str:
+    """How a run ends, in a process of its own as the others: the last bit depends on the number of threads."""
+    out, _ = _script("", "runs").communicate(timeout=120)
+    return str(out.splitlines()[-1])
+
+
 @pytest.mark.parametrize("when", [(0, 25), (27, 30), (120 - 45, 90)], ids=["trial", "stage", "second stage"])
-def test_killed_run_ends_where_the_undisturbed_run_ends(tmp_path, when: tuple[int, int]) -> None:
-    model, optimizer, auto = run()
-    expected = f"end {digest(model.state_dict(), optimizer.state_dict())} {auto.rates().tolist()}"
+def test_killed_run_ends_where_the_undisturbed_run_ends(
+    tmp_path, undisturbed: str, when: tuple[int, int]
+) -> None:
     killed = _script(tmp_path / "run.auto", "asks")
     assert killed.stdin is not None
     assert killed.stdout is not None
@@ -356,8 +449,106 @@ def test_killed_run_ends_where_the_undisturbed_run_ends(tmp_path, when: tuple[in
     again = _script(tmp_path / "run.auto", "runs")
     out, _ = again.communicate(timeout=120)
     lines = out.splitlines()
-    assert lines[-1] == expected
+    assert lines[-1].startswith("end ")
+    assert lines[-1] == undisturbed
     assert len(lines) < 120 + 90  # it did not start anew
+
+
+def test_files_of_anything_else_are_refused(tmp_path) -> None:
+    save_tree(tmp_path / "run.auto", {"x": 1})
+    with pytest.raises(CheckpointMismatch, match="not saved by AutoLRS"):
+        run(path=tmp_path / "run.auto")
+    model, optimizer, _ = run()
+    snapshot = Snapshot(model, optimizer)
+    for other, words in (
+        (nn.Linear(5, 1), "weight is not there"),
+        (nn.Sequential(nn.Linear(4, 16)), r"\(16, 5\)"),
+    ):
+        before = digest(other.state_dict())
+        with pytest.raises(CheckpointMismatch, match=words):
+            snapshot.restore(other, torch.optim.SGD(other.parameters(), lr=0.1))
+        assert digest(other.state_dict()) == before
+
+
+class TestValidation:
+    """What ``validate`` does wrong is said of it, and of no rate."""
+
+    def auto(self, validate, **options):
+        model = nn.Sequential(nn.Linear(5, 1), nn.Dropout(0.1))
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+        options = {"total_steps": 80, "stage_steps": 80, "max_stage_steps": 80, "explore": 3, **options}
+        return model, optimizer, AutoLRS(model, optimizer, 1e-3, 0.1, validate=validate, **options)
+
+    def train(self, model, optimizer, auto) -> None:
+        for X, y in auto.steps(loader()):
+            loss = (model(X) - y).square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            auto.step(loss)
+
+    @pytest.mark.parametrize("value", [math.nan, math.inf, torch.tensor(math.nan)])
+    def test_no_finite_loss_at_a_stages_start(self, value) -> None:
+        with pytest.raises(NotFinite, match=r"validate\(\) gave (nan|inf) for the weights of step 0"):
+            self.auto(lambda: value)
+
+    @pytest.mark.parametrize("value", [None, "0.5", torch.ones(2), 1j])
+    def test_no_number(self, value) -> None:
+        with pytest.raises(InvalidProblem, match=r"validate\(\) has to return a loss, one number; got a"):
+            self.auto(lambda: value)
+
+    def test_no_finite_loss_in_any_trial(self) -> None:
+        told = iter([1.0])
+        model, optimizer, auto = self.auto(lambda: next(told, math.nan))
+        with pytest.raises(NotFinite, match=r"validate\(\) gave no finite loss in any of 3 trials"):
+            self.train(model, optimizer, auto)
+
+    def test_an_error_of_its_own_leaves_modes_and_random_states(self) -> None:
+        def fails():
+            torch.rand(3)
+            raise KeyError("no such file")
+
+        model = nn.Sequential(nn.Linear(5, 1), nn.Dropout(0.1).eval())
+        state = torch.get_rng_state()
+        with pytest.raises(KeyError, match="no such file"):
+            held_out_loss(model, fails)
+        assert (model.training, model[0].training, model[1].training) == (True, True, False)
+        assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_run_that_ended_counts_no_steps_that_were_rolled_back() -> None:
+    model = nn.Linear(5, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    auto = AutoLRS(model, optimizer, 1e-3, 0.1, **SHORT)
+
+    def train() -> None:
+        for X, y in auto.steps(loader()):
+            loss = (model(X) - y).square().mean()
+            if auto.trained >= 60:
+                loss = loss * math.nan
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            auto.step(loss)
+
+    with pytest.raises(NotFinite, match="weights are those of step 40"):
+        train()
+    assert (auto.trained, len(auto.rates()), len(auto.stages)) == (40, 40, 1)
+    with pytest.raises(InvalidProblem, match=r"This run has ended\. The loss stopped being finite"):
+        train()
+    with pytest.raises(InvalidProblem, match="This run has ended"):
+        auto.step(1.0)
+    assert auto.trained == 40
+
+
+def test_a_group_added_later_keeps_its_share_of_the_rate() -> None:
+    model = nn.Linear(5, 1)
+    optimizer = torch.optim.SGD([model.weight], lr=0.1)
+    auto = AutoLRS(model, optimizer, 1e-3, 0.1, **SHORT)
+    rate = optimizer.param_groups[0]["lr"]
+    optimizer.add_param_group({"params": [model.bias], "lr": rate / 2})
+    auto.step(1.0)
+    assert optimizer.param_groups[1]["lr"] == pytest.approx(optimizer.param_groups[0]["lr"] / 2)
 
 
 def test_file_of_other_settings_is_refused(tmp_path) -> None:
@@ -414,7 +605,15 @@ def test_bad_input() -> None:
     for low, high in ((0.0, 1.0), (-1.0, 1.0), (1.0, 0.1), (0.1, 0.1), (0.1, math.inf)):
         with pytest.raises(InvalidParameter, match="lr_min"):
             AutoLRS(model, optimizer, low, high, total_steps=10)
-    for option in ({"explore": 0}, {"stage_steps": 1}, {"explore_fraction": 0.0}, {"max_stage_steps": 9}):
+    for option in (
+        {"explore": 0},
+        {"explore": 2.5},
+        {"total_steps": "10"},
+        {"warmup_steps": 2.5},
+        {"stage_steps": 1},
+        {"explore_fraction": 0.0},
+        {"max_stage_steps": 9},
+    ):
         with pytest.raises(InvalidParameter, match=next(iter(option))):
             AutoLRS(model, optimizer, 0.1, 1.0, **{**SHORT, **option})
     auto = AutoLRS(model, optimizer, 0.1, 1.0, **SHORT)

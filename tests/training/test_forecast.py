@@ -70,3 +70,10 @@ def test_scale_of_loss_and_time_do_not_matter() -> None:
 def test_bad_input(bad, error, words: str) -> None:
     with pytest.raises(error, match=words):
         bad()
+
+
+def test_a_fit_says_whether_the_series_tells_where_it_ends():
+    t = np.arange(100.0)
+    assert LossForecaster().fit(2.0 * np.exp(-t / 20) + 0.5).is_identified
+    assert not LossForecaster().fit(2.0 - 0.001 * t).is_identified  # straight down
+    assert not LossForecaster().fit(np.exp(-t / 150) - 0.4).is_identified  # to the floor

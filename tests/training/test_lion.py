@@ -22,6 +22,7 @@ from thalweg.training import (
     PseudoHuber,
     ThresholdedL1,
     TopK,
+    _lion_pass,
 )
 
 PATHS = {
@@ -419,6 +420,11 @@ class TestBadInput:
             ({"betas": (-0.1, 0.9)}, "betas in"),
             ({"weight_decay": -0.1}, "weight_decay >= 0"),
             ({"max_norm": 0.0}, "max_norm > 0"),
+            ({"max_norm": "1"}, "max_norm > 0"),
+            ({"lr": "fast"}, "lr >= 0"),
+            ({"lr": float("nan")}, "lr >= 0"),
+            ({"betas": 0.9}, "two betas"),
+            ({"weight_decay": None}, "weight_decay >= 0"),
             ({"max_norm": 1.0, "weight_decay": 1.0}, "not both"),
             ({"K": "l1"}, "needs a ConvexFunction"),
             ({"foreach": True, "fused": True}, "exclude each other"),
@@ -438,3 +444,100 @@ class TestBadInput:
     def test_lion_takes_no_other_function(self):
         with pytest.raises(InvalidParameter, match="use LionK"):
             Lion([nn.Parameter(torch.zeros(1))], K=Huber())
+
+
+class TestMaxNorm:
+    def test_a_groups_own_form_takes_the_place_of_the_constructors_other(self):
+        def decays(own, **default):
+            groups = [{"params": parameters([torch.ones(2)])}, {"params": parameters([torch.ones(2)]), **own}]
+            return [group["weight_decay"] for group in Lion(groups, **default).param_groups]
+
+        assert decays({"weight_decay": 0.0}, max_norm=0.5) == [2.0, 0.0]  # no decay of biases
+        assert decays({"weight_decay": 0.1}, max_norm=0.5) == [2.0, 0.1]
+        assert decays({"max_norm": 2.0}, weight_decay=0.1) == [0.1, 0.5]
+        assert decays({"max_norm": None}, max_norm=0.5) == [2.0, 0.0]
+
+    def test_a_group_added_later_has_its_own_form(self):
+        optimizer = Lion(parameters([torch.ones(2)]), max_norm=0.5)
+        optimizer.add_param_group({"params": parameters([torch.ones(2)]), "weight_decay": 0.0})
+        assert optimizer.param_groups[1]["weight_decay"] == 0.0
+
+    def test_both_forms_in_one_group_are_refused(self):
+        group = {"params": parameters([torch.ones(2)]), "weight_decay": 0.1, "max_norm": 2.0}
+        with pytest.raises(InvalidParameter, match="not both"):
+            Lion([group])
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_nan_gradient_stops_its_weight_alone_on_every_path(path):
+    """As with lion-pytorch: the sign of NaN is zero, and NaN stays in the momentum."""
+    (p,) = params = parameters([torch.zeros(4)], torch.float32)
+    optimizer = Lion(params, lr=1e-2, **PATHS[path])
+    p.grad = torch.tensor([1.0, torch.nan, -1.0, torch.nan])
+    optimizer.step()
+    for _ in range(9):
+        p.grad = torch.tensor([1.0, 1.0, -1.0, -1.0])
+        optimizer.step()
+    torch.testing.assert_close(p.detach(), torch.tensor([-0.1, 0.0, 0.1, 0.0]))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("path", ["foreach", "default"])
+def test_every_path_gives_the_bits_of_tensor_by_tensor(tensors, dtype, path):
+    start, gradients = tensors
+    gradients = [[g.to(dtype) for g in some] for some in gradients]
+    found = []
+    for options in (PATHS["single"], PATHS.get(path, {})):
+        params = parameters(start, dtype)
+        run(Lion(params, lr=1e-2, weight_decay=0.1, **options), params, gradients)
+        found.append(params)
+    # The pass rounds its products once where torch's operations round twice.
+    tolerance = 0 if dtype in (torch.float16, torch.bfloat16) else 1e-6
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
+
+
+def _channels_last(tensor):
+    return tensor.to(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize(
+    ("odd", "passed"),
+    [
+        (_channels_last, 2),
+        (lambda t: t.transpose(0, 1), 2),
+        (lambda t: t.to(torch.bfloat16), 1),
+        (lambda t: t[:, ::2], 1),
+        (lambda t: t.double(), 2),
+    ],
+    ids=["channels last", "transposed", "bf16", "gaps", "float64"],
+)
+def test_one_odd_tensor_does_not_take_the_others_off_the_pass(monkeypatch, odd, passed):
+    """Each tensor has the step that it can have, and the same result."""
+    torch.manual_seed(0)
+    start = [torch.randn(50), odd(torch.randn(8, 4, 3, 3))]
+    gradients = [[torch.randn_like(t) for t in start] for _ in range(3)]
+    found, taken = [], []
+    whole = _lion_pass.lion_pass
+    monkeypatch.setattr(_lion_pass, "lion_pass", lambda *a, **k: (taken.extend(a[0]), whole(*a, **k)))
+    for options in ({}, {"fused": False}):
+        params = [nn.Parameter(t.clone(memory_format=torch.preserve_format)) for t in start]
+        if not start[1].is_contiguous() and start[1].shape[1] == 2:
+            params[1].data = start[1].clone().repeat_interleave(2, 1)[:, ::2]
+        run(Lion(params, lr=1e-2, weight_decay=0.1, **options), params, gradients)
+        found.append(params)
+    assert len(taken) == 3 * passed
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-6)
+
+
+def test_a_gradient_laid_out_otherwise_than_its_weight_gives_the_same_step():
+    torch.manual_seed(0)
+    weight, gradient = torch.randn(6, 4, 3, 3), torch.randn(6, 4, 3, 3)
+    (a,), (b,) = parameters([weight], torch.float32), parameters([weight], torch.float32)
+    for p, g in ((a, gradient), (b, _channels_last(gradient))):
+        optimizer = Lion([p], lr=1e-2)
+        for _ in range(3):
+            p.grad = g
+            optimizer.step()
+    torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-6)

@@ -7,9 +7,11 @@ import multiprocessing
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
-from thalweg.core import InvalidProblem
+from thalweg.core import CheckpointMismatch, InvalidProblem
 from thalweg.datasets import load_series
 from thalweg.training import GradientNormRecorder
 
@@ -144,3 +146,66 @@ def test_distributed_workers_record_the_norm_of_the_mean_gradient(two_workers) -
         model(torch.cat(halves)).square().mean().backward()
         optimizer.step()
     np.testing.assert_allclose(found[0], recorder.norms("l2"), rtol=1e-5)
+
+
+def _record(*gradients):
+    parameters = [torch.nn.Parameter(torch.zeros(g.shape, dtype=g.dtype)) for g in gradients]
+    for p, g in zip(parameters, gradients, strict=True):
+        p.grad = g
+    recorder = GradientNormRecorder(torch.optim.SGD(parameters, lr=0.0), attach=False)
+    recorder.record()
+    return recorder.norms("l1")[0], recorder.norms("l2")[0]
+
+
+def _coo(values, rows):
+    return torch.sparse_coo_tensor(torch.tensor([rows]), torch.tensor(values), (5, 2), check_invariants=True)
+
+
+@pytest.mark.parametrize(
+    ("gradients", "dense"),
+    [
+        ([_coo([[1.0, 1.0], [1.0, 1.0]], [1, 2])], [1.0] * 4),
+        ([_coo([[1.0, 2.0], [3.0, -2.0]], [1, 1])], [4.0]),  # rows that came twice are added up first
+        ([_coo([[1.0, 2.0]], [3]), torch.tensor([[-2.0, 4.0]])], [1.0, 2.0, 2.0, 4.0]),
+        ([torch.tensor([3.0, 4.0]).bfloat16(), torch.tensor([12.0])], [3.0, 4.0, 12.0]),
+        ([torch.tensor([3.0, 4.0]).double(), torch.tensor([12.0])], [3.0, 4.0, 12.0]),
+        ([torch.arange(12.0).reshape(3, 4)[:, ::2], torch.tensor([1.0])], [0, 2, 4, 6, 8, 10, 1.0]),
+        ([torch.tensor([3 + 4j])], [5.0]),
+        ([torch.ones(2, 3, 4, 4).to(memory_format=torch.channels_last)], [1.0] * 96),
+        ([torch.ones(0), torch.tensor([2.0])], [2.0]),
+    ],
+    ids=["sparse", "twice", "mixed", "bf16", "two dtypes", "gaps", "complex", "channels last", "empty"],
+)
+def test_gradients_of_every_layout_have_the_norms_of_their_elements(gradients, dense):
+    l1, l2 = _record(*gradients)
+    assert l1 == pytest.approx(np.abs(dense).sum())
+    assert l2 == pytest.approx(np.linalg.norm(dense))
+
+
+def test_an_embedding_with_sparse_gradients_is_recorded_at_its_steps():
+    embedding = torch.nn.Embedding(5, 2, sparse=True)
+    optimizer = torch.optim.SGD(embedding.parameters(), lr=0.1)
+    recorder = GradientNormRecorder(optimizer)
+    embedding(torch.tensor([1, 2])).sum().backward()
+    optimizer.step()
+    assert recorder.norms("l1").tolist() == [4.0]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "low", "high"), [(torch.float64, -150, 150), (torch.float32, -30, 30)], ids=["double", "single"]
+)
+@given(data=st.data())
+def test_norms_follow_the_gradients_scale(dtype, low, high, data):
+    """Squares would leave the range of their type."""
+    scale = 10.0 ** data.draw(st.integers(low, high))
+    gradient = torch.randn(700, generator=torch.Generator().manual_seed(0), dtype=dtype)
+    l1, l2 = _record(gradient * scale)
+    wide = gradient.double().numpy()
+    assert l1 == pytest.approx(np.abs(wide).sum() * scale, rel=1e-5)
+    assert l2 == pytest.approx(np.linalg.norm(wide) * scale, rel=1e-5)
+
+
+def test_the_state_of_anything_else_is_refused():
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+    with pytest.raises(CheckpointMismatch, match="no record of norms: it holds param_groups, state"):
+        GradientNormRecorder(optimizer).load_state_dict(optimizer.state_dict())

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
+from fractions import Fraction
+
 import numpy as np
 import pytest
 import torch
@@ -21,7 +24,10 @@ from thalweg.training import (
     refine,
 )
 from thalweg.training.guarantees import NormsLeftOut, bound_and_gradient, from_weights, weights_of
+from thalweg.training.refinement import NormsRise
 from thalweg.training.schedules import LongerThanRecorded
+
+pytestmark = pytest.mark.filterwarnings("ignore::thalweg.training.refinement.NormsRise")
 
 norms = st.lists(st.floats(0.05, 20.0), min_size=3, max_size=40).map(np.array)
 
@@ -91,6 +97,39 @@ def test_gradient_of_the_bound_by_finite_differences(G: np.ndarray, random) -> N
         h[i] = 1e-6
         slope = (bound_and_gradient(rates + h, G**2)[0] - bound_and_gradient(rates - h, G**2)[0]) / 2e-6
         assert gradient[i] == pytest.approx(slope, rel=1e-4, abs=1e-5 * np.abs(gradient).max())
+
+
+@pytest.mark.parametrize("geometry", ["l1", "l2"])
+@pytest.mark.parametrize("G", [[1e-300, 1e300, 1.0], [1e-200, 3e-200, 1.0, 1e200], [5e-324, 1e308, 1e308]])
+def test_norms_of_any_spread_have_the_closed_forms_schedule(G: list[float], geometry: str) -> None:
+    """In whole numbers of any size: w_t sum_{s > t} w_s over its largest."""
+    power = 2 if geometry == "l2" else 1
+    weights = [Fraction(1) / Fraction(g) ** power for g in G]
+    rates = [w * sum(weights[t + 1 :]) for t, w in enumerate(weights)]
+    expected = [float(rate / max(rates)) for rate in rates]
+    np.testing.assert_allclose(refine(G, geometry, smoothing=0).values, expected, rtol=1e-11)
+
+
+@given(norms, st.integers(-150, 150), st.integers(-100, 100))
+def test_schedules_and_guarantees_follow_the_units_of_norms_and_rates(G: np.ndarray, k: int, j: int) -> None:
+    unit, rate = 10.0**k, 10.0**j
+    np.testing.assert_allclose(refine(unit * G).values, refine(G).values, rtol=1e-9)
+    schedule = linear(len(G))
+    for guarantee in (bound, conversion_bound):
+        assert guarantee(rate * schedule, unit * G) == pytest.approx(unit * guarantee(schedule, G), rel=1e-5)
+    unit, rate = unit**0.5, rate**0.5
+    whole = bound(rate * schedule, unit * G, distance=unit * rate, tuned=False)
+    assert whole / unit / unit / rate == pytest.approx(bound(schedule, G, tuned=False), rel=1e-5)
+
+
+def test_norms_that_rise_are_told_of_and_others_are_not() -> None:
+    rising = np.append(np.linspace(10, 50, 40), np.full(80, 50.0))
+    with pytest.warns(NormsRise, match=r"from 1\d(\.\d)? in the first tenth of the run to 50 in the last"):
+        refine(rising)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for steady in (np.ones(100), np.linspace(5, 1, 100), np.linspace(1, 1.5, 100), [1.0, 3.0]):
+            refine(steady)
 
 
 def test_bound_is_the_papers_double_sum() -> None:
@@ -170,7 +209,7 @@ def test_longer_than_recorded_is_told() -> None:
 def test_gaps_are_filled_in_counted_and_told() -> None:
     G = np.full(50, 2.0)
     G[[3, 7, 9]] = [np.inf, np.nan, 0.0]
-    with pytest.warns(NormsLeftOut, match=r"3 of 50 gradient norms .* step 3"):
+    with pytest.warns(NormsLeftOut, match=r"3 of 50 gradient norms .* number 3, counted from 0"):
         refined = refine(G, smoothing=0)
     np.testing.assert_allclose(refined.values, linear(50), atol=1e-12)
 
@@ -179,6 +218,10 @@ def test_gaps_are_filled_in_counted_and_told() -> None:
     ("bad", "error", "words"),
     [
         (lambda: refine([1.0]), InvalidProblem, "at least 2 steps"),
+        (lambda: refine(["a", "b"]), InvalidProblem, "no array of numbers|expected numbers"),
+        (lambda: refine([1.0, 2j]), InvalidProblem, "complex"),
+        (lambda: refine([1e-200, 1e200], method="numerical", smoothing=0), InvalidProblem, "too far apart"),
+        (lambda: bound([1.0, 0.0], [1.0, 1.0], distance=-1.0), InvalidParameter, "distance > 0"),
         (lambda: refine(np.ones((2, 2))), InvalidProblem, "expected \\(steps,\\)"),
         (lambda: refine([np.nan, np.inf, 0.0]), NotFinite, "positive and finite"),
         (lambda: refine(np.ones(9), smoothing=-0.1), InvalidParameter, "smoothing in"),

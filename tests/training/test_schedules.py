@@ -7,7 +7,14 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, MultiStepLR, OneCycleLR, SequentialLR
+from torch.optim.lr_scheduler import (
+    ChainedScheduler,
+    CosineAnnealingLR,
+    LinearLR,
+    MultiStepLR,
+    OneCycleLR,
+    SequentialLR,
+)
 
 from thalweg.core import CheckpointMismatch, InvalidParameter, UnknownName
 from thalweg.training import PROFILES, REX, ProfileSchedule, Rex
@@ -18,6 +25,7 @@ from thalweg.training.profiles import (
     OneCycle,
     Polynomial,
     Step,
+    WarmupPolynomial,
 )
 
 
@@ -155,6 +163,104 @@ def test_it_chains_with_torchs_own():
     np.testing.assert_allclose(rates[5:], Rex()(np.arange(10) / 10))
 
 
+LINEAR_LR = (lambda o: LinearLR(o, 0.25, total_iters=4), 0.25 + 0.75 * np.minimum(np.arange(8) / 4, 1))
+REX_8 = (lambda o: REX(o, 8), Rex()(np.arange(8) / 8))
+WARM = (
+    lambda o: ProfileSchedule(o, 8, "linear", warmup_steps=1),
+    np.append(0.5, 1 - np.arange(7) / 7),
+)
+FROM_ZERO = (
+    lambda o: ProfileSchedule(o, 8, WarmupPolynomial(0.5, 1.0)),
+    np.minimum(np.arange(8) / 4, 2 - np.arange(8) / 4),
+)
+
+
+@pytest.mark.parametrize(
+    "parts", [(LINEAR_LR, REX_8), (REX_8, LINEAR_LR), (WARM, REX_8), (FROM_ZERO, REX_8), (WARM, WARM, REX_8)]
+)
+def test_a_chain_gives_the_product_of_its_parts(parts):
+    optimizer = sgd(2.0)
+    chain = ChainedScheduler([make(optimizer) for make, _ in parts])
+    expected = 2.0 * np.prod([factors for _, factors in parts], axis=0)
+    np.testing.assert_allclose(trajectory(optimizer, chain, 8), expected, rtol=1e-12, atol=1e-15)
+
+
+def test_a_resumed_chain_goes_on_as_if_never_stopped():
+    def made():
+        optimizer = sgd(2.0)
+        return optimizer, ChainedScheduler([make(optimizer) for make, _ in (WARM, LINEAR_LR, REX_8)])
+
+    a, whole = made()
+    trajectory(a, whole, 3)
+    saved = whole.state_dict(), a.state_dict()
+    b, resumed = made()
+    resumed.load_state_dict(saved[0])
+    b.load_state_dict(saved[1])
+    np.testing.assert_array_equal(trajectory(a, whole, 5), trajectory(b, resumed, 5))
+
+
+def test_the_schedules_state_alone_is_enough_where_the_optimizers_was_not_kept():
+    a = sgd(1.0)
+    whole = REX(a, 20)
+    trajectory(a, whole, 9)
+    b = sgd(1.0)
+    resumed = REX(b, 20)
+    resumed.load_state_dict(whole.state_dict())
+    np.testing.assert_array_equal(trajectory(a, whole, 11)[1:], trajectory(b, resumed, 11)[1:])
+
+
+def test_a_rate_changed_by_hand_stays_changed_by_as_much():
+    optimizer = sgd(1.0)
+    schedule = ProfileSchedule(optimizer, 10, "linear")
+    trajectory(optimizer, schedule, 4)
+    optimizer.param_groups[0]["lr"] *= 0.1
+    np.testing.assert_allclose(trajectory(optimizer, schedule, 6), 0.1 * np.arange(6, 0, -1) / 10)
+    np.testing.assert_allclose(schedule.rates([10])[0], 0.0)
+
+
+def test_a_second_schedule_begins_at_the_rate_of_that_moment_or_anew_after_zero():
+    optimizer = sgd(1.0)
+    trajectory(optimizer, ProfileSchedule(optimizer, 10, "linear", floor=0.1), 10)
+    second = ProfileSchedule(optimizer, 10, "linear")
+    np.testing.assert_allclose(second.rates([0, 5])[:, 0], [0.1, 0.05])
+    trajectory(optimizer, second, 10)
+    assert optimizer.param_groups[0]["lr"] == 0.0
+    np.testing.assert_allclose(trajectory(optimizer, REX(optimizer, 10), 10), Rex()(np.arange(10) / 10))
+
+
+def test_a_group_added_later_joins_where_the_schedule_is():
+    optimizer = sgd(1.0)
+    schedule = ProfileSchedule(optimizer, 10, "linear")
+    trajectory(optimizer, schedule, 4)
+    optimizer.add_param_group({"params": [torch.nn.Parameter(torch.zeros(1))], "lr": 0.2})
+    trajectory(optimizer, schedule, 1)
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.5, 0.1])
+    np.testing.assert_allclose(schedule.rates([6])[0], [0.4, 0.08])
+
+
+@pytest.mark.parametrize("sampling", ["step", 10, 0.25, (0.3, 0.6)])
+@pytest.mark.parametrize("warmup", [0, 3])
+def test_rates_of_past_steps_are_those_that_training_had(sampling, warmup):
+    optimizer = sgd(1.0)
+    schedule = ProfileSchedule(optimizer, 40, "linear", sampling=sampling, warmup_steps=warmup)
+    had = [trajectory(optimizer, schedule, 2)]
+    for budget, steps in ((60, 13), (50, 14), (45, 20)):
+        schedule.set_total_steps(budget)
+        assert schedule.rates([schedule.last_epoch])[0, 0] == optimizer.param_groups[0]["lr"]  # no jump
+        had.append(trajectory(optimizer, schedule, steps))
+    np.testing.assert_array_equal(schedule.rates(np.arange(49))[:, 0], np.concatenate(had))
+
+
+def test_rates_of_past_steps_outlive_a_checkpoint():
+    optimizer = sgd(1.0)
+    schedule = ProfileSchedule(optimizer, 10, "linear")
+    trajectory(optimizer, schedule, 5)
+    schedule.set_total_steps(20)
+    resumed = ProfileSchedule(sgd(1.0), 10, "linear")
+    resumed.load_state_dict(schedule.state_dict())
+    np.testing.assert_allclose(resumed.rates(range(6))[:, 0], [1, 0.9, 0.8, 0.7, 0.6, 0.5])
+
+
 def test_momentum_runs_against_the_rate():
     optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
     schedule = REX(optimizer, 10, momentum=(0.8, 0.95))
@@ -174,6 +280,12 @@ class TestBadInput:
             ((10,), {"warmup_steps": 10}, "warmup_steps < total_steps"),
             ((10,), {"floor": 1.0}, "floor in"),
             ((10,), {"sampling": "epoch"}, "sampling is"),
+            ((2.5,), {}, "whole number total_steps"),
+            (("10",), {}, "whole number total_steps"),
+            ((True,), {}, "whole number total_steps"),
+            ((10,), {"warmup_steps": 2.5}, "whole number 0 <= warmup_steps"),
+            ((10,), {"floor": "low"}, "floor in"),
+            ((10,), {"profile": lambda z: 1 - z}, "a name or a Profile; got a function"),
             ((10,), {"sampling": 0}, "sampling is"),
             ((10,), {"sampling": (0.7, 0.5)}, "sampling is"),
             ((10,), {"momentum": (0.9, 0.1)}, "low <= high"),
@@ -193,6 +305,21 @@ class TestBadInput:
         trajectory(optimizer, schedule, 6)
         with pytest.raises(InvalidParameter, match="6 steps already done"):
             schedule.set_total_steps(6)
+
+    @pytest.mark.parametrize("floor", [0.0, 0.1])
+    @pytest.mark.parametrize("past_end", [0, 3])
+    def test_a_budget_is_not_extended_after_its_end(self, floor, past_end):
+        optimizer = sgd()
+        schedule = ProfileSchedule(optimizer, 10, floor=floor)
+        trajectory(optimizer, schedule, 10 + past_end)
+        with pytest.raises(InvalidParameter, match=r"budget of 10 steps is used up.*new schedule"):
+            schedule.set_total_steps(20)
+
+    def test_states_of_other_schedules_and_other_groups_are_refused(self):
+        with pytest.raises(CheckpointMismatch, match="another scheduler"):
+            REX(sgd(), 10).load_state_dict(LinearLR(sgd()).state_dict())
+        with pytest.raises(CheckpointMismatch, match="saved for 2 parameter groups; this optimizer has 1"):
+            REX(sgd(), 10).load_state_dict(REX(sgd(1.0, 2.0), 10).state_dict())
 
     def test_the_state_of_another_profile_is_refused(self):
         with pytest.raises(CheckpointMismatch, match="Rex"):

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
 
-from thalweg.core import InvalidParameter, InvalidProblem, NotFinite, UnknownName
+from thalweg.core import CheckpointMismatch, InvalidParameter, InvalidProblem, NotFinite, UnknownName
 from thalweg.training import ArmijoSGD, TargetLoss, TargetSurrogate
 from thalweg.training.surrogate import NotMonotone
 
@@ -353,3 +353,58 @@ def test_stationary_point_is_left_alone_and_trouble_is_named() -> None:
     for option in ({"lr": 0.0}, {"c": 1.0}, {"backtrack": 1.0}, {"expand": 0.5}, {"max_backtracks": 0}):
         with pytest.raises(InvalidParameter, match=next(iter(option))):
             ArmijoSGD([x], **option)
+
+
+@pytest.mark.parametrize("alone", [True, False], ids=["ArmijoSGD", "surrogate"])
+def test_all_trials_of_a_search_see_the_noise_of_their_gradient(alone):
+    """Masks drawn anew would compare losses of two networks."""
+    torch.manual_seed(0)
+    weight, masks = torch.nn.Parameter(torch.ones(20)), []
+
+    def forward():
+        masks.append(torch.rand(20) > 0.5)
+        return weight * masks[-1]
+
+    def loss(z):
+        return 1e3 * (z - 3).square().mean()
+
+    if alone:
+        optimizer = ArmijoSGD([weight], lr=1e3)
+
+        def closure():
+            optimizer.zero_grad()
+            value = loss(forward())
+            value.backward()
+            return value
+
+        for _ in range(3):
+            seen = len(masks)
+            optimizer.step(closure, lambda: loss(forward()))
+            assert len(masks) > seen + 3
+            assert all(torch.equal(m, masks[seen]) for m in masks[seen:])
+        assert not torch.equal(masks[0], masks[-1])
+    else:
+        TargetSurrogate([weight], eta=1e-3, inner_steps=4).step(forward, loss)
+        updates = len({tuple(m.tolist()) for m in masks})
+        assert (updates, len(masks) > 8) == (4, True)
+
+
+def test_groups_with_a_step_of_their_own_are_refused():
+    a, b = (torch.nn.Parameter(torch.ones(2)) for _ in "ab")
+    groups = [{"params": [a]}, {"params": [b], "lr": 0.1}]
+    with pytest.raises(InvalidParameter, match=r"group 1 \(counted from 0\) has lr = 0.1"):
+        TargetSurrogate(groups, eta="mse")
+    with pytest.raises(InvalidParameter, match=r"group 1 \(counted from 0\) has lr = 0.1, the first 1.0"):
+        ArmijoSGD(groups)
+    with pytest.raises(InvalidParameter, match=r"has c = 0.2, the first 0.1"):
+        ArmijoSGD([{"params": [a]}, {"params": [b], "c": 0.2}])
+    optimizer = TargetSurrogate([{"params": [a]}, {"params": [b]}], eta=0.5)
+    assert [group["lr"] for group in optimizer.param_groups] == [0.5, 0.5]
+
+
+def test_states_of_other_optimizers_are_refused():
+    p = torch.nn.Parameter(torch.ones(2))
+    adam = torch.optim.Adam([p]).state_dict()
+    for optimizer in (TargetSurrogate([p], eta="mse"), ArmijoSGD([p])):
+        with pytest.raises(CheckpointMismatch, match="state of another optimizer"):
+            optimizer.load_state_dict(adam)

@@ -11,11 +11,10 @@ from typing import Any, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 from torch.utils import _pytree as pytree
 
-from thalweg.bilevel._trees import Tree, TreeFunction, ravel, unravel
-from thalweg.core import InvalidProblem
+from thalweg.bilevel._trees import Tree, TreeFunction, filled, ravel, unravel
+from thalweg.core import InvalidProblem, NotFinite
 from thalweg.numerics.torch_krylov import LinearSolver
 
 #: Takes x, a pytree, and theta; gives a pytree like x, zero at the solution.
@@ -46,14 +45,21 @@ class Call:
 
     def arguments(self, tensors: Sequence[Tensor]) -> tuple[Tree, tuple[Tree, ...]]:
         """x0 and theta with these tensors in their places."""
-        rest = iter(tensors)
-        leaves = [next(rest) if isinstance(leaf, Tensor) else leaf for leaf in self.leaves]
-        x0, theta = pytree.tree_unflatten(leaves, self.structure)
+        x0, theta = pytree.tree_unflatten(filled(self.leaves, tensors), self.structure)
         return x0, tuple(theta)
 
     def check(self, value: Tensor) -> None:
-        """Warn, once, where the solver's solution is no root: told with the derivative, which has F's value anyway."""
+        """Warn, once, where the solver's solution is no root: told with the derivative, which has F's value anyway.
+
+        Raises:
+            NotFinite: the condition is NaN or infinite there.
+        """
         worst = float(value.abs().max()) if value.numel() else 0.0
+        if not math.isfinite(worst):
+            raise NotFinite(
+                "The condition is not finite at the solver's solution, so it has no derivative there: the solver may "
+                "have returned NaN. Look at what it returns, or at F."
+            )
         if not worst <= self.tol:
             warnings.warn(
                 f"The solver's solution leaves a residual of {worst:.3g} in the condition (tolerance "
@@ -157,8 +163,8 @@ class Solve(torch.autograd.Function):
         theta, x, b = tensors[:count], tensors[count:-1], tensors[-1]
         forward, backward, value = _products(call, theta, x)
         ways = (backward, forward) if transposed else (forward, backward)
-        solution = call.linear(ways[0], b, ways[1])
         call.check(value())
+        solution = call.linear(ways[0], b, ways[1])
         if not solution.residual <= max(100.0 * call.linear.tol, 1e3 * torch.finfo(b.dtype).eps):
             warnings.warn(
                 f"The linear system of a derivative was solved to a relative residual of {solution.residual:.3g} only. "
@@ -312,14 +318,14 @@ def refuse_nested_forward_mode() -> None:
 
 
 def _pushed(f: Callable[..., Tensor], at: Sequence[Tensor], moves: Sequence[Tensor]) -> Tensor:
-    """The derivative of f in the direction of ``moves``."""
-    if forward_ad._current_level < 0 or torch._C._functorch.peek_interpreter_stack() is not None:
-        pushed: Tensor = torch.func.jvp(f, tuple(at), tuple(moves))[1]
-        return pushed
-    # Forward mode within autograd's own forward mode is not to be had: the transpose of the transpose is the same.
+    """The derivative of f in the direction of ``moves``: the transpose of the transpose.
+
+    No forward mode of its own: within the user's it would be the second, which torch has wrong for custom functions,
+    such as a condition that contains another implicit function.
+    """
     told: Any = torch.func.vjp(f, *at)
     value, back = told
-    pushed = torch.func.vjp(back, torch.zeros_like(value))[1](tuple(moves))[0]
+    pushed: Tensor = torch.func.vjp(back, torch.zeros_like(value))[1](tuple(moves))[0]
     return pushed
 
 

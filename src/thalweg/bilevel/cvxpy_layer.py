@@ -155,7 +155,7 @@ class _ConicForm:
 
 def _reversed(t: Tensor) -> Tensor:
     """The axes the other way round."""
-    return t.permute(*range(t.ndim - 1, -1, -1))
+    return t.permute(*range(t.ndim - 1, -1, -1)) if t.ndim else t
 
 
 def _refined(residual: Callable[..., Pair], point: Pair, theta: Sequence[Tensor]) -> Pair:
@@ -174,9 +174,13 @@ def _refined(residual: Callable[..., Pair], point: Pair, theta: Sequence[Tensor]
     for _ in range(REFINEMENTS):
         if size <= enough:
             break
-        step, info = torch.linalg.solve_ex(torch.func.jacrev(at)(flat), -at(flat))
+        jacobian, right = torch.func.jacrev(at)(flat), -at(flat)
+        step, info = torch.linalg.solve_ex(jacobian, right)
         smaller = float(torch.linalg.vector_norm(at(flat + step)))
-        if int(info) != 0 or not smaller < size:
+        if int(info) != 0 or not smaller < size:  # singular where constraints repeat one another
+            step = torch.linalg.pinv(jacobian, rtol=1e-10) @ right
+            smaller = float(torch.linalg.vector_norm(at(flat + step)))
+        if not smaller < size:
             break
         flat, size = flat + step, smaller
     return flat[:n], flat[n:]

@@ -7,6 +7,7 @@ differentiation", NeurIPS, arXiv 2105.15183: where ``F(x*, theta) = 0``, ``A J =
 from __future__ import annotations
 
 import functools
+import inspect
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,7 +25,8 @@ from thalweg.bilevel._root import (
     refuse_nested_forward_mode,
     vjp,
 )
-from thalweg.bilevel._trees import Tree, TreeFunction, ravel, unravel, vector
+from thalweg.bilevel._trees import Tree, TreeFunction, ravel, tensors_of, unravel, vector
+from thalweg.core import InvalidProblem
 from thalweg.numerics.torch_krylov import LinearSolver
 
 
@@ -40,16 +42,20 @@ def custom_root(
     Works under autograd and `torch.func` (grad, vjp, jvp, jacrev, jacfwd, vmap), in reverse and forward mode, to any
     order; forward mode within forward mode is refused, since torch has it wrong for custom functions. The solver runs
     without a graph, whatever it is made of, once a sample under vmap; a derivative costs one linear solve with products
-    of F's derivative, and no memory of the solver's iterations.
+    of F's derivative, and no memory of the solver's iterations. Arguments may be named. Theta may hold modules:
+    derivatives flow to their parameters, and F and the solver get a stand-in to call, with the module's attributes.
 
     Args:
-        F: the condition; x and its value are pytrees of tensors of the same structure.
+        F: the condition; x and its value are pytrees of tensors of the same structure. All that it depends on and
+            that has a gradient stands in theta.
         solve: of the linear systems; by default a factorisation up to 256 unknowns, GMRES above.
         has_aux: the solver returns ``(x, aux)``; aux is handed through without derivatives.
         tol: of ``max |F(x*, theta)|``, above which a `NotARoot` warning says so.
 
     Raises:
-        InvalidProblem: F's value is not like x; forward mode within forward mode.
+        InvalidProblem: F's value is not like x; complex tensors; a tensor with a gradient on which F depends and that
+            is not in theta; forward mode within forward mode.
+        NotFinite: with the derivative, where the solution or F there is not finite.
 
     >>> def F(x, a):
     ...     return x * x - a
@@ -65,19 +71,57 @@ def custom_root(
     solver_of = solve if solve is not None else LinearSolver()
 
     def decorate(solver: TreeFunction) -> TreeFunction:
+        looked = False  # once: the condition's code says what it captures
+
         @functools.wraps(solver)
-        def solved(x0: Tree, *theta: Tree) -> Tree:
-            leaves, structure = pytree.tree_flatten((x0, theta))
-            tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+        def solved(x0: Tree, *theta: Tree, **named: Tree) -> Tree:
+            nonlocal looked
+            if named:
+                x0, *theta = inspect.signature(solver).bind(x0, *theta, **named).args  # type: ignore[assignment]
+            leaves, structure = pytree.tree_flatten((x0, tuple(theta)))
+            tensors = tensors_of(leaves)
             refuse_nested_forward_mode()
+            _refuse_complex(tensors)
             call = Call(F, solver, solver_of, leaves, structure, has_aux, tol)
             x = Root.apply(call, *tensors)
+            _refuse_complex(x)
+            if not looked and torch.is_grad_enabled() and not torch._C._functorch.get_interpreter_stack():
+                _refuse_captured(call, tensors, x)
+                looked = True
             found = pytree.tree_unflatten(list(x), call.x_structure)
             return (found, call.aux) if has_aux else found
 
         return solved
 
     return decorate
+
+
+def _refuse_complex(tensors: Sequence[Tensor]) -> None:
+    for t in tensors:
+        if t.is_complex():
+            raise InvalidProblem(
+                f"A tensor of shape {tuple(t.shape)} is complex; derivatives of solutions are real here. Pass its real "
+                "and imaginary parts, torch.view_as_real(t)."
+            )
+
+
+def _refuse_captured(call: Call, tensors: Sequence[Tensor], x: Sequence[Tensor]) -> None:
+    """Refuse a condition that depends on a tensor with a gradient that it was not handed: it would get none."""
+    own = [t.detach().requires_grad_(t.is_floating_point()) for t in (*tensors, *x)]
+    value = ravel(call.value(own[: len(tensors)], own[len(tensors) :]))
+    handed, waiting, seen = {id(t) for t in own}, [value.grad_fn], set()
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        captured = getattr(node, "variable", None)
+        if captured is not None and id(captured) not in handed:
+            raise InvalidProblem(
+                f"The condition depends on a tensor of shape {tuple(captured.shape)} that has a gradient and is not "
+                "among its arguments, so it would get none. Pass it, or its module, as part of theta; or detach it."
+            )
+        waiting.extend(before for before, _ in node.next_functions)
 
 
 def custom_fixed_point(
@@ -185,4 +229,4 @@ def _at_root(
     linear = solve if solve is not None else LinearSolver()
     call = Call(F, lambda *_: None, linear, leaves, structure, False, math.inf)
     x_leaves, call.x_structure = pytree.tree_flatten(x)
-    return call, [leaf for leaf in leaves if isinstance(leaf, Tensor)], x_leaves
+    return call, tensors_of(leaves), x_leaves

@@ -57,7 +57,13 @@ AREAS = (
         convex.MAKERS,
     ),
     Area("constrained", constrained.read, "kkt", "1e-8", constrained.ConstrainedCase, constrained.MAKERS),
-    Area("equilibrium", equilibrium.read, "residual", "1e-6", equilibrium.GameCase),
+    Area(
+        "equilibrium",
+        equilibrium.read,
+        "residual",
+        "1e-6, of a game whose largest payoff is about 1",
+        equilibrium.GameCase,
+    ),
     Area("blackbox", blackbox.read, "value", "none", solve=blackbox.solve_blackbox),
 )
 

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from thalweg.cli.areas import Area
-from thalweg.cli.methods import fits, is_ready, parsed
+from thalweg.cli.methods import is_ready, parsed
 from thalweg.cli.options import Json, Method, Page, Seconds, Seed, Steps, Tolerance
 from thalweg.cli.output import strict_json, write_arrays
 from thalweg.core import InvalidParameter, Problem, Result, Stop
@@ -116,7 +116,9 @@ def _fitting(area: Area, problem: Problem) -> list[str]:
 
     classes = METHODS[area.name]
     return [
-        name for name, maker in area.methods().items() if fits(classes[name], problem) and is_ready(maker)
+        name
+        for name, maker in area.methods().items()
+        if isinstance(problem, classes[name].solves()) and is_ready(maker)
     ]
 
 

@@ -31,8 +31,15 @@ def read(
     ],
     loss: Annotated[str, typer.Option(help=f"One of {', '.join(LOSSES)}.")] = "squares",
     target: Annotated[str | None, typer.Option(help="The target's column of a .csv.")] = None,
-    l1: Annotated[float, typer.Option(help="Weight of the l1 penalty: l1 |x|_1.")] = 0.0,
-    ridge: Annotated[float, typer.Option(help="Weight of the l2 penalty: ridge/2 |x|^2.")] = 0.0,
+    l1: Annotated[
+        float,
+        typer.Option(
+            help="Weight of the l1 penalty, l1 |x|_1, beside the sum of the losses: n times Lasso's alpha."
+        ),
+    ] = 0.0,
+    ridge: Annotated[
+        float, typer.Option(help="Weight of the l2 penalty, ridge/2 |x|^2, beside the sum of the losses.")
+    ] = 0.0,
     group: Annotated[
         float, typer.Option(help="Weight of the group penalty: the sum of the groups' lengths.")
     ] = 0.0,

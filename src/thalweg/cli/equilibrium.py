@@ -27,15 +27,11 @@ def read(
     regularisation: Annotated[float, typer.Option(help="Adds (r/2)(|x|^2 - |y|^2); not with pdhg.")] = 0.0,
 ) -> Mapping[str, Problem]:
     """Find an equilibrium of a matrix game, certified by its duality gap."""
-    import torch
-
     from thalweg.datasets import load_named_matrix
     from thalweg.equilibrium import matrix_game
 
     return {
-        name: matrix_game(
-            torch.tensor(load_named_matrix(path, header=header, name="payoffs").values), regularisation
-        )
+        name: matrix_game(load_named_matrix(path, header=header, name="payoffs").values, regularisation)
         for name, path in named(payoffs).items()
     }
 

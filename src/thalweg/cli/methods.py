@@ -126,21 +126,6 @@ def is_ready(maker: Maker) -> bool:
     return not any(option.required for option in options(maker).values())
 
 
-def fits(method: type[Any], problem: Problem) -> bool:
-    """Whether ``method`` is written for problems of this kind."""
-    for kind in method.__mro__:
-        for base in types.get_original_bases(kind) if hasattr(types, "get_original_bases") else _bases(kind):
-            arguments = typing.get_args(base)
-            if arguments and isinstance(arguments[0], type) and issubclass(arguments[0], Problem):
-                return isinstance(problem, arguments[0])
-    return False
-
-
-def _bases(kind: type) -> tuple[Any, ...]:
-    bases: tuple[Any, ...] = kind.__dict__.get("__orig_bases__", ())
-    return bases
-
-
 def _kinds(hint: object) -> tuple[object, ...]:
     """The plain types of an annotation, in the order in which a text is tried; numbers before words."""
     origin = typing.get_origin(hint)

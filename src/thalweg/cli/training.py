@@ -41,10 +41,13 @@ def refine_schedule(
 
     from thalweg.core import UnknownName
     from thalweg.core.files import save_array
+    from thalweg.core.validation import require
     from thalweg.datasets import load_series
     from thalweg.training import conversion_bound, fit_warmup_poly, refine
     from thalweg.training.refinement import figures, smoothed
 
+    if steps is not None:
+        require(steps >= 1, "--steps needs a whole number >= 1", got=steps)
     try:
         recorded = load_series(norms, column or geometry)
     except UnknownName:

@@ -15,6 +15,29 @@ Matrix: TypeAlias = NDArray[np.float64] | sp.csr_array
 DENSE = 1000
 
 
+def as_matrix(A: Matrix) -> Matrix:
+    """A as this area takes it: sparse ones of any format as CSR arrays, others as float64."""
+    if sp.issparse(A):
+        return A if isinstance(A, sp.csr_array) else sp.csr_array(A)
+    return np.asarray(A, dtype=np.float64)
+
+
+def row_sizes(A: Matrix) -> Vector:
+    """The largest entry of each row, in size."""
+    if not isinstance(A, sp.csr_array):
+        return np.asarray(np.abs(A).max(axis=1, initial=0.0))
+    found = np.zeros(A.shape[0])
+    np.maximum.at(found, np.repeat(np.arange(A.shape[0]), np.diff(A.indptr)), np.abs(A.data))
+    return found
+
+
+def divided(A: Matrix, units: Vector) -> Matrix:
+    """A with each row over its unit."""
+    if isinstance(A, sp.csr_array):
+        return sp.csr_array(sp.diags_array(1.0 / units) @ A)
+    return np.asarray(A / units[:, None])
+
+
 def product(A: Matrix, v: Vector) -> Vector:
     """``A v``."""
     return np.asarray(A @ v, dtype=np.float64)

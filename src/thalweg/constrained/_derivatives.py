@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 #: A function of a float64 vector, written in torch.
 TensorFunction: TypeAlias = "Callable[[Tensor], Tensor]"
 
+UNCONSTRAINED = "There are no constraints. For none, use scipy.optimize.minimize."
+
 
 class Callbacks(NamedTuple):
     """The five functions of `EqualityConstrained`, in its order."""
@@ -31,7 +33,7 @@ class Callbacks(NamedTuple):
 def torch_callbacks(f: TensorFunction, c: TensorFunction | None) -> Callbacks:
     """By automatic differentiation."""
     if c is None:
-        raise InvalidProblem("There are no constraints. For none, use scipy.optimize.minimize.")
+        raise InvalidProblem(UNCONSTRAINED)
     import torch
     from torch.func import grad, hessian, jacrev
 
@@ -40,7 +42,14 @@ def torch_callbacks(f: TensorFunction, c: TensorFunction | None) -> Callbacks:
 
     def arrays(function: Callable[..., Tensor]) -> Callable[..., Vector]:
         def called(*vectors: Vector) -> Vector:
-            out = function(*(torch.tensor(v, dtype=torch.float64) for v in vectors)).detach()
+            try:
+                out = function(*(torch.tensor(v, dtype=torch.float64) for v in vectors)).detach()
+            except (RuntimeError, TypeError, AttributeError) as error:
+                reason = " ".join(str(error).split()).partition(". ")[0]
+                raise InvalidProblem(
+                    "f and c are differentiated by torch: write them with torch's functions of a float64 vector; f "
+                    f"gives a number, c a vector. torch says: {reason}."
+                ) from error
             return np.asarray(out.numpy(), dtype=np.float64)
 
         return called
@@ -104,25 +113,15 @@ def with_slacks(
 @lru_cache(maxsize=256)
 def formula_callbacks(minimize: str, subject_to: tuple[str, ...], n: int) -> Callbacks:
     """By SymPy, compiled once for the same text."""
+    if not subject_to:
+        raise InvalidProblem(UNCONSTRAINED)
     import sympy
+
+    from thalweg.constrained._formulas import read_formula
 
     x = sympy.symbols([f"x{i + 1}" for i in range(n)], real=True)
     lam = sympy.symbols([f"lambda{i + 1}" for i in range(len(subject_to))], real=True)
-    names = {str(s): s for s in x}
-
-    def read(text: str) -> sympy.Basic:
-        try:
-            formula = sympy.sympify(text, locals=names)
-        except (sympy.SympifyError, TypeError, SyntaxError) as error:
-            raise InvalidProblem(f"The formula {text!r} cannot be read: {error}") from error
-        strange = sorted(str(s) for s in getattr(formula, "free_symbols", ()) if s not in x)
-        if strange:
-            raise InvalidProblem(
-                f"The formula {text!r} names {', '.join(strange)}; the unknowns are x1 to x{n}."
-            )
-        return formula
-
-    f, c = read(minimize), sympy.Matrix([read(text) for text in subject_to])
+    f, c = read_formula(minimize, x), sympy.Matrix([read_formula(text, x) for text in subject_to])
     unknowns = sympy.Matrix(x)
     gradient = sympy.Matrix([f]).jacobian(unknowns)
     lagrangian = f + (sympy.Matrix(lam).T * c)[0]

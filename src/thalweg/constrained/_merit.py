@@ -12,8 +12,12 @@ import numpy as np
 from thalweg.constrained._arrays import Matrix, Vector, adjoint, product
 from thalweg.constrained._newton import NewtonSystem, warn_deficient
 from thalweg.constrained._state import ConstrainedMethod, ConstrainedState
+from thalweg.constrained._verdicts import contradiction
 from thalweg.constrained.problem import EqualityConstrained, Point
-from thalweg.core.validation import require
+from thalweg.core.validation import is_real, require
+
+#: Most changes of weights in one step; with nu above 1.1 the weights' own bounds come first.
+ADJUSTMENTS = 200
 
 
 class Weights(NamedTuple):
@@ -88,6 +92,10 @@ class MeritNewton(ConstrainedMethod[S]):
         point = state.point(problem)
         system = NewtonSystem.at(problem, point, state.multipliers, self.xi)
         warned = warn_deficient(system, point, state)
+        if system.deficient:
+            nearest, why = contradiction(problem, point)
+            if why:
+                return self._stalled(problem, replace(state, warned=warned), nearest, 1, why)
         found, after = self._direction(system, point, state)
         alpha, ahead, calls = self._search(problem, point, state.multipliers, found)
         if ahead is None and not found.steepest:
@@ -96,9 +104,11 @@ class MeritNewton(ConstrainedMethod[S]):
             calls += more
         after = replace(after, eta1=found.weights.eta1, eta2=found.weights.eta2, warned=warned)
         if ahead is None:
-            return self._stalled(after, point, calls)
+            return self._stalled(problem, after, point, calls)
+        if system.shift > 0.0:
+            calls += self._looked_ahead(problem, after, ahead)
         multipliers = state.multipliers + alpha * found.z[problem.n :]
-        return self._moved(after, ahead, multipliers, calls, {"length": alpha} | after.spent())
+        return self._moved(problem, after, ahead, multipliers, calls, {"length": alpha} | after.spent())
 
     def _search(
         self, problem: EqualityConstrained, point: Point, multipliers: Vector, found: Direction
@@ -121,6 +131,6 @@ class MeritNewton(ConstrainedMethod[S]):
 def check_merit(name: str, *, eta1: float, eta2: float, xi: float, beta: float, nu: float) -> None:
     """Refuse constants with which steps would not descend, or a step would not end."""
     for what, value in {"eta1": eta1, "eta2": eta2, "xi": xi}.items():
-        require(0 < value < math.inf, f"{name} needs {what} > 0", got=value)
-    require(0 < beta < 0.5, f"{name} needs 0 < beta < 1/2", got=beta)
-    require(1 < nu < math.inf, f"{name} needs nu > 1", got=nu)
+        require(is_real(value) and 0 < value < math.inf, f"{name} needs {what} > 0", got=value)
+    require(is_real(beta) and 0 < beta < 0.5, f"{name} needs 0 < beta < 1/2", got=beta)
+    require(is_real(nu) and 1 < nu < math.inf, f"{name} needs nu > 1", got=nu)

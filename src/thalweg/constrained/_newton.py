@@ -10,6 +10,7 @@ import scipy.sparse as sp
 
 from thalweg.constrained._arrays import DENSE, Matrix, Vector
 from thalweg.constrained._state import ConstrainedState
+from thalweg.constrained._verdicts import contradict
 from thalweg.constrained.curvature import dependent_rows, reduced_curvature, smallest_square, spectral_norm
 from thalweg.constrained.problem import EqualityConstrained, Point, RankDeficient
 from thalweg.numerics.operators import is_sparse
@@ -32,7 +33,7 @@ class NewtonSystem:
     @classmethod
     def at(cls, problem: EqualityConstrained, point: Point, multipliers: Vector, xi: float) -> NewtonSystem:
         """Assembled, with the Hessian modified where its curvature along the constraints is not positive."""
-        H, G = problem.hessian(point.x, multipliers), point.G
+        H, G = problem.curvature(point.x, multipliers), point.G
         smallest = smallest_square(G)
         shift = 0.0
         if reduced_curvature(H, G) < 1e-6:
@@ -59,7 +60,8 @@ def warn_deficient(system: NewtonSystem, point: Point, state: ConstrainedState) 
     if not system.deficient or state.warned:
         return state.warned
     rows = dependent_rows(point.G) if max(point.G.shape) <= DENSE else []
-    named = f" (constraints {', '.join(str(i) for i in rows)} follow from the others)" if rows else ""
+    follow = "contradict" if contradict(point) else "follow from"
+    named = f" (constraints {', '.join(str(i) for i in rows)} {follow} the others)" if rows else ""
     warnings.warn(
         f"Step {state.step}: the Jacobian's smallest squared singular value is {system.smallest:.2g}{named}. "
         "Multipliers are not unique here; those of least norm are taken.",

@@ -7,7 +7,8 @@ from typing import Any, Self, TypeVar
 
 import numpy as np
 
-from thalweg.constrained._arrays import DENSE, Vector, adjoint
+from thalweg.constrained._arrays import DENSE, Vector
+from thalweg.constrained._verdicts import MET, cannot_be_met, lowest_seen
 from thalweg.constrained.problem import EqualityConstrained, Point, fitted_multipliers, residuals
 from thalweg.core import Method, State, Status, Unbounded
 from thalweg.numerics.operators import is_sparse
@@ -59,14 +60,19 @@ class ConstrainedMethod(Method[EqualityConstrained, S]):
             now=now,
         )
 
-    def _moved(self, state: S, ahead: Point, multipliers: Vector, calls: int, spent: dict[str, float]) -> S:
+    def _moved(
+        self,
+        problem: EqualityConstrained,
+        state: S,
+        ahead: Point,
+        multipliers: Vector,
+        calls: int,
+        spent: dict[str, float],
+    ) -> S:
         """The state at the point ahead; ``spent`` are more metrics of the step, its ``length`` among them."""
         if ahead.f < -BOTTOM * state.scale:
-            raise Unbounded(
-                f"f has fallen to {ahead.f:.3g}: it seems to have no minimum on the constraints. Check its sign, or "
-                "add the constraint that bounds it."
-            )
-        hopeless = cannot_be_met(ahead) if spent.get("length", 1.0) < 1e-6 else ""
+            raise unbounded(ahead.value)
+        hopeless = cannot_be_met(problem, ahead)
         return replace(
             state,
             x=ahead.x,
@@ -79,14 +85,24 @@ class ConstrainedMethod(Method[EqualityConstrained, S]):
             now=ahead,
         )
 
-    def _stalled(self, state: S, point: Point, calls: int) -> S:
+    def _looked_ahead(self, problem: EqualityConstrained, state: S, ahead: Point) -> int:
+        """After 4, 8, 16, ... steps: the calls of a look along the last step, `Unbounded` where f falls without end."""
+        done, before = state.step + 1, state.point(problem)
+        if done < 4 or done & (done - 1) or not ahead.f < before.f:
+            return 0
+        lowest, calls = lowest_seen(problem, ahead, ahead.x - before.x)
+        if lowest is not None:
+            raise unbounded(problem.unit * lowest)
+        return calls
+
+    def _stalled(self, problem: EqualityConstrained, state: S, point: Point, calls: int, why: str = "") -> S:
         """No length is short enough: either done to rounding, or stuck where the constraints cannot be met."""
-        message = (
-            cannot_be_met(point) or "No step lowers the merit any more: this is as near as rounding allows."
-        )
+        found = observed(point, state.multipliers)
+        message = why or cannot_be_met(problem, point) or _stuck(point, found["kkt"])
         return replace(
             state,
-            metrics=dict(state.metrics),
+            x=point.x,
+            metrics=state.metrics | found,
             calls=state.calls + calls,
             status=Status.STALLED,
             message=message,
@@ -104,15 +120,18 @@ def observed(point: Point, multipliers: Vector) -> dict[str, float]:
     """
     if not is_sparse(point.G) and max(point.G.shape) <= DENSE:
         multipliers = fitted_multipliers(point)
-    return residuals(point, multipliers) | {"value": point.f}
+    return residuals(point, multipliers) | {"value": point.value}
 
 
-def cannot_be_met(point: Point) -> str:
-    """What to say where |c| has a minimum that is not zero; nothing elsewhere."""
-    away, pull = float(np.linalg.norm(point.c)), float(np.linalg.norm(adjoint(point.G, point.c)))
-    if away <= 1e-6 or pull > 1e-4 * away:
-        return ""
-    return (
-        f"The constraints cannot be met near here: |c| = {away:.3g} has a minimum (|G'c| = {pull:.3g}). "
-        "Check them, or start elsewhere."
+def _stuck(point: Point, kkt: float) -> str:
+    if kkt <= MET * (1.0 + float(np.linalg.norm(point.g))):
+        return "No step lowers the merit any more: this is as near as rounding allows."
+    return "No step lowers the merit any more. Give f and the constraints like sizes, or start elsewhere."
+
+
+def unbounded(value: float) -> Unbounded:
+    """What ends a run whose f falls without end."""
+    return Unbounded(
+        f"f has fallen to {value:.3g}: it seems to have no minimum on the constraints. Check its sign, or add the "
+        "constraint that bounds it."
     )

@@ -8,13 +8,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.optimize import minimize
 
-from thalweg.constrained._arrays import DENSE, Matrix, Vector, adjoint, dense, product
-from thalweg.constrained._state import ConstrainedMethod, ConstrainedState
+from thalweg.constrained._arrays import DENSE, Vector, adjoint, dense, product
+from thalweg.constrained._state import BOTTOM, ConstrainedMethod, ConstrainedState, unbounded
+from thalweg.constrained._verdicts import MET, lowest_seen
 from thalweg.constrained.problem import EqualityConstrained
-from thalweg.core.validation import require
+from thalweg.core.validation import is_real, require
 
 #: The penalty grows no further: beyond, rounding in |c|^2 is all that is seen.
 MOST = 1e10
+#: Curvature of a function that falls out of the range of numbers.
+BEYOND = 1e100
 
 
 @dataclass(kw_only=True)
@@ -47,13 +50,26 @@ class AugmentedLagrangian(ConstrainedMethod[MultiplierState]):
     mu: float = 10.0
 
     def __post_init__(self) -> None:
-        require(0 < self.mu < math.inf, "AugmentedLagrangian needs mu > 0", got=self.mu)
+        require(is_real(self.mu) and 0 < self.mu < math.inf, "AugmentedLagrangian needs mu > 0", got=self.mu)
 
     def init(self, problem: EqualityConstrained, seed: int) -> MultiplierState:
         return MultiplierState(**vars(self._begin(problem, seed)), mu=self.mu)
 
     def step(self, problem: EqualityConstrained, state: MultiplierState) -> MultiplierState:
-        lam, mu, calls = state.multipliers, state.mu, 0
+        found, calls = self._minimised(problem, state)
+        ahead = problem.at(found)
+        low = not ahead.f >= -BOTTOM * state.scale
+        if not ahead.finite or (low and float(np.linalg.norm(ahead.c)) > MET):
+            return self._tightened(problem, state, found, calls + 1)  # L falls, which tells nothing of f
+        multipliers, mu = state.multipliers + state.mu * ahead.c, state.mu
+        if float(np.linalg.norm(ahead.c)) > 0.25 * state.metrics["feasibility"]:
+            mu *= 10.0
+        calls += 1 + self._looked_ahead(problem, state, ahead)
+        return self._moved(problem, replace(state, mu=min(mu, MOST)), ahead, multipliers, calls, {})
+
+    def _minimised(self, problem: EqualityConstrained, state: MultiplierState) -> tuple[Vector, int]:
+        """Where trust regions on the augmented Lagrangian end, and the calls."""
+        lam, mu, calls, last = state.multipliers, state.mu, 0, state.x
 
         def value(x: Vector) -> tuple[float, Vector]:
             nonlocal calls
@@ -62,39 +78,45 @@ class AugmentedLagrangian(ConstrainedMethod[MultiplierState]):
             f = p.f + float(lam @ p.c) + 0.5 * mu * float(p.c @ p.c)
             return (f, p.lagrangian(lam + mu * p.c)) if p.finite else (math.inf, np.zeros_like(x))
 
-        def curved(x: Vector) -> Matrix:
-            return problem.hessian(x, lam + mu * np.asarray(problem.constraints(x), dtype=np.float64))
-
         def hessian(x: Vector) -> Vector:
-            G = dense(problem.jacobian(x))
-            return dense(curved(x)) + mu * (G.T @ G)
+            p = problem.at(x)
+            G = dense(p.G)
+            return dense(problem.curvature(x, lam + mu * p.c)) + mu * (G.T @ G)
 
         def along(x: Vector, v: Vector) -> Vector:
-            G = problem.jacobian(x)
-            return product(curved(x), v) + mu * adjoint(G, product(G, v))
+            p = problem.at(x)
+            return product(problem.curvature(x, lam + mu * p.c), v) + mu * adjoint(p.G, product(p.G, v))
 
-        before = state.metrics["feasibility"]
-        tol, most = max(min(0.1, 0.1 * before), 1e-10), 200
-        if problem.n <= DENSE:
-            found = minimize(
-                value,
-                state.x,
-                jac=True,
-                hess=hessian,
-                method="trust-exact",
-                options={"gtol": tol, "maxiter": most},
-            )
-        else:
-            found = minimize(
-                value,
-                state.x,
-                jac=True,
-                hessp=along,
-                method="trust-krylov",
-                options={"gtol": tol, "maxiter": most},
-            )
-        ahead = problem.at(np.asarray(found.x, dtype=np.float64))
-        multipliers = lam + mu * ahead.c
-        if float(np.linalg.norm(ahead.c)) > 0.25 * before:
-            mu *= 10.0
-        return self._moved(replace(state, mu=min(mu, MOST)), ahead, multipliers, calls + 1, {})
+        def accepted(x: Vector) -> None:
+            nonlocal last
+            last = np.array(x, dtype=np.float64)
+
+        curved = {"hess": hessian} if problem.n <= DENSE else {"hessp": along}
+        options = {"gtol": max(min(0.1, 0.1 * state.metrics["feasibility"]), 1e-10), "maxiter": 200}
+        method = "trust-exact" if problem.n <= DENSE else "trust-krylov"
+        try:
+            with np.errstate(all="ignore"):
+                minimize(  # type: ignore[call-overload]
+                    value, state.x, jac=True, method=method, options=options, callback=accepted, **curved
+                )
+        except (ValueError, np.linalg.LinAlgError):
+            # SciPy's subproblem overflows where f does; anything else is an error of the functions given.
+            if problem.at(last).finite and np.abs(dense(problem.curvature(last, lam))).max() < BEYOND:
+                raise
+        return last, calls
+
+    def _tightened(
+        self, problem: EqualityConstrained, state: MultiplierState, far: Vector, calls: int
+    ) -> MultiplierState:
+        """The state with a larger penalty, where the Lagrangian fell without end; `Unbounded` where f does."""
+        point = state.point(problem)
+        lowest, more = lowest_seen(
+            problem, point, (far - state.x) / max(float(np.linalg.norm(far - state.x)), 1e-300)
+        )
+        if lowest is not None:
+            raise unbounded(problem.unit * lowest)
+        if state.mu >= MOST:
+            return self._stalled(problem, state, point, calls + more)
+        return self._moved(
+            problem, replace(state, mu=min(10.0 * state.mu, MOST)), point, state.multipliers, calls + more, {}
+        )

@@ -70,11 +70,11 @@ def certify(problem: EqualityConstrained, x: ArrayLike) -> OptimalityCertificate
     found, G = residuals(point, multipliers), point.G
     smallest = smallest_square(G)
     return OptimalityCertificate(
-        value=point.f,
+        value=point.value,
         stationarity=found["stationarity"],
         feasibility=found["feasibility"],
-        multipliers=multipliers,
+        multipliers=multipliers * problem.unit / problem.units,
         smallest=smallest,
         dependent=tuple(dependent_rows(G)) if smallest < 1e-8 and max(G.shape) <= DENSE else (),
-        curvature=reduced_curvature(problem.hessian(point.x, multipliers), G),
+        curvature=reduced_curvature(problem.curvature(point.x, multipliers), G),
     )

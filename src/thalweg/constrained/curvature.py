@@ -56,7 +56,7 @@ def dependent_rows(G: Matrix, tolerance: float = 1e-4) -> list[int]:
 
 
 def reduced_curvature(H: Matrix, G: Matrix, enough: float = 1e-6) -> float:
-    """The smallest eigenvalue of H on the null space of G; infinity where that is empty.
+    """The smallest eigenvalue of H on the null space of G, dependent rows counted once; infinity where that is empty.
 
     Exact for up to 1000 unknowns. For more, H's own smallest Ritz value answers where it exceeds ``enough``, for the
     reduced one is larger; otherwise Lanczos runs on the projected H, with one sparse factorization of ``[[I, G'],
@@ -66,17 +66,17 @@ def reduced_curvature(H: Matrix, G: Matrix, enough: float = 1e-6) -> float:
     2.0
     """
     m, n = G.shape
+    if n <= DENSE:
+        Q, R, _ = la.qr(dense(G).T, pivoting=True)
+        sizes = np.abs(np.diag(R))
+        Z = Q[:, int((sizes > 1e-10 * float(sizes.max(initial=0.0))).sum()) :]
+        return float(la.eigvalsh(Z.T @ (H @ Z), subset_by_index=(0, 0))[0]) if Z.size else math.inf
     if m == n:
         return math.inf
-    if n <= DENSE:
-        Q, _ = la.qr(dense(G).T)
-        Z = Q[:, m:]
-        return float(la.eigvalsh(Z.T @ (H @ Z), subset_by_index=(0, 0))[0])
     low = spectrum_ends(H)[0]
     if low > enough:
         return low
-    saddle = sp.block_array([[sp.eye_array(n), sp.csr_array(G).T], [sp.csr_array(G), None]], format="csc")
-    factor = spla.splu(saddle)
+    factor = _projector(sp.csr_array(G))
     beyond = np.zeros(m)
 
     def project(v: Vector) -> Vector:
@@ -87,6 +87,13 @@ def reduced_curvature(H: Matrix, G: Matrix, enough: float = 1e-6) -> float:
     start = project(np.asarray(generator(0, 0x41).standard_normal(n)))
     _, diagonal, beside = lanczos(reduced, min(60, n - m), start)
     return float(la.eigh_tridiagonal(diagonal, beside, eigvals_only=True)[0])
+
+
+def _projector(G: sp.csr_array) -> spla.SuperLU:
+    """The factors of ``[[I, G'], [G, -small I]]``; the corner keeps dependent rows from making it singular."""
+    m, n = G.shape
+    corner = -1e-12 * max(float(abs(G).max()) ** 2, 1e-300) * sp.eye_array(m)
+    return spla.splu(sp.block_array([[sp.eye_array(n), G.T], [G, corner]], format="csc"))
 
 
 def _symmetric(n: int, product: Callable[[Vector], Vector]) -> spla.LinearOperator:

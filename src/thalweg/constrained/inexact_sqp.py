@@ -10,10 +10,12 @@ import numpy as np
 import scipy.sparse as sp
 
 from thalweg.constrained._arrays import Matrix, Vector, product
+from thalweg.constrained._merit import ADJUSTMENTS
 from thalweg.constrained._newton import NewtonSystem, warn_deficient
 from thalweg.constrained._state import ConstrainedMethod, ConstrainedState
+from thalweg.constrained._verdicts import contradiction
 from thalweg.constrained.problem import EqualityConstrained, Point
-from thalweg.core.validation import require
+from thalweg.core.validation import is_real, require
 from thalweg.numerics.krylov import gmres, minres
 
 
@@ -74,10 +76,10 @@ class InexactSQP(ConstrainedMethod[PenaltyState]):
     def __post_init__(self) -> None:
         require(self.solver in ("gmres", "minres"), "InexactSQP.solver is gmres or minres", got=self.solver)
         for name, value in {"mu": self.mu, "xi": self.xi}.items():
-            require(0 < value < math.inf, f"InexactSQP needs {name} > 0", got=value)
-        require(0 < self.kappa < 1, "InexactSQP needs 0 < kappa < 1", got=self.kappa)
-        require(0 < self.eta < 1, "InexactSQP needs 0 < eta < 1", got=self.eta)
-        require(1 < self.nu < math.inf, "InexactSQP needs nu > 1", got=self.nu)
+            require(is_real(value) and 0 < value < math.inf, f"InexactSQP needs {name} > 0", got=value)
+        for name, value in {"kappa": self.kappa, "eta": self.eta}.items():
+            require(is_real(value) and 0 < value < 1, f"InexactSQP needs 0 < {name} < 1", got=value)
+        require(is_real(self.nu) and 1 < self.nu < math.inf, "InexactSQP needs nu > 1", got=self.nu)
 
     def init(self, problem: EqualityConstrained, seed: int) -> PenaltyState:
         return PenaltyState(**vars(self._begin(problem, seed)), mu=self.mu, kappa=self.kappa)
@@ -86,20 +88,26 @@ class InexactSQP(ConstrainedMethod[PenaltyState]):
         point = state.point(problem)
         system = NewtonSystem.at(problem, point, state.multipliers, self.xi)
         warned = warn_deficient(system, point, state)
+        if system.deficient:
+            nearest, why = contradiction(problem, point)
+            if why:
+                return self._stalled(problem, replace(state, warned=warned), nearest, 1, why)
         found = self._model_step(problem.n, system, point, state)
         alpha, ahead, calls = self._search(problem, point, found)
         flops = state.flops + found.flops
         after = replace(state, mu=found.mu, kappa=found.kappa, flops=flops, warned=warned)
         if ahead is None:
-            return self._stalled(after, point, calls)
+            return self._stalled(problem, after, point, calls)
+        if system.shift > 0.0:
+            calls += self._looked_ahead(problem, after, ahead)
         multipliers = state.multipliers + alpha * found.z[problem.n :]
-        return self._moved(after, ahead, multipliers, calls, {"length": alpha, "flops": flops})
+        return self._moved(problem, after, ahead, multipliers, calls, {"length": alpha, "flops": flops})
 
     def _model_step(self, n: int, system: NewtonSystem, point: Point, state: PenaltyState) -> _Step:
         """A step that lowers the merit's model enough, with the penalty and the accuracy that make it do so."""
         mu, kappa, flops = state.mu, state.kappa, 0.0
         away = float(np.abs(point.c).sum())
-        while True:
+        for _ in range(ADJUSTMENTS):
             z, spent = self._solve(system, kappa)
             flops += spent
             d = z[:n]

@@ -9,7 +9,15 @@ import scipy.sparse as sp
 import scipy.sparse.linalg as spla
 
 from thalweg.constrained._arrays import Matrix, Vector
-from thalweg.constrained._merit import Direction, MeritNewton, MeritState, Weights, check_merit, downhill
+from thalweg.constrained._merit import (
+    ADJUSTMENTS,
+    Direction,
+    MeritNewton,
+    MeritState,
+    Weights,
+    check_merit,
+    downhill,
+)
 from thalweg.constrained._newton import NewtonSystem
 from thalweg.constrained.problem import EqualityConstrained, Point
 from thalweg.numerics.operators import factor_flops
@@ -52,14 +60,15 @@ class NewtonSQP(MeritNewton[MeritState]):
         z, flops = _direct(system.A, system.b)
         after = replace(state, flops=state.flops + flops)
         weights = state.weights
-        while True:
+        for _ in range(ADJUSTMENTS):
             slope = float(weights.gradient(point, state.multipliers, system.H) @ z)
             spent = weights.eta1 > 1e8 or weights.eta2 < 1e-8
             if slope <= -0.5 * weights.eta2 * size or (spent and slope < 0.0):
                 return Direction(z, slope, weights), after
             if spent or not np.isfinite(slope):
-                return downhill(system, point, state), after
+                break
             weights = Weights(weights.eta1 * self.nu**2, weights.eta2 / self.nu)
+        return downhill(system, point, state), after
 
 
 def _direct(A: Matrix, b: Vector) -> tuple[Vector, float]:
@@ -69,14 +78,22 @@ def _direct(A: Matrix, b: Vector) -> tuple[Vector, float]:
             factor = spla.splu(sp.csc_array(A))
         except RuntimeError:  # exactly singular
             return _least_norm(A, b)
-        return factor.solve(b), factor_flops(factor) + 2.0 * (factor.L.nnz + factor.U.nnz)
+        z = np.asarray(factor.solve(b), dtype=np.float64)
+        if not _solves(A, z, b):
+            return _least_norm(A, b)
+        return z, factor_flops(factor) + 2.0 * (factor.L.nnz + factor.U.nnz)
     try:
         z = np.asarray(np.linalg.solve(A, b), dtype=np.float64)
-        if np.isfinite(z).all() and np.linalg.norm(A @ z - b) <= 1e-6 * np.linalg.norm(b):
+        if _solves(A, z, b):
             return z, 2.0 * len(b) ** 3 / 3.0
     except np.linalg.LinAlgError:
         pass
     return _least_norm(A, b)
+
+
+def _solves(A: Matrix, z: Vector, b: Vector) -> bool:
+    """Whether z is finite and its residual small: the factors of a nearly singular matrix give neither."""
+    return bool(np.isfinite(z).all() and np.linalg.norm(A @ z - b) <= 1e-6 * np.linalg.norm(b))
 
 
 def _least_norm(A: Matrix, b: Vector) -> tuple[Vector, float]:

@@ -12,8 +12,18 @@ import scipy.sparse as sp
 import scipy.sparse.linalg as spla
 from numpy.typing import ArrayLike, NDArray
 
-from thalweg.constrained._arrays import Matrix, Vector, adjoint, dense, product
+from thalweg.constrained._arrays import (
+    Matrix,
+    Vector,
+    adjoint,
+    as_matrix,
+    dense,
+    divided,
+    product,
+    row_sizes,
+)
 from thalweg.constrained._derivatives import (
+    UNCONSTRAINED,
     TensorFunction,
     formula_callbacks,
     stacked,
@@ -22,8 +32,11 @@ from thalweg.constrained._derivatives import (
 )
 from thalweg.core import InvalidProblem, NotFinite, Problem, Stop
 from thalweg.core.seeding import generator
-from thalweg.core.validation import check_vector, require
+from thalweg.core.validation import as_real, check_vector, require
 from thalweg.numerics.operators import is_sparse
+
+#: Functions whose derivatives at x0 lie between are taken in the units that they are given in.
+SMALL, LARGE = 2.0**-10, 2.0**24
 
 
 class RankDeficient(UserWarning):
@@ -32,13 +45,22 @@ class RankDeficient(UserWarning):
 
 @dataclass(frozen=True)
 class Point:
-    """x with the values and first derivatives there: ``f``, its gradient g (n,), c (m,) and its Jacobian G (m, n)."""
+    """x with the values and first derivatives there: ``f``, its gradient g (n,), c (m,) and its Jacobian G (m, n).
+
+    f and g are in units of ``unit``, c and the rows of G in those of the problem's ``units``.
+    """
 
     x: Vector
     f: float
     g: Vector
     c: Vector
     G: Matrix
+    unit: float = 1.0
+
+    @property
+    def value(self) -> float:
+        """f in the user's unit."""
+        return self.unit * self.f
 
     def lagrangian(self, multipliers: Vector) -> Vector:
         """``g + G'lambda``, the gradient of the Lagrangian in x."""
@@ -69,6 +91,10 @@ class EqualityConstrained(Problem):
     `from_torch` and `from_formulas` make the derivatives themselves. The metrics of an answer, with the multipliers
     that fit it best: ``kkt``, ``|(f' + G'lambda, c)|``; ``stationarity`` and ``feasibility``, its two parts; ``value``.
 
+    The three residuals are absolute, but for functions far from 1: where the derivatives of f at x0, or those of a
+    constraint, are all below 2^-10, or one is above 2^24, that function is measured in a unit of its own, the power of
+    two near the largest (``unit`` and ``units``). So f in nanometres and in light years are solved alike.
+
     Raises:
         InvalidProblem: shapes that do not fit, more constraints than unknowns.
         NotFinite: a value or a derivative that is not finite at the start.
@@ -91,18 +117,22 @@ class EqualityConstrained(Problem):
     blocks: Sequence[NDArray[np.int64]] | None = None
     n: int = field(init=False)
     m: int = field(init=False)
+    unit: float = field(init=False, default=1.0)
+    units: Vector = field(init=False)
 
     def __post_init__(self) -> None:
-        x0 = np.array(self.x0, dtype=np.float64)
+        x0 = as_real("x0", self.x0).copy()
         require(x0.ndim == 1 and x0.size > 0, "x0 must be a vector", got=x0.shape, error=InvalidProblem)
         x0 = check_vector("x0", x0, x0.size)
         n, m = x0.size, np.asarray(self.constraints(x0)).size
         for name, value in {"x0": x0, "n": n, "m": m}.items():
             object.__setattr__(self, name, value)
-        if m == 0 or m > n:
+        if m == 0:
+            raise InvalidProblem(UNCONSTRAINED)
+        if m > n:
             raise InvalidProblem(
                 f"There are {m} constraints on {n} unknowns; between 1 and {n} can be met in general. "
-                + ("Without any, use scipy.optimize.minimize." if m == 0 else "Drop or combine some.")
+                + "Drop or combine some."
             )
         if self.multipliers is not None:
             object.__setattr__(self, "multipliers", check_vector("multipliers", self.multipliers, m))
@@ -110,12 +140,28 @@ class EqualityConstrained(Problem):
         _check_output("gradient", self.gradient(x0), (n,))
         _check_output("constraints", self.constraints(x0), (m,))
         _check_output("jacobian", self.jacobian(x0), (m, n))
-        _check_output("hessian", self.hessian(x0, self.first_multipliers), (n, n))
+        given = np.zeros(m) if self.multipliers is None else self.multipliers
+        _check_output("hessian", self.hessian(x0, given), (n, n))
+        for name, unit in zip(("unit", "units"), self._measured(), strict=True):
+            object.__setattr__(self, name, unit)
+
+    def _measured(self) -> tuple[float, Vector]:
+        """The units of f and of the constraints, by their derivatives at x0."""
+        x, none = self.x0, np.zeros(self.m)
+        bend = as_matrix(self.hessian(x, none))
+        steep = max(_largest(np.asarray(self.gradient(x))[None]), _largest(bend))
+        sizes = row_sizes(as_matrix(self.jacobian(x)))
+        sizes = np.where(sizes < SMALL, np.maximum(sizes, np.abs(self.constraints(x))), sizes)
+        for i in np.flatnonzero(sizes < SMALL)[:50]:  # flat at x0 only, or everywhere?
+            alone = none.copy()
+            alone[i] = 1.0
+            sizes[i] = max(sizes[i], _largest(as_matrix(as_matrix(self.hessian(x, alone)) - bend)))
+        return float(_units(np.array([steep]))[0]), _units(sizes)
 
     @property
     def first_multipliers(self) -> Vector:
-        """lambda to begin with: as given, else zeros."""
-        return np.zeros(self.m) if self.multipliers is None else self.multipliers
+        """lambda to begin with, in the units of `at`: as given, else zeros."""
+        return np.zeros(self.m) if self.multipliers is None else self.multipliers * self.units / self.unit
 
     @classmethod
     def from_torch(
@@ -140,7 +186,7 @@ class EqualityConstrained(Problem):
         >>> p.gradient(p.x0)
         array([1., 1.])
         """
-        x = np.asarray(x0, dtype=np.float64)
+        x = as_real("x0", x0)
         if at_most_zero is None:
             found = torch_callbacks(f, c)
         else:
@@ -163,32 +209,57 @@ class EqualityConstrained(Problem):
 
         ``at_most_zero`` are formulas ``g(x) <= 0``, made equations by squared slacks as in `from_torch`.
 
-        The text is evaluated as Python by SymPy: use it for formulas of your own, never for those of strangers.
+        A formula holds numbers, ``x1 ... xn``, pi, E, ``+ - * / **`` and smooth functions (sin, cos, tan, their
+        inverses and hyperbolic kin, exp, log, sqrt). It is read as data, never evaluated as Python: text of
+        strangers is safe.
 
         Raises:
-            InvalidProblem: a formula that cannot be read, or that has other names than ``x1 ... xn``.
+            InvalidProblem: a formula that holds anything else, is not twice differentiable (abs, max), or is no
+                expression (``x1 + x2 = 1``: write ``x1 + x2 - 1``).
+
+        >>> EqualityConstrained.from_formulas("abs(x1)", ["x1 - 1"], [2.0])
+        Traceback (most recent call last):
+        ...
+        thalweg.core.errors.InvalidProblem: The formula 'abs(x1)' is not twice differentiable: abs(x1).
         """
-        x, given, more = np.asarray(x0, dtype=np.float64), tuple(subject_to), tuple(at_most_zero)
+        for name, texts in {"subject_to": subject_to, "at_most_zero": at_most_zero}.items():
+            require(
+                not isinstance(texts, str),
+                f"{name} is a list of formulas: write [{texts!r}]",
+                error=InvalidProblem,
+            )
+        x, given, more = as_real("x0", x0), tuple(subject_to), tuple(at_most_zero)
         found = formula_callbacks(minimize, given + more, x.size)
         if more:
             found, x = with_slacks(found, x, formula_callbacks(minimize, more, x.size).constraints)
         return cls(*found, x, multipliers, blocks)
 
     def at(self, x: Vector) -> Point:
-        """Values and first derivatives at x."""
-        c = np.asarray(self.constraints(x), dtype=np.float64)
-        return Point(
-            x, float(self.value(x)), np.asarray(self.gradient(x), dtype=np.float64), c, self.jacobian(x)
-        )
+        """Values and first derivatives at x, f's in ``unit``, those of the constraints in ``units``."""
+        f, g = float(self.value(x)), np.asarray(self.gradient(x), dtype=np.float64)
+        c, G = np.asarray(self.constraints(x), dtype=np.float64), as_matrix(self.jacobian(x))
+        if self.unit != 1.0:
+            f, g = f / self.unit, g / self.unit
+        if (self.units != 1.0).any():
+            c = c / self.units
+            G = divided(G, self.units)
+        return Point(x, f, g, c, G, self.unit)
+
+    def curvature(self, x: Vector, multipliers: Vector) -> Matrix:
+        """The Lagrangian's Hessian in the units of `at`, the multipliers' included."""
+        if self.unit == 1.0 and (self.units == 1.0).all():
+            return as_matrix(self.hessian(x, multipliers))
+        found = as_matrix(self.hessian(x, multipliers * self.unit / self.units))
+        return divided(found, np.full(self.n, self.unit))
 
     def best_multipliers(self, x: ArrayLike) -> Vector:
         """The lambda of least ``|f'(x) + G(x)'lambda|``, of least norm where G's rows depend on each other."""
-        return fitted_multipliers(self.at(check_vector("x", x, self.n)))
+        return fitted_multipliers(self.at(check_vector("x", x, self.n))) * self.unit / self.units
 
     def metrics(self, x: ArrayLike) -> dict[str, float]:
         """``kkt``, ``stationarity``, ``feasibility``, ``value``."""
         point = self.at(check_vector("x", x, self.n))
-        return residuals(point, fitted_multipliers(point)) | {"value": point.f}
+        return residuals(point, fitted_multipliers(point)) | {"value": point.value}
 
     def recommended_stop(self) -> Stop:
         """A kkt residual of 1e-8."""
@@ -209,7 +280,7 @@ class EqualityConstrained(Problem):
             "jacobian": ((ahead.c - behind.c) / (2 * h), product(here.G, d)),
             "hessian": (
                 (ahead.lagrangian(lam) - behind.lagrangian(lam)) / (2 * h),
-                product(self.hessian(x, lam), d),
+                product(self.curvature(x, lam), d),
             ),
         }
         return {
@@ -220,11 +291,24 @@ class EqualityConstrained(Problem):
 
 def _check_output(name: str, found: Matrix | float, shape: tuple[int, ...]) -> None:
     """Refuse what a function of the problem gives at the start, where it has another shape or is not finite."""
-    entries = found.data if isinstance(found, sp.csr_array) else found
-    if np.shape(found) != shape:
-        raise InvalidProblem(f"{name} gives shape {np.shape(found)}; expected {shape}.")
-    if not np.isfinite(np.asarray(entries, dtype=np.float64)).all():
+    entries = as_real(f"What {name} gives", sp.csr_array(found).data if sp.issparse(found) else found)
+    given = found.shape if sp.issparse(found) else np.shape(found)
+    if given != shape:
+        raise InvalidProblem(f"{name} gives shape {given}; expected {shape}.")
+    if not np.isfinite(entries).all():
         raise NotFinite(f"{name} is not finite at the start. Start elsewhere.")
+
+
+def _largest(entries: Matrix) -> float:
+    """Of their sizes."""
+    return float(row_sizes(entries).max(initial=0.0))
+
+
+def _units(sizes: Vector) -> Vector:
+    """1 for sizes from `SMALL` to `LARGE` and for zero, the power of two near them for others."""
+    exponents = np.clip(np.frexp(sizes)[1], -1000, 1000)
+    moderate = (sizes == 0.0) | ((sizes >= SMALL) & (sizes <= LARGE))
+    return np.where(moderate, 1.0, np.ldexp(1.0, exponents))
 
 
 def residuals(point: Point, multipliers: Vector) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
@@ -9,12 +10,20 @@ import numpy as np
 import scipy.sparse as sp
 
 from thalweg.constrained._arrays import Vector
-from thalweg.constrained._merit import Direction, MeritNewton, MeritState, Weights, check_merit, downhill
+from thalweg.constrained._merit import (
+    ADJUSTMENTS,
+    Direction,
+    MeritNewton,
+    MeritState,
+    Weights,
+    check_merit,
+    downhill,
+)
 from thalweg.constrained._newton import NewtonSystem
 from thalweg.constrained.curvature import spectral_norm
 from thalweg.constrained.problem import EqualityConstrained, Point
 from thalweg.core.seeding import generator
-from thalweg.core.validation import require
+from thalweg.core.validation import is_real, is_whole, require
 from thalweg.numerics.operators import as_csr, equilibration
 from thalweg.numerics.sketch import Kaczmarz, Sketch, sketch_and_project
 
@@ -100,13 +109,20 @@ class SketchedNewton(MeritNewton[SketchedState]):
 
     def __post_init__(self) -> None:
         check_merit("SketchedNewton", eta1=self.eta1, eta2=self.eta2, xi=self.xi, beta=self.beta, nu=self.nu)
-        require(self.delta > 0, "SketchedNewton needs delta > 0", got=self.delta)
-        require(self.limit is None or self.limit >= 1, "SketchedNewton needs limit >= 1", got=self.limit)
+        delta, limit, kappa = self.delta, self.limit, self.conditioning
         require(
-            callable(self.theta) or 0 < self.theta <= 1, "SketchedNewton needs 0 < theta <= 1", got=self.theta
+            isinstance(self.sketch, Sketch),
+            "SketchedNewton needs a sketch such as Kaczmarz()",
+            got=self.sketch,
         )
-        kappa = self.conditioning
-        require(kappa is None or kappa >= 1, "SketchedNewton needs conditioning >= 1", got=kappa)
+        require(is_real(delta) and 0 < delta < math.inf, "SketchedNewton needs delta > 0", got=delta)
+        require(
+            limit is None or (is_whole(limit) and limit >= 1), "SketchedNewton needs limit >= 1", got=limit
+        )
+        if not callable(self.theta):
+            check_theta(self.theta)
+        fits = kappa is None or (is_real(kappa) and 1 <= kappa < math.inf)
+        require(fits, "SketchedNewton needs conditioning >= 1", got=kappa)
 
     def init(self, problem: EqualityConstrained, seed: int) -> SketchedState:
         begun = vars(self._begin(problem, seed))
@@ -124,6 +140,12 @@ class SketchedNewton(MeritNewton[SketchedState]):
             projections=state.projections + inner.projections,
         )
         return found, after
+
+
+def check_theta(theta: object) -> float:
+    """The forcing term, or `InvalidParameter`."""
+    require(is_real(theta) and 0 < theta <= 1, "SketchedNewton needs 0 < theta <= 1", got=theta)
+    return float(theta)  # type: ignore[arg-type]
 
 
 class _Inner:
@@ -146,19 +168,20 @@ class _Inner:
         kappa, allowed = self._constants(point)
         weights = state.weights
         self.delta = max(min(state.delta, allowed(weights)), 1e-6)
-        theta = method.theta(state.step) if callable(method.theta) else method.theta
+        theta = check_theta(method.theta(state.step)) if callable(method.theta) else method.theta
         size = float(np.linalg.norm(system.b))
         z = np.zeros(len(system.b))
-        while True:
+        for _ in range(ADJUSTMENTS):
             z, met = self._project(z, theta * self.delta * size / kappa)
             slope = float(weights.gradient(point, state.multipliers, system.H) @ z)
             if slope <= -0.5 * weights.eta2 * size**2:
                 return Direction(z, slope, weights)
             hopeless = system.deficient and not met
             if hopeless or weights.eta1 > 1e8 or weights.eta2 < 1e-8:
-                return downhill(system, point, state)
+                break
             weights = Weights(weights.eta1 * method.nu**2, weights.eta2 / method.nu)
             self.delta = max(min(self.delta / method.nu**4, allowed(weights)), 1e-6)
+        return downhill(system, point, state)
 
     def _constants(self, point: Point) -> tuple[float, Callable[[Weights], float]]:
         """kappa, and what bounds delta for given weights."""

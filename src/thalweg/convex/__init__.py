@@ -32,9 +32,10 @@ from thalweg.convex.coordinate import (
     solve_forest,
     tree_partition,
 )
-from thalweg.convex.estimators import ElasticNet, Lasso, LogisticRegression, lasso_path
+from thalweg.convex.estimators import ElasticNet, Lasso, lasso_path
 from thalweg.convex.groups import GroupPenalized
 from thalweg.convex.label_propagation import LabelPropagation
+from thalweg.convex.logistic_regression import LogisticRegression
 from thalweg.convex.losses import LeastSquares, Logistic, Loss, Multinomial
 from thalweg.convex.problem import Penalized, identification_radius, nondegeneracy
 from thalweg.convex.quadratic import Quadratic, label_propagation

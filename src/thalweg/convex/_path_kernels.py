@@ -66,23 +66,58 @@ def curvatures(data, indices, indptr, columns, h, rows, out):
         out[k] = total
 
 
+#: A column whose spread is less than this share of its size, both squared, is constant: the intercept has its part.
+CONSTANT = 1e-28
+
+
 @njit(cache=True)
-def sweep(data, indices, indptr, h, curvature, w, v, columns, l1, l2, intercept, h_sum):
+def centred(data, indices, indptr, columns, h, h_sum, rows, sums, out):
+    """``sums[k] = sum_i h_i X_ik`` and ``out[k] = sum_i h_i (X_ik - m_k)^2``, m_k the column's weighted mean."""
+    for k in range(len(columns)):
+        j = columns[k]
+        start = j * rows if len(indptr) == 0 else indptr[j]
+        stop = start + rows if len(indptr) == 0 else indptr[j + 1]
+        total, there = 0.0, 0.0
+        for e in range(start, stop):
+            i = e - start if len(indptr) == 0 else indices[e]
+            weight = h[i] if len(h) else 1.0
+            total += weight * data[e]
+            there += weight
+        mean = total / h_sum
+        spread, size = mean * mean * max(h_sum - there, 0.0), 0.0
+        for e in range(start, stop):
+            i = e - start if len(indptr) == 0 else indices[e]
+            weight = h[i] if len(h) else 1.0
+            spread += weight * (data[e] - mean) ** 2
+            size += weight * data[e] * data[e]
+        sums[k] = total
+        out[k] = spread if spread > CONSTANT * size else 0.0
+
+
+@njit(cache=True, inline="always")
+def shifted(v, h, by):
+    """``v += by h``; an empty h stands for ones."""
+    if len(h) == 0:
+        for i in range(len(v)):
+            v[i] += by
+    else:
+        for i in range(len(v)):
+            v[i] += by * h[i]
+
+
+@njit(cache=True)
+def sweep(data, indices, indptr, h, curvature, sums, w, v, columns, l1, l2, intercept, h_sum):
     """One round of coordinate steps on ``sum_i h_i (z_i - t_i)^2/2 + l1 |w|_1 + l2/2 |w|^2``, ``v = h (z - t)``.
 
-    Intercept first (where ``h_sum > 0``). Returns the intercept and the largest violation met.
+    With an intercept (``h_sum > 0``) it is at its minimum before each coordinate's step, as if all columns were
+    centred: ``sums`` and ``curvature`` are those of `centred`, and what the intercept moves is added to v at the end.
+    Returns the intercept and the largest violation met.
     """
-    worst = 0.0
+    worst, shift = 0.0, 0.0
     if h_sum > 0.0:
         total = v.sum()
-        step = -total / h_sum
-        intercept += step
-        if len(h) == 0:
-            for i in range(len(v)):
-                v[i] += step
-        else:
-            for i in range(len(v)):
-                v[i] += step * h[i]
+        intercept -= total / h_sum
+        shifted(v, h, -total / h_sum)
         worst = abs(total)
     for k in range(len(columns)):
         j = columns[k]
@@ -91,13 +126,20 @@ def sweep(data, indices, indptr, h, curvature, w, v, columns, l1, l2, intercept,
             continue
         old = w[j]
         g = column_dot(data, indices, indptr, j, v) + l2 * old
+        if h_sum > 0.0:
+            g += shift * sums[k]
         u = old - g / L
         t = l1 / L
         new = u - t if u > t else (u + t if u < -t else 0.0)
         if new != old:
             w[j] = new
             column_add(data, indices, indptr, j, new - old, h, v)
+            if h_sum > 0.0:
+                shift -= (new - old) * sums[k] / h_sum
             worst = max(worst, abs(new - old) * L)
+    if shift != 0.0:
+        intercept += shift
+        shifted(v, h, shift)
     return intercept, worst
 
 

@@ -70,9 +70,9 @@ class AcceleratedProximalGradient(Method[Penalized, AcceleratedState]):
             step = np.full(loss.n, 1.0 / L)
             new = problem.prox(y - g / L, step)
             z, d = loss.keep(new), new - y
-            slack = 1e-12 * (1.0 + abs(value))
-            model = value + float(g @ d) + 0.5 * L * float(d @ d) + slack
-            if self.lipschitz is not None or loss.value(new, z) <= model:
+            along, square = float(g @ d), 0.5 * L * float(d @ d)
+            slack = 1e-12 * (abs(value) + abs(along) + square)
+            if self.lipschitz is not None or loss.value(new, z) <= value + along + square + slack:
                 break
             L *= 2.0
         momentum = 0.5 * (1.0 + np.sqrt(1.0 + 4.0 * state.momentum**2))

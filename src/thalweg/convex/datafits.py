@@ -7,7 +7,7 @@ one needs no new solver. Bertrand et al. (2022), "Beyond L1: faster and better s
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, TypeAlias
 
 import numpy as np
@@ -17,12 +17,17 @@ from scipy.special import expit, log_softmax, logit, softmax, xlogy
 Vector: TypeAlias = NDArray[np.float64]
 Index: TypeAlias = NDArray[np.int64]
 
+#: Stands for ones, where there are no weights.
+NOTHING: Vector = np.empty(0)
+
 
 class Datafit(ABC):
     """A smooth convex loss of the predictions z of all samples."""
 
-    #: Bound of the second derivative in a prediction.
-    smoothness: ClassVar[float]
+    @property
+    @abstractmethod
+    def smoothness(self) -> float:
+        """Bound of the second derivative in a prediction."""
 
     @abstractmethod
     def value(self, z: Vector) -> float:
@@ -38,6 +43,21 @@ class PointwiseDatafit(Datafit):
 
     #: Whether the second derivative is the same everywhere, so that a quadratic model of the loss is exact.
     is_quadratic: ClassVar[bool] = False
+    #: Of the samples, positive, shape (samples,); empty for ones.
+    weights: Vector = NOTHING
+
+    @property
+    def heaviest(self) -> float:
+        """The largest weight."""
+        return float(self.weights.max(initial=0.0)) or 1.0
+
+    def weighted(self, values: Vector) -> Vector:
+        """Values of the samples times their weights."""
+        return self.weights * values if len(self.weights) else values
+
+    def unweighted(self, values: Vector) -> Vector:
+        """Inverse of `weighted`."""
+        return values / self.weights if len(self.weights) else values
 
     @abstractmethod
     def curvature(self, z: Vector) -> Vector:
@@ -67,7 +87,7 @@ class PointwiseDatafit(Datafit):
         base = z - intercept
         for _ in range(100):
             now = base + intercept
-            step = float(self.slope(now).sum()) / max(float(self.curvature(now).sum()), 1e-12)
+            step = float(self.slope(now).sum()) / max(float(self.curvature(now).sum()), 1e-12 * self.heaviest)
             size = min(abs(step), 2.0)
             intercept -= size * np.sign(step)
             if size <= 1e-14 * (1.0 + abs(intercept)):
@@ -77,101 +97,116 @@ class PointwiseDatafit(Datafit):
 
 @dataclass(frozen=True, eq=False)
 class SquaredError(PointwiseDatafit):
-    """``1/2 |z - y|^2``.
+    """``1/2 sum weights (z - y)^2``.
 
     Args:
         y: targets, shape (samples,).
+        weights: positive, shape (samples,). Default: ones.
 
     >>> SquaredError(np.array([1.0, 2.0])).slope(np.zeros(2))
     array([-1., -2.])
     """
 
-    smoothness: ClassVar[float] = 1.0
     is_quadratic: ClassVar[bool] = True
 
     y: Vector
+    weights: Vector = field(default_factory=lambda: NOTHING)
+
+    @property
+    def smoothness(self) -> float:
+        return self.heaviest
 
     def value(self, z: Vector) -> float:
         r = z - self.y
-        return 0.5 * float(r @ r)
+        return 0.5 * float(r @ self.weighted(r))
 
     def slope(self, z: Vector) -> Vector:
-        return z - self.y
+        return self.weighted(z - self.y)
 
     def curvature(self, z: Vector) -> Vector:
-        return np.ones_like(z)
+        return self.weighted(np.ones_like(z))
 
     def conjugate(self, u: Vector) -> float:
-        return float(u @ self.y) + 0.5 * float(u @ u)
+        return float(u @ self.y) + 0.5 * float(u @ self.unweighted(u))
 
     def prediction(self, u: Vector) -> Vector:
-        return u + self.y
+        return self.unweighted(u) + self.y
 
     def dual(self, slope: Vector, ridge: float, limit: float) -> tuple[float, float]:
         """The maximiser of a parabola in s, at most ``limit`` in size."""
-        squares = float(slope @ slope) + ridge
+        squares = float(slope @ self.unweighted(slope)) + ridge
         along = -float(slope @ self.y)
         s = min(max(along / squares, -limit), limit) if squares > 0 else 1.0
         return s * along - 0.5 * s * s * squares, s
 
     def best_intercept(self, z: Vector, intercept: float) -> float:
-        return float((self.y - (z - intercept)).mean())
+        weights = self.weights if len(self.weights) else None
+        return float(np.average(self.y - (z - intercept), weights=weights))
 
 
 @dataclass(frozen=True, eq=False)
 class LogLoss(PointwiseDatafit):
-    """``sum log(1 + exp(-y (z + offset)))``.
+    """``sum weights log(1 + exp(-y (z + offset)))``.
 
     Args:
         y: 1 or -1, shape (samples,).
         offset: of the predictions, a number or shape (samples,). Default 0.
+        weights: positive, shape (samples,). Default: ones.
 
     >>> round(LogLoss(np.array([1.0])).value(np.zeros(1)), 6)
     0.693147
     """
 
-    smoothness: ClassVar[float] = 0.25
-
     y: Vector
     offset: Vector | float = 0.0
+    weights: Vector = field(default_factory=lambda: NOTHING)
+
+    @property
+    def smoothness(self) -> float:
+        return 0.25 * self.heaviest
 
     def value(self, z: Vector) -> float:
-        return float(np.logaddexp(0.0, -self.y * (z + self.offset)).sum())
+        return float(self.weighted(np.logaddexp(0.0, -self.y * (z + self.offset))).sum())
 
     def slope(self, z: Vector) -> Vector:
-        return -self.y * expit(-self.y * (z + self.offset))
+        return self.weighted(-self.y * expit(-self.y * (z + self.offset)))
 
     def curvature(self, z: Vector) -> Vector:
         p = expit(z + self.offset)
-        found: Vector = p * (1.0 - p)
-        return found
+        return self.weighted(p * (1.0 - p))
 
     def conjugate(self, u: Vector) -> float:
         """Minus the entropy of the probabilities of being wrong, ``-y u``."""
-        p = np.clip(-self.y * u, 0.0, 1.0)
-        return float((xlogy(p, p) + xlogy(1.0 - p, 1.0 - p)).sum()) - float((u * self.offset).sum())
+        p = np.asarray(np.clip(-self.y * self.unweighted(u), 0.0, 1.0), dtype=np.float64)
+        entropies = np.asarray(xlogy(p, p) + xlogy(1.0 - p, 1.0 - p), dtype=np.float64)
+        return float(self.weighted(entropies).sum()) - float((u * self.offset).sum())
 
     def prediction(self, u: Vector) -> Vector:
-        return -self.y * logit(-self.y * u) - self.offset
+        return -self.y * logit(-self.y * self.unweighted(u)) - self.offset
 
 
 @dataclass(frozen=True, eq=False)
 class SoftmaxLoss(Datafit):
-    """``sum_i -log softmax(z_i)[y_i]``, z of shape (samples, classes).
+    """``sum_i -weights_i log softmax(z_i)[y_i]``, z of shape (samples, classes).
 
     Args:
         y: class of each sample, 0, 1, ..., shape (samples,).
+        weights: positive, shape (samples,). Default: ones.
 
     >>> SoftmaxLoss(np.array([1])).slope(np.zeros((1, 2)))
     array([[ 0.5, -0.5]])
     """
 
-    smoothness: ClassVar[float] = 0.25
-
     y: Index
+    weights: Vector = field(default_factory=lambda: NOTHING)
+
+    @property
+    def smoothness(self) -> float:
+        return 0.25 * (float(self.weights.max(initial=0.0)) or 1.0)
 
     def value(self, z: Vector) -> float:
-        return -float(log_softmax(z, axis=1)[np.arange(len(z)), self.y].sum())
+        logs = log_softmax(z, axis=1)[np.arange(len(z)), self.y]
+        return -float(logs @ self.weights if len(self.weights) else logs.sum())
 
     def probabilities(self, z: Vector) -> Vector:
         """Of each class, shape (samples, classes)."""
@@ -181,4 +216,4 @@ class SoftmaxLoss(Datafit):
     def slope(self, z: Vector) -> Vector:
         p = self.probabilities(z)
         p[np.arange(len(z)), self.y] -= 1.0
-        return p
+        return p * self.weights[:, None] if len(self.weights) else p

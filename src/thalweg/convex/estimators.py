@@ -1,36 +1,39 @@
-"""scikit-learn estimators of sparse linear models, solved to a certified duality gap.
+"""scikit-learn estimators of sparse linear regression, solved to a certified duality gap.
 
-Problems and parameters are scikit-learn's, so one can take the other's place.
+Objectives, and the parameters that are here, are scikit-learn's.
 """
 
 from __future__ import annotations
 
 import warnings
+from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
 
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import ArrayLike
-from scipy.special import expit, logsumexp, softmax
-from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, _fit_context
+from sklearn.base import BaseEstimator, RegressorMixin, _fit_context
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model._base import LinearClassifierMixin
 from sklearn.utils import Tags, check_array
 from sklearn.utils._param_validation import Interval
-from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from thalweg.convex.datafits import Index, LogLoss, SoftmaxLoss, SquaredError, Vector
+from thalweg.convex._scaled import Matrix, Units, in_units, weighted_rows
+from thalweg.convex.datafits import NOTHING, SquaredError, Vector
 from thalweg.convex.losses import MatrixLike
 from thalweg.convex.penalties import ElasticNetPenalty
 from thalweg.convex.working_set import Columns, Fit, fit_penalized
-from thalweg.core.validation import require
+from thalweg.core import InvalidParameter, InvalidProblem
+from thalweg.core.validation import as_real, is_real, is_whole, require
+from thalweg.numerics.scaling import balancing
 
 #: What scikit-learn checks each parameter against.
 Rules = dict[str, list[Any]]
+#: The strength that a path of a target of zeros is given, as by scikit-learn.
+NOTHING_TO_FIT = 1e-15
 
-_COMMON: Rules = {
+COMMON: Rules = {
     "fit_intercept": ["boolean"],
     "tol": [Interval(Real, 0, None, closed="neither")],
     "max_iter": [Interval(Integral, 1, None, closed="left")],
@@ -38,7 +41,8 @@ _COMMON: Rules = {
 }
 
 
-def _unconverged(fit: Fit, tol: float) -> None:
+def warn_of_gap(fit: Fit, tol: float) -> None:
+    """Say that a fit did not reach its tolerance."""
     warnings.warn(
         f"The duality gap is {fit.gap / fit.scale:.2g} of the loss at zero; {tol:.2g} was asked for. Raise max_iter, "
         "or scale the columns.",
@@ -58,6 +62,8 @@ class ElasticNet(RegressorMixin, BaseEstimator):
         max_iter: most working sets. Default 100.
         warm_start: start from the last fit.
 
+    Columns of any mean cost the same: dense ones are centred, sparse ones as if they were.
+
     Attributes ``coef_``, ``intercept_``, ``dual_gap_`` (absolute, in the units of the objective above), ``n_iter_``
     (sweeps).
 
@@ -69,7 +75,7 @@ class ElasticNet(RegressorMixin, BaseEstimator):
     _parameter_constraints: ClassVar[Rules] = {
         "alpha": [Interval(Real, 0, None, closed="neither")],
         "l1_ratio": [Interval(Real, 0, 1, closed="both")],
-        **_COMMON,
+        **COMMON,
     }
 
     def __init__(
@@ -90,30 +96,41 @@ class ElasticNet(RegressorMixin, BaseEstimator):
         self.warm_start = warm_start
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X: MatrixLike, y: ArrayLike) -> Self:
-        """Fit to X, dense or sparse, shape (n, features), and y, shape (n,)."""
-        checked, target = validate_data(
-            self, X, y, accept_sparse="csc", dtype=np.float64, y_numeric=True, ensure_min_samples=2
-        )
-        data, offsets, mean = _centred(checked, target, self.fit_intercept)
+    def fit(self, X: MatrixLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
+        """Fit to X, dense or sparse, shape (n, features), and y, shape (n,).
+
+        ``sample_weight``, shape (n,), not negative, counts as so many copies of each sample; only its ratios matter.
+        """
+        checked, target = validate_data(self, X, y, accept_sparse="csc", dtype=np.float64, y_numeric=True)
+        samples, ratio = len(target), self.l1_ratio
+        kept, target, weights = weighted_rows(checked, np.asarray(target, dtype=np.float64), sample_weight)
+        if len(weights):
+            weights = weights / weights.max()
+            weights *= samples / weights.sum()
+        kept, power = in_units(kept)
+        units = Units(power, balancing(target))
+        target = np.ldexp(target, -units.y)
+        data, target, means = _centred(kept, target, weights, self.fit_intercept)
         start: Fit | None = None
-        if self.warm_start and hasattr(self, "coef_"):
-            start = Fit(self.coef_, float(self.intercept_ + offsets @ self.coef_ - mean))
-        samples, ratio = data.rows, self.l1_ratio
+        if self.warm_start and hasattr(self, "coef_") and len(self.coef_) == data.n:
+            before = units.solvers(self.coef_)
+            start = Fit(before, float(np.ldexp(self.intercept_, -units.y) + means.X @ before - means.y))
         fit = fit_penalized(
             data,
-            SquaredError(np.asarray(target - mean, dtype=np.float64)),
-            ElasticNetPenalty(samples * self.alpha * ratio, samples * self.alpha * (1.0 - ratio)),
-            has_intercept=self.fit_intercept and sp.issparse(checked),
+            SquaredError(target, NOTHING if isinstance(kept, np.ndarray) else weights),
+            ElasticNetPenalty(
+                *units.penalties(samples * self.alpha * ratio, samples * self.alpha * (1.0 - ratio))
+            ),
+            has_intercept=self.fit_intercept and sp.issparse(kept),
             start=start,
             tol=self.tol,
             max_iter=self.max_iter,
         )
         if not fit.converged:
-            _unconverged(fit, self.tol)
-        self.coef_: Vector = fit.w
-        self.intercept_: float = float(mean + fit.intercept - offsets @ fit.w)
-        self.dual_gap_ = fit.gap / samples
+            warn_of_gap(fit, self.tol)
+        self.coef_: Vector = units.coefficients(fit.w)
+        self.intercept_: float = float(np.ldexp(means.y + fit.intercept - means.X @ fit.w, units.y))
+        self.dual_gap_ = float(np.ldexp(fit.gap / samples, 2 * units.y))
         self.n_iter_ = max(fit.sweeps, 1)
         return self
 
@@ -157,12 +174,28 @@ class Lasso(ElasticNet):
         self.warm_start = warm_start
 
 
-def _centred(X: Vector | sp.csc_array, y: Vector, fit_intercept: bool) -> tuple[Columns, Vector, float]:
-    """Dense columns less their means (a copy), sparse ones as they are; the means, and y's."""
-    if not fit_intercept or not isinstance(X, np.ndarray):
-        return Columns(X), np.zeros(X.shape[1]), 0.0
-    means = X.mean(0)
-    return Columns(np.asfortranarray(X - means)), means, float(y.mean())
+@dataclass(frozen=True)
+class Means:
+    """Of the columns and of the target, zero where the solver finds the intercept itself or there is none."""
+
+    X: Vector
+    y: float
+
+
+def _centred(X: Matrix, y: Vector, weights: Vector, fit_intercept: bool) -> tuple[Columns, Vector, Means]:
+    """Dense columns less their means and with the weights' roots as factors (a copy); sparse ones as they are."""
+    none = Means(np.zeros(X.shape[1]), 0.0)
+    if not isinstance(X, np.ndarray) or not (fit_intercept or len(weights)):
+        return Columns(X), y, none
+    means = none
+    if fit_intercept:
+        share = weights if len(weights) else None
+        means = Means(np.average(X, axis=0, weights=share), float(np.average(y, weights=share)))
+    X, y = X - means.X, y - means.y
+    if len(weights):
+        roots = np.sqrt(weights)
+        X, y = X * roots[:, None], y * roots
+    return Columns(np.asfortranarray(X)), y, means
 
 
 def lasso_path(
@@ -183,6 +216,10 @@ def lasso_path(
         l1_ratio: in (0, 1].
         tol: duality gap, as a share of ``|y|^2 / 2``.
 
+    Raises:
+        InvalidProblem: y is not one target for each row of X.
+        InvalidParameter: strengths that are not positive, or none.
+
     Returns:
         alphas, descending, shape (k,); coefficients, shape (features, k); duality gaps, shape (k,).
 
@@ -190,161 +227,38 @@ def lasso_path(
     >>> coefs.ravel()
     array([1.5, 0.5, 0. ])
     """
+    require(is_real(l1_ratio) and 0 < l1_ratio <= 1, "lasso_path needs 0 < l1_ratio <= 1", got=l1_ratio)
+    require(is_real(tol) and tol > 0, "lasso_path needs tol > 0", got=tol)
     checked = check_array(X, accept_sparse="csc", dtype=np.float64)
     target = np.asarray(check_array(y, ensure_2d=False, dtype=np.float64))
-    require(0 < l1_ratio <= 1, "lasso_path needs 0 < l1_ratio <= 1", got=l1_ratio)
-    data, datafit = Columns(checked), SquaredError(target)
+    if target.shape != checked.shape[:1]:
+        raise InvalidProblem(
+            f"lasso_path: y has shape {target.shape}; expected ({checked.shape[0]},), one target for each row of X."
+        )
+    scaled, power = in_units(checked)
+    units = Units(power, balancing(target))
+    target = np.ldexp(target, -units.y)
+    data, datafit = Columns(scaled), SquaredError(target)
     samples = data.rows
-    if isinstance(alphas, Integral):
-        require(0 < eps < 1, "lasso_path needs 0 < eps < 1", got=eps)
-        largest = float(np.abs(checked.T @ target).max()) / (samples * l1_ratio)
-        strengths = np.geomspace(largest, eps * largest, int(alphas))
+    if is_whole(alphas):
+        require(alphas >= 1, "lasso_path needs one strength or more", got=alphas)
+        require(is_real(eps) and 0 < eps < 1, "lasso_path needs 0 < eps < 1", got=eps)
+        largest = float(np.abs(scaled.T @ target).max()) / (samples * l1_ratio)
+        largest = float(np.ldexp(largest, units.x + units.y)) or NOTHING_TO_FIT
+        strengths = np.geomspace(largest, eps * largest, alphas)
     else:
-        strengths = np.sort(np.asarray(alphas, dtype=np.float64))[::-1]
+        strengths = np.sort(as_real("alphas", alphas))[::-1] if np.ndim(alphas) == 1 else NOTHING
+        if not len(strengths) or not (np.isfinite(strengths).all() and strengths[-1] > 0):
+            raise InvalidParameter(
+                f"lasso_path: alphas is how many, or a list of numbers > 0; got {alphas!r}."
+            )
     coefs, gaps = np.empty((data.n, len(strengths)), order="F"), np.empty(len(strengths))
     fit = None
     for k, alpha in enumerate(strengths):
         total = samples * float(alpha)
-        penalty = ElasticNetPenalty(total * l1_ratio, total * (1.0 - l1_ratio))
+        penalty = ElasticNetPenalty(*units.penalties(total * l1_ratio, total * (1.0 - l1_ratio)))
         fit = fit_penalized(data, datafit, penalty, start=fit, tol=tol)
-        coefs[:, k], gaps[k] = fit.w, fit.gap / samples
+        if not fit.converged:
+            warn_of_gap(fit, tol)
+        coefs[:, k], gaps[k] = units.coefficients(fit.w), np.ldexp(fit.gap / samples, 2 * units.y)
     return strengths, coefs, gaps
-
-
-class LogisticRegression(LinearClassifierMixin, ClassifierMixin, BaseEstimator):
-    """Logistic regression with l1 and l2 penalty: ``C sum log-loss + r |w|_1 + (1 - r)/2 |w|^2``; softmax for more
-    than two classes.
-
-    Two classes: working sets and proximal Newton steps to a certified duality gap. More: the classes are blocks, each
-    of whose problems is a two-class one with offsets, solved in turn.
-
-    Args:
-        C: inverse strength. Default 1. There is no unpenalised fit: separable data would have none.
-        l1_ratio: r, in [0, 1]; 0, the default, is ridge, 1 the lasso.
-        fit_intercept: default True; not penalised.
-        tol: duality gap as a share of the loss at zero coefficients; for more classes, the largest violation of
-            optimality as a share of its value there. Default 1e-6.
-        max_iter: most working sets, or rounds over the classes. Default 200.
-        warm_start: start from the last fit.
-
-    Attributes as scikit-learn's: ``coef_`` (1 or classes, features), ``intercept_``, ``classes_``, ``n_iter_``.
-
-    >>> model = LogisticRegression().fit([[-1.0], [-0.5], [0.5], [1.0]], ["a", "a", "b", "b"])
-    >>> model.predict([[-2.0], [2.0]]).tolist()
-    ['a', 'b']
-    """
-
-    _parameter_constraints: ClassVar[Rules] = {
-        "C": [Interval(Real, 0, None, closed="neither")],
-        "l1_ratio": [Interval(Real, 0, 1, closed="both")],
-        **_COMMON,
-    }
-
-    def __init__(
-        self,
-        C: float = 1.0,
-        *,
-        l1_ratio: float = 0.0,
-        fit_intercept: bool = True,
-        tol: float = 1e-6,
-        max_iter: int = 200,
-        warm_start: bool = False,
-    ) -> None:
-        self.C = C
-        self.l1_ratio = l1_ratio
-        self.fit_intercept = fit_intercept
-        self.tol = tol
-        self.max_iter = max_iter
-        self.warm_start = warm_start
-
-    @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X: MatrixLike, y: ArrayLike) -> Self:
-        """Fit to X, dense or sparse, shape (n, features), and labels y, shape (n,)."""
-        checked, target = validate_data(self, X, y, accept_sparse="csc", dtype=np.float64)
-        check_classification_targets(target)
-        before = (self.coef_, self.intercept_) if self.warm_start and hasattr(self, "coef_") else None
-        self.classes_, labels = np.unique(target, return_inverse=True)
-        data = Columns(checked)
-        count = len(self.classes_)
-        if count < 2:
-            raise ValueError(
-                "This solver needs samples of at least 2 classes in the data, but the data contains only one class: "
-                f"{self.classes_[0]!r}"
-            )
-        rows = 1 if count == 2 else count
-        coef, intercept = np.zeros((rows, data.n)), np.zeros(rows)
-        if before is not None and before[0].shape == coef.shape:
-            coef, intercept = before[0].copy(), np.array(before[1])
-        if count == 2:
-            start = Fit(coef[0], float(intercept[0]))
-            datafit = LogLoss(np.where(labels == 1, 1.0, -1.0))
-            fit = self._part(data, datafit, start, self.tol, self.max_iter)
-            if not fit.converged:
-                _unconverged(fit, self.tol)
-            coef[0], intercept[0], self.n_iter_ = fit.w, fit.intercept, max(fit.sweeps, 1)
-        else:
-            self.n_iter_ = self._softmax(data, labels, coef, intercept)
-        self.coef_: Vector = coef
-        self.intercept_: Vector = intercept
-        return self
-
-    @property
-    def _penalty(self) -> ElasticNetPenalty:
-        return ElasticNetPenalty(self.l1_ratio / self.C, (1.0 - self.l1_ratio) / self.C)
-
-    def _part(self, data: Columns, datafit: LogLoss, start: Fit, tol: float, max_iter: int) -> Fit:
-        return fit_penalized(
-            data,
-            datafit,
-            self._penalty,
-            has_intercept=self.fit_intercept,
-            start=start,
-            tol=tol,
-            max_iter=max_iter,
-        )
-
-    def _softmax(self, data: Columns, labels: Index, coef: Vector, intercept: Vector) -> int:
-        """Solve for one class after another with the others held, in place; the rounds done."""
-        count, columns = len(intercept), np.arange(data.n)
-        Z = np.stack([data.product(w, float(b), columns) for w, b in zip(coef, intercept)])  # (classes, n)
-        wanted, together = np.arange(count)[:, None] == labels, SoftmaxLoss(labels)
-        first = worst = 0.0
-        for done in range(1, self.max_iter + 1):
-            worst = self._violation(data, together.slope(Z.T).T, coef)
-            first = max(first, worst)
-            if worst <= self.tol * first:
-                return done
-            for k in range(count):
-                offset = -logsumexp(np.delete(Z, k, 0), axis=0)
-                datafit = LogLoss(np.where(wanted[k], 1.0, -1.0), offset)
-                start = Fit(coef[k].copy(), float(intercept[k]))
-                fit = self._part(data, datafit, start, 1e-3 * min(1.0, (worst / first) ** 2), 3)
-                coef[k], intercept[k] = fit.w, fit.intercept
-                Z[k] = data.product(fit.w, fit.intercept, columns)
-        warnings.warn(
-            f"The violation is {worst / first:.2g} of its value at the start; {self.tol:.2g} was asked for. Raise "
-            "max_iter, or scale the columns.",
-            ConvergenceWarning,
-            stacklevel=3,
-        )
-        return self.max_iter
-
-    def _violation(self, data: Columns, slopes: Vector, coef: Vector) -> float:
-        worst = 0.0
-        for slope, w in zip(slopes, coef):
-            off = np.abs(self._penalty.slopes(w, data.correlations(slope, np.arange(data.n))))
-            worst = max(worst, float(off.max()), abs(float(slope.sum())) if self.fit_intercept else 0.0)
-        return worst
-
-    def predict_proba(self, X: MatrixLike) -> Vector:
-        """Probabilities, shape (n, classes)."""
-        scores = self.decision_function(X)
-        if scores.ndim == 1:
-            p = expit(scores)
-            return np.stack([1.0 - p, p], axis=1)
-        return np.asarray(softmax(scores, axis=1))
-
-    def __sklearn_tags__(self) -> Tags:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.sparse = True
-        return tags

@@ -157,16 +157,17 @@ class GroupPenalized(Penalized):
         H = np.ascontiguousarray(H[np.ix_(order, order)])
         tops = self.lipschitz[block[order]][starts[:-1]]
         d = np.empty(len(block))
+        g, x = g[order], x[order]
         d[order] = group_block(
             H,
-            g[order],
-            x[order],
+            g,
+            x,
             starts,
             tops,
             self.weight[block][order],
             self._weights[within],
             SHARE,
-            rounding_of(x),
+            rounding_of(H, g, x),
             SWEEPS,
         )
         return d

@@ -25,11 +25,14 @@ from thalweg.convex.datafits import (
     Vector,
 )
 from thalweg.core import InvalidProblem
-from thalweg.core.validation import check_finite, check_vector, require
+from thalweg.core.validation import as_real, check_finite, check_vector, is_real, require
 from thalweg.numerics import as_csr
 
 #: A matrix as users give it: what NumPy takes, or one of SciPy's sparse ones.
 MatrixLike: TypeAlias = ArrayLike | sp.sparray | sp.spmatrix
+
+#: Entries of A whose squares, and sums of them, are numbers.
+SMALLEST, LARGEST = 1e-150, 1e150
 
 #: Up to so many coordinates, A'A is kept, and a least-squares gradient costs a column of it to maintain.
 GRAM = 4000
@@ -119,9 +122,7 @@ def _dense(matrix: object) -> Vector:
 
 def _columnwise(A: object) -> Design:
     """CSC, or a dense array with contiguous columns."""
-    made = (
-        sp.csc_array(as_csr(A)) if sp.issparse(A) else np.asfortranarray(cast(ArrayLike, A), dtype=np.float64)
-    )
+    made = sp.csc_array(as_csr(A)) if sp.issparse(A) else np.asfortranarray(as_real("A", A))
     return cast(Design, made)
 
 
@@ -142,8 +143,14 @@ class LinearLoss(Loss):
             raise InvalidProblem(f"A has shape {A.shape}; expected a non-empty (samples, features) matrix.")
         if isinstance(A, np.ndarray):
             check_finite("A", A)
-        require(ridge >= 0, "A loss needs ridge >= 0", got=ridge)
+        require(is_real(ridge) and ridge >= 0, "A loss needs ridge >= 0", got=ridge)
         vars(self).update(A=A, ridge=float(ridge), n=A.shape[1])
+        largest = self._largest
+        if not (largest == 0 or SMALLEST <= largest <= LARGEST):
+            raise InvalidProblem(
+                f"A's largest entry is {largest:.3g}; its squares leave the range of numbers. Scale A to between "
+                f"{SMALLEST:g} and {LARGEST:g}."
+            )
         norms = self._squares
         zeros = np.flatnonzero(norms + self.ridge == 0)
         if zeros.size:
@@ -151,6 +158,12 @@ class LinearLoss(Loss):
                 f"A has {zeros.size} zero columns (first: {zeros[0]}); the loss does not depend on their coordinates. "
                 "Drop them, or set ridge > 0."
             )
+
+    @cached_property
+    def _largest(self) -> float:
+        """The largest entry of A in size."""
+        data = self.A if isinstance(self.A, np.ndarray) else cast(sp.csc_array, self.A).data
+        return float(np.abs(data).max(initial=0.0))
 
     @cached_property
     def _squares(self) -> Vector:
@@ -228,6 +241,15 @@ class LeastSquares(PointwiseLoss):
     def __post_init__(self) -> None:
         self._set_matrix(self.A, self.ridge)
         object.__setattr__(self, "b", check_vector("b", self.b, self.A.shape[0]))
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+            steepest = float(np.abs(self.A.T @ self.b).max())
+            solution = float(np.abs(self.b).max()) / self._largest
+        for what, size in (("A'b", steepest), ("The solution", solution)):
+            if not (size == 0 or SMALLEST <= size <= LARGEST):
+                raise InvalidProblem(
+                    f"{what} has entries of about {size:.3g}; their squares leave the range of numbers. Scale A or b "
+                    f"to have them between {SMALLEST:g} and {LARGEST:g}."
+                )
 
     @cached_property
     def datafit(self) -> SquaredError:
@@ -292,7 +314,8 @@ class Logistic(PointwiseLoss):
         """Refuse labels that a plane separates, without ridge: the infimum is zero, at infinity."""
         if self.ridge > 0:
             return
-        signed = cast(Vector, sp.diags_array(-self.y) @ cast(sp.csc_array, self.A))
+        unit = 1.0 / self._largest  # the program's tolerances are absolute
+        signed = cast(Vector, sp.diags_array(-unit * self.y) @ cast(sp.csc_array, self.A))
         found = linprog(np.zeros(self.n), A_ub=signed, b_ub=-np.ones(len(self.y)), bounds=(None, None))
         if found.status == 0:
             raise InvalidProblem(

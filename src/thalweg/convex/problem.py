@@ -14,7 +14,7 @@ from thalweg.convex.datafits import Index, Vector
 from thalweg.convex.losses import Loss
 from thalweg.convex.penalties import l1_slopes, shrunk
 from thalweg.core import InvalidProblem, Problem, Stop
-from thalweg.core.validation import check_vector, require
+from thalweg.core.validation import as_real, check_vector, require
 
 SWEEPS = 10_000  # most passes over a block's own coordinates
 
@@ -49,7 +49,8 @@ class Penalized(Problem):
     def __post_init__(self) -> None:
         n = self.loss.n
         for name in ("l1", "low", "high"):
-            value = np.asarray(getattr(self, name), dtype=np.float64)
+            given = getattr(self, name)
+            value = as_real(f"Penalized: {name}", given).reshape(np.shape(given))
             if value.ndim and value.shape != (n,):
                 raise InvalidProblem(
                     f"Penalized: {name} has shape {value.shape}; expected a number or ({n},)."
@@ -134,7 +135,7 @@ class Penalized(Problem):
         if self.is_smooth:
             return -np.asarray(np.linalg.solve(H, g))
         parts = (x, self.lower[block], self.upper[block], self.weight[block])
-        d: Vector = box_l1_block(H, g, *parts, rounding_of(x), SWEEPS)
+        d: Vector = box_l1_block(H, g, *parts, rounding_of(H, g, x), SWEEPS)
         return d
 
     def slopes(self, x: Vector, g: Vector) -> Vector:
@@ -178,9 +179,11 @@ class Penalized(Problem):
         }
 
 
-def rounding_of(x: Vector) -> float:
-    """Changes smaller than this are none."""
-    return 1e-14 * (1.0 + float(np.abs(x).max(initial=0.0)))
+def rounding_of(H: Vector, g: Vector, x: Vector) -> float:
+    """Changes of a block's coordinates, times the root of their curvature, that are none."""
+    roots = np.sqrt(np.diag(H))
+    sizes = np.abs(x) * roots + np.divide(np.abs(g), roots, out=np.zeros_like(g), where=roots > 0)
+    return 1e-14 * float(sizes.max(initial=0.0))
 
 
 def nondegeneracy(problem: Penalized, solution: Vector) -> float:

@@ -15,11 +15,9 @@ import scipy.sparse as sp
 from numpy.typing import ArrayLike, NDArray
 
 from thalweg.convex import _path_kernels as kernels
-from thalweg.convex.datafits import Index, PointwiseDatafit, Vector
+from thalweg.convex.datafits import NOTHING, Index, PointwiseDatafit, Vector
 from thalweg.convex.losses import MatrixLike
 from thalweg.convex.penalties import ElasticNetPenalty
-
-NOTHING = np.empty(0)
 
 #: Most growth of a working set from one to the next, where so many columns violate optimality.
 GROWTH = 2
@@ -63,6 +61,13 @@ class Columns:
         out = np.empty(len(columns))
         kernels.curvatures(*self.parts, columns, h, self.rows, out)
         return out
+
+    def centred(self, h: Vector, columns: Index) -> tuple[Vector, Vector]:
+        """``sum_i h_i (X_ij - m_j)^2`` with m the weighted means, and ``sum_i h_i X_ij``; empty h for ones."""
+        sums, out = np.empty(len(columns)), np.empty(len(columns))
+        h_sum = float(h.sum()) if len(h) else float(self.rows)
+        kernels.centred(*self.parts, columns, h, h_sum, self.rows, sums, out)
+        return out, sums
 
     def product(self, w: Vector, intercept: float, columns: Index) -> Vector:
         """``X w + intercept``, where w is zero outside ``columns``."""
@@ -126,6 +131,10 @@ class Model:
         # ridge the optimality |X_j'u| < l1 at zero coefficients takes its place.
         return primal - dual, raw / l1 if l1 > 0 else raw
 
+    def curvatures(self, h: Vector, columns: Index) -> tuple[Vector, Vector]:
+        """What `kernels.sweep` has to know of columns: their curvatures and, with an intercept, their sums."""
+        return self.X.centred(h, columns) if self.has_intercept else (self.X.curvatures(h, columns), NOTHING)
+
     def radius(self, gap: float) -> float:
         """How far the correlations over l1 are from the optimal ones: the dual is strongly concave."""
         return float(np.sqrt(2.0 * max(gap, 0.0) * self.datafit.smoothness)) / self.penalty.l1
@@ -163,7 +172,7 @@ def fit_penalized(
     if not has_intercept:
         fit.intercept = 0.0
     alive = np.arange(X.n)
-    norms = np.sqrt(X.curvatures(NOTHING, alive) + penalty.l2)
+    norms = np.sqrt(model.curvatures(NOTHING, alive)[0] + penalty.l2)
     empty = datafit.best_intercept(np.zeros(X.rows), 0.0) if has_intercept else 0.0
     fit.scale = datafit.value(np.full(X.rows, empty)) or 1.0
     z = X.product(fit.w, fit.intercept, penalty.support(fit.w))
@@ -213,21 +222,24 @@ def _swept(model: Model, fit: Fit, z: Vector, chosen: Index, tol: float) -> Vect
     not zero after it.
     """
     X, datafit, l1, l2 = model.X, model.datafit, model.penalty.l1, model.penalty.l2
-    curvature = X.curvatures(NOTHING, chosen)
+    h = datafit.weights
+    curvature, sums = model.curvatures(h, chosen)
     v, target = datafit.slope(z), max(0.3 * fit.gap, 0.1 * tol * fit.scale)
-    rows = float(X.rows) if model.has_intercept else 0.0
+    rows = 0.0
+    if model.has_intercept:
+        rows = float(h.sum()) if len(h) else float(X.rows)
     for look in range(1000):
         fit.intercept, _ = kernels.sweep(
-            *X.parts, NOTHING, curvature, fit.w, v, chosen, l1, l2, fit.intercept, rows
+            *X.parts, h, curvature, sums, fit.w, v, chosen, l1, l2, fit.intercept, rows
         )
         kept = fit.w[chosen] != 0.0
-        inner, bend = chosen[kept], curvature[kept]
+        inner, bend, bias = chosen[kept], curvature[kept], sums[kept] if len(sums) else sums
         points = np.empty((ANDERSON + 1, len(inner) + 1))
         points[0, :-1], points[0, -1] = fit.w[inner], fit.intercept
         sweeps = LOOK if look else LOOK // 3  # easy sets are done by then
         for t in range(1, sweeps + 1):
             fit.intercept, _ = kernels.sweep(
-                *X.parts, NOTHING, bend, fit.w, v, inner, l1, l2, fit.intercept, rows
+                *X.parts, h, bend, bias, fit.w, v, inner, l1, l2, fit.intercept, rows
             )
             at = t % (ANDERSON + 1)
             points[at, :-1], points[at, -1] = fit.w[inner], fit.intercept
@@ -273,13 +285,15 @@ def _newton(model: Model, fit: Fit, z: Vector, chosen: Index) -> Vector:
     X, datafit, l1, l2 = model.X, model.datafit, model.penalty.l1, model.penalty.l2
     first = np.inf
     for outer in range(50):
-        h, v = np.maximum(datafit.curvature(z), 1e-12), datafit.slope(z)
-        curvature = X.curvatures(h, chosen)
+        h, v = np.maximum(datafit.curvature(z), 1e-12 * datafit.heaviest), datafit.slope(z)
+        curvature, sums = model.curvatures(h, chosen)
         w, intercept = fit.w.copy(), fit.intercept
         total = float(h.sum()) if model.has_intercept else 0.0
         start = 0.0
         for inner in range(100):
-            intercept, worst = kernels.sweep(*X.parts, h, curvature, w, v, chosen, l1, l2, intercept, total)
+            intercept, worst = kernels.sweep(
+                *X.parts, h, curvature, sums, w, v, chosen, l1, l2, intercept, total
+            )
             fit.sweeps += 1
             start = worst if inner == 0 else start
             if worst <= 0.05 * start:

@@ -11,7 +11,7 @@ from thalweg.core.fingerprint import fingerprint
 from thalweg.core.result import History
 from thalweg.core.run import Best, Run
 from thalweg.core.stop import Status
-from thalweg.core.tree import load_tree, save_tree
+from thalweg.core.tree import load_tree, require_alike, restoring, save_tree
 from thalweg.core.validation import require
 
 
@@ -119,15 +119,14 @@ class Checkpoint(Callback):
                     f"{path} was written for another {what}. Resume with the {what} it was started with, "
                     "or start afresh without resume=."
                 )
-        try:
+        with restoring(path, "a checkpoint"):
+            for name in ("steps", "seconds"):
+                require_alike(name, getattr(run, name), tree[name], optional=False)
+            require_alike("first", 0.0, tree["first"])
             run.steps, run.seconds, run.first = tree["steps"], tree["seconds"], tree["first"]
             run.state = run.state.restored(tree["state"])
             run.history = History.from_tree(tree["history"])
             run.best = Best(**tree["best"])
-        except (KeyError, TypeError, AttributeError) as error:
-            raise UnreadableFile(
-                f"{path} is not a checkpoint of this version, or is damaged: {error!r}."
-            ) from error
 
 
 def _identity(run: Run) -> dict[str, Any]:

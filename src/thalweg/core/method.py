@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import types
+import typing
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, ClassVar, Generic, Self
 
 from typing_extensions import TypeVar
@@ -12,6 +15,7 @@ from typing_extensions import TypeVar
 from thalweg.core.fingerprint import fingerprint
 from thalweg.core.problem import Problem
 from thalweg.core.stop import Status
+from thalweg.core.tree import require_alike
 
 # Without parameters, `Method` is one for any problem, with any state.
 P = TypeVar("P", bound=Problem, default=Any)
@@ -49,6 +53,8 @@ class State:
             if hasattr(held, "load_state_dict"):
                 held.load_state_dict(value)
                 value = held
+            else:
+                require_alike(f"state's {name}", held, value)
             values[name] = value
         return dataclasses.replace(self, **values)
 
@@ -70,10 +76,35 @@ class Method(ABC, Generic[P, S]):
     def step(self, problem: P, state: S) -> S:
         """One iteration, as the paper counts it."""
 
+    @classmethod
+    def solves(cls) -> tuple[type[Problem], ...]:
+        """The kinds of problem that the method is written for, by the ``Method[...]`` it is a subclass of."""
+        return _solved(cls)
+
     @property
     def name(self) -> str:
         """Short label with the hyper-parameters that differ from their defaults, for tables and legends."""
         return _labelled(self)
+
+
+@cache
+def _solved(method: type[Method]) -> tuple[type[Problem], ...]:
+    for kind in method.__mro__:
+        for base in kind.__dict__.get("__orig_bases__", ()):
+            found = _problems(typing.get_args(base)[0]) if typing.get_args(base) else ()
+            if found:
+                return found
+    return (Problem,)
+
+
+def _problems(said: object) -> tuple[type[Problem], ...]:
+    """The classes of problems in an annotation."""
+    if isinstance(said, TypeVar):
+        return _problems(said.__bound__)
+    if typing.get_origin(said) in (typing.Union, types.UnionType):
+        return tuple(kind for part in typing.get_args(said) for kind in _problems(part))
+    said = typing.get_origin(said) or said
+    return (said,) if isinstance(said, type) and issubclass(said, Problem) else ()
 
 
 def _labelled(value: Any) -> str:  # noqa: ANN401 -- a dataclass of any kind

@@ -79,6 +79,9 @@ def solve(
         rule = rule.limited(problem.recommended_stop())
     if method is None:
         method = recommended(problem)
+    if not isinstance(problem, method.solves()):
+        kinds = " or ".join(f"a {kind.__name__}" for kind in method.solves())
+        raise InvalidProblem(f"{type(method).__name__} solves {kinds}; got a {type(problem).__name__}.")
     if rule.patience is not None and problem.objective is None:
         raise InvalidProblem(f"Stop(patience=) needs an objective; {type(problem).__name__} has none.")
     run = Run(problem, method, rule, seed, method.init(problem, seed))
@@ -148,11 +151,11 @@ def _loop(
         if interrupted:
             return Status.INTERRUPTED, "Interrupted; this is the best answer so far."
         if steps >= max_steps:
-            return Status.EXHAUSTED, f"{steps} steps done."
+            return Status.EXHAUSTED, f"{steps} steps done{_before(steps == begun > 0)}."
         if run.seconds >= max_seconds:
-            return Status.EXHAUSTED, f"{run.seconds:.3g} seconds used."
+            return Status.EXHAUSTED, f"{run.seconds:.3g} seconds used{_before(steps == begun > 0)}."
         if state.calls >= max_calls:
-            return Status.EXHAUSTED, f"{state.calls} evaluations used."
+            return Status.EXHAUSTED, f"{state.calls} evaluations used{_before(steps == begun > 0)}."
         try:
             state = run.state = step(problem, state)
         except GivenUp:
@@ -191,6 +194,11 @@ def _loop(
 def _seconds_left(run: Run, start: float) -> float:
     limit = run.stop.seconds
     return math.inf if limit is None else limit - (time.perf_counter() - start)
+
+
+def _before(resumed: bool) -> str:
+    """What is said where a run ends without a step: a budget counts the parts before it was resumed."""
+    return ", all before this call: a resumed run's budget counts its earlier parts" if resumed else ""
 
 
 def _ceiling(first: float) -> float:

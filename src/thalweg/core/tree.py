@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from thalweg.core.errors import InvalidProblem, UnreadableFile
+from thalweg.core.errors import InvalidProblem, ThalwegError, UnreadableFile
 from thalweg.core.files import atomic_write
 
 #: What reading a damaged file can raise, torch's words for a device that is not here included.
@@ -47,22 +50,78 @@ def save_tree(path: str | Path, tree: Any) -> None:  # noqa: ANN401 -- plain dat
 
 
 def load_tree(path: str | Path) -> Any:  # noqa: ANN401 -- plain data of any shape
-    """Load what `save_tree` wrote; a file that is absent or damaged raises `UnreadableFile`."""
+    """Load what `save_tree` wrote; a file that is absent or damaged raises `UnreadableFile`.
+
+    What the tree does not name is not read, and nothing that unpacks to more than the file holds.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
-            encoded = json.loads(archive.read("tree.json"))
-            names = [name for name in archive.namelist() if name.endswith(".npy")]
-            arrays = {
-                name: np.lib.format.read_array(io.BytesIO(archive.read(name)), allow_pickle=False)
-                for name in names
-            }
-        return _decode(encoded, arrays)
+            packed = [member.filename for member in archive.infolist() if member.compress_type]
+            if packed:
+                raise UnreadableFile(
+                    f"{path} is not a file saved by thalweg: its {packed[0]} is compressed, which ours are not."
+                )
+            return _decode(json.loads(archive.read("tree.json")), _Members(archive))
     except UnreadableFile:
         raise
     except FileNotFoundError:
         raise UnreadableFile(f"No file {path}.") from None
     except _DAMAGE as error:
         raise UnreadableFile(f"{path} is not a file saved by thalweg, or is damaged: {error}.") from error
+
+
+@contextmanager
+def restoring(path: str | Path, what: str) -> Iterator[None]:
+    """Put what was loaded from ``path`` into its place: what does not fit there is no ``what`` of this version."""
+    try:
+        yield
+    except ThalwegError:
+        raise
+    except _DAMAGE as error:
+        raise UnreadableFile(f"{path} is not {what} of this version, or is damaged: {error!r}.") from error
+
+
+def require_alike(name: str, held: object, value: object, *, optional: bool = True) -> None:
+    """Refuse a saved ``value`` of another kind than the one ``held`` before; None fits all where it is ``optional``.
+
+    >>> require_alike("rate", 0.5, 1)
+    >>> require_alike("rate", 0.5, "fast")
+    Traceback (most recent call last):
+    ...
+    thalweg.core.errors.UnreadableFile: The saved rate is 'fast'; expected a value of type float.
+    """
+    numbers = isinstance(held, int | float) and isinstance(value, int | float)
+    absent = optional and (held is None or value is None)
+    if not (absent or numbers or type(held) is type(value)):
+        raise UnreadableFile(
+            f"The saved {name} is {value!r}; expected a value of type {type(held).__name__}."
+        )
+    if isinstance(held, np.ndarray) and isinstance(value, np.ndarray):
+        mine, saved = (held.ndim, held.dtype), (value.ndim, value.dtype)
+        if mine != saved:
+            raise UnreadableFile(
+                f"The saved {name} has {saved[0]} dimensions of {saved[1]}; expected {mine[0]} of {mine[1]}."
+            )
+
+
+class _Members:
+    """The arrays of an archive, each read when it is asked for."""
+
+    def __init__(self, archive: zipfile.ZipFile) -> None:
+        self._archive = archive
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        content = self._archive.read(f"{index}.npy")
+        stream = io.BytesIO(content)
+        version = np.lib.format.read_magic(stream)
+        read = (
+            np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        )
+        shape, _, dtype = read(stream)
+        if math.prod(shape) * dtype.itemsize != len(content) - stream.tell():
+            raise UnreadableFile(f"{index}.npy is damaged: its size is not that of its shape, {shape}.")
+        stream.seek(0)
+        return np.lib.format.read_array(stream, allow_pickle=False)
 
 
 def _encode(value: Any, arrays: list[np.ndarray]) -> Any:  # noqa: ANN401 -- plain data of any shape
@@ -107,7 +166,7 @@ def _store(array: np.ndarray, arrays: list[np.ndarray]) -> int:
     return len(arrays) - 1
 
 
-def _decode(value: Any, arrays: dict[str, np.ndarray]) -> Any:  # noqa: ANN401 -- plain data of any shape
+def _decode(value: Any, arrays: _Members) -> Any:  # noqa: ANN401 -- plain data of any shape
     if isinstance(value, list):
         return [_decode(item, arrays) for item in value]
     if not isinstance(value, dict):
@@ -118,9 +177,9 @@ def _decode(value: Any, arrays: dict[str, np.ndarray]) -> Any:  # noqa: ANN401 -
     if kind == "dict":
         return {_decode(k, arrays): _decode(v, arrays) for k, v in content}
     if kind == "scalar":
-        return arrays[f"{content}.npy"][()]
+        return arrays[content][()]
     if kind == "array":
-        return arrays[f"{content}.npy"]
+        return arrays[content]
     if kind == "generator":
         return _decode_generator(_decode(content, arrays))
     return _decode_torch(kind, content, arrays)
@@ -135,12 +194,12 @@ def _decode_generator(state: dict[str, Any]) -> np.random.Generator:
     return np.random.Generator(bits)
 
 
-def _decode_torch(kind: str, content: list[Any], arrays: dict[str, np.ndarray]) -> Any:  # noqa: ANN401 -- plain data of any shape
+def _decode_torch(kind: str, content: list[Any], arrays: _Members) -> Any:  # noqa: ANN401 -- plain data of any shape
     import torch
 
     if kind == "torch_generator":
         generator = torch.Generator(device=content[0])
-        generator.set_state(torch.from_numpy(arrays[f"{content[1]}.npy"]))
+        generator.set_state(torch.from_numpy(arrays[content[1]]))
         return generator
     if kind != "tensor":
         raise UnreadableFile(f"A saved file holds an unknown kind of value, {kind!r}.")
@@ -150,4 +209,4 @@ def _decode_torch(kind: str, content: list[Any], arrays: dict[str, np.ndarray]) 
         raise UnreadableFile(f"A saved file holds a tensor of unknown type {name!r}.")
     if 0 in shape:
         return torch.empty(shape, dtype=dtype, device=device)
-    return torch.from_numpy(arrays[f"{index}.npy"]).view(dtype).reshape(shape).to(device)
+    return torch.from_numpy(arrays[index]).view(dtype).reshape(shape).to(device)

@@ -9,7 +9,6 @@ from thalweg.equilibrium.deterministic import (
 from thalweg.equilibrium.games import (
     adversarial_classification,
     linear_gan,
-    linear_program,
     matrix_game,
     nemirovski,
     policeman_and_burglar,
@@ -19,9 +18,17 @@ from thalweg.equilibrium.games import (
 from thalweg.equilibrium.halpern import VRHalpern
 from thalweg.equilibrium.inexact import InexactHalpern
 from thalweg.equilibrium.markov import MarkovGame, random_markov_game, stage_games
-from thalweg.equilibrium.operators import Bilinear, Components, Functions, ScaledIdentity, SumOfComponents
+from thalweg.equilibrium.operators import (
+    Bilinear,
+    Components,
+    Constant,
+    Functions,
+    ScaledIdentity,
+    SumOfComponents,
+)
 from thalweg.equilibrium.pdhg import PDHG
 from thalweg.equilibrium.problem import MonotoneInclusion, NotMonotone, estimate_lipschitz
+from thalweg.equilibrium.programs import LinearProgram, linear_program
 from thalweg.equilibrium.recommended import METHODS
 from thalweg.equilibrium.shapley import ShapleyIteration
 from thalweg.equilibrium.variance_reduced import SVRG, VRExtragradient
@@ -33,11 +40,13 @@ __all__ = [
     "AnchoredExtragradient",
     "Bilinear",
     "Components",
+    "Constant",
     "Extragradient",
     "ForwardReflectedBackward",
     "Functions",
     "Halpern",
     "InexactHalpern",
+    "LinearProgram",
     "MarkovGame",
     "MonotoneInclusion",
     "NotMonotone",

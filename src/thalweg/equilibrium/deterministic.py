@@ -7,8 +7,7 @@ from typing import ClassVar, TypeVar
 
 from torch import Tensor
 
-from thalweg.core.validation import require
-from thalweg.equilibrium.method import InclusionMethod, InclusionState
+from thalweg.equilibrium.method import InclusionMethod, InclusionState, check_options
 from thalweg.equilibrium.problem import MonotoneInclusion, estimate_lipschitz
 
 
@@ -50,10 +49,7 @@ class _Deterministic(InclusionMethod[S]):
     step_size: float | None = None
 
     def __post_init__(self) -> None:
-        name = type(self).__name__
-        require(
-            self.step_size is None or self.step_size > 0, f"{name} needs step_size > 0", got=self.step_size
-        )
+        check_options(self, positive=["step_size"])
 
     def _begin(self, problem: MonotoneInclusion, seed: int) -> ForwardState:
         tau = self.step_size
@@ -66,7 +62,7 @@ class _Deterministic(InclusionMethod[S]):
 
     def _moved(self, problem: MonotoneInclusion, state: S, u: Tensor, evaluations: int) -> S:
         """The state at the new iterate u, ``evaluations`` of F later, one of them at u."""
-        value = problem.components.full(self.finite(u, state))
+        value = problem.components.full(self.checked(problem, u, state))
         return replace(
             state,
             x=u,

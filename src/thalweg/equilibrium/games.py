@@ -5,45 +5,56 @@ from __future__ import annotations
 import math
 
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from thalweg.core import InvalidProblem
 from thalweg.core.seeding import torch_generator
-from thalweg.core.validation import require
-from thalweg.equilibrium.operators import Bilinear, Functions, ScaledIdentity, SumOfComponents
+from thalweg.core.validation import is_real, require
+from thalweg.equilibrium._tensors import as_tensor, in_units
+from thalweg.equilibrium.operators import Bilinear, ScaledIdentity, SumOfComponents
 from thalweg.equilibrium.problem import MonotoneInclusion
-from thalweg.numerics.projections import l2_ball, nonnegative, simplex
+from thalweg.numerics.projections import l2_ball, simplex
 
 
-def matrix_game(A: Tensor, regularisation: float = 0.0) -> MonotoneInclusion:
+def matrix_game(A: ArrayLike | Tensor, regularisation: float = 0.0) -> MonotoneInclusion:
     """``min_x max_y x' A y`` over mixed strategies: u is x, shape (rows,), and y, shape (columns,), in one vector.
 
     Args:
-        A: what the row player pays, shape (rows, columns).
+        A: what the row player pays, shape (rows, columns); a tensor, an array or lists.
         regularisation: adds ``(r/2)(|x|^2 - |y|^2)``: a game with one equilibrium.
 
-    Answers are judged by ``gap`` too, ``max_y x'Ay - min_x x'Ay``, zero at equilibria, and ``value``, x'Ay.
+    Answers are judged by ``gap`` too, ``max_y x'Ay - min_x x'Ay``, zero at equilibria, and ``value``, x'Ay, both in the
+    payoffs' own units. The ``residual`` is that of the game in which the largest payoff is between 1/2 and 1: it is
+    the same for payoffs in cents and in millions. A constant that all payoffs share changes no equilibrium, and is
+    taken out first where it is larger than their spread.
 
-    >>> matrix_game(torch.tensor([[1.0, -1.0], [-1.0, 1.0]])).metrics(torch.full((4,), 0.5))
+    Raises:
+        InvalidProblem: no matrix of numbers, a regularisation below zero.
+        NotFinite: NaN or infinity, with the first index.
+
+    >>> matrix_game([[1.0, -1.0], [-1.0, 1.0]]).metrics(torch.full((4,), 0.5))
     {'residual': 0.0, 'gap': 0.0, 'value': 0.0}
     """
-    game = Bilinear(A)
-    m, n = A.shape
-    require(
-        regularisation >= 0, "matrix_game needs regularisation >= 0", got=regularisation, error=InvalidProblem
-    )
+    fits = is_real(regularisation) and 0 <= regularisation < math.inf
+    require(fits, "matrix_game needs regularisation >= 0", got=regularisation, error=InvalidProblem)
+    scaled, shift, unit = in_units(as_tensor("The payoff matrix", A, "rows", "columns"))
+    game = Bilinear(scaled)
+    m, n = scaled.shape
 
     def resolvent(v: Tensor, step: float) -> Tensor:
         return torch.cat([simplex(v[:m]), simplex(v[m:])])
 
     def judge(u: Tensor) -> dict[str, float]:
         x, y = u[:m], u[m:]
-        gap = float((x @ A).max() - (A @ y).min())
-        return {"gap": gap, "value": float(x @ A @ y)}
+        gap = float((x @ scaled).max() - (scaled @ y).min())
+        return {"gap": unit * gap, "value": unit * float(x @ scaled @ y) + shift}
 
-    x0 = torch.cat([torch.full((m,), 1.0 / m), torch.full((n,), 1.0 / n)]).to(A)
+    x0 = torch.cat([torch.full((m,), 1.0 / m), torch.full((n,), 1.0 / n)]).to(scaled)
     components = (
-        game if not regularisation else SumOfComponents(game, ScaledIdentity(regularisation, game.count))
+        game
+        if not regularisation
+        else SumOfComponents(game, ScaledIdentity(regularisation / unit, game.count))
     )
     importance = game.importance() + 1e-3 * game.importance().mean() + 1e-30
     return MonotoneInclusion(components, x0, resolvent, importance=importance, judge=judge)
@@ -73,43 +84,13 @@ def random_game(rows: int, columns: int, seed: int = 0) -> Tensor:
     return 2.0 * torch.rand(rows, columns, generator=torch_generator(seed, 0xB1), dtype=torch.float64) - 1.0
 
 
-def linear_program(c: Tensor, A: Tensor, b: Tensor, radius: float = 1e3) -> MonotoneInclusion:
-    """``min c'x, A x >= b, x >= 0`` as the saddle point of ``c'x + y'(b - A x)`` over ``x, y >= 0``.
-
-    Args:
-        c, A, b: shapes (n,), (m, n), (m,).
-        radius: of a ball that x and y are kept in, so that the set is bounded: larger than any solution.
-
-    Components are A's rows and columns, as in a game. Answers are judged by ``value`` and the ``violation`` of
-    ``A x >= b`` too.
-    """
-    m, n = A.shape
-    if c.shape != (n,) or b.shape != (m,):
-        raise InvalidProblem(
-            f"linear_program needs c of shape ({n},) and b of shape ({m},); got {tuple(c.shape)}, {tuple(b.shape)}."
-        )
-    game = Bilinear(-A.T)  # x' (-A') y
-    offset = torch.cat([c, -b])
-
-    def affine(u: Tensor, rows: Tensor) -> Tensor:
-        return offset.expand(len(rows), -1)
-
-    def resolvent(v: Tensor, step: float) -> Tensor:
-        return torch.cat([l2_ball(nonnegative(v[:n]), radius), l2_ball(nonnegative(v[n:]), radius)])
-
-    def judge(u: Tensor) -> dict[str, float]:
-        x = u[:n]
-        return {"value": float(c @ x), "violation": float((b - A @ x).clamp_min(0.0).max())}
-
-    components = SumOfComponents(game, Functions(affine, game.count))
-    importance = game.importance() + 1e-3 * game.importance().mean() + 1e-30
-    return MonotoneInclusion(
-        components, torch.zeros(n + m).to(A), resolvent, importance=importance, judge=judge
-    )
-
-
 def robust_regression(
-    X: Tensor, y: Tensor, *, tail: float = 0.3, ridge: float = 1e-2, loss: str = "squares"
+    X: ArrayLike | Tensor,
+    y: ArrayLike | Tensor,
+    *,
+    tail: float = 0.3,
+    ridge: float = 1e-2,
+    loss: str = "squares",
 ) -> MonotoneInclusion:
     """Regression whose worst ``tail`` share of examples counts: ``min_w max_p sum_i p_i loss_i(w) + (ridge/2)|w|^2``.
 
@@ -122,25 +103,27 @@ def robust_regression(
         ridge: of the coefficients.
         loss: ``"squares"``, halved, or ``"logistic"`` with y in {-1, 1}.
     """
-    n, d = X.shape
+    features, targets = _examples(X, y)
+    n, d = features.shape
     require(0 < tail <= 1, "robust_regression needs 0 < tail <= 1", got=tail, error=InvalidProblem)
+    require(ridge >= 0, "robust_regression needs ridge >= 0", got=ridge, error=InvalidProblem)
     require(loss in ("squares", "logistic"), "robust_regression knows 'squares' and 'logistic'", got=loss)
 
     def losses(w: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Values and their derivatives in the prediction."""
-        predicted = X[rows] @ w
+        predicted = features[rows] @ w
         if loss == "squares":
-            gap = predicted - y[rows]
+            gap = predicted - targets[rows]
             return 0.5 * gap.square(), gap
-        margin = y[rows] * predicted
-        return torch.nn.functional.softplus(-margin), -y[rows] * torch.sigmoid(-margin)
+        margin = targets[rows] * predicted
+        return torch.nn.functional.softplus(-margin), -targets[rows] * torch.sigmoid(-margin)
 
     class Examples:
         count = n
 
         def weighted(self, u: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
             values, slopes = losses(u[:d], rows)
-            of_w = (weights * u[d + rows] * slopes) @ X[rows] + ridge * weights.sum() * u[:d]
+            of_w = (weights * u[d + rows] * slopes) @ features[rows] + ridge * weights.sum() * u[:d]
             of_p = u.new_zeros(n).index_add(0, rows, weights * values)
             return torch.cat([of_w, -of_p])
 
@@ -156,12 +139,23 @@ def robust_regression(
         return {"worst loss": float(worst.mean())}
 
     return MonotoneInclusion(
-        Examples(), torch.cat([torch.zeros(d), torch.ones(n)]).to(X), resolvent, judge=judge
+        Examples(), torch.cat([torch.zeros(d), torch.ones(n)]).to(features), resolvent, judge=judge
     )
 
 
+def _examples(X: ArrayLike | Tensor, y: ArrayLike | Tensor) -> tuple[Tensor, Tensor]:
+    """Features, shape (n, d), and targets, shape (n,), of one type."""
+    features = as_tensor("X", X, "n", "d")
+    targets = as_tensor("y", y, "n").to(features)
+    if len(features) != len(targets):
+        raise InvalidProblem(
+            f"X has {len(features)} rows and y {len(targets)} entries; expected one target for each row."
+        )
+    return features, targets
+
+
 def adversarial_classification(
-    X: Tensor, y: Tensor, *, radius: float = 0.1, ridge: float = 1e-2
+    X: ArrayLike | Tensor, y: ArrayLike | Tensor, *, radius: float = 0.1, ridge: float = 1e-2
 ) -> MonotoneInclusion:
     """A linear classifier whose every example an adversary may move by ``radius``: the robust hinge loss as a game.
 
@@ -177,9 +171,10 @@ def adversarial_classification(
     u is w, shape (d,), p, shape (n,), and q, shape (d,); component i holds example i. Answers are judged by ``robust
     loss``, the objective at w, and ``certified``, the share of examples that no move can misclassify.
     """
-    n, d = X.shape
+    features, labels = _examples(X, y)
+    n, d = features.shape
     require(
-        bool(((y == 1) | (y == -1)).all()),
+        bool(((labels == 1) | (labels == -1)).all()),
         "adversarial_classification needs labels -1 and 1",
         error=InvalidProblem,
     )
@@ -191,7 +186,7 @@ def adversarial_classification(
 
         def weighted(self, u: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
             w, p, q = u[:d], u[d : d + n], u[d + n :]
-            signed, total = y[rows, None] * X[rows], weights.sum()
+            signed, total = labels[rows, None] * features[rows], weights.sum()
             of_w = -(weights * p[rows]) @ signed + total * (q + ridge * w)
             of_p = u.new_zeros(n).index_add(0, rows, weights * (signed @ w - 1.0))
             return torch.cat([of_w, of_p, -total * w])
@@ -205,11 +200,11 @@ def adversarial_classification(
 
     def judge(u: Tensor) -> dict[str, float]:
         w = u[:d]
-        margins = y * (X @ w) - radius * torch.linalg.vector_norm(w)
+        margins = labels * (features @ w) - radius * torch.linalg.vector_norm(w)
         loss = (1.0 - margins).clamp_min(0.0).mean() + 0.5 * ridge * w.square().sum()
         return {"robust loss": float(loss), "certified": float((margins > 0).double().mean())}
 
-    x0 = torch.cat([torch.zeros(d), torch.full((n,), 0.5), torch.zeros(d)]).to(X)
+    x0 = torch.cat([torch.zeros(d), torch.full((n,), 0.5), torch.zeros(d)]).to(features)
     return MonotoneInclusion(Examples(), x0, resolvent, judge=judge)
 
 
@@ -235,7 +230,11 @@ def _weights_and_moves(p: Tensor, q: Tensor, radius: float) -> tuple[Tensor, Ten
 
 
 def linear_gan(
-    conditions: Tensor, outputs: Tensor, *, regularisation: float = 0.0, radius: float = 10.0
+    conditions: ArrayLike | Tensor,
+    outputs: ArrayLike | Tensor,
+    *,
+    regularisation: float = 0.0,
+    radius: float = 10.0,
 ) -> MonotoneInclusion:
     """A conditional generative toy: ``min_W max_C (1/n) sum_i z_i' C (x_i - W z_i) - (r/2) |C|^2``, |C| <= radius.
 
@@ -256,17 +255,19 @@ def linear_gan(
     >>> linear_gan(z, 3.0 * z).metrics(torch.tensor([3.0, 0.0], dtype=torch.float64))
     {'residual': 0.0, 'moments': 0.0}
     """
-    if conditions.ndim != 2 or outputs.ndim != 2 or len(conditions) != len(outputs) or not len(outputs):
+    z = as_tensor("conditions", conditions, "n", "k")
+    x = as_tensor("outputs", outputs, "n", "p").to(z)
+    if len(z) != len(x):
         raise InvalidProblem(
             "linear_gan needs conditions of shape (n, k) and outputs of shape (n, p); got "
-            f"{tuple(conditions.shape)}, {tuple(outputs.shape)}."
+            f"{tuple(z.shape)}, {tuple(x.shape)}."
         )
     require(
         regularisation >= 0, "linear_gan needs regularisation >= 0", got=regularisation, error=InvalidProblem
     )
     require(radius > 0, "linear_gan needs radius > 0", got=radius, error=InvalidProblem)
-    (n, k), p = conditions.shape, outputs.shape[1]
-    moments, cross = conditions.T @ conditions / n, conditions.T @ outputs / n
+    (n, k), p = z.shape, x.shape[1]
+    moments, cross = z.T @ z / n, z.T @ x / n
 
     def moved(u: Tensor, squares: Tensor, products: Tensor, total: Tensor | float) -> Tensor:
         """F from weighted sums: ``z z'``, ``z x'``, and of the weights."""
@@ -279,9 +280,9 @@ def linear_gan(
         count = n
 
         def weighted(self, u: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
-            Z = conditions[rows]
+            Z = z[rows]
             weighed = weights[:, None] * Z
-            return moved(u, weighed.T @ Z, weighed.T @ outputs[rows], weights.sum())
+            return moved(u, weighed.T @ Z, weighed.T @ x[rows], weights.sum())
 
         def full(self, u: Tensor) -> Tensor:
             return moved(u, moments, cross, 1.0)
@@ -293,7 +294,7 @@ def linear_gan(
         left = cross - moments @ u[: p * k].view(p, k).T
         return {"moments": float(torch.linalg.matrix_norm(left))}
 
-    x0 = torch.zeros(2 * p * k).to(outputs)
+    x0 = torch.zeros(2 * p * k).to(x)
     return MonotoneInclusion(Examples(), x0, resolvent, judge=judge)
 
 

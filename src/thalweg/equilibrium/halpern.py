@@ -8,8 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from thalweg.core.validation import require
-from thalweg.equilibrium.method import InclusionMethod, InclusionState
+from thalweg.equilibrium.method import InclusionMethod, InclusionState, check_options
 from thalweg.equilibrium.problem import MonotoneInclusion, estimate_lipschitz
 
 
@@ -29,7 +28,7 @@ class VRHalpern(InclusionMethod[HalpernState]):
     """``u_{k+1} = J(l_k u_0 + (1 - l_k) u_k - eta Ft_k)`` with ``l_k = 2/(k + 4)`` and the PAGE estimator Ft.
 
     Args:
-        step_size: eta; by default 1/(4 L).
+        step_size: eta; by default 1/(4 L), L the problem's ``lipschitz`` where that is given, and estimated otherwise.
         batch: b', of the differences; by default the root of n. With all n it is deterministic.
         restart: start over, from the point reached, once the residual has fallen to this share of what it was at the
             last start: linear convergence for strongly monotone and sharp problems. None for the plain method.
@@ -57,13 +56,7 @@ class VRHalpern(InclusionMethod[HalpernState]):
     restart: float | None = None
 
     def __post_init__(self) -> None:
-        require(
-            self.step_size is None or self.step_size > 0, "VRHalpern needs step_size > 0", got=self.step_size
-        )
-        require(self.batch is None or self.batch >= 1, "VRHalpern needs batch >= 1", got=self.batch)
-        require(
-            self.restart is None or 0 < self.restart < 1, "VRHalpern needs 0 < restart < 1", got=self.restart
-        )
+        check_options(self, positive=["step_size"], counts=["batch"], shares=["restart"])
 
     def init(self, problem: MonotoneInclusion, seed: int) -> HalpernState:
         eta = self.step_size
@@ -89,7 +82,7 @@ class VRHalpern(InclusionMethod[HalpernState]):
         u, eta, random = state.x, state.step_size, state.stream()
         pull = 2.0 / (state.k + 4.0)
         ahead = pull * state.anchor + (1.0 - pull) * u - eta * state.estimate
-        new = self.finite(problem.resolvent(ahead, eta), state)
+        new = self.checked(problem, problem.resolvent(ahead, eta), state)
         g = (ahead - new) / eta
         n, components = problem.count, problem.components
         b = math.ceil(math.sqrt(n)) if self.batch is None else min(self.batch, n)

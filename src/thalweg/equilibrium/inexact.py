@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from thalweg.core.validation import require
-from thalweg.equilibrium.method import InclusionMethod, InclusionState
+from thalweg.equilibrium.method import InclusionMethod, InclusionState, check_options
 from thalweg.equilibrium.problem import MonotoneInclusion, estimate_lipschitz
 
 
@@ -43,6 +43,8 @@ class InexactHalpern(InclusionMethod[InexactState]):
         inexactness: c, as a share of the first move: larger is looser. The bound is loose by about n over the batch,
             and so is the default, 100.
         restart: as for `VRHalpern`.
+        step_size: tau, of the inner loop; by default 0.9/L of a batch (0.45/L with ``"forb"``), times the root of
+            ``batch / n``, L the problem's ``lipschitz`` for batches of one, and estimated otherwise.
 
     The metrics of a step are ``residual``, ``|u - J(u - F(u), 1)|`` at the answer, and ``inner``, the inner steps.
 
@@ -62,31 +64,23 @@ class InexactHalpern(InclusionMethod[InexactState]):
     eta: float | None = None
     inexactness: float = 100.0
     restart: float | None = None
+    step_size: float | None = None
 
     def __post_init__(self) -> None:
-        require(
-            self.inner in ("extragradient", "forb"),
-            "InexactHalpern knows 'extragradient' and 'forb'",
-            got=self.inner,
-        )
-        require(self.batch is None or self.batch >= 1, "InexactHalpern needs batch >= 1", got=self.batch)
-        require(self.eta is None or self.eta > 0, "InexactHalpern needs eta > 0", got=self.eta)
-        require(self.inexactness > 0, "InexactHalpern needs inexactness > 0", got=self.inexactness)
-        require(
-            self.restart is None or 0 < self.restart < 1,
-            "InexactHalpern needs 0 < restart < 1",
-            got=self.restart,
-        )
+        known = self.inner in ("extragradient", "forb")
+        require(known, "InexactHalpern knows 'extragradient' and 'forb'", got=self.inner)
+        positive = ["eta", "inexactness", "step_size"]
+        check_options(self, positive=positive, counts=["batch"], shares=["restart"])
 
     def init(self, problem: MonotoneInclusion, seed: int) -> InexactState:
         n = problem.count
         b = math.ceil(math.sqrt(n)) if self.batch is None else min(self.batch, n)
-        chance = b / n
-        L = estimate_lipschitz(problem, b, seed=seed)
-        if problem.lipschitz is not None and b == 1:
-            L = problem.lipschitz
-        share = math.sqrt(chance) if b < n else 1.0
-        tau = (0.9 if self.inner == "extragradient" else 0.45) * share / L
+        tau = self.step_size
+        if tau is None:
+            known = problem.lipschitz if b == 1 else None
+            L = known if known is not None else estimate_lipschitz(problem, b, seed=seed)
+            share = math.sqrt(b / n) if b < n else 1.0
+            tau = (0.9 if self.inner == "extragradient" else 0.45) * share / L
         eta = self.eta if self.eta is not None else n * tau / b
         u = problem.resolvent(problem.x0, 1.0)
         residual = problem.natural_residual(u)
@@ -109,7 +103,7 @@ class InexactHalpern(InclusionMethod[InexactState]):
         k, u = state.k, state.u
         loop = _Loop(problem, state, self.inner)
         z, value, steps, calls = loop.run(self.inexactness / (k + 2.0) ** 2)
-        self.finite(z, state)
+        self.checked(problem, z, state)
         first_move = state.first_move
         if first_move is None:
             first_move = max(float(torch.linalg.vector_norm(z - u)), 1e-300)

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
-from thalweg.core import InvalidProblem, NotFinite, Problem, Stop
+from thalweg.core import InvalidProblem, Problem, Stop
 from thalweg.core.seeding import torch_generator
-from thalweg.core.validation import require
+from thalweg.core.validation import is_real, require
+from thalweg.equilibrium._tensors import as_tensor, in_units, without_constant
 from thalweg.equilibrium.problem import MonotoneInclusion
 from thalweg.numerics.projections import simplex
+
+#: Rounds of policy iteration; it needs a handful, unless rounding lets it turn in circles.
+MOST = 1000
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,7 +25,7 @@ class MarkovGame(Problem):
     """Two players, states, and what the row player pays, discounted: find both players' stationary strategies.
 
     Args:
-        payments: shape (states, rows, columns).
+        payments: shape (states, rows, columns); tensors, arrays or lists.
         transitions: chances of the next state, shape (states, rows, columns, states).
         discount: in [0, 1).
 
@@ -28,7 +33,8 @@ class MarkovGame(Problem):
     shape (states, rows + columns). It is judged by ``exploitability``: how much more the column player could get
     against the row strategy than the row player would have to pay against the column strategy, in the worst state, both
     playing best responses (by policy iteration, exactly); zero at equilibria only. ``value`` is the mean over states of
-    what is paid when both play x.
+    what is paid when both play x. Both are in the payments' own units; the run itself is the same in all units, and a
+    constant that dominates the payments is taken out first.
 
     Raises:
         InvalidProblem: shapes that do not fit, chances that are negative or do not sum to one, a discount out of range.
@@ -45,19 +51,20 @@ class MarkovGame(Problem):
     payments: Tensor
     transitions: Tensor
     discount: float
+    _scaled: Tensor = field(init=False, repr=False)
+    shift: float = field(init=False, repr=False)
+    unit: float = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if self.payments.ndim != 3 or self.payments.numel() == 0:
-            raise InvalidProblem(
-                f"MarkovGame needs payments of shape (states, rows, columns); got {tuple(self.payments.shape)}."
-            )
+        payments = as_tensor("payments", self.payments, "states", "rows", "columns")
+        moves = as_tensor("transitions", self.transitions, "states", "rows", "columns", "states").to(payments)
+        object.__setattr__(self, "payments", payments)
+        object.__setattr__(self, "transitions", moves)
         expected = (*self.payments.shape, self.payments.shape[0])
         if self.transitions.shape != expected:
             raise InvalidProblem(
                 f"MarkovGame needs transitions of shape {tuple(expected)}; got {tuple(self.transitions.shape)}."
             )
-        if not bool(torch.isfinite(self.payments).all()):
-            raise NotFinite("MarkovGame: the payments hold NaN or infinity.")
         off = (self.transitions.sum(-1) - 1.0).abs()
         if not bool((self.transitions >= 0).all()) or float(off.max()) > 1e-6:
             state = int(off.flatten(1).amax(1).argmax())
@@ -65,12 +72,10 @@ class MarkovGame(Problem):
                 f"MarkovGame: transitions are chances: not negative, and summing to one (state {state} is off by "
                 f"{float(off[state].max()):.3g})."
             )
-        require(
-            0 <= self.discount < 1,
-            "MarkovGame needs 0 <= discount < 1",
-            got=self.discount,
-            error=InvalidProblem,
-        )
+        fits = is_real(self.discount) and 0 <= self.discount < 1
+        require(fits, "MarkovGame needs 0 <= discount < 1", got=self.discount, error=InvalidProblem)
+        for name, value in zip(("_scaled", "shift", "unit"), in_units(payments), strict=True):
+            object.__setattr__(self, name, value)
 
     @property
     def rows(self) -> int:
@@ -82,32 +87,36 @@ class MarkovGame(Problem):
         return x[:, : self.rows], x[:, self.rows :]
 
     def stage(self, values: Tensor) -> Tensor:
-        """``payments + discount E[values of the next state]``: the matrix game of each state."""
-        return self.payments + self.discount * (self.transitions @ values)
+        """``(payments - shift)/unit + discount E[values of the next state]``: the matrix game of each state."""
+        return self._scaled + self.discount * (self.transitions @ values)
 
     def best_response(self, x: Tensor, player: str) -> Tensor:
         """The value of each state when ``"columns"`` (or ``"rows"``) play their best against the other's strategy."""
+        return self.unit * self._best_response(x, player) + self.shift / (1.0 - self.discount)
+
+    def _best_response(self, x: Tensor, player: str) -> Tensor:
         rows, columns = self.strategies(x)
         if player == "columns":
-            payments = torch.einsum("sa,sab->sb", rows, self.payments)
+            payments = torch.einsum("sa,sab->sb", rows, self._scaled)
             moves = torch.einsum("sa,sabt->sbt", rows, self.transitions)
             return _best(payments, moves, self.discount)
-        payments = torch.einsum("sb,sab->sa", columns, self.payments)
+        payments = torch.einsum("sb,sab->sa", columns, self._scaled)
         moves = torch.einsum("sb,sabt->sat", columns, self.transitions)
         return -_best(-payments, moves, self.discount)
 
     def recommended_stop(self) -> Stop:
-        """An exploitability of 1e-6."""
-        return Stop(below={"exploitability": 1e-6})
+        """An exploitability of 1e-6 in the unit of the payments, the power of two above the largest."""
+        return Stop(below={"exploitability": 1e-6 * self.unit})
 
     def metrics(self, x: Tensor) -> dict[str, float]:
         """``exploitability`` and ``value``."""
         rows, columns = self.strategies(x)
-        paid = torch.einsum("sa,sab,sb->s", rows, self.payments, columns)
+        paid = torch.einsum("sa,sab,sb->s", rows, self._scaled, columns)
         moves = torch.einsum("sa,sabt,sb->st", rows, self.transitions, columns)
         values = torch.linalg.solve(torch.eye(len(paid)).to(paid) - self.discount * moves, paid)
-        apart = self.best_response(x, "columns") - self.best_response(x, "rows")
-        return {"exploitability": float(apart.max().clamp_min(0.0)), "value": float(values.mean())}
+        apart = self._best_response(x, "columns") - self._best_response(x, "rows")
+        value = self.unit * float(values.mean()) + self.shift / (1.0 - self.discount)
+        return {"exploitability": self.unit * float(apart.max().clamp_min(0.0)), "value": value}
 
 
 def random_markov_game(
@@ -121,17 +130,19 @@ def random_markov_game(
     return MarkovGame(payments, moves / moves.sum(-1, keepdim=True), discount)
 
 
-def stage_games(games: Tensor, x0: Tensor) -> MonotoneInclusion:
+def stage_games(games: ArrayLike | Tensor, x0: Tensor) -> MonotoneInclusion:
     """Independent matrix games, shape (states, rows, columns), as one inclusion; u is the flattened strategies.
 
-    A state is a component. Judged by ``gap``, the largest duality gap of a state.
+    A state is a component. A constant that dominates a state's payoffs is taken out. Judged by ``gap``, the largest
+    duality gap of a state.
     """
-    states, m, n = games.shape
+    payoffs, _ = without_constant(as_tensor("games", games, "states", "rows", "columns"))
+    states, m, n = payoffs.shape
 
     def operator(u: Tensor, some: Tensor) -> Tensor:
         """F of some states."""
         x = u.view(states, m + n)[some]
-        A = games[some]
+        A = payoffs[some]
         of_rows = torch.einsum("sab,sb->sa", A, x[:, m:])
         of_columns = -torch.einsum("sab,sa->sb", A, x[:, :m])
         return torch.cat([of_rows, of_columns], 1)
@@ -161,11 +172,12 @@ def _best(payments: Tensor, moves: Tensor, discount: float) -> Tensor:
     """Values of the best policy of an MDP, rewards (states, actions), by policy iteration."""
     states = len(payments)
     eye, at = torch.eye(states).to(payments), torch.arange(states)
-    policy = payments.argmax(1)
-    while True:
+    policy, values = payments.argmax(1), payments.new_zeros(states)
+    for _ in range(MOST):
         values = torch.linalg.solve(eye - discount * moves[at, policy], payments[at, policy])
         worth = payments + discount * (moves @ values)
         better = worth.amax(1) > worth[at, policy] + 1e-12 * (1.0 + values.abs().max())
         if not bool(better.any()):
-            return values
+            break
         policy = torch.where(better, worth.argmax(1), policy)
+    return values

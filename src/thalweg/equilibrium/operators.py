@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
-from thalweg.core import InvalidProblem, NotFinite
+from thalweg.core import InvalidProblem
+from thalweg.equilibrium._tensors import as_tensor
 
 
 class Components(Protocol):
@@ -58,11 +60,8 @@ class Bilinear:
     shorter side's are shared evenly among the components.
     """
 
-    def __init__(self, A: Tensor) -> None:
-        if A.ndim != 2 or A.numel() == 0:
-            raise InvalidProblem(f"Bilinear needs a payoff matrix; got shape {tuple(A.shape)}.")
-        if not bool(torch.isfinite(A).all()):
-            raise NotFinite("Bilinear: the payoff matrix holds NaN or infinity.")
+    def __init__(self, A: ArrayLike | Tensor) -> None:
+        A = as_tensor("The payoff matrix", A, "rows", "columns")
         self.A, self.columns = A, A.T.contiguous()
         self.count = max(A.shape)
         m, n = A.shape
@@ -126,3 +125,24 @@ class ScaledIdentity:
     def full(self, u: Tensor) -> Tensor:
         """See `Components`."""
         return self.strength * u
+
+
+@dataclass(frozen=True)
+class Constant:
+    """The same vector in every component, wherever u is: the linear terms of a saddle point.
+
+    Args:
+        vector: shape (d,).
+        count: components.
+    """
+
+    vector: Tensor
+    count: int
+
+    def weighted(self, u: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
+        """See `Components`."""
+        return weights.sum() * self.vector
+
+    def full(self, u: Tensor) -> Tensor:
+        """See `Components`."""
+        return self.vector.clone()

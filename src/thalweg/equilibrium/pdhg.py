@@ -1,4 +1,4 @@
-"""Primal-dual hybrid gradients of bilinear games, restarted from their averages."""
+"""Primal-dual hybrid gradients of bilinear games and linear programs, restarted from their averages."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from thalweg.core import InvalidProblem
-from thalweg.core.validation import require
-from thalweg.equilibrium.method import InclusionMethod, InclusionState
-from thalweg.equilibrium.operators import Bilinear
+from thalweg.equilibrium.method import InclusionMethod, InclusionState, check_options
+from thalweg.equilibrium.operators import Bilinear, Constant, SumOfComponents
 from thalweg.equilibrium.problem import MonotoneInclusion
+from thalweg.equilibrium.programs import LinearProgram
 
 
 @dataclass(kw_only=True)
@@ -27,16 +27,22 @@ class AveragedState(InclusionState):
 
 @dataclass(frozen=True)
 class PDHG(InclusionMethod[AveragedState]):
-    """Primal-dual hybrid gradients (Chambolle and Pock, 2011) of a bilinear game, its averages restarted.
+    """Primal-dual hybrid gradients (Chambolle and Pock, 2011) of a bilinear game or a linear program, restarted.
 
     ``x -= tau A y``, projected; ``y += tau A' (2 x - x before)``, projected; every so often it starts over from the
     average, where that is better (Applegate et al., 2021, the heart of PDLP).
 
-    For games whose components are `Bilinear` alone and whose resolvent treats x and y apart, as `matrix_game`'s does.
+    For components that are `Bilinear`, alone or with a `Constant`, and a resolvent that treats x and y apart, as
+    `matrix_game`'s and `linear_program`'s do.
 
     Args:
-        step_size: tau; by default ``0.9/|A|``.
+        step_size: tau; by default ``0.9/|A|``. On a linear program x moves by tau times the ratio of x's unit to y's,
+            and y by tau over it.
         every: steps between two looks at the average.
+
+    Raises:
+        InvalidParameter: an option outside its range.
+        InvalidProblem: a problem that is not bilinear.
 
     Cost per step: the same products with A as one evaluation of F.
 
@@ -50,12 +56,12 @@ class PDHG(InclusionMethod[AveragedState]):
     every: int = 50
 
     def __post_init__(self) -> None:
-        require(self.step_size is None or self.step_size > 0, "PDHG needs step_size > 0", got=self.step_size)
-        require(self.every >= 1, "PDHG needs every >= 1", got=self.every)
+        check_options(self, positive=["step_size"], counts=["every"])
 
     def init(self, problem: MonotoneInclusion, seed: int) -> AveragedState:
-        A = _payoffs(problem)
-        tau = self.step_size if self.step_size is not None else 0.9 / float(torch.linalg.matrix_norm(A, 2))
+        A, _, _ = _bilinear(problem)
+        size = float(torch.linalg.matrix_norm(A, 2))
+        tau = self.step_size if self.step_size is not None else 0.9 / size if size > 0.0 else 1.0
         u = problem.resolvent(problem.x0, tau)
         residual = problem.natural_residual(u)
         return AveragedState(
@@ -71,12 +77,13 @@ class PDHG(InclusionMethod[AveragedState]):
         )
 
     def step(self, problem: MonotoneInclusion, state: AveragedState) -> AveragedState:
-        A, u, tau = _payoffs(problem), state.iterate, state.step_size
+        (A, linear, ratio), u, tau = _bilinear(problem), state.iterate, state.step_size
         m = len(A)
-        ahead = torch.cat([u[:m] - tau * (A @ u[m:]), u[m:]])
+        ahead = torch.cat([u[:m] - tau * ratio * (A @ u[m:] + linear[:m]), u[m:]])
         x = problem.resolvent(ahead, tau)[:m]
-        y = problem.resolvent(torch.cat([x, u[m:] + tau * ((2.0 * x - u[:m]) @ A)]), tau)[m:]
-        new = self.finite(torch.cat([x, y]), state)
+        up = (2.0 * x - u[:m]) @ A - linear[m:]
+        y = problem.resolvent(torch.cat([x, u[m:] + tau / ratio * up]), tau)[m:]
+        new = self.checked(problem, torch.cat([x, y]), state)
         moved = replace(
             state,
             x=new,
@@ -101,7 +108,14 @@ class PDHG(InclusionMethod[AveragedState]):
         return replace(state, iterate=state.x, total=torch.zeros_like(state.x), count=0, restarted_at=best)
 
 
-def _payoffs(problem: MonotoneInclusion) -> Tensor:
-    if not isinstance(problem.components, Bilinear):
-        raise InvalidProblem("PDHG is for bilinear games: components has to be Bilinear.")
-    return problem.components.A
+def _bilinear(problem: MonotoneInclusion) -> tuple[Tensor, Tensor, float]:
+    """A, the linear terms, shape (d,), and the unit of x over that of y."""
+    match problem.components:
+        case Bilinear() as game:
+            return game.A, torch.zeros_like(problem.x0), 1.0
+        case SumOfComponents(first=Bilinear() as game, second=Constant(vector=linear)):
+            of_x, of_y = problem.units if isinstance(problem, LinearProgram) else (1.0, 1.0)
+            return game.A, linear, of_x / of_y
+    raise InvalidProblem(
+        "PDHG is for bilinear games and linear programs: components has to be Bilinear, alone or with a Constant."
+    )

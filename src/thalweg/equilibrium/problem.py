@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
+import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from thalweg.core import InvalidProblem, NotFinite, Problem, Stop
 from thalweg.core.seeding import torch_generator
-from thalweg.core.validation import require
+from thalweg.core.validation import is_real, require
+from thalweg.equilibrium._tensors import as_tensor
 from thalweg.equilibrium.operators import Components
 
 
@@ -41,7 +44,7 @@ class MonotoneInclusion(Problem):
         judge: more numbers about an answer, e.g. a game's duality gap.
 
     The metric is ``residual``, ``|u - J(u - F(u), 1)|``, zero at solutions only and at most the distance of 0 to
-    ``F(u) + G(u)``; and what ``judge`` says.
+    ``F(u) + G(u)``, in F's own units; and what ``judge`` says.
 
     Raises:
         InvalidProblem: no components, an x0 of more than one axis, a resolvent that changes shapes or moves points
@@ -71,11 +74,10 @@ class MonotoneInclusion(Problem):
     def __post_init__(self) -> None:
         n = self.components.count
         require(n >= 1, "MonotoneInclusion needs components", got=n, error=InvalidProblem)
-        if self.x0.ndim != 1 or not self.x0.is_floating_point():
-            raise InvalidProblem("MonotoneInclusion needs x0 to be a floating-point vector.")
-        if self.lipschitz is not None:
-            require(self.lipschitz > 0, "MonotoneInclusion needs lipschitz > 0", got=self.lipschitz)
-        weights = torch.ones(n) if self.importance is None else self.importance
+        object.__setattr__(self, "x0", as_tensor("x0", self.x0, "d"))
+        fits = self.lipschitz is None or (is_real(self.lipschitz) and 0 < self.lipschitz < math.inf)
+        require(fits, "MonotoneInclusion needs lipschitz > 0", got=self.lipschitz)
+        weights = torch.ones(n) if self.importance is None else as_tensor("importance", self.importance, "n")
         if weights.shape != (n,) or not bool((weights > 0).all()):
             raise InvalidProblem(f"MonotoneInclusion needs importance to be {n} positive weights.")
         chances = (weights / weights.sum()).to(self.x0)
@@ -105,8 +107,12 @@ class MonotoneInclusion(Problem):
                     "The resolvent is not firmly non-expansive: it is not that of a monotone operator. Projections on "
                     "convex sets and proximal operators of convex functions are."
                 )
-            along = float((self.components.full(a) - self.components.full(b)) @ (a - b))
-            if along < -1e-6 * float((a - b).square().sum()):
+            at_a, at_b = self.components.full(a), self.components.full(b)
+            unit = max(float(at_a.abs().max()), float(at_b.abs().max()), sys.float_info.min)
+            moved = at_a / unit - at_b / unit
+            rounding = 100.0 * torch.finfo(moved.dtype).eps * math.sqrt(len(moved))
+            doubt = 1e-6 * float(torch.linalg.vector_norm(moved)) + rounding
+            if float(moved @ (a - b)) < -doubt * float(torch.linalg.vector_norm(a - b)):
                 warnings.warn(
                     "The operator is not monotone: (F(u) - F(v))'(u - v) < 0 for a random pair. Residuals still tell "
                     "the truth, but convergence is not to be expected.",
@@ -134,12 +140,19 @@ class MonotoneInclusion(Problem):
         value = self.components.full(u) if value is None else value
         return float(torch.linalg.vector_norm(u - self.resolvent(u - value, 1.0)))
 
+    def hopeless(self, u: Tensor) -> str:
+        """Why no solution is to be found from u on, in a line for the user; nothing where there may be one."""
+        return ""
+
     def recommended_stop(self) -> Stop:
         """A residual of 1e-6."""
         return Stop(below={"residual": 1e-6})
 
-    def metrics(self, x: Tensor) -> dict[str, float]:
-        """``residual`` and what ``judge`` says."""
+    def metrics(self, x: ArrayLike | Tensor) -> dict[str, float]:
+        """``residual`` and what ``judge`` says of an answer of x0's shape."""
+        x = torch.as_tensor(x).to(self.x0)
+        if x.shape != self.x0.shape:
+            raise InvalidProblem(f"x has shape {tuple(x.shape)}; expected {tuple(self.x0.shape)}.")
         return {"residual": self.natural_residual(x)} | (self.judge(x) if self.judge is not None else {})
 
 

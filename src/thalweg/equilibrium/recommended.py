@@ -14,6 +14,7 @@ from thalweg.equilibrium.inexact import InexactHalpern
 from thalweg.equilibrium.markov import MarkovGame
 from thalweg.equilibrium.pdhg import PDHG
 from thalweg.equilibrium.problem import MonotoneInclusion
+from thalweg.equilibrium.programs import LinearProgram
 from thalweg.equilibrium.shapley import ShapleyIteration
 from thalweg.equilibrium.variance_reduced import SVRG, VRExtragradient
 
@@ -39,6 +40,12 @@ METHODS: dict[str, type[Method]] = {
 def for_inclusions(problem: MonotoneInclusion) -> Extragradient | InexactHalpern:
     """Extragradient for few components, restarted Halpern with sampling for many; neither asks for cocoercivity."""
     return Extragradient() if problem.count < MANY else InexactHalpern(restart=0.5)
+
+
+@recommended.register
+def for_linear_programs(problem: LinearProgram) -> PDHG:
+    """Restarted primal-dual hybrid gradients."""
+    return PDHG()
 
 
 @recommended.register

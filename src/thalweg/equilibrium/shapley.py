@@ -11,6 +11,7 @@ from thalweg.core import Method, NotFinite, State, Status, Stop, solve
 from thalweg.core.validation import require
 from thalweg.equilibrium.deterministic import Extragradient
 from thalweg.equilibrium.markov import MarkovGame, stage_games
+from thalweg.equilibrium.method import check_options
 from thalweg.equilibrium.problem import MonotoneInclusion
 
 
@@ -19,7 +20,7 @@ class ShapleyState(State):
     """``values`` of the states; ``calls`` counts evaluations of a state's stage game."""
 
     x: Tensor  # (states, rows + columns) both strategies
-    values: Tensor  # (states,)
+    values: Tensor  # (states,) in the game's units
     seed: int
 
 
@@ -51,8 +52,8 @@ class ShapleyIteration(Method[MarkovGame, ShapleyState]):
     passes: int = 10_000
 
     def __post_init__(self) -> None:
-        require(self.inexactness > 0, "ShapleyIteration needs inexactness > 0", got=self.inexactness)
-        require(self.passes >= 1, "ShapleyIteration needs passes >= 1", got=self.passes)
+        require(isinstance(self.stage, Method), "ShapleyIteration needs a method as stage", got=self.stage)
+        check_options(self, positive=["inexactness"], counts=["passes"])
 
     def init(self, problem: MarkovGame, seed: int) -> ShapleyState:
         states, m, n = problem.payments.shape
@@ -63,7 +64,7 @@ class ShapleyIteration(Method[MarkovGame, ShapleyState]):
 
     def step(self, problem: MarkovGame, state: ShapleyState) -> ShapleyState:
         games = problem.stage(state.values)
-        far = state.metrics["exploitability"] * (1.0 - problem.discount)
+        far = state.metrics["exploitability"] / problem.unit * (1.0 - problem.discount)
         stop = Stop(
             below={"residual": max(self.inexactness * far, 1e-13)},
             calls=self.passes * len(games),

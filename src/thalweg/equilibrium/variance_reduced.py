@@ -9,8 +9,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from thalweg.core.validation import require
-from thalweg.equilibrium.method import InclusionMethod, InclusionState
+from thalweg.equilibrium.method import InclusionMethod, InclusionState, check_options
 from thalweg.equilibrium.problem import MonotoneInclusion, estimate_lipschitz
 
 
@@ -40,12 +39,7 @@ class VRExtragradient(InclusionMethod[LooplessState]):
     step_size: float | None = None
 
     def __post_init__(self) -> None:
-        require(self.batch is None or self.batch >= 1, "VRExtragradient needs batch >= 1", got=self.batch)
-        require(
-            self.step_size is None or self.step_size > 0,
-            "VRExtragradient needs step_size > 0",
-            got=self.step_size,
-        )
+        check_options(self, positive=["step_size"], counts=["batch"])
 
     def init(self, problem: MonotoneInclusion, seed: int) -> LooplessState:
         n = problem.count
@@ -67,7 +61,7 @@ class VRExtragradient(InclusionMethod[LooplessState]):
         half = problem.resolvent(middle - tau * state.value, tau)
         rows, weights = problem.sampled(b, random)
         change = components.weighted(half, rows, weights) - components.weighted(w, rows, weights)
-        z = self.finite(problem.resolvent(middle - tau * (state.value + change), tau), state)
+        z = self.checked(problem, problem.resolvent(middle - tau * (state.value + change), tau), state)
         moved = replace(state, z=z, step=state.step + 1, calls=state.calls + 2 * b, metrics={})
         if float(torch.rand((), generator=random)) < chance:
             return _renewed(problem, moved)
@@ -105,9 +99,7 @@ class SVRG(InclusionMethod[EpochState]):
     epoch: int | None = None
 
     def __post_init__(self) -> None:
-        require(self.batch >= 1, "SVRG needs batch >= 1", got=self.batch)
-        require(self.step_size is None or self.step_size > 0, "SVRG needs step_size > 0", got=self.step_size)
-        require(self.epoch is None or self.epoch >= 1, "SVRG needs epoch >= 1", got=self.epoch)
+        check_options(self, positive=["step_size"], counts=["batch", "epoch"])
 
     def init(self, problem: MonotoneInclusion, seed: int) -> EpochState:
         b = min(self.batch, problem.count)
@@ -126,7 +118,7 @@ class SVRG(InclusionMethod[EpochState]):
         b, components = min(self.batch, problem.count), problem.components
         rows, weights = problem.sampled(b, state.stream())
         change = components.weighted(z, rows, weights) - components.weighted(w, rows, weights)
-        z = self.finite(problem.resolvent(z - tau * (state.value + change), tau), state)
+        z = self.checked(problem, problem.resolvent(z - tau * (state.value + change), tau), state)
         moved = replace(state, z=z, since=since, step=state.step + 1, calls=state.calls + 2 * b, metrics={})
         if since >= (self.epoch if self.epoch is not None else math.ceil(2 * problem.count / b)):
             return replace(_renewed(problem, moved), since=0)

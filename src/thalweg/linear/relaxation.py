@@ -20,6 +20,7 @@ from thalweg.linear._stencil_kernels import red_black_sweep
 from thalweg.linear.method import LinearMethod
 from thalweg.linear.problem import LinearSystem
 from thalweg.numerics import FivePointStencil
+from thalweg.numerics.parallel import alone
 
 Vector = NDArray[np.float64]
 
@@ -140,9 +141,10 @@ class SOR(LinearMethod[SORState]):
         if len(iterates) == 2:
             x, out = iterates[first], iterates[1 - first]
             return [kernels.sor_sweep(*problem.rows, self.omega, problem.b, x, out, partial)]
-        squares: list[float] = kernels.sor_wavefront(
-            *problem.rows, self.omega, problem.b, iterates, first, partial, BLOCK
-        ).tolist()
+        with alone():
+            squares: list[float] = kernels.sor_wavefront(
+                *problem.rows, self.omega, problem.b, iterates, first, partial, BLOCK
+            ).tolist()
         return squares
 
     def _state(

@@ -6,6 +6,7 @@ linear system instances", ICLR.
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from thalweg.core import InvalidProblem, Method, Result, Stop, solve
-from thalweg.core.tree import load_tree, save_tree
+from thalweg.core.tree import load_tree, require_alike, restoring, save_tree
 from thalweg.core.validation import is_real, is_whole, require
 from thalweg.linear.problem import LinearSystem
 from thalweg.numerics.operators import Matrix
@@ -33,6 +34,9 @@ def omega_grid(family: Family, count: int = 20, low: float = 1.0, high: float = 
     >>> [method.omega for method in omega_grid(SSORCG, 3, 1.0, 1.5)]
     [1.0, 1.25, 1.5]
     """
+    require(is_whole(count) and count >= 1, "omega_grid needs a whole count >= 1", got=count)
+    finite = all(is_real(end) and math.isfinite(end) for end in (low, high))
+    require(finite, "omega_grid needs finite numbers low and high", got=(low, high))
     return tuple(family(float(omega)) for omega in np.linspace(low, high, count))
 
 
@@ -157,7 +161,8 @@ class SequenceSolver:
 
     def load(self, path: str | Path) -> None:
         """Go on with what another solver, with the same policy and as many arms, has saved."""
-        self.load_state_dict(load_tree(path))
+        with restoring(path, "what a SequenceSolver saved"):
+            self.load_state_dict(load_tree(path))
 
     def state_dict(self) -> dict[str, Any]:
         """What was learned, and the last solution."""
@@ -172,6 +177,8 @@ class SequenceSolver:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Inverse of `state_dict`."""
+        for name in ("rounds", "arm", "n", "slowest"):
+            require_alike(name, 0, state[name], optional=False)
         self.policy.load_state_dict(state["policy"])
         self.rounds, self.arm, self._n = state["rounds"], state["arm"], state["n"]
         self._previous, self._slowest = state["previous"], state["slowest"]

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from thalweg.core.errors import InvalidProblem
 from thalweg.core.validation import require
+from thalweg.numerics.tensor_checks import checked, found_by, seen
 
 #: Halvings of an interval: to the last digit of float64.
 HALVINGS = 100
@@ -37,107 +38,114 @@ def nonnegative(x: Tensor) -> Tensor:
 def box(x: Tensor, low: Tensor | float, high: Tensor | float) -> Tensor:
     """``low <= x <= high``."""
     low, high = (torch.as_tensor(v, dtype=x.dtype, device=x.device) for v in (low, high))
-    require(bool((low <= high).all()), "box needs low <= high", error=InvalidProblem)
-    return torch.minimum(torch.maximum(x, low), high)
+    return checked(torch.minimum(torch.maximum(x, low), high), low <= high, "box needs low <= high")
 
 
-def simplex(x: Tensor, size: float = 1.0) -> Tensor:
+def simplex(x: Tensor, size: Tensor | float = 1.0) -> Tensor:
     """``x >= 0, sum x = size``, by sorting. O(n log n).
 
     >>> simplex(torch.tensor([0.5, 1.5, -1.0]))
     tensor([0., 1., 0.])
     """
-    require(size > 0, "simplex needs size > 0", got=size, error=InvalidProblem)
     ordered = x.sort(-1, descending=True).values
     counts = torch.arange(1, x.shape[-1] + 1, dtype=x.dtype, device=x.device)
     shifts = (ordered.cumsum(-1) - size) / counts
     inside = (ordered - shifts > 0).sum(-1, keepdim=True).clamp_min(1)
-    return (x - shifts.gather(-1, inside - 1)).clamp_min(0.0)
+    return checked((x - shifts.gather(-1, inside - 1)).clamp_min(0.0), size >= 0, "simplex needs size >= 0")
 
 
-def l1_sphere(x: Tensor, radius: float = 1.0) -> Tensor:
+def l1_sphere(x: Tensor, radius: Tensor | float = 1.0) -> Tensor:
     """``|x|_1 = radius``."""
     signs = torch.where(x >= 0, 1.0, -1.0).to(x.dtype)
     return signs * simplex(x.abs(), radius)
 
 
-def l1_ball(x: Tensor, radius: float = 1.0) -> Tensor:
+def l1_ball(x: Tensor, radius: Tensor | float = 1.0) -> Tensor:
     """``|x|_1 <= radius``."""
-    inside = x.abs().sum(-1, keepdim=True) <= radius
-    return torch.where(inside, x, l1_sphere(x, radius))
+    nearest = l1_sphere(x, radius)
+    return torch.where(x.abs().sum(-1, keepdim=True) <= radius, x, nearest)
 
 
-def l2_sphere(x: Tensor, radius: float = 1.0) -> Tensor:
+def l2_sphere(x: Tensor, radius: Tensor | float = 1.0) -> Tensor:
     """``|x|_2 = radius``; every point is nearest to zero, which is left where it is."""
-    require(radius > 0, "l2_sphere needs radius > 0", got=radius, error=InvalidProblem)
     squares = x.square().sum(-1, keepdim=True)
-    return radius * x / torch.where(squares > 0, squares, 1.0).sqrt()
+    nearest = radius * x / torch.where(squares > 0, squares, 1.0).sqrt()
+    return checked(nearest, radius >= 0, "l2_sphere needs radius >= 0")
 
 
-def l2_ball(x: Tensor, radius: float = 1.0) -> Tensor:
+def l2_ball(x: Tensor, radius: Tensor | float = 1.0) -> Tensor:
     """``|x|_2 <= radius``."""
-    inside = x.square().sum(-1, keepdim=True) <= radius**2
-    return torch.where(inside, x, l2_sphere(x, radius))
+    nearest = l2_sphere(x, radius)
+    return torch.where(x.square().sum(-1, keepdim=True) <= radius**2, x, nearest)
 
 
-def linf_ball(x: Tensor, radius: float = 1.0) -> Tensor:
+def linf_ball(x: Tensor, radius: Tensor | float = 1.0) -> Tensor:
     """``|x|_inf <= radius``."""
-    require(radius > 0, "linf_ball needs radius > 0", got=radius, error=InvalidProblem)
-    return x.clamp(-radius, radius)
+    radius = torch.as_tensor(radius, dtype=x.dtype, device=x.device)
+    nearest = torch.minimum(torch.maximum(x, -radius), radius)
+    return checked(nearest, radius >= 0, "linf_ball needs radius >= 0")
 
 
 def hyperplane(x: Tensor, a: Tensor, b: Tensor | float) -> Tensor:
     """``a'x = b``."""
-    return x - ((x * a).sum(-1, keepdim=True) - b) / a.square().sum(-1, keepdim=True) * a
+    squares = a.square().sum(-1, keepdim=True)
+    nearest = x - ((x * a).sum(-1, keepdim=True) - b) / squares * a
+    return checked(nearest, squares > 0, "hyperplane needs an a other than zero")
 
 
 def halfspace(x: Tensor, a: Tensor, b: Tensor | float) -> Tensor:
     """``a'x <= b``."""
     excess = ((x * a).sum(-1, keepdim=True) - b).clamp_min(0.0)
-    return x - excess / a.square().sum(-1, keepdim=True) * a
+    squares = a.square().sum(-1, keepdim=True)
+    return checked(x - excess / squares * a, squares > 0, "halfspace needs an a other than zero")
 
 
 def affine_set(x: Tensor, A: Tensor, b: Tensor) -> Tensor:
     """``A x = b`` with A of shape (m, n), full rank or not; an empty set is refused."""
     inverse = torch.linalg.pinv(A)
-    gap = (A @ (inverse @ b) - b).abs().max() if len(b) else b.new_zeros(())
-    require(
-        float(gap.detach()) <= 1e-6 * (1.0 + float(b.detach().abs().max()) if len(b) else 1.0),
-        "affine_set: A x = b has no solution",
-        error=InvalidProblem,
-    )
-    return x - (x @ A.T - b) @ inverse.T
+    nearest = x - (x @ A.T - b) @ inverse.T
+    if len(b) == 0:
+        return nearest
+    gap = (A @ (inverse @ b) - b).abs().amax()
+    return checked(nearest, gap <= 1e-6 * (1.0 + b.abs().amax()), "affine_set: A x = b has no solution")
 
 
-def box_section(x: Tensor, low: Tensor | float, high: Tensor | float, a: Tensor, b: float) -> Tensor:
+def box_section(x: Tensor, low: Tensor | float, high: Tensor | float, a: Tensor, b: Tensor | float) -> Tensor:
     """``low <= x <= high, a'x = b`` for one vector x, shape (n,), a > 0: by bisection on the multiplier.
 
     >>> box_section(torch.tensor([2.0, 0.0, 0.0]), 0.0, 1.0, torch.ones(3), 1.5)
     tensor([1.0000, 0.2500, 0.2500])
     """
     low, high = (torch.as_tensor(v, dtype=x.dtype, device=x.device).expand_as(x) for v in (low, high))
-    require(bool((a > 0).all()), "box_section needs a > 0", error=InvalidProblem)
-    ends = float((a * low).sum().detach()), float((a * high).sum().detach())
-    require(
-        ends[0] <= b <= ends[1],
-        f"box_section: no point has a'x = b within [{ends[0]:.6g}, {ends[1]:.6g}]",
-        got=b,
-        error=InvalidProblem,
-    )
     with torch.no_grad():
         below, above = ((x - high) / a).min(), ((x - low) / a).max()
         for _ in range(HALVINGS):
             middle = 0.5 * (below + above)
-            if float((a * box(x - middle * a, low, high)).sum()) > b:
-                below = middle
-            else:
-                above = middle
+            larger = (a * _between(x - middle * a, low, high)).sum() > b
+            below, above = torch.where(larger, middle, below), torch.where(larger, above, middle)
         multiplier = 0.5 * (below + above)
         free = ((x - multiplier * a > low) & (x - multiplier * a < high)).to(x.dtype)
     # One step of Newton's method, exact on this piece, carries the derivatives.
-    excess = (a * box(x - multiplier * a, low, high)).sum() - b
+    excess = (a * _between(x - multiplier * a, low, high)).sum() - b
     slope = (free * a.square()).sum()
-    return box(x - (multiplier + excess / torch.where(slope > 0, slope, 1.0)) * a, low, high)
+    nearest = _between(x - (multiplier + excess / torch.where(slope > 0, slope, 1.0)) * a, low, high)
+    ends = (a * low).sum(), (a * high).sum()
+    nearest = checked(nearest, (a > 0).all() & (low <= high).all(), "box_section needs a > 0 and low <= high")
+    return checked(
+        nearest,
+        (ends[0] <= b) & (ends[1] >= b),
+        f"box_section: a'x = {_number(b)} is met by no point: it lies within [{_number(ends[0])}, {_number(ends[1])}]",
+    )
+
+
+def _between(x: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    return torch.minimum(torch.maximum(x, low), high)
+
+
+def _number(value: Tensor | float) -> str:
+    """A number for a message, where it can be read."""
+    values = seen(value) if isinstance(value, Tensor) else torch.as_tensor(value)
+    return "?" if values is None else f"{float(values):.6g}"
 
 
 def transport(X: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
@@ -145,27 +153,15 @@ def transport(X: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 
     Semi-smooth Newton steps on the dual, (m + n)^3 operations each, a dozen or so.
     """
-    _check_marginals(X, rows, columns)
-    m, n = X.shape
-    with torch.no_grad():
-        a, b = X.new_zeros(m), X.new_zeros(n)
-        value = _transport_dual(X, a, b, rows, columns)
-        for _ in range(NEWTON):
-            da, db, gap = _transport_step(X, a, b, rows, columns)
-            if float(gap) <= SMALL * (1.0 + float(X.abs().max())):
-                break
-            size = 1.0
-            while size > 1e-8:
-                new = _transport_dual(X, a + size * da, b + size * db, rows, columns)
-                promised = size * float(da @ (rows - _sums(X, a, b, 1)) + db @ (columns - _sums(X, a, b, 0)))
-                if float(new) <= float(value) - 1e-4 * promised + 1e-14 * abs(float(value)):
-                    break
-                size *= 0.5
-            a, b, value = a + size * da, b + size * db, new
+    fits = _marginals_fit(X, rows, columns)
+    X, rows, columns = checked(X, fits, SUMS), rows.to(X), columns.to(X)
+    dual = found_by(_transport_multipliers, X, rows, columns)
+    a, b = dual[: len(rows)], dual[len(rows) :]
     # One more step, exact on this piece, carries the derivatives; entries at the edge of the support have none.
-    support = (X + a[:, None] + b[None] > EDGE * (1.0 + X.abs().max())).detach()
+    support = (X + a[:, None] + b[None] > EDGE * (1.0 + X.abs().amax())).detach()
     da, db, _ = _transport_step(X, a, b, rows, columns, support)
-    return torch.where(support, (X + (a + da)[:, None] + (b + db)[None]).clamp_min(0.0), 0.0)
+    nearest = torch.where(support, (X + (a + da)[:, None] + (b + db)[None]).clamp_min(0.0), 0.0)
+    return checked(nearest, fits, SUMS)
 
 
 def birkhoff(X: Tensor) -> Tensor:
@@ -179,22 +175,20 @@ def transport_kl(X: Tensor, rows: Tensor, columns: Tensor, iterations: int = 100
 
     For the entropic transport plan of cost C at temperature e, ``X = -C/e``. Differentiated through its iterations.
     """
-    _check_marginals(X, rows, columns)
-    require(
-        bool((rows > 0).all() and (columns > 0).all()),
-        "transport_kl needs positive sums",
-        error=InvalidProblem,
-    )
+    fits = _marginals_fit(X, rows, columns) & (rows > 0).all() & (columns > 0).all()
+    checked(X, fits, f"{SUMS}; transport_kl needs positive ones")
+    rows, columns = rows.to(X), columns.to(X)
     log_rows, log_columns = rows.log(), columns.log()
     a, b = torch.zeros_like(log_rows), torch.zeros_like(log_columns)
     for _ in range(iterations):
         a = log_rows - (X + b[None]).logsumexp(1)
         new = log_columns - (X + a[:, None]).logsumexp(0)
-        done = float((new - b).detach().abs().max()) <= 1e-13
-        b = new
-        if done:
+        change, b = seen((new - b).abs().amax()), new
+        if (
+            change is not None and float(change) <= 1e-13
+        ):  # under vmap samples end together, at the last iteration
             break
-    return (X + a[:, None] + b[None]).exp()
+    return checked((X + a[:, None] + b[None]).exp(), fits, SUMS)
 
 
 def polyhedron(x: Tensor, G: Tensor, h: Tensor, A: Tensor | None = None, b: Tensor | None = None) -> Tensor:
@@ -205,11 +199,8 @@ def polyhedron(x: Tensor, G: Tensor, h: Tensor, A: Tensor | None = None, b: Tens
     """
     A = x.new_zeros(0, len(x)) if A is None else A
     b = x.new_zeros(0) if b is None else b
-    active = _active_set(*(t.detach().double().cpu().numpy() for t in (x, G, h, A, b)))
-    rows = torch.from_numpy(np.flatnonzero(active)).to(x.device)
-    held, level = torch.cat([A, G[rows]]), torch.cat([b, h[rows]])
-    if not len(held):
-        return x + 0.0 * (G.sum() + h.sum())
+    on = torch.cat([torch.ones_like(b), found_by(_active, x, G, h, A, b)])
+    held, level = on[:, None] * torch.cat([A, G]), on * torch.cat([b, h])
     return x - torch.linalg.pinv(held) @ (held @ x - level)
 
 
@@ -268,22 +259,41 @@ class _PSD(torch.autograd.Function):
         return _PSD._derivative(X, tangent)
 
 
-def _check_marginals(X: Tensor, rows: Tensor, columns: Tensor) -> None:
+#: What the sums of a transport have to be.
+SUMS = "Sums of rows and columns have to be non-negative, and equal in total, and X finite"
+
+
+def _marginals_fit(X: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     if rows.shape != X.shape[:1] or columns.shape != X.shape[1:]:
         raise InvalidProblem(
             f"X has shape {tuple(X.shape)}, rows {tuple(rows.shape)} and columns {tuple(columns.shape)}; expected "
             "(m, n), (m,), (n,)."
         )
-    totals = float(rows.detach().sum()), float(columns.detach().sum())
-    fits = bool((rows >= 0).all() and (columns >= 0).all()) and abs(totals[0] - totals[1]) <= 1e-6 * abs(
-        totals[0]
-    )
-    require(
-        fits,
-        "Sums of rows and columns have to be non-negative, and equal in total",
-        got=totals,
-        error=InvalidProblem,
-    )
+    total = rows.sum()
+    same = (total - columns.sum()).abs() <= 1e-6 * total.abs()
+    return same & (rows >= 0).all() & (columns >= 0).all() & X.isfinite().all()
+
+
+def _transport_multipliers(X: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """The multipliers of the rows' and the columns' sums, shape (m + n,); zeros for an X that is not finite."""
+    m, n = X.shape
+    a, b = X.new_zeros(m), X.new_zeros(n)
+    if not bool(X.isfinite().all()):
+        return torch.cat([a, b])
+    value = _transport_dual(X, a, b, rows, columns)
+    for _ in range(NEWTON):
+        da, db, gap = _transport_step(X, a, b, rows, columns)
+        if float(gap) <= SMALL * (1.0 + float(X.abs().max())):
+            break
+        size = 1.0
+        while size > 1e-8:
+            new = _transport_dual(X, a + size * da, b + size * db, rows, columns)
+            promised = size * float(da @ (rows - _sums(X, a, b, 1)) + db @ (columns - _sums(X, a, b, 0)))
+            if float(new) <= float(value) - 1e-4 * promised + 1e-14 * abs(float(value)):
+                break
+            size *= 0.5
+        a, b, value = a + size * da, b + size * db, new
+    return torch.cat([a, b])
 
 
 def _transport_dual(X: Tensor, a: Tensor, b: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
@@ -310,6 +320,12 @@ def _transport_step(
     else:
         step = torch.linalg.pinv(H, hermitian=True, rtol=1e-11) @ gap
     return step[: len(rows)], step[len(rows) :], worst
+
+
+def _active(x: Tensor, G: Tensor, h: Tensor, A: Tensor, b: Tensor) -> Tensor:
+    """`_active_set` of tensors, as zeros and ones."""
+    active = _active_set(*(t.double().cpu().numpy() for t in (x, G, h, A, b)))
+    return torch.from_numpy(active).to(x)
 
 
 def _active_set(

@@ -8,7 +8,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from thalweg.core.errors import InvalidParameter
 from thalweg.core.validation import require
+from thalweg.numerics.tensor_checks import checked
+
+
+def _strength(x: Tensor, weight: Tensor | float, scale: Tensor | float) -> Tensor:
+    """``weight * scale``, refused where it is negative: there is no minimum then, or another one."""
+    strength = torch.as_tensor(weight, dtype=x.dtype, device=x.device) * scale
+    return checked(
+        strength, strength >= 0, "A proximal operator needs a weight and a scale >= 0", InvalidParameter
+    )
 
 
 def lasso(x: Tensor, weight: Tensor | float = 1.0, scale: float = 1.0) -> Tensor:
@@ -17,18 +27,18 @@ def lasso(x: Tensor, weight: Tensor | float = 1.0, scale: float = 1.0) -> Tensor
     >>> lasso(torch.tensor([-3.0, 0.5, 2.0]))
     tensor([-2.,  0.,  1.])
     """
-    threshold = torch.as_tensor(weight, dtype=x.dtype, device=x.device) * scale
+    threshold = _strength(x, weight, scale)
     return x.sign() * (x.abs() - threshold).clamp_min(0.0)
 
 
 def nonnegative_lasso(x: Tensor, weight: Tensor | float = 1.0, scale: float = 1.0) -> Tensor:
     """``g(y) = sum_i weight_i y_i`` for ``y >= 0``."""
-    return (x - torch.as_tensor(weight, dtype=x.dtype, device=x.device) * scale).clamp_min(0.0)
+    return (x - _strength(x, weight, scale)).clamp_min(0.0)
 
 
 def ridge(x: Tensor, weight: Tensor | float = 1.0, scale: float = 1.0) -> Tensor:
     """``g(y) = weight |y|^2/2``."""
-    return x / (1.0 + torch.as_tensor(weight, dtype=x.dtype, device=x.device) * scale)
+    return x / (1.0 + _strength(x, weight, scale))
 
 
 def elastic_net(x: Tensor, l1: Tensor | float = 1.0, l2: Tensor | float = 1.0, scale: float = 1.0) -> Tensor:
@@ -38,7 +48,7 @@ def elastic_net(x: Tensor, l1: Tensor | float = 1.0, l2: Tensor | float = 1.0, s
 
 def group_lasso(x: Tensor, weight: Tensor | float = 1.0, scale: float = 1.0) -> Tensor:
     """``g(y) = weight |y|_2``, each vector of the last axis a group."""
-    threshold = torch.as_tensor(weight, dtype=x.dtype, device=x.device) * scale
+    threshold = _strength(x, weight, scale)
     squares = x.square().sum(-1, keepdim=True)
     size = torch.where(squares > 0, squares, 1.0).sqrt()
     return x * (1.0 - threshold / size).clamp_min(0.0)
@@ -46,7 +56,7 @@ def group_lasso(x: Tensor, weight: Tensor | float = 1.0, scale: float = 1.0) -> 
 
 def log_barrier(x: Tensor, weight: Tensor | float = 1.0, scale: float = 1.0) -> Tensor:
     """``g(y) = -weight sum_i log y_i``: the positive root of ``y^2 - x y = weight scale``."""
-    strength = torch.as_tensor(weight, dtype=x.dtype, device=x.device) * scale
+    strength = _strength(x, weight, scale)
     root = (x.square() + 4.0 * strength).sqrt()
     # for negative x the difference would cancel
     return torch.where(x >= 0, 0.5 * (x + root), 2.0 * strength / (root - x))

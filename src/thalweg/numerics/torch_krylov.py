@@ -20,6 +20,8 @@ from thalweg.core.validation import require
 Product = Callable[[Tensor], Tensor]
 MethodName = Literal["auto", "dense", "cg", "normal-cg", "gmres", "bicgstab"]
 METHODS = ("auto", "dense", "cg", "normal-cg", "gmres", "bicgstab")
+#: Words of torch about a product that looks at numbers, or leaves torch, or has no rule for many vectors at once.
+WITHOUT_RULE = ("vmap", "atching rule", "have storage", "functorch")
 #: Unknowns up to which ``"auto"`` makes the matrix and factors it.
 DENSE = 256
 
@@ -128,10 +130,9 @@ def _matrix(A: Product, b: Tensor) -> Tensor:
     basis = torch.eye(len(b), dtype=b.dtype, device=b.device)
     try:
         return torch.func.vmap(A)(basis).T
-    except (
-        RuntimeError,
-        ValueError,
-    ):  # a product that looks at numbers, or a function that has no rule for it
+    except RuntimeError as error:
+        if not any(word in str(error) for word in WITHOUT_RULE):
+            raise
         return torch.stack([A(e) for e in basis], 1)
 
 

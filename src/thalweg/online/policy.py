@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from thalweg.core import CheckpointMismatch, InvalidParameter, NotFinite
 from thalweg.core.seeding import generator
+from thalweg.core.tree import require_alike
 from thalweg.core.validation import require
 
 
@@ -106,6 +107,8 @@ class Policy(ABC):
                 f"The saved policy is {found[0]} with {found[1]} arms; "
                 f"expected {expected[0]} with {self.arms}."
             )
+        for name, held in vars(self).items():
+            require_alike(name, held, state[name])
         for name in inspect.signature(type(self)).parameters:
             mine, saved = vars(self).get(name), state.get(name)
             if name in vars(self) and mine != saved:

@@ -133,9 +133,11 @@ def run(scale: Scale = "quick", tell: Tell = lambda share, what: None) -> Eviden
             tell(0.8 * i / len(races), f"{race.title}: {name}")
             found[race.title, name] = np.array([race.run(name, seed) for seed in range(seeds)])
     tell(0.8, "fidelities")
-    cost, spent = _fidelities(seeds, {"smoke": 7.0, "quick": 10.0, "full": 24.0}[scale])
+    cost, spent = _fidelities(
+        {"smoke": 1}.get(scale, seeds), {"smoke": 6.5, "quick": 10.0, "full": 24.0}[scale]
+    )
     tell(0.9, "support vector machine")
-    machine = _support_vectors(seeds, {"smoke": 8, "quick": 18, "full": 40}[scale])
+    machine = _support_vectors({"smoke": 1}.get(scale, seeds), {"smoke": 4, "quick": 18, "full": 40}[scale])
     return Evidence(
         verdicts=[*_verdicts(found), *_more_verdicts(cost, machine)],
         table=_table(races, found, cost, machine),

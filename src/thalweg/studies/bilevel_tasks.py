@@ -342,10 +342,10 @@ def race(
     return entries
 
 
-def resolved(problem: Bilevel, pair: Pair) -> Pair:
-    """The same x with its lower level solved accurately: a method's own y may have been drawn towards f."""
+def resolved(problem: Bilevel, pair: Pair, steps: int = 2000) -> Pair:
+    """The same x with its lower level solved, in so many steps: a method's own y may have been drawn towards f."""
     x, y = (ravel(pytree.tree_leaves(part)) for part in pair)
-    solution = inner_solution(problem, x, 0.0, y, Stop(below={"residual": 1e-5}, steps=2000))
+    solution = inner_solution(problem, x, 0.0, y, Stop(below={"residual": 1e-5}, steps=steps))
     return Pair(pair.x, problem.tree("y", solution))
 
 

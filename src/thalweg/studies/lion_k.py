@@ -51,7 +51,7 @@ FUNCTIONS: tuple[ConvexFunction, ...] = (
     PseudoHuber(0.5),
 )
 DECAY = 5.0  # the box |x|_inf <= 0.2 cuts off the largest of the least-squares coefficients
-STEPS = {"smoke": 2000, "quick": 5000, "full": 100_000}
+STEPS = {"smoke": 300, "quick": 5000, "full": 100_000}
 
 
 def run(scale: Scale = "quick", tell: Tell = lambda share, what: None) -> Evidence:
@@ -76,8 +76,9 @@ def run(scale: Scale = "quick", tell: Tell = lambda share, what: None) -> Eviden
     tell(0.5, "box")
     inactive = _box_effect(A, b, STEPS[scale])
     tell(0.6, "phases and Lyapunov function")
-    rate, kept, phase = _phases()
-    rise, lyapunov = _lyapunov(A, b)
+    share = {"smoke": 0.1}.get(scale, 1.0)
+    rate, kept, phase = _phases(share)
+    rise, lyapunov = _lyapunov(A, b, round(6000 * share))
     tell(0.8, "network")
     reach, histogram = _network(scale)
     verdicts = [
@@ -210,21 +211,24 @@ def _box_effect(A: Vector, b: Vector, steps: int) -> tuple[float, float]:
     return wide, narrow  # the unconstrained optimum of this form is zero
 
 
-def _phases() -> tuple[float, float, Figure]:
-    """Lion's flow from outside the box: the fitted rate over lambda, the later excess, and the curve."""
+def _phases(share: float) -> tuple[float, float, Figure]:
+    """Lion's flow from outside the box: the fitted rate over lambda, the later excess, and the curve.
+
+    ``share`` of the whole time of the flow.
+    """
     problem = SmoothFunction(lambda x: -x.sum(), torch.full((5,), 10.0, dtype=torch.float64))
     series, rates = [], []
     for decay in (0.5, 1.0, 2.0):
         flow = LionKFlow(L1(), weight_decay=decay, dt=1e-3)
-        result = solve(problem, flow, stop=Stop(steps=int(3000 / decay)), progress=False)
+        result = solve(problem, flow, stop=Stop(steps=int(share * 3000 / decay)), progress=False)
         time = 1e-3 * np.arange(1, result.steps + 1)
         excess = result.history["excess"]
         rates.append(-np.polyfit(time, np.log(excess), 1)[0] / decay)
         series.append(Series.of(f"lambda = {decay}", time, excess))
     inward = SmoothFunction(lambda x: 0.5 * ((x - 3.0) ** 2).sum(), problem.x0)
-    excess = solve(inward, LionKFlow(L1(), dt=1e-3), stop=Stop(steps=20_000), progress=False).history[
-        "excess"
-    ]
+    excess = solve(
+        inward, LionKFlow(L1(), dt=1e-3), stop=Stop(steps=round(20_000 * share)), progress=False
+    ).history["excess"]
     later = excess[np.flatnonzero(excess < 1e-7)[0] :] if (excess < 1e-7).any() else excess
     figure = Figure(
         "Phase I: outside the box",
@@ -237,7 +241,7 @@ def _phases() -> tuple[float, float, Figure]:
     return max(rates, key=lambda r: abs(r - 1.0)), float(later.max()), figure
 
 
-def _lyapunov(A: Vector, b: Vector) -> tuple[float, Figure]:
+def _lyapunov(A: Vector, b: Vector, steps: int) -> tuple[float, Figure]:
     matrix, rhs = torch.tensor(A), torch.tensor(b)
     problem = SmoothFunction(
         lambda x: 0.5 * (matrix @ x - rhs).square().sum(), torch.zeros(10, dtype=torch.float64)
@@ -245,7 +249,7 @@ def _lyapunov(A: Vector, b: Vector) -> tuple[float, Figure]:
     rises, series = [], []
     for function in (HalfSquare(), Huber(0.1), PseudoHuber(0.1)):
         flow = LionKFlow(function, weight_decay=DECAY, dt=5e-4)
-        result: Result = solve(problem, flow, stop=Stop(steps=6000), progress=False)
+        result: Result = solve(problem, flow, stop=Stop(steps=steps), progress=False)
         H = result.history["lyapunov"]
         rises.append(np.maximum(np.diff(H), 0.0).max() / (H[0] - H[-1]))
         series.append(Series.of(repr(function), 5e-4 * np.arange(1, len(H) + 1), H - H.min() + 1e-9))
@@ -261,7 +265,7 @@ def _lyapunov(A: Vector, b: Vector) -> tuple[float, Figure]:
 
 
 def _network(scale: Scale) -> tuple[float, Figure]:
-    decay, steps = 10.0, {"smoke": 60, "quick": 800, "full": 5000}[scale]
+    decay, steps = 10.0, {"smoke": 20, "quick": 800, "full": 5000}[scale]
     # Phase I needs sum(lr) lambda >> 1: the start is up to 4 times outside the box.
     rate = 1e-2 if scale != "smoke" else 0.1
     task = tasks.digits(steps, 64, network="mlp")

@@ -5,6 +5,7 @@ Kwon et al. (2024): section 3 (closeness), section 4 (complexity); data hyper-cl
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -41,18 +42,19 @@ def run(scale: Scale = "quick", tell: Tell = lambda share, what: None) -> Eviden
     tell(0.0, "distance of the penalised objective")
     closeness = {name: _closeness(*made) for name, made in _examples().items()}
     tell(0.05, "calls to an accuracy")
-    calls = [_calls_to(eps) for eps in ACCURACIES]
+    calls = [_calls_to(eps, {"smoke": 100}.get(scale, 5000)) for eps in ACCURACIES]
     steps = {"smoke": (50, 100), "quick": (250, 500, 1000, 2000), "full": (500, 2000, 8000, 32_000)}[scale]
     errors = _noisy_errors(steps, {"smoke": 1, "quick": 3, "full": 10}[scale])
     seeds = {"smoke": 1, "quick": 3, "full": 5}[scale]
-    budget = {"smoke": 120, "quick": 2000, "full": 10_000}[scale]
+    budget = {"smoke": 40, "quick": 2000, "full": 10_000}[scale]
+    judged = partial(resolved, steps={"smoke": 20}.get(scale, 2000))
     cleaning = race(
         _grids((100.0, 1000.0, 10_000.0), (1.0, 3.0)),
         digits_cleaning,
         budget,
         seeds,
         lambda share, what: tell(0.3 + 0.5 * share, f"hyper-cleaning: {what}"),
-        resolved,
+        judged,
     )
     features = race(
         _grids((100.0, 1000.0, 10_000.0), (0.1, 0.3)),
@@ -60,7 +62,7 @@ def run(scale: Scale = "quick", tell: Tell = lambda share, what: None) -> Eviden
         budget,
         seeds,
         lambda share, what: tell(0.8 + 0.2 * share, f"penalties for features: {what}"),
-        resolved,
+        judged,
     )
     return Evidence(
         verdicts=_verdicts(closeness, calls, steps, errors, cleaning, features),
@@ -144,17 +146,17 @@ class _Noise:
         return self.scale * torch.randn(self.size, generator=generator, dtype=torch.float64)
 
 
-def _calls_to(eps: float) -> float:
+def _calls_to(eps: float, most: int) -> float:
     """Gradient calls of the double loop, with s = eps, until the bilevel objective's gradient is at most eps.
 
-    Infinite where 5000 steps do not get there.
+    Infinite where ``most`` steps do not get there.
     """
     problem, norm = _wavy()
     method = Penalty(0.1, 0.5, penalty=eps, inner_steps=5)
     found = solve(
         problem,
         method,
-        stop=Stop(steps=5000),
+        stop=Stop(steps=most),
         callbacks=[lambda run: norm(run.state.x.x) <= eps],
         progress=False,
     )

@@ -65,8 +65,8 @@ def run(scale: Scale = "quick", tell: Tell = lambda share, what: None) -> Eviden
     """Rerun the claims at a scale."""
     seeds = {"smoke": 1, "quick": 3, "full": 5}[scale]
     tasks = {
-        "CNN on digits": (_digits, {"smoke": 30, "quick": 600, "full": 8000}[scale]),
-        "LSTM on text": (_language, {"smoke": 10, "quick": 300, "full": 8000}[scale]),
+        "CNN on digits": (_digits, {"smoke": 8, "quick": 600, "full": 8000}[scale]),
+        "LSTM on text": (_language, {"smoke": 3, "quick": 300, "full": 8000}[scale]),
     }
     found: dict[str, dict[str, list[Run]]] = {}
     for i, (name, (make, steps)) in enumerate(tasks.items()):

@@ -43,23 +43,24 @@ from thalweg.studies.verdict import Verdict
 def run(scale: Scale = "quick", tell: Tell = lambda share, what: None) -> Evidence:
     """Rerun the claims at a scale."""
     sizes = {
-        "smoke": (30, 100),
+        "smoke": (20, 40),
         "quick": (100, 1000, 10_000, 100_000),
         "full": (100, 1000, 10_000, 100_000),
     }[scale]
     seeds = {"smoke": 1, "quick": 3, "full": 10}[scale]
     tell(0.0, "cocoercive sums")
-    sums = {n: _sums(n, seeds) for n in sizes}
+    most = {"smoke": 300}.get(scale, 100_000)
+    sums = {n: _sums(n, seeds, most) for n in sizes}
     tell(0.2, "matrix games of growing size")
-    sides = {"smoke": (10, 20), "quick": (50, 100, 200), "full": (100, 200, 400, 800, 1600)}[scale]
+    sides = {"smoke": (5, 10), "quick": (50, 100, 200), "full": (100, 200, 400, 800, 1600)}[scale]
     games = {n: _growing(random_game(n, n), seeds) for n in sides}
     flat = {n: _growing(nemirovski(n), seeds) for n in sides}
     tell(0.45, "generative toys")
-    gans = {n: _growing_gan(n, seeds) for n in sizes}
+    gans = {n: _growing_gan(n, seeds, most // 2) for n in sizes}
     tell(0.5, "last iterates")
     last = _last_iterates({"smoke": 40}.get(scale, 1000))
     tell(0.6, "three games, robust regression")
-    side, passes = {"smoke": (10, 200), "quick": (100, 1500), "full": (1000, 20_000)}[scale]
+    side, passes = {"smoke": (10, 100), "quick": (100, 1500), "full": (1000, 20_000)}[scale]
     problems = {
         "random game": matrix_game(random_game(side, side)),
         "policeman and burglar": matrix_game(policeman_and_burglar(side)),
@@ -91,7 +92,7 @@ def run(scale: Scale = "quick", tell: Tell = lambda share, what: None) -> Eviden
     )
 
 
-def _sums(n: int, seeds: int) -> dict[str, float]:
+def _sums(n: int, seeds: int, most: int) -> dict[str, float]:
     """Median evaluations of deterministic and variance-reduced Halpern to a thousandth of the residual."""
     random = torch_generator(n, 22)
     X = torch.randn(n, 3, generator=random, dtype=torch.float64)
@@ -100,7 +101,7 @@ def _sums(n: int, seeds: int) -> dict[str, float]:
     components = Functions(lambda u, rows: X[rows] * (X[rows] @ u - y[rows])[:, None], n)
     problem = MonotoneInclusion(components, torch.full((3,), 10.0, dtype=torch.float64))
     goal = 1e-3 * problem.natural_residual(problem.x0)
-    stop = Stop(below={"residual": goal}, steps=100_000)
+    stop = Stop(below={"residual": goal}, steps=most)
     found: dict[str, list[float]] = {"Halpern": [solve(problem, Halpern(), stop=stop, progress=False).calls]}
     few = Stop(below=stop.below, calls=50 * n, steps=None)
     root = int(np.ceil(np.sqrt(n)))
@@ -136,10 +137,10 @@ def _gan(n: int) -> MonotoneInclusion:
     return linear_gan(z, z @ W.T + torch.randn(n, 2, generator=random, dtype=torch.float64))
 
 
-def _growing_gan(n: int, seeds: int) -> dict[str, float]:
+def _growing_gan(n: int, seeds: int, most: int) -> dict[str, float]:
     """Median evaluations to a thousandth of the first residual."""
     problem = _gan(n)
-    stop = Stop(below={"residual": 1e-3 * problem.natural_residual(problem.x0)}, steps=50_000)
+    stop = Stop(below={"residual": 1e-3 * problem.natural_residual(problem.x0)}, steps=most)
     found = {}
     methods: dict[str, Method[MonotoneInclusion]] = {
         "AnchoredExtragradient": AnchoredExtragradient(),

@@ -11,9 +11,16 @@ import numpy as np
 from numba import carray, float32, float64, njit, prange
 from torch import Tensor
 
-from thalweg.training._memory import LOCK, addresses, pointer, supported, tasks
+from thalweg.numerics.parallel import alone
+from thalweg.training._memory import addresses, is_flat, laid_out_alike, pointer, tasks
 
 __all__ = ["lion_pass", "supported"]
+
+
+def supported(triple: tuple[Tensor, Tensor, Tensor]) -> bool:
+    """Whether the pass can take a parameter, its momentum and its gradient."""
+    first = triple[0]
+    return all(is_flat(t) and t.dtype == first.dtype for t in triple) and laid_out_alike(triple)
 
 
 def _make_pass(dtype):
@@ -29,7 +36,7 @@ def _make_pass(dtype):
             for i in range(n):
                 mi, gi = m[i], g[i]
                 c = b1 * mi + c1 * gi
-                direction = np.copysign(rate, c) if c != zero else zero
+                direction = np.copysign(rate, c) if abs(c) > zero else zero  # zero where c is NaN
                 x[i] = (shrink * x[i] - direction) * grow
                 m[i] = b2 * mi + c2 * gi
 
@@ -58,5 +65,5 @@ def lion_pass(
     grow = 1.0 / (1.0 + lr * weight_decay) if implicit else 1.0
     numbers = [number(v) for v in (b1, 1.0 - b1, b2, 1.0 - b2, shrink, grow, lr)]
     starts_of = np.stack([addresses(group) for group in (params, momenta, grads)])
-    with LOCK:
+    with alone():
         _PASSES[str(params[0].dtype)](starts_of, *tasks(tuple(p.numel() for p in params)), *numbers)

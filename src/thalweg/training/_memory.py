@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import functools
-import threading
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
@@ -15,9 +15,6 @@ from torch import Tensor
 
 #: Elements a task works through: large enough to hide the scheduling, small enough to share evenly.
 CHUNK = 1 << 16
-
-# Some of Numba's threading layers end the process when two threads enter a parallel loop at once.
-LOCK = threading.Lock()
 
 
 @intrinsic
@@ -30,13 +27,37 @@ def pointer(typing_context, address):
     return types.voidptr(address), codegen
 
 
-def supported(tensors: Sequence[Tensor]) -> bool:
-    """Whether a pass can work on these tensors: dense, contiguous, float32 or float64, in main memory."""
-    first = str(tensors[0].dtype)
-    return first in ("torch.float32", "torch.float64") and all(
-        t.device.type == "cpu" and str(t.dtype) == first and t.is_contiguous() and type(t.data) is Tensor
-        for t in tensors
+def is_flat(tensor: Tensor) -> bool:
+    """Whether a pass can go over a tensor's memory: float32 or float64, in main memory, without gaps."""
+    return (
+        tensor.device.type == "cpu"
+        and str(tensor.dtype) in ("torch.float32", "torch.float64")
+        and type(tensor.data) is Tensor
+        and tensor.layout == torch.strided
+        and (tensor.is_contiguous() or _is_dense(tensor))
     )
+
+
+def laid_out_alike(tensors: Sequence[Tensor]) -> bool:
+    """Whether elements at one place of these tensors' memory, all without gaps, are elements at one index."""
+    if all(t.is_contiguous() for t in tensors):
+        return True
+    return len({_strides(t) for t in tensors}) == 1
+
+
+def _is_dense(tensor: Tensor) -> bool:
+    """Whether the elements lie side by side in some order, as in channels_last or transposed tensors."""
+    expected = 1
+    for stride, size in sorted(_strides(tensor)):
+        if stride != expected:
+            return False
+        expected *= size
+    return True
+
+
+def _strides(tensor: Tensor) -> tuple[tuple[int, int], ...]:
+    """Stride and size of each axis longer than one."""
+    return tuple((st, n) for st, n in zip(tensor.stride(), tensor.shape, strict=True) if n > 1)
 
 
 @functools.lru_cache(maxsize=64)

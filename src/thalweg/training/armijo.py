@@ -7,13 +7,15 @@ line-search, and convergence rates", algorithm 1.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from thalweg.core import InvalidProblem, NotFinite
+from thalweg.core import CheckpointMismatch, InvalidParameter, InvalidProblem, NotFinite
 from thalweg.core.validation import require
+from thalweg.training.snapshot import set_random_states, torch_random_states
 
 
 class ArmijoSGD(Optimizer):
@@ -28,7 +30,8 @@ class ArmijoSGD(Optimizer):
         max_backtracks: after so many the last, tiny step is taken back, and nothing moves.
 
     Each `step` needs a closure, as `torch.optim.LBFGS` does; a second one that gives the loss alone saves the
-    backward passes of the search.
+    backward passes of the search. All trials of a search see the same random numbers of torch, dropout's masks say, as
+    the gradient did. Buffers that the closure changes, such as BatchNorm's running statistics, change once a trial.
 
     Cost per step: one gradient, and a loss for each trial; two copies of the parameters.
 
@@ -71,6 +74,27 @@ class ArmijoSGD(Optimizer):
         #: Losses evaluated by searches so far.
         self.evaluations = 0
 
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add parameters; `InvalidParameter` if they come with a step or rule of their own, which a search has not."""
+        shared = self.param_groups[0] if self.param_groups else self.defaults
+        for name in self.defaults:
+            if self.param_groups and param_group.setdefault(name, shared[name]) != shared[name]:
+                raise InvalidParameter(
+                    f"ArmijoSGD searches one step for all groups; group {len(self.param_groups)} (counted from 0) has "
+                    f"{name} = {param_group[name]}, the first {shared[name]}."
+                )
+        super().add_param_group(param_group)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a `state_dict`; `CheckpointMismatch` for another optimizer's."""
+        for group in state_dict["param_groups"]:
+            if not self.defaults.keys() <= group.keys():
+                raise CheckpointMismatch(
+                    f"This is the state of another optimizer, with {', '.join(sorted(group))}; ArmijoSGD's has "
+                    f"{', '.join(sorted(self.defaults))}."
+                )
+        super().load_state_dict(state_dict)
+
     def step(  # type: ignore[override]
         self, closure: Callable[[], Tensor], value: Callable[[], Tensor] | None = None
     ) -> Tensor:
@@ -86,8 +110,10 @@ class ArmijoSGD(Optimizer):
         """
         if closure is None:
             raise InvalidProblem("ArmijoSGD.step needs a closure that computes the loss and its gradient.")
+        noise = torch_random_states()
         with torch.enable_grad():
             loss = closure()
+        noise_after = torch_random_states()
         group = self.param_groups[0]
         moving = [p for g in self.param_groups for p in g["params"] if p.grad is not None]
         with torch.no_grad():
@@ -104,11 +130,13 @@ class ArmijoSGD(Optimizer):
                 torch._foreach_copy_(moving, start)
                 torch._foreach_add_(moving, gradients, alpha=-size)
                 self.evaluations += 1
+                set_random_states(noise)
                 if self._loss(closure, value) <= before - group["c"] * size * slope:
                     break
                 size *= group["backtrack"]
             else:
                 torch._foreach_copy_(moving, start)
+            set_random_states(noise_after)
             for g in self.param_groups:
                 g["lr"] = size * group["expand"]
         return loss

@@ -22,12 +22,12 @@ from torch.optim import Optimizer
 from thalweg.core import CheckpointMismatch, InvalidProblem, NotFinite
 from thalweg.core.figure import Figure
 from thalweg.core.tree import load_tree, save_tree
-from thalweg.core.validation import require
 from thalweg.training import _group
+from thalweg.training._held_out import held_out_loss
 from thalweg.training.forecast import LossForecaster
-from thalweg.training.rate_search import Candidate, Stage, next_rate, search_figures
+from thalweg.training.rate_search import Candidate, Stage, check_settings, next_rate, search_figures
 from thalweg.training.replay import Replay
-from thalweg.training.snapshot import Snapshot, Stateful, random_states, set_random_states
+from thalweg.training.snapshot import Snapshot, Stateful
 
 #: Fewest steps of a candidate: fewer losses than this are no series to forecast from.
 LEAST = 8
@@ -66,7 +66,9 @@ class AutoLRS:
 
     Raises:
         InvalidParameter: a range without width, counts out of range.
-        NotFinite: the loss stopped being finite in the chosen stage; the weights are those before it.
+        NotFinite: the loss stopped being finite in the chosen stage; the weights are those before it, and the run has
+            ended. Or ``validate`` gives NaN or infinity where training's losses are finite.
+        InvalidProblem: ``validate`` gives no number; ``path`` with weights that are sharded.
         CheckpointMismatch: the file at ``path`` was saved with other settings.
 
     Cost: one copy of weights and optimizer state, kept; a copy back per trial; milliseconds per trial for fit and
@@ -103,20 +105,6 @@ class AutoLRS:
         path: str | Path | None = None,
         seed: int = 0,
     ) -> None:
-        require(0 < lr_min < lr_max < math.inf, "AutoLRS needs 0 < lr_min < lr_max", got=(lr_min, lr_max))
-        require(total_steps >= 1, "AutoLRS needs total_steps >= 1", got=total_steps)
-        require(stage_steps >= LEAST, f"AutoLRS needs stage_steps >= {LEAST}", got=stage_steps)
-        require(
-            max_stage_steps >= stage_steps,
-            "AutoLRS needs max_stage_steps >= stage_steps",
-            got=max_stage_steps,
-        )
-        require(explore >= 1, "AutoLRS needs explore >= 1", got=explore)
-        require(0 < explore_fraction <= 1, "AutoLRS needs explore_fraction in (0, 1]", got=explore_fraction)
-        require(
-            0 <= warmup_steps < total_steps, "AutoLRS needs 0 <= warmup_steps < total_steps", got=warmup_steps
-        )
-        require(kappa >= 0, "AutoLRS needs kappa >= 0", got=kappa)
         self.model, self.optimizer, self.validate = model, optimizer, validate
         self.settings: dict[str, Any] = {
             "lr_min": lr_min,
@@ -130,6 +118,7 @@ class AutoLRS:
             "warmup_steps": warmup_steps,
             "seed": seed,
         }
+        check_settings(self.settings, LEAST)
         self.others = dict(others or {})
         self.path = None if path is None else _group.own(Path(path))
         #: Every rate that was tried, in order.
@@ -140,6 +129,7 @@ class AutoLRS:
         self.trained = self.explored = 0
         first = float(optimizer.param_groups[0]["lr"])
         self._ratios = [float(group["lr"]) / first if first else 1.0 for group in optimizer.param_groups]
+        self._ended = ""  # why, once the loss has stopped being finite
         self._phase, self._count = "warm-up" if warmup_steps else "explore", 0
         self._tau, self._rate, self._start_loss = stage_steps, math.sqrt(lr_min * lr_max), math.inf
         self._losses: list[Tensor] = []
@@ -173,6 +163,7 @@ class AutoLRS:
         Raises:
             InvalidProblem: the loader is empty or cannot be iterated over again, or `step` was not called.
         """
+        self._require_going_on()
         self._move = ""
         self._replay = Replay(loader, keep=self._trial_steps(self.settings["max_stage_steps"]))
         if self._place is not None:
@@ -190,6 +181,7 @@ class AutoLRS:
         """Take note of the loss of the step that was just made, and set the rate of the next."""
         if self.done:
             raise InvalidProblem(f"All {self.settings['total_steps']} training steps are done.")
+        self._require_going_on()
         self._losses.append(torch.as_tensor(loss).detach().reshape(()).double())
         self._count += 1
         {"warm-up": self._after_warmup, "explore": self._after_trial, "train": self._after_training}[
@@ -210,6 +202,10 @@ class AutoLRS:
 
     # -- the machine's side
 
+    def _require_going_on(self) -> None:
+        if self._ended:
+            raise InvalidProblem(f"This run has ended. {self._ended} Make a new AutoLRS to do so.")
+
     def _trial_steps(self, tau: int) -> int:
         return min(max(round(self.settings["explore_fraction"] * tau), LEAST), tau)
 
@@ -222,7 +218,11 @@ class AutoLRS:
 
     def _set_rate(self, rate: float) -> None:
         self._rate = rate
-        for group, ratio in zip(self.optimizer.param_groups, self._ratios, strict=True):
+        groups = self.optimizer.param_groups
+        if len(groups) > len(self._ratios):  # added since: at the share that they came with
+            first = float(groups[0]["lr"])
+            self._ratios += [float(g["lr"]) / first if first else 1.0 for g in groups[len(self._ratios) :]]
+        for group, ratio in zip(groups, self._ratios, strict=True):
             if isinstance(group["lr"], Tensor):
                 group["lr"].fill_(rate * ratio)
             else:
@@ -249,6 +249,11 @@ class AutoLRS:
             return
         if self._judged_by_validation():
             self._start_loss = self._validated()
+            if not math.isfinite(self._start_loss):
+                raise NotFinite(
+                    f"validate() gave {self._start_loss} for the weights of step {self.trained}, before any trial: the "
+                    "fault is in it or in its data, not in a learning rate."
+                )
         self._begin_trial([])
 
     def _begin_trial(self, tried: list[Candidate]) -> None:
@@ -285,13 +290,15 @@ class AutoLRS:
     def _judged(self, length: int) -> Candidate:
         losses, rounds = self._taken_losses(), 10
         times = np.arange(1.0, len(losses) + 1.0)
+        trained_well = bool(np.isfinite(losses).all())
         if self._judged_by_validation():
             every = max(length // VALIDATIONS, 1)
             losses, rounds = np.array(self._validations), 1
             times = every * np.arange(1.0, len(losses) + 1.0)
         level = self._level(losses)
         if not np.isfinite(losses).all():
-            forecast, rule = math.nan, "diverged"
+            by_validation = trained_well and self._judged_by_validation()
+            forecast, rule = math.nan, "not validated" if by_validation else "diverged"
         elif level > self._start_loss or len(losses) < 4:
             forecast, rule = level, "last"
         else:
@@ -302,6 +309,11 @@ class AutoLRS:
 
     def _best_of(self, tried: list[Candidate]) -> float:
         finite = [c for c in tried if math.isfinite(c.forecast)]
+        if not finite and all(c.rule == "not validated" for c in tried):
+            raise NotFinite(
+                f"validate() gave no finite loss in any of {len(tried)} trials, though all losses of training were "
+                "finite: the fault is in it or in its data, not in a learning rate."
+            )
         if not finite:
             warnings.warn(
                 f"All {len(tried)} rates tried diverged; the stage goes on with lr_min. Lower lr_min.",
@@ -325,10 +337,13 @@ class AutoLRS:
         losses = self._taken_losses()
         if not np.isfinite(losses).all():
             self._snapshot.restore(self.model, self.optimizer, self.others)
-            raise NotFinite(
+            self._ended = (
                 f"The loss stopped being finite within step {self.trained}, at rate {stage.rate:.3g}. The weights are "
                 f"those of step {stage.first}. Lower lr_max = {self.settings['lr_max']:.3g} and go on from them."
             )
+            self.trained = stage.first
+            self.stages.pop()
+            raise NotFinite(self._ended)
         self._start_loss = self._level(losses)
         if ends and not self.done:
             self._tau = min(2 * self._tau, self.settings["max_stage_steps"])
@@ -351,14 +366,7 @@ class AutoLRS:
     def _validated(self) -> float:
         if self.validate is None:
             raise InvalidProblem("AutoLRS was given no validate=, and cannot judge by it.")
-        states, modes = random_states(), {module: module.training for module in self.model.modules()}
-        self.model.eval()
-        with torch.no_grad():
-            loss = _group.mean(torch.tensor(float(self.validate()), dtype=torch.float64))
-        for module, mode in modes.items():
-            module.training = mode
-        set_random_states(states)
-        return float(loss)
+        return held_out_loss(self.model, self.validate)
 
     # -- the place in the data, and files
 
@@ -372,6 +380,8 @@ class AutoLRS:
     def _save(self, midway: bool = False) -> None:
         if self.path is None:
             return
+        if any(hasattr(p, "full_tensor") for p in self.model.parameters()):
+            raise InvalidProblem("AutoLRS does not save sharded weights: leave path= out.")
         if self._replay is not None:
             self._follow(self._replay)
         here = Snapshot(self.model, self.optimizer, self.others) if midway else None
@@ -390,6 +400,8 @@ class AutoLRS:
 
     def _load(self, path: Path) -> None:
         tree = load_tree(path)
+        if not isinstance(tree, dict) or not {"settings", "machine", "snapshot"} <= tree.keys():
+            raise CheckpointMismatch(f"{path} was not saved by AutoLRS. Use another path.")
         if tree["settings"] != self.settings:
             changed = [k for k, v in self.settings.items() if tree["settings"].get(k) != v]
             raise CheckpointMismatch(

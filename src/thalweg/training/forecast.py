@@ -33,11 +33,18 @@ REACH = 0.2
 
 @dataclass(frozen=True)
 class ExponentialFit:
-    """``L(t) = a exp(b t) + c``, b < 0."""
+    """``L(t) = a exp(b t) + c``, b < 0.
+
+    Args:
+        a, b, c: of the formula.
+        is_identified: False where c lies at the floor, or b at the slow end of what is looked at: the series does not
+            tell where it ends, and a forecast many times its length ahead is a guess.
+    """
 
     a: float
     b: float
     c: float
+    is_identified: bool = True
 
     def __call__(self, t: ArrayLike) -> Vector:
         """The fitted loss at each time."""
@@ -134,7 +141,8 @@ def _fit(t: Vector, y: Vector, floor: float) -> ExponentialFit:
         weights = np.square(np.clip(1.0 - np.square(size / (TUKEY * spread)), 0.0, None))
         rate, a, c = _weighted_fit(rate, shape, y, weights, floor)
     b = -rate / length
-    return ExponentialFit(float(a * np.exp(-b * start)), b, c)
+    slow = rate <= rates[1] * math.exp(REACH)
+    return ExponentialFit(float(a * np.exp(-b * start)), b, c, is_identified=not (slow or c <= floor))
 
 
 def _least_absolute(rates: Vector, shape: Vector, y: Vector, floor: float) -> tuple[float, float, float]:

@@ -16,8 +16,11 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import minimize_scalar
 
 from thalweg.core import InvalidProblem, NotFinite
+from thalweg.core.validation import as_real, is_real, require
 
 Vector = NDArray[np.float64]
+#: Weights further apart than this, in their natural logarithm, are not multiplied with one another.
+SPREAD = 300.0
 
 
 class NormsLeftOut(UserWarning):
@@ -31,6 +34,16 @@ def from_weights(weights: ArrayLike) -> Vector:
     tail = np.cumsum(w[::-1])[::-1]
     rates = w * np.append(tail[1:], 0.0)
     return np.asarray(rates / rates.max())
+
+
+def from_powers(norms: Vector, power: float) -> Vector:
+    """`from_weights` of ``norms ** -power``, in logarithms where these would leave the range of numbers."""
+    logs = -power * np.log(norms)
+    if np.ptp(logs) < SPREAD:
+        return from_weights((norms / np.median(norms)) ** -power)
+    tails = np.logaddexp.accumulate(logs[::-1])[::-1]
+    rates = logs + np.append(tails[1:], -np.inf)
+    return np.asarray(np.exp(rates - rates.max()))
 
 
 def bound(schedule: ArrayLike, norms: ArrayLike, distance: float = 1.0, *, tuned: bool = True) -> float:
@@ -54,9 +67,13 @@ def bound(schedule: ArrayLike, norms: ArrayLike, distance: float = 1.0, *, tuned
     >>> bound(linear, np.ones(100)) < bound(constant, np.ones(100))
     True
     """
-    rates, squares = _rates_and_squares(schedule, norms)
-    far, noise = terms(with_best_last(rates, squares), squares)
-    return 2.0 * distance * math.sqrt(far * noise) if tuned else _at_best_last(rates, squares, distance)
+    check = is_real(distance) and 0 < distance < math.inf
+    require(check, "bound needs a finite distance > 0", got=distance)
+    rates, squares, rate, norm = _rates_and_squares(schedule, norms)
+    if tuned:
+        far, noise = terms(with_best_last(rates, squares), squares)
+        return 2.0 * distance * norm * math.sqrt(far * noise)
+    return distance * norm * _at_best_last(rates, squares, rate * (norm / distance))
 
 
 def conversion_bound(schedule: ArrayLike, norms: ArrayLike, distance: float = 1.0) -> float:
@@ -71,7 +88,8 @@ def conversion_bound(schedule: ArrayLike, norms: ArrayLike, distance: float = 1.
     >>> round(conversion_bound(np.linspace(1, 0, 100), np.ones(100)), 6)  # 1/sqrt(100)
     0.1
     """
-    rates, squares = _rates_and_squares(schedule, norms)
+    require(is_real(distance) and 0 < distance < math.inf, "A finite distance > 0 is needed", got=distance)
+    rates, squares, _, norm = _rates_and_squares(schedule, norms)
     scale = math.sqrt(rates.max())
 
     def at(log_last: float) -> float:
@@ -82,7 +100,7 @@ def conversion_bound(schedule: ArrayLike, norms: ArrayLike, distance: float = 1.
     found = minimize_scalar(
         at, bounds=(middle - 0.5, middle + 0.5), method="bounded", options={"xatol": 1e-9}
     )
-    return distance * float(found.fun)
+    return distance * norm * float(found.fun)
 
 
 @njit(cache=True)
@@ -98,7 +116,7 @@ def weights_of(rates: Vector, last: float) -> Vector:
 
 def checked_norms(norms: ArrayLike) -> Vector:
     """The norms as a vector of at least two positive numbers, or a refusal."""
-    G = np.array(norms, dtype=np.float64)
+    G = as_real("Gradient norms", norms).copy()
     if G.ndim != 1 or len(G) < 2:
         raise InvalidProblem(f"Gradient norms have shape {G.shape}; expected (steps,), at least 2 steps.")
     good = np.isfinite(G) & (G > 0)
@@ -109,8 +127,8 @@ def checked_norms(norms: ArrayLike) -> Vector:
             "No gradient norm is positive and finite: there is nothing to refine a schedule from."
         )
     warnings.warn(
-        f"{int((~good).sum())} of {len(G)} gradient norms are zero, negative or not finite (the first at step "
-        f"{int(np.flatnonzero(~good)[0])}); they are filled in from their neighbours.",
+        f"{int((~good).sum())} of {len(G)} gradient norms are zero, negative or not finite (the first is number "
+        f"{int(np.flatnonzero(~good)[0])}, counted from 0); they are filled in from their neighbours.",
         NormsLeftOut,
         stacklevel=3,
     )
@@ -119,15 +137,18 @@ def checked_norms(norms: ArrayLike) -> Vector:
     return G
 
 
-def _rates_and_squares(schedule: ArrayLike, norms: ArrayLike) -> tuple[Vector, Vector]:
-    """Rates and squared norms up to the last step that moves the last iterate, and one more."""
-    rates, G = np.asarray(schedule, dtype=np.float64), checked_norms(norms)
+def _rates_and_squares(schedule: ArrayLike, norms: ArrayLike) -> tuple[Vector, Vector, float, float]:
+    """Rates and squared norms up to the last step that moves the last iterate, and one more, both with highest value
+    one; the highest rate and norm."""
+    rates, G = as_real("A schedule", schedule), checked_norms(norms)
     if rates.shape != G.shape:
         raise InvalidProblem(f"{rates.shape} rates for {G.shape} gradient norms; expected as many.")
     if not (np.isfinite(rates).all() and (rates >= 0).all() and rates[:-1].max() > 0):
         raise InvalidProblem("A schedule's rates have to be finite, not negative, and not all zero.")
     last = int(np.flatnonzero(rates[:-1])[-1]) + 2
-    return rates[:last], G[:last] ** 2
+    rates, G = rates[:last], G[:last]
+    rate, norm = float(rates[:-1].max()), float(G.max())
+    return np.minimum(rates / rate, 1.0), (G / norm) ** 2, rate, norm
 
 
 def with_best_last(rates: Vector, squares: Vector) -> Vector:
@@ -135,10 +156,10 @@ def with_best_last(rates: Vector, squares: Vector) -> Vector:
     return _searched_last(rates, lambda whole: math.prod(terms(whole, squares)))
 
 
-def _at_best_last(rates: Vector, squares: Vector, distance: float) -> float:
+def _at_best_last(rates: Vector, squares: Vector, size: float) -> float:
     def value(whole: Vector) -> float:
         far, noise = terms(whole, squares)
-        return distance**2 * far + noise
+        return far / size + noise * size
 
     return value(_searched_last(rates, value))
 

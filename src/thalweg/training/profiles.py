@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from thalweg.core import UnknownName
+from thalweg.core import InvalidParameter, UnknownName
 from thalweg.core.validation import require
 
 Vector = NDArray[np.float64]
@@ -254,6 +254,8 @@ def profile(name: str | Profile) -> Profile:
     """
     if isinstance(name, Profile):
         return name
+    if not isinstance(name, str):
+        raise InvalidParameter(f"A profile is a name or a Profile; got a {type(name).__name__}.")
     if name not in PROFILES:
         raise UnknownName("profile", name, PROFILES)
     return PROFILES[name]

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from thalweg.core.figure import Figure, Series
+from thalweg.core.validation import is_real, is_whole, require
 from thalweg.numerics.gaussian_process import GaussianProcess, Matern, standardised
 
 #: Rates on the grid of the acquisition; the closest that two tried rates may be, as a share of the range.
@@ -25,7 +27,8 @@ class Candidate:
         stage, rate: when and what.
         losses: training or validation losses, at these ``times`` in steps.
         forecast: loss expected at the stage's end; NaN for a rate that diverged.
-        rule: how: ``"fit"``; ``"last"``, the last losses because they lay above the stage's start; ``"diverged"``.
+        rule: how: ``"fit"``; ``"last"``, the last losses because they lay above the stage's start; ``"diverged"``;
+            ``"not validated"``, ``validate`` gave no finite loss though training's were finite.
     """
 
     stage: int
@@ -43,6 +46,29 @@ class Stage:
     first: int
     steps: int
     rate: float
+
+
+def check_settings(s: Mapping[str, Any], least_steps: int) -> None:
+    """Refuse settings of a search outside their range; a stage has ``least_steps`` or more."""
+    low, high = s["lr_min"], s["lr_max"]
+    fits = is_real(low) and is_real(high) and 0 < low < high < math.inf
+    require(fits, "AutoLRS needs 0 < lr_min < lr_max", got=(low, high))
+    for name, least in (
+        ("total_steps", 1),
+        ("stage_steps", least_steps),
+        ("explore", 1),
+        ("warmup_steps", 0),
+    ):
+        fits = is_whole(s[name]) and s[name] >= least
+        require(fits, f"AutoLRS needs a whole number {name} >= {least}", got=s[name])
+    longest = s["max_stage_steps"]
+    fits = is_whole(longest) and longest >= s["stage_steps"]
+    require(fits, "AutoLRS needs a whole number max_stage_steps >= stage_steps", got=longest)
+    fits = is_real(s["explore_fraction"]) and 0 < s["explore_fraction"] <= 1
+    require(fits, "AutoLRS needs explore_fraction in (0, 1]", got=s["explore_fraction"])
+    fits = s["warmup_steps"] < s["total_steps"]
+    require(fits, "AutoLRS needs warmup_steps < total_steps", got=s["warmup_steps"])
+    require(is_real(s["kappa"]) and s["kappa"] >= 0, "AutoLRS needs kappa >= 0", got=s["kappa"])
 
 
 def next_rate(

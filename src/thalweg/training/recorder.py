@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.optim import Optimizer
 
-from thalweg.core import InvalidProblem
+from thalweg.core import CheckpointMismatch, InvalidProblem
 from thalweg.core.files import atomic_write
 from thalweg.training import _norm_pass
-from thalweg.training._memory import supported
+from thalweg.training._memory import is_flat
 
 Norm = Literal["l1", "l2"]
 #: Steps whose norms stay on the device before they are fetched together.
@@ -27,7 +27,9 @@ class GradientNormRecorder:
     With `torch.amp.GradScaler` the norms are of the unscaled gradient, and steps that the scaler leaves out because
     of an overflow are not there; a gradient that is not finite at a step that was taken is left out and counted in
     `skipped`. Under DistributedDataParallel the gradient at a step is the mean over the workers, so each records
-    the same. Gradient clipping before the step is seen; record before clipping by a hook of your own if that matters.
+    the same; of sharded gradients, too, each records the norm of the whole. Sparse gradients count with rows that came
+    twice added up. Gradient clipping before the step is seen; record before clipping by a hook of your own if that
+    matters.
 
     Args:
         optimizer: any; ``detach()`` ends the recording.
@@ -91,7 +93,11 @@ class GradientNormRecorder:
         return {"l1": self.norms("l1"), "l2": self.norms("l2"), "skipped": self.skipped}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on after a `state_dict`."""
+        """Go on after a `state_dict`; `CheckpointMismatch` for the state of anything else."""
+        if not {"l1", "l2", "skipped"} <= set(state):
+            raise CheckpointMismatch(
+                f"This is no record of norms: it holds {', '.join(sorted(map(str, state)))}."
+            )
         self._done = [np.column_stack([state["l1"], state["l2"]])]
         self._waiting, self.skipped = [], state["skipped"]
 
@@ -104,10 +110,7 @@ class GradientNormRecorder:
         ]
         if not gradients:
             return
-        if supported(gradients):
-            both = torch.tensor(_norm_pass.norms(gradients), dtype=torch.float64)
-        else:
-            both = torch.stack([_norm(gradients, p) for p in (1, 2)])
+        both = _both_norms(gradients)
         scale, overflow = getattr(optimizer, "grad_scale", None), getattr(optimizer, "found_inf", None)
         if scale is not None:  # a fused optimizer unscales in its own step
             both = both / scale.to(both.device)
@@ -124,6 +127,48 @@ class GradientNormRecorder:
             self.skipped += int((~finite).sum())
             self._done.append(block[finite])
             self._waiting = []
+
+
+def _both_norms(gradients: list[Tensor]) -> Tensor:
+    """l1 and l2 norm of all elements together, shape (2,), whatever the gradients' layouts and devices."""
+    kinds: dict[str, list[Tensor]] = {}
+    for g in gradients:
+        kinds.setdefault(_kind(g), []).append(_values(g))
+    found: list[Tensor] = []
+    for kind, some in kinds.items():
+        if kind == "flat":
+            found.append(torch.tensor(_norm_pass.norms(some), dtype=torch.float64))
+        elif kind == "main memory":
+            found.append(torch.tensor(_norm_pass.careful_norms(some), dtype=torch.float64))
+        elif kind == "sharded":
+            found += [torch.stack([_whole(torch.linalg.vector_norm(g, p)) for p in (1, 2)]) for g in some]
+        else:
+            found.append(torch.stack([_norm(some, p) for p in (1, 2)]))
+    if len(found) == 1:
+        return found[0]
+    parts = torch.stack([both.to(found[0].device, torch.float64) for both in found])
+    return torch.stack([parts[:, 0].sum(), torch.linalg.vector_norm(parts[:, 1])])
+
+
+def _kind(g: Tensor) -> str:
+    if hasattr(g, "full_tensor"):
+        return "sharded"
+    if g.device.type != "cpu":
+        return "device"
+    return "flat" if is_flat(g) else "main memory"
+
+
+def _values(g: Tensor) -> Tensor:
+    """What is stored of a gradient."""
+    if g.layout == torch.sparse_coo:
+        return g.coalesce().values()
+    return g if g.layout == torch.strided else g.values()
+
+
+def _whole(norm: Tensor) -> Tensor:
+    """The norm of a sharded tensor, from its parts on all workers."""
+    whole: Tensor = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+    return whole.double()
 
 
 def _norm(tensors: list[Tensor], p: int) -> Tensor:

@@ -7,6 +7,7 @@ refinement", arXiv 2310.07831.
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Any, Literal
 
 import numpy as np
@@ -16,10 +17,12 @@ from scipy.optimize import minimize
 
 from thalweg.core import InvalidProblem
 from thalweg.core.figure import Figure, Series
-from thalweg.core.validation import require
+from thalweg.core.validation import as_real, is_real, require
 from thalweg.training.guarantees import (
+    SPREAD,
     bound_and_gradient,
     checked_norms,
+    from_powers,
     from_weights,
     terms,
     with_best_last,
@@ -28,8 +31,14 @@ from thalweg.training.profiles import Refined, WarmupPolynomial
 
 Vector = NDArray[np.float64]
 Geometry = Literal["l2", "l1"]
+#: Norms that have grown by more than this over a run are warned of.
+RISE = 2.0
 #: Most points that the numerical method has variables for; longer sequences are averaged down to as many.
 POINTS = 2000
+
+
+class NormsRise(UserWarning):
+    """The recorded norms grow: a schedule refined from them falls earlier than training can bear."""
 
 
 def refine(
@@ -55,6 +64,7 @@ def refine(
 
     Warns:
         NormsLeftOut: some are zero, negative or not finite.
+        NormsRise: in 20 steps or more, the last tenth is more than twice the first.
 
     Cost: a second for ten million steps in closed form; the numerical method takes seconds.
 
@@ -62,15 +72,33 @@ def refine(
     array([1.  , 0.75, 0.5 , 0.25, 0.  ])
     """
     require(geometry in ("l1", "l2"), "refine needs geometry 'l1' or 'l2'", got=geometry)
-    require(0 <= smoothing <= 1, "refine needs smoothing in [0, 1]", got=smoothing)
+    require(is_real(smoothing) and 0 <= smoothing <= 1, "refine needs smoothing in [0, 1]", got=smoothing)
     require(method in ("closed-form", "numerical"), "refine knows 'closed-form' and 'numerical'", got=method)
     G = smoothed(norms, smoothing)
-    G = G / np.median(G)  # the shape does not depend on it, and nothing overflows
+    _tell_of_a_rise(G)
     if method == "numerical":
         require(geometry == "l2", "The numerical method is for geometry 'l2'", got=geometry)
-        return Refined(_numerical(G))
-    weights = G**-2.0 if geometry == "l2" else 1.0 / G
-    return Refined(from_weights(weights))
+        if 2.0 * np.ptp(np.log(G)) > SPREAD:
+            raise InvalidProblem(
+                f"The norms, {G.min():.3g} to {G.max():.3g}, are too far apart for the numerical method. Use "
+                "'closed-form', or leave the outliers out."
+            )
+        return Refined(_numerical(G / np.median(G)))  # the shape does not depend on their unit
+    return Refined(from_powers(G, 2.0 if geometry == "l2" else 1.0))
+
+
+def _tell_of_a_rise(G: Vector) -> None:
+    tenth = len(G) // 10
+    if tenth < 2:
+        return
+    first, last = float(np.median(G[:tenth])), float(np.median(G[-tenth:]))
+    if last > RISE * first:
+        warnings.warn(
+            f"The gradient norms rise, from {first:.3g} in the first tenth of the run to {last:.3g} in the last: the "
+            "refined schedule falls early. Linear decay is safer.",
+            NormsRise,
+            stacklevel=3,
+        )
 
 
 def smoothed(norms: ArrayLike, smoothing: float) -> Vector:
@@ -86,7 +114,7 @@ def fit_warmup_poly(schedule: Refined | ArrayLike) -> WarmupPolynomial:
     >>> fit_warmup_poly(WarmupPolynomial(0.2, 1.5)(np.linspace(0, 1, 501)))
     WarmupPolynomial(warmup=0.2, power=1.5)
     """
-    values = schedule.values if isinstance(schedule, Refined) else np.asarray(schedule, dtype=np.float64)
+    values = schedule.values if isinstance(schedule, Refined) else as_real("A schedule", schedule)
     if values.ndim != 1 or len(values) < 2 or not np.isfinite(values).all() or values.max() <= 0:
         raise InvalidProblem("fit_warmup_poly needs at least two finite rates, not all zero.")
     z = np.linspace(0.0, 1.0, min(len(values), POINTS))

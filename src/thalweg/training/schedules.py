@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from thalweg.core import CheckpointMismatch, InvalidParameter
-from thalweg.core.validation import require
+from thalweg.core.validation import is_real, is_whole, require
 from thalweg.training.profiles import Profile, Refined, Rex
 from thalweg.training.profiles import profile as named_profile
 
@@ -36,11 +36,14 @@ class Options(TypedDict, total=False):
 class ProfileSchedule(LRScheduler):
     """Learning rate ``base * p(z)``, z the share of the budget that is used, p a profile.
 
-    Call ``step()`` once after each ``optimizer.step()``. Past the end the last rate is held. Composes with
-    torch's own schedulers (`SequentialLR`, `ChainedScheduler`); each group keeps its own base rate.
+    Call ``step()`` once after each ``optimizer.step()``. Past the end the last rate is held. Composes with torch's own
+    schedulers: in a `ChainedScheduler` the rate is the product of the parts, in a `SequentialLR` each part begins at
+    its own start. A rate changed by hand, or by `ReduceLROnPlateau`, stays changed by as much. Each group keeps its own
+    base rate; a group added later joins where the schedule is.
 
     Args:
-        optimizer: its rates at this moment are the base rates.
+        optimizer: its rates at this moment are the base rates. Where an earlier schedule has ended at zero, training
+            begins again at ``initial_lr``.
         total_steps: the budget, warm-up included.
         profile: a name (see `PROFILES`) or a `Profile`.
         sampling: when the profile is read: ``"step"``, every step (default); an int, every so many steps (an
@@ -75,13 +78,8 @@ class ProfileSchedule(LRScheduler):
         momentum: tuple[float, float] | None = None,
         last_epoch: int = -1,
     ) -> None:
-        require(total_steps > 0, "ProfileSchedule needs total_steps > 0", got=total_steps)
-        require(
-            0 <= warmup_steps < total_steps,
-            f"ProfileSchedule needs 0 <= warmup_steps < total_steps = {total_steps}",
-            got=warmup_steps,
-        )
-        require(0 <= floor < 1, "ProfileSchedule needs floor in [0, 1)", got=floor)
+        _check_steps(total_steps, warmup_steps)
+        require(is_real(floor) and 0 <= floor < 1, "ProfileSchedule needs floor in [0, 1)", got=floor)
         if momentum is not None:
             require(0 <= momentum[0] <= momentum[1] < 1, "momentum needs 0 <= low <= high < 1", got=momentum)
         self.profile = named_profile(profile)
@@ -90,36 +88,66 @@ class ProfileSchedule(LRScheduler):
         self.floor, self.momentum = floor, momentum
         # z runs straight from anchor = (step, share) to (total_steps, 1).
         self.anchor = (float(warmup_steps), 0.0)
+        #: Budgets of before: the last step that each was used for, its total_steps and anchor.
+        self.past: list[tuple[int, int, tuple[float, float]]] = []
+        # The part of each rate that is not this schedule's, and this one's part of the rate that it set last.
+        self._others = [1.0] * len(optimizer.param_groups)
+        self._factor = 0.0
+        self._fresh_lr: list[float] = []  # rates before a `load_state_dict`
         super().__init__(optimizer, last_epoch)
 
     def rates(self, steps: ArrayLike) -> NDArray[np.float64]:
-        """The rate of every group at every step, shape (steps, groups): what training will use, or has."""
-        return np.outer(self._factors(np.atleast_1d(steps)), [float(rate) for rate in self.base_lrs])
+        """The rate of every group at every step, shape (steps, groups): what training will use, or has.
+
+        Others that change the rate, schedules chained with this one or a hand, count as they stand now.
+        """
+        bases = [float(base) * other for base, other in zip(self.base_lrs, self._others, strict=True)]
+        return np.outer(self._factors(np.atleast_1d(steps)), bases)
 
     def set_total_steps(self, total_steps: int) -> None:
-        """Cut or extend the budget while running: z goes on from where it is, without a jump."""
+        """Cut or extend the budget while running: z goes on from where it is, without a jump.
+
+        Raises:
+            InvalidParameter: no more than the steps already done, or the budget is used up: the rate is at its end.
+        """
         now = max(self.last_epoch, 0)
+        _check_steps(total_steps, self.warmup_steps)
         require(
             total_steps > now,
             f"set_total_steps needs more than the {now} steps already done",
             got=total_steps,
         )
+        require(
+            now < self.total_steps,
+            f"The budget of {self.total_steps} steps is used up and the rate is at its end, where it would stay. Make "
+            "a new schedule for the steps to come",
+            got=total_steps,
+        )
+        self.past.append((now, self.total_steps, self.anchor))
         if now > self.warmup_steps:
-            self.anchor = (float(now), float(self._share(np.array([now]))[0]))
-        else:
-            require(
-                total_steps > self.warmup_steps,
-                f"set_total_steps needs more than the {self.warmup_steps} steps of warm-up",
-                got=total_steps,
-            )
+            read = now
+            if isinstance(self.sampling, int):  # the value read last holds until it is read again
+                read -= (now - self.warmup_steps) % self.sampling
+            share = self._share(np.array([read]), self.total_steps, self.anchor)
+            self.anchor = (float(read), float(share[0]))
         self.total_steps = int(total_steps)
 
     def get_lr(self) -> list[float | Tensor]:
         """The rates at the current step; torch's own hook."""
-        factor = float(self._factors(np.array([self.last_epoch]))[0])
+        self._see_others()
+        return self._current()
+
+    def _get_closed_form_lr(self) -> list[float | Tensor]:
+        """Torch's hook for the start of a part of `SequentialLR`, where nothing of the parts before counts."""
+        self._others = [1.0] * len(self.base_lrs)
+        return self._current()
+
+    def _current(self) -> list[float | Tensor]:
+        self._factor = float(self._factors(np.array([self.last_epoch]))[0])
         if self.momentum is not None:
-            self._set_momentum(*self.momentum, factor)
-        return [base * factor for base in self.base_lrs]
+            self._set_momentum(*self.momentum, self._factor)
+        pairs = zip(self.base_lrs, self._others, strict=True)
+        return [float(base) * other * self._factor for base, other in pairs]
 
     def state_dict(self) -> dict[str, Any]:
         """Plain data; the profile is written by its text and compared on loading."""
@@ -127,30 +155,78 @@ class ProfileSchedule(LRScheduler):
         return {**state, "profile": repr(self.profile)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a `state_dict`; `CheckpointMismatch` if it was saved with another profile."""
+        """Go on from a `state_dict`.
+
+        Raises:
+            CheckpointMismatch: it is another scheduler's, or was saved with another profile or number of groups.
+        """
+        if "profile" not in state_dict:
+            raise CheckpointMismatch("This is the state of another scheduler: it has no profile.")
         if state_dict["profile"] != repr(self.profile):
             raise CheckpointMismatch(
                 f"The schedule was saved with profile {state_dict['profile']}; this one has {self.profile!r}."
             )
-        super().load_state_dict({**state_dict, "profile": self.profile})
+        saved, ours = len(state_dict["base_lrs"]), len(self.optimizer.param_groups)
+        if saved != ours:
+            raise CheckpointMismatch(
+                f"The schedule was saved for {saved} parameter groups; this optimizer has {ours}."
+            )
+        fresh = [float(rate) for rate in self.get_last_lr()]
+        super().load_state_dict({"past": [], **state_dict, "profile": self.profile, "_fresh_lr": fresh})
+        if "_factor" not in state_dict:  # of an earlier release
+            self._factor = float(self._factors(np.array([self.last_epoch]))[0])
 
-    def _share(self, steps: NDArray[np.float64] | NDArray[np.int64]) -> NDArray[np.float64]:
-        start, share = self.anchor
-        used = (steps - start) / (self.total_steps - start)
+    def _see_others(self) -> None:
+        """Take note of what others have made of each rate since this schedule set it."""
+        groups = self.optimizer.param_groups
+        for group in groups[len(self.base_lrs) :]:  # added since
+            self.base_lrs.append(group.setdefault("initial_lr", float(group["lr"])))
+            self._others.append(1.0)
+            self._last_lr.append(float(group["lr"]))
+        stepped = getattr(self.optimizer, "_opt_called", False)
+        for i, group in enumerate(groups):
+            base, rate = float(self.base_lrs[i]), float(group["lr"])
+            if self.last_epoch == 0:
+                # The end of an earlier schedule is no rate to train at; the start of one that rises from zero is.
+                self._others[i] = rate / base if base and (rate or not stepped) else 1.0
+            elif self._step_count > 1 and self._factor and base and rate not in self._known(i):
+                self._others[i] = rate / (base * self._factor)
+        self._fresh_lr = []
+
+    def _known(self, i: int) -> list[float]:
+        """Rates of a group that are this schedule's own doing: set last, or at its making before it was loaded."""
+        return [float(self._last_lr[i]), *self._fresh_lr[i : i + 1]]
+
+    @staticmethod
+    def _share(
+        steps: NDArray[np.float64] | NDArray[np.int64], total_steps: int, anchor: tuple[float, float]
+    ) -> NDArray[np.float64]:
+        start, share = anchor
+        used = (steps - start) / (total_steps - start)
         return np.asarray(share + (1.0 - share) * np.clip(used, 0.0, 1.0))
 
     def _factors(self, steps: NDArray[np.float64] | NDArray[np.int64]) -> NDArray[np.float64]:
+        factors = self._factors_of(steps, self.total_steps, self.anchor)
+        for until, total_steps, anchor in reversed(self.past):
+            factors = np.where(steps <= until, self._factors_of(steps, total_steps, anchor), factors)
+        return factors
+
+    def _factors_of(
+        self, steps: NDArray[np.float64] | NDArray[np.int64], total_steps: int, anchor: tuple[float, float]
+    ) -> NDArray[np.float64]:
+        share = self._share(steps, total_steps, anchor)
         if isinstance(self.sampling, int):
             done = np.maximum(steps - self.warmup_steps, 0)
-            z = self._share(self.warmup_steps + done // self.sampling * self.sampling)
+            read = self.warmup_steps + done // self.sampling * self.sampling
+            z = self._share(read, total_steps, anchor)
         elif isinstance(self.sampling, float):
             # A share that rounding left just below a sampling point has reached it.
-            z = np.floor(self._share(steps) / self.sampling + 1e-9) * self.sampling
+            z = np.floor(share / self.sampling + 1e-9) * self.sampling
         elif isinstance(self.sampling, tuple):
             points = np.array([0.0, *self.sampling])
-            z = points[np.searchsorted(points, self._share(steps) + 1e-12, side="right") - 1]
+            z = points[np.searchsorted(points, share + 1e-12, side="right") - 1]
         else:
-            z = self._share(steps)
+            z = share
         factors = self.floor + (1.0 - self.floor) * self.profile(z)
         rise = (steps + 1.0) / (self.warmup_steps + 1.0)
         return np.asarray(np.where(steps < self.warmup_steps, rise * factors, factors))
@@ -241,6 +317,16 @@ class RefinedSchedule(ProfileSchedule):
                 stacklevel=2,
             )
         super().__init__(optimizer, total_steps, refined, **options)
+
+
+def _check_steps(total_steps: int, warmup_steps: int) -> None:
+    whole = is_whole(total_steps) and total_steps > 0
+    require(whole, "ProfileSchedule needs a whole number total_steps > 0", got=total_steps)
+    require(
+        is_whole(warmup_steps) and 0 <= warmup_steps < total_steps,
+        f"ProfileSchedule needs a whole number 0 <= warmup_steps < total_steps = {total_steps}",
+        got=warmup_steps,
+    )
 
 
 def _checked_sampling(sampling: Sampling) -> Sampling:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, TypeAlias
 
 import torch
@@ -16,9 +16,10 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 from torch.optim import Optimizer
 
-from thalweg.core import InvalidParameter, InvalidProblem, NotFinite, UnknownName
+from thalweg.core import CheckpointMismatch, InvalidParameter, InvalidProblem, NotFinite, UnknownName
 from thalweg.core.validation import require
 from thalweg.training.armijo import ArmijoSGD
+from thalweg.training.snapshot import set_random_states, torch_random_states
 from thalweg.training.target_geometry import GEOMETRIES, STEPS, GeometryName, TargetGeometry
 
 Decay = Literal["constant", "sqrt", "exponential"]
@@ -127,15 +128,27 @@ class TargetSurrogate(Optimizer):
         self.calls = self.evaluations = self.updates = 0
         self._eta, self._last_loss = math.nan, math.inf
 
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add parameters; `InvalidParameter` if they come with an ``lr`` of their own: eta is the target's."""
+        if self.param_groups:
+            shared = self.param_groups[0]["lr"]
+            if param_group.setdefault("lr", shared) != shared:
+                raise InvalidParameter(
+                    f"eta is a step in the target's space, one for all groups; group {len(self.param_groups)} (counted "
+                    f"from 0) has lr = {param_group['lr']}. Give rates of groups to inner=."
+                )
+        super().add_param_group(param_group)
+
     def step(self, forward: Callable[[], Tensor], target_loss: Callable[[Tensor], Told]) -> float:  # type: ignore[override]
         """One expensive gradient and ``inner_steps`` updates; returns the loss before them.
 
         Args:
-            forward: gives z, differentiable in the parameters; called once per update.
+            forward: gives z, differentiable in the parameters; called once per update, and once more for each trial
+                of `ArmijoSGD`'s search.
             target_loss: the loss of z, or a pair of loss and gradient; called once (see ``linesearch``).
         """
         oracle = target_loss if isinstance(target_loss, TargetLoss) else TargetLoss(target_loss)
-        before = oracle.calls
+        before, noise = oracle.calls, torch_random_states()
         with torch.enable_grad():
             z = forward()
         if not isinstance(z, Tensor) or not z.requires_grad:
@@ -147,7 +160,7 @@ class TargetSurrogate(Optimizer):
         loss, gradient = self._expensive(oracle, target)
         self.calls += 1
         eta = self._step_size(oracle, target, loss, gradient)
-        self._minimise(forward, z, target, self.geometry.observed(gradient), eta)
+        self._minimise(forward, (z, noise), target, self.geometry.observed(gradient), eta)
         if not self.linesearch and oracle.calls - before != 1:
             raise InvalidProblem(
                 f"The expensive loss was called {oracle.calls - before} times in a step; expected once. "
@@ -170,8 +183,10 @@ class TargetSurrogate(Optimizer):
         return {**super().state_dict(), "surrogate": own, "inner": self._inner.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a `state_dict`."""
+        """Go on from a `state_dict`; `CheckpointMismatch` for another optimizer's."""
         state = dict(state_dict)
+        if not {"surrogate", "inner"} <= state.keys():
+            raise CheckpointMismatch("This is the state of another optimizer, not of a TargetSurrogate.")
         own, inner = state.pop("surrogate"), state.pop("inner")
         super().load_state_dict(state)
         self._inner.load_state_dict(inner)
@@ -232,14 +247,27 @@ class TargetSurrogate(Optimizer):
         return eta
 
     def _minimise(
-        self, forward: Callable[[], Tensor], z: Tensor, target: Tensor, gradient: Tensor, eta: float
+        self,
+        forward: Callable[[], Tensor],
+        done: tuple[Tensor, Mapping[str, Any]],
+        target: Tensor,
+        gradient: Tensor,
+        eta: float,
     ) -> None:
         if self.fresh:
             self._inner = self._new_inner()
-        waiting: list[Tensor] = [z]  # the model's pass for the expensive gradient serves the first update too
+        # The model's pass for the expensive gradient serves the first update, too; its random numbers are drawn.
+        waiting, drawn = [done[0]], torch_random_states()
+        set_random_states(done[1])
+
+        def output() -> Tensor:
+            if not waiting:
+                return forward()
+            set_random_states(drawn)
+            return waiting.pop()
 
         def surrogate() -> Tensor:
-            now = self.geometry.target(waiting.pop() if waiting else forward())
+            now = self.geometry.target(output())
             return (gradient * (now - target)).sum() + self.geometry.divergence(now, target) / eta
 
         def closure() -> Tensor:

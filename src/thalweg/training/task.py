@@ -16,6 +16,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from thalweg.core import InvalidProblem, Method, NotFinite, Problem, State, Status, Stop
 from thalweg.core.seeding import torch_generator
 from thalweg.core.validation import require
+from thalweg.training.snapshot import random_states, set_random_states
 
 Data = Sequence[Tensor]
 Loss = Callable[..., Tensor]
@@ -147,10 +148,10 @@ class TrainingState(State):
     def tree(self) -> dict[str, Any]:
         tree = super().tree()
         del tree["data"]
-        return {**tree, "rng": torch.get_rng_state()}
+        return {**tree, "rng": random_states()}
 
     def restored(self, tree: dict[str, Any]) -> TrainingState:
-        torch.set_rng_state(tree["rng"])
+        set_random_states(tree["rng"])
         return super().restored({name: value for name, value in tree.items() if name != "rng"})
 
 

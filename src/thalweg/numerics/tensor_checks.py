@@ -1,0 +1,89 @@
+"""Checks of tensors that also stand under `torch.func`, where values may be out of sight."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from thalweg.core.errors import InvalidProblem, ThalwegError
+
+
+def seen(t: Tensor) -> Tensor | None:
+    """The tensor without the wrappers of differentiation; None under vmap or compilation, where no value can be read.
+
+    >>> seen(torch.ones(2))
+    tensor([1., 1.])
+    """
+    while torch._C._functorch.is_gradtrackingtensor(t):
+        t = torch._C._functorch.get_unwrapped(t)
+    hidden = torch._C._functorch.is_functorch_wrapped_tensor(t) or torch.compiler.is_compiling()
+    return None if hidden else t.detach()
+
+
+def checked(
+    result: Tensor, holds: Tensor | bool, message: str, error: type[ThalwegError] = InvalidProblem
+) -> Tensor:
+    """``result``, where the condition holds; an error where it does not, NaN under vmap, which cannot raise for one.
+
+    >>> checked(torch.ones(2), False, "simplex needs size >= 0")
+    Traceback (most recent call last):
+    ...
+    thalweg.core.errors.InvalidProblem: simplex needs size >= 0.
+    """
+    if not isinstance(holds, Tensor):
+        if not holds:
+            raise error(f"{message}.")
+        return result
+    values = seen(holds)
+    if values is None:
+        return torch.where(holds, result, torch.nan)
+    if not bool(values.all()):
+        raise error(f"{message}.")
+    return result
+
+
+def found_by(find: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
+    """``find(*tensors)`` on plain tensors, a constant for every derivative; sample by sample under vmap.
+
+    For what a derivative does not see, such as an active set, whose search reads values or leaves torch.
+    """
+    made: Tensor = _Found.apply(find, *tensors)  # type: ignore[no-untyped-call]
+    return made
+
+
+class _Found(torch.autograd.Function):
+    @staticmethod
+    def forward(find: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
+        with torch.no_grad():
+            return find(*(t.detach() for t in tensors))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ANN401 -- torch's own
+        ctx.mark_non_differentiable(output)
+        ctx.count = len(inputs)
+
+    @staticmethod
+    def backward(ctx: Any, _: Tensor) -> tuple[None, ...]:  # noqa: ANN401 -- torch's own
+        return (None,) * ctx.count
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor | None) -> None:  # noqa: ANN401 -- torch's own
+        return None
+
+    @staticmethod
+    def vmap(
+        info: Any,  # noqa: ANN401 -- torch's own
+        in_dims: tuple[int | None, ...],
+        find: Callable[..., Tensor],
+        *tensors: Tensor,
+    ) -> tuple[Tensor, int]:
+        samples = [
+            _Found.apply(  # type: ignore[no-untyped-call]
+                find, *(t if d is None else t.select(d, i) for t, d in zip(tensors, in_dims[1:], strict=True))
+            )
+            for i in range(info.batch_size)
+        ]
+        return torch.stack(samples), 0

@@ -1,0 +1,39 @@
+"""The command, run in this process."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import sys
+import traceback
+import warnings
+from dataclasses import dataclass
+
+from thalweg.cli import main
+
+
+@dataclass
+class Done:
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def thalweg(*arguments, cwd=None):
+    """Run the command in this process: nothing but its exit status and what it prints comes back."""
+    out, err = io.StringIO(), io.StringIO()
+    before, hook = sys.argv, warnings.showwarning
+    sys.argv = ["thalweg", *map(str, arguments)]
+    try:
+        with contextlib.chdir(cwd or "."), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            try:
+                main()
+                status = 0
+            except SystemExit as end:
+                status = end.code
+            except Exception:
+                traceback.print_exc()
+                status = 1
+    finally:
+        sys.argv, warnings.showwarning = before, hook
+    return Done(status, out.getvalue(), err.getvalue())
