@@ -134,16 +134,16 @@ class Study:
     def ask(self) -> Trial: ...
     @overload
     def ask(self, q: int) -> list[Trial]: ...
-    @guarded
     def ask(self, q: int | None = None) -> Trial | list[Trial]:
         """The next point to evaluate, or a list of ``q`` that are worth most together.
 
         Points asked for and not told yet are pending: later ones keep clear of them, so any number of workers may ask.
         """
         require(q is None or q >= 1, "Study.ask needs q >= 1", got=q)
-        trials = [
-            self.expect(self.space.decode(self._next())) for _ in range(q or 1)
-        ]  # each sees those before
+        with self.guard:
+            trials = [
+                self.expect(self.space.decode(self._next())) for _ in range(q or 1)
+            ]  # each sees those before
         return trials if q is not None else trials[0]
 
     @guarded

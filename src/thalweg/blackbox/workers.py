@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 from thalweg.blackbox.evaluation import EvaluationFailed, settle
 from thalweg.blackbox.parameters import Categorical, Point
@@ -126,7 +125,7 @@ class _Filler(string.Formatter):
     ) -> tuple[object, str]:
         return kwargs.get(field_name), field_name
 
-    def convert_field(self, value: object, conversion: Literal["r", "s", "a"] | None) -> object:
+    def convert_field(self, value: object, conversion: str | None) -> object:
         return value if value is None else super().convert_field(value, conversion)
 
     def format_field(self, value: object, format_spec: str) -> str:
