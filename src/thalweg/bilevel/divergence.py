@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Literal, TypeAlias
 
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor
 from thalweg.bilevel.problem import Bilevel
 from thalweg.core import NotFinite
 
-Cause: TypeAlias = Literal["lower", "penalised", "upper"]
+Cause: TypeAlias = Literal["lower", "moved", "penalised", "upper"]
 
 #: Gradient steps after which the lower level's gradient has to be shorter.
 TRIAL = 20
@@ -48,19 +47,17 @@ def cause_of_growth(
     *,
     step_size: float,
     penalty: float | None,
-    upper_ran_away: Callable[[], bool],
     upper_grows: bool,
 ) -> Cause | None:
     """What made a variable grow in a step from ``before``, x and y; None where nothing says that it diverges.
 
     Args:
         step_size, penalty: of the lower level, the method's.
-        upper_ran_away: whether x is far out while the lower level still settles where x began.
-        upper_grows: whether the step of x is longer than the last one, or not finite.
+        upper_grows: whether the steps of x grow longer, or are not finite.
     """
     x, y = before
     if not settles(problem, x, y, step_size):
-        return "upper" if upper_ran_away() else "lower"
+        return "moved" if settles(problem, problem.vector0("x"), y, step_size) else "lower"
     if penalty is not None and not settles(problem, x, y, step_size, penalty):
         return "penalised"
     return "upper" if upper_grows else None
@@ -69,8 +66,10 @@ def cause_of_growth(
 MESSAGES: dict[Cause, str] = {
     "lower": "the lower level's variable grew to {y:.3g} after {steps} steps: it is unbounded below, or its step too "
     "long. Regularise it, or take a smaller inner_step_size.",
-    "penalised": "the lower level's variable grew to {y:.3g} after {steps} steps: the lower level settles, and with the "
-    "penalty s f added it does not. Take a smaller penalty, or a smaller inner_step_size.",
+    "moved": "the lower level's variable grew to {y:.3g} after {steps} steps: the lower level settles where x began "
+    "and not where x has come to. Take a smaller step_size, or a smaller inner_step_size.",
+    "penalised": "the lower level's variable grew to {y:.3g} after {steps} steps: the lower level settles alone, and "
+    "with the penalty s f added it does not. Take a smaller penalty, or a smaller inner_step_size.",
     "upper": "the upper level's variable grew to {x:.3g} after {steps} steps, and the lower level settles where it is "
     "tried alone: the upper step is too long, or the upper level unbounded below. Take a smaller step_size.",
 }

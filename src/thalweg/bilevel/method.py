@@ -9,7 +9,7 @@ from typing import Any, Self, TypeVar
 import torch
 from torch import Tensor
 
-from thalweg.bilevel.divergence import MESSAGES, cause_of_growth, settles
+from thalweg.bilevel.divergence import MESSAGES, cause_of_growth
 from thalweg.bilevel.problem import Bilevel, Pair
 from thalweg.bilevel.rates import rate
 from thalweg.core import InvalidProblem, Method, NotFinite, State
@@ -17,6 +17,8 @@ from thalweg.core.seeding import torch_generator
 
 #: A variable this many times its first size, plus one, is looked at: it may have run away.
 RUNAWAY = 1e8
+#: A step of x this many times the last one says so at once; a longer one after so many looks, each ten times farther.
+LEAP, LOOKS = 1e3, 3
 
 
 @dataclass(kw_only=True)
@@ -31,6 +33,7 @@ class BilevelState(State):
     at_y: Tensor  # (size of y,)
     seed: int
     limit: tuple[float, float]  # of the largest entries of x and y, beyond which they are looked at
+    looks: int = 0
     step: int = 0
 
     def stream(self) -> torch.Generator:
@@ -79,16 +82,18 @@ class BilevelMethod(Method[Bilevel, S]):
         self, problem: Bilevel, state: S, x: Tensor, y: Tensor, *, calls: int, metrics: dict[str, float]
     ) -> S:
         """The state after a step to two vectors; `NotFinite` where x or y runs away, with the level that does it."""
-        limit = state.limit
+        limit, looks = state.limit, state.looks
         if not (largest(x) <= limit[0] and largest(y) <= limit[1]):
             self._require_no_runaway(problem, state, x, y, metrics["stationarity"])
             limit = (max(limit[0], 10.0 * largest(x)), max(limit[1], 10.0 * largest(y)))
+            looks += 1
         return replace(
             state,
             x=Pair(problem.tree("x", x), problem.tree("y", y)),
             at_x=x,
             at_y=y,
             limit=limit,
+            looks=looks,
             step=state.step + 1,
             calls=state.calls + calls,
             metrics=metrics,
@@ -101,17 +106,15 @@ class BilevelMethod(Method[Bilevel, S]):
         options = vars(self)
         step_size = rate(options["inner_step_size"], state.step)
         penalty = rate(options["penalty"], state.step) if "penalty" in options else None
+        last = state.metrics.get("stationarity", math.inf)
         finite = bool(torch.isfinite(x).all()) and bool(torch.isfinite(y).all())
+        leaps = stationarity > LEAP * last > 0.0
         cause = cause_of_growth(
             problem,
             (state.at_x, state.at_y),
             step_size=step_size,
             penalty=penalty,
-            upper_ran_away=lambda: (
-                not largest(x) <= state.limit[0]
-                and settles(problem, problem.vector0("x"), problem.vector0("y"), step_size)
-            ),
-            upper_grows=not finite or stationarity > state.metrics.get("stationarity", math.inf),
+            upper_grows=not finite or leaps or (stationarity > last and state.looks >= LOOKS),
         )
         if cause is not None:
             told = MESSAGES[cause].format(x=largest(x), y=largest(y), steps=state.step + 1)
