@@ -11,7 +11,8 @@ from sklearn.svm import SVC
 from torch.autograd import gradcheck
 
 from thalweg.bilevel import cvxpy_layer, sklearn_fit
-from thalweg.core import InvalidProblem
+from thalweg.bilevel.sklearn_solvers import _require_understood
+from thalweg.core import InvalidParameter, InvalidProblem, NotFinite
 from thalweg.numerics.torch_krylov import LinearSolver
 
 RNG = np.random.default_rng(0)
@@ -104,6 +105,138 @@ class TestSklearn:
             sklearn_fit(SVC(kernel="linear"))(X, THREE, 1.0)
         with pytest.raises(InvalidProblem, match=r"classes 0, 1, \.\.\."):
             sklearn_fit(LogisticRegression())(X, LABELS + 1, 1.0)
+
+    @pytest.mark.parametrize(
+        ("estimator", "message"),
+        [
+            (
+                LogisticRegression(class_weight="balanced"),
+                r"class_weight=None only.*got 'balanced'.*sample_weight",
+            ),
+            (LogisticRegression(class_weight={0: 1.0, 1: 3.0}), r"class_weight=None only"),
+            (LogisticRegression(solver="liblinear"), r"liblinear.*penalises the intercept.*lbfgs"),
+            (Ridge(positive=True), r"Ridge with positive=False only.*got True.*custom_root"),
+            (SVC(class_weight={-1: 1.0, 1: 2.0}), r"SVC with class_weight=None only.*custom_root"),
+            (SVC(kernel="linear", class_weight="balanced"), r"SVC with class_weight=None only"),
+        ],
+        ids=str,
+    )
+    def test_options_that_move_the_optimum_are_refused_by_name(self, estimator, message):
+        with pytest.raises(InvalidProblem, match=message):
+            sklearn_fit(estimator)
+
+    def test_an_option_that_a_later_scikit_learn_brings_is_refused_where_it_is_used(self, monkeypatch):
+        monkeypatch.setattr(
+            Ridge,
+            "get_params",
+            lambda self, deep=True: {"alpha": 1.0, "robust": getattr(self, "robust", False)},
+        )
+        estimator = Ridge()
+        estimator.robust = True
+        with pytest.raises(InvalidProblem, match="robust=False only"):
+            _require_understood(estimator)
+
+    @pytest.mark.parametrize(
+        "estimator",
+        [
+            LogisticRegression(
+                solver="liblinear", fit_intercept=False, dual=True, tol=1e-10, max_iter=100_000
+            ),
+            LogisticRegression(solver="newton-cholesky", tol=1e-10, verbose=0, random_state=3),
+            Ridge(solver="svd", copy_X=False),
+            SVC(kernel="linear", tol=1e-8, shrinking=False, degree=7, coef0=2.0, cache_size=50),
+        ],
+        ids=str,
+    )
+    @pytest.mark.filterwarnings("error::thalweg.bilevel.NotARoot")
+    def test_options_of_the_way_there_are_taken_and_the_derivative_is_right(self, estimator):
+        fit = sklearn_fit(estimator)
+        y, before = Y if isinstance(estimator, Ridge) else LABELS, X.clone()
+        slope = torch.func.jacrev(lambda s: fit(X, y, s)[0])(tensor(0.8))
+        ends = [fit(X, y, tensor(0.8 + h))[0] for h in (1e-3, -1e-3)]
+        torch.testing.assert_close(slope, (ends[0] - ends[1]) / 2e-3, rtol=2e-3, atol=2e-4)
+        assert torch.equal(X, before)
+
+    def test_options_changed_afterwards_change_nothing(self):
+        estimator = Ridge()
+        fit = sklearn_fit(estimator)
+        before = fit(X, Y, 1.0)[0]
+        estimator.set_params(positive=True)
+        assert torch.equal(fit(X, Y, 1.0)[0], before)
+
+    def test_class_weights_given_as_sample_weights_are_the_balanced_fit(self):
+        counts = torch.bincount(LABELS)
+        weights = (len(LABELS) / (2.0 * counts))[LABELS].double()
+        fit = sklearn_fit(LogisticRegression(tol=1e-10))
+        balanced = LogisticRegression(tol=1e-10, class_weight="balanced").fit(X.numpy(), LABELS.numpy())
+        torch.testing.assert_close(
+            fit(X, LABELS, 1.0, weights)[0], torch.tensor(balanced.coef_), rtol=1e-5, atol=1e-6
+        )
+
+    @pytest.mark.parametrize(
+        ("call", "error", "message"),
+        [
+            (lambda: sklearn_fit(Ridge())(X, Y, -1.0), InvalidParameter, r"one finite alpha >= 0; got -1.0"),
+            (
+                lambda: sklearn_fit(Ridge())(X, Y, tensor([1.0, 2.0])),
+                InvalidParameter,
+                r"one finite alpha >= 0",
+            ),
+            (
+                lambda: sklearn_fit(Ridge())(X, Y, float("nan")),
+                InvalidParameter,
+                r"one finite alpha >= 0; got nan",
+            ),
+            (
+                lambda: sklearn_fit(Ridge())(X, Y, "1"),
+                InvalidParameter,
+                r"alpha is a tensor or a number; got '1'",
+            ),
+            (
+                lambda: sklearn_fit(SVC())(X, LABELS, True, 1.0),
+                InvalidParameter,
+                r"C is a tensor or a number; got True",
+            ),
+            (lambda: sklearn_fit(Ridge())(X, Y[:5], 1.0), InvalidProblem, r"X has shape \(20, 3\), y \(5,\)"),
+            (lambda: sklearn_fit(Ridge())(X / 0.0, Y, 1.0), NotFinite, r"Ridge: X holds 60 non-finite"),
+            (
+                lambda: sklearn_fit(Ridge())(X, Y, 1.0, WEIGHTS - 1.0),
+                InvalidProblem,
+                r"sample_weight needs numbers >= 0",
+            ),
+            (
+                lambda: sklearn_fit(Ridge())(X, Y, 1.0, WEIGHTS[:3]),
+                InvalidProblem,
+                r"sample_weight has shape \(3,\)",
+            ),
+            (
+                lambda: sklearn_fit(Ridge(tol=-1.0))(X, Y, 1.0),
+                InvalidProblem,
+                r"Ridge could not be fitted: .*tol",
+            ),
+            (
+                lambda: sklearn_fit(LogisticRegression())(X, LABELS, 0.0),
+                InvalidParameter,
+                r"one finite C > 0; got 0.0",
+            ),
+            (lambda: sklearn_fit(LogisticRegression())(X, 0 * LABELS, 1.0), InvalidProblem, r"classes 0, 1"),
+            (
+                lambda: sklearn_fit(LogisticRegression(solver="liblinear", fit_intercept=False))(
+                    X, THREE, 1.0
+                ),
+                InvalidProblem,
+                r"two classes; got 3",
+            ),
+            (
+                lambda: sklearn_fit(SVC())(X, LABELS, 1.0, -2.0),
+                InvalidParameter,
+                r"one finite gamma > 0; got -2.0",
+            ),
+        ],
+    )
+    def test_bad_data_and_strengths_are_told_before_the_fit(self, call, error, message):
+        with pytest.raises(error, match=message):
+            call()
 
 
 def quadratic_program():

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from thalweg.bilevel.composite import Composite, InnerMethod, InnerState
-from thalweg.core.validation import require
+from thalweg.bilevel.rates import require_counts, require_positive
 
 
 @dataclass(kw_only=True)
@@ -43,9 +43,9 @@ class Anderson(InnerMethod[AndersonState]):
     ridge: float = 1e-10
 
     def __post_init__(self) -> None:
-        require(self.step_size > 0, "Anderson needs step_size > 0", got=self.step_size)
-        require(self.depth >= 1, "Anderson needs depth >= 1", got=self.depth)
-        require(self.ridge >= 0, "Anderson needs ridge >= 0", got=self.ridge)
+        require_positive(self, "step_size")
+        require_counts(self, "depth")
+        require_positive(self, "ridge", zero=True)
 
     def init(self, problem: Composite, seed: int) -> AndersonState:
         return AndersonState(**vars(self._begun(problem)), images=[], gaps=[])

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from thalweg.bilevel._trees import Tree
 from thalweg.core import InvalidProblem
-from thalweg.core.validation import require
+from thalweg.core.validation import is_whole, require
 
 
 class Sampler(Protocol):
@@ -46,7 +46,8 @@ class Minibatches:
             raise InvalidProblem(
                 f"Minibatches needs tensors of one length > 0; got lengths {sorted(lengths)}."
             )
-        require(self.size >= 1, "Minibatches needs size >= 1", got=self.size, error=InvalidProblem)
+        whole = is_whole(self.size) and self.size >= 1
+        require(whole, "Minibatches needs size >= 1, a whole number", got=self.size, error=InvalidProblem)
 
     def __call__(self, generator: torch.Generator) -> tuple[Tensor, ...]:
         """A batch."""

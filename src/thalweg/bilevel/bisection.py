@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 from thalweg.bilevel._trees import Tree
 from thalweg.bilevel.implicit import custom_root
 from thalweg.core import InvalidProblem
-from thalweg.core.validation import require
+from thalweg.core.validation import is_real, is_whole, require
 
 
 def bisection(
@@ -33,8 +34,9 @@ def bisection(
     >>> torch.func.jacrev(log, argnums=1)(torch.zeros(2, dtype=torch.float64), a).diagonal()  # 1/a
     tensor([1.0000, 0.2500], dtype=torch.float64)
     """
-    require(low < high, "bisection needs low < high", got=(low, high))
-    require(halvings >= 1, "bisection needs halvings >= 1", got=halvings)
+    real = is_real(low) and is_real(high) and low < high
+    require(real and math.isfinite(high - low), "bisection needs numbers low < high", got=(low, high))
+    require(is_whole(halvings) and halvings >= 1, "bisection needs halvings >= 1", got=halvings)
 
     def root(x0: Tensor, *theta: Tree) -> Tensor:
         below, above = torch.full_like(x0, low), torch.full_like(x0, high)

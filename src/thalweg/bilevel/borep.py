@@ -18,8 +18,8 @@ from thalweg.bilevel.method import (
     require_free_lower,
 )
 from thalweg.bilevel.problem import Bilevel
+from thalweg.bilevel.rates import require_counts, require_momentum, require_positive
 from thalweg.core.seeding import torch_generator
-from thalweg.core.validation import require
 
 
 @dataclass(frozen=True)
@@ -46,10 +46,9 @@ class EpochSGD:
     radius: float = math.inf
 
     def __post_init__(self) -> None:
-        require(self.epochs >= 1, "EpochSGD needs epochs >= 1", got=self.epochs)
-        require(self.steps >= 1, "EpochSGD needs steps >= 1", got=self.steps)
-        require(self.step_size > 0, "EpochSGD needs step_size > 0", got=self.step_size)
-        require(self.radius > 0, "EpochSGD needs radius > 0", got=self.radius)
+        require_counts(self, "epochs", "steps")
+        require_positive(self, "step_size")
+        require_positive(self, "radius", infinite=True)
 
     def __call__(self, problem: Bilevel, x: Tensor, y: Tensor, random: torch.Generator) -> tuple[Tensor, int]:
         """The last epoch's average, and the gradients it took."""
@@ -130,11 +129,10 @@ class BOREP(BilevelMethod[BOREPState]):
     refinement: EpochSGD | None = EpochSGD()
 
     def __post_init__(self) -> None:
-        for name in ("step_size", "inner_step_size", "radius"):
-            require(getattr(self, name) > 0, f"BOREP needs {name} > 0", got=getattr(self, name))
-        require(0 <= self.momentum < 1, "BOREP needs 0 <= momentum < 1", got=self.momentum)
-        for name in ("period", "inner_steps"):
-            require(getattr(self, name) >= 1, f"BOREP needs {name} >= 1", got=getattr(self, name))
+        require_positive(self, "step_size", "inner_step_size")
+        require_positive(self, "radius", infinite=True)
+        require_momentum(self)
+        require_counts(self, "period", "inner_steps")
 
     def init(self, problem: Bilevel, seed: int) -> BOREPState:
         require_free_lower(problem, self)

@@ -17,8 +17,7 @@ from thalweg.bilevel.method import (
     require_free_lower,
 )
 from thalweg.bilevel.problem import Bilevel, slopes
-from thalweg.bilevel.rates import Decay, Rate, rate, require_rates
-from thalweg.core.validation import require
+from thalweg.bilevel.rates import Decay, Rate, rate, require_counts, require_positive, require_rates
 
 
 def clipped(gradient: Tensor, most: float) -> Tensor:
@@ -57,9 +56,9 @@ class AID(BilevelMethod[BilevelState]):
     clip: float = math.inf
 
     def __post_init__(self) -> None:
-        require_rates(self, "step_size", "inner_step_size", "clip")
-        name = type(self).__name__
-        require(self.inner_steps >= 1, f"{name} needs inner_steps >= 1", got=self.inner_steps)
+        require_rates(self, "step_size", "inner_step_size")
+        require_positive(self, "clip", infinite=True)
+        require_counts(self, "inner_steps")
 
     def init(self, problem: Bilevel, seed: int) -> BilevelState:
         require_free_lower(problem, self)
@@ -124,8 +123,9 @@ class ITD(BilevelMethod[BilevelState]):
     clip: float = math.inf
 
     def __post_init__(self) -> None:
-        require_rates(self, "step_size", "inner_step_size", "clip")
-        require(self.inner_steps >= 1, "ITD needs inner_steps >= 1", got=self.inner_steps)
+        require_rates(self, "step_size", "inner_step_size")
+        require_positive(self, "clip", infinite=True)
+        require_counts(self, "inner_steps")
 
     def init(self, problem: Bilevel, seed: int) -> BilevelState:
         require_free_lower(problem, self)
@@ -179,8 +179,9 @@ class BOME(BilevelMethod[BilevelState]):
     control: float = 0.5
 
     def __post_init__(self) -> None:
-        require_rates(self, "step_size", "inner_step_size", "control")
-        require(self.inner_steps >= 1, "BOME needs inner_steps >= 1", got=self.inner_steps)
+        require_rates(self, "step_size", "inner_step_size")
+        require_positive(self, "control")
+        require_counts(self, "inner_steps")
 
     def init(self, problem: Bilevel, seed: int) -> BilevelState:
         return begun(problem, seed)

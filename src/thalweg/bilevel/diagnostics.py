@@ -8,6 +8,7 @@ import torch
 from thalweg.bilevel.method import BilevelState, length
 from thalweg.bilevel.penalty_value import inner_solution
 from thalweg.bilevel.problem import Bilevel
+from thalweg.bilevel.rates import require_counts
 from thalweg.core import Run, Stop
 from thalweg.core.validation import require
 
@@ -25,8 +26,8 @@ class SmoothnessMonitor:
     """
 
     def __init__(self, every: int = 1) -> None:
-        require(every >= 1, "SmoothnessMonitor needs every >= 1", got=every)
         self.every = every
+        require_counts(self, "every")
         self.gradients: list[float] = []
         self.smoothness: list[float] = []
         self._last: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None
@@ -68,8 +69,8 @@ class LowerErrorMonitor:
     """
 
     def __init__(self, every: int = 1, stop: Stop | None = None) -> None:
-        require(every >= 1, "LowerErrorMonitor needs every >= 1", got=every)
         self.every, self.stop = every, stop
+        require_counts(self, "every")
         self.errors: dict[int, float] = {}
 
     def __call__(self, run: Run[Bilevel, BilevelState]) -> None:

@@ -15,8 +15,8 @@ from thalweg.bilevel._root import SolveInaccurate
 from thalweg.bilevel._trees import Tree
 from thalweg.bilevel.implicit import root_vjp
 from thalweg.bilevel.problem import Bilevel, slopes
+from thalweg.bilevel.rates import require_counts, require_positive
 from thalweg.core import InvalidParameter
-from thalweg.core.validation import require
 from thalweg.numerics.torch_krylov import LinearSolver
 
 Product: TypeAlias = Callable[[Tensor], Tensor]
@@ -71,6 +71,9 @@ class DirectInverse:
 
     ridge: float = 0.0
 
+    def __post_init__(self) -> None:
+        require_positive(self, "ridge", zero=True)
+
     def __call__(
         self, curvature: Callable[[], Product], b: Tensor, generator: torch.Generator
     ) -> tuple[Tensor, int]:
@@ -94,8 +97,9 @@ class CGInverse:
     ridge: float = 0.0
 
     def __post_init__(self) -> None:
-        require(self.max_steps >= 1, "CGInverse needs max_steps >= 1", got=self.max_steps)
-        require(self.tol > 0, "CGInverse needs tol > 0", got=self.tol)
+        require_counts(self, "max_steps")
+        require_positive(self, "tol")
+        require_positive(self, "ridge", zero=True)
 
     def __call__(
         self, curvature: Callable[[], Product], b: Tensor, generator: torch.Generator
@@ -126,8 +130,8 @@ class NeumannInverse:
     randomised: bool = False
 
     def __post_init__(self) -> None:
-        require(self.terms >= 1, "NeumannInverse needs terms >= 1", got=self.terms)
-        require(self.step_size > 0, "NeumannInverse needs step_size > 0", got=self.step_size)
+        require_counts(self, "terms")
+        require_positive(self, "step_size")
 
     def __call__(
         self, curvature: Callable[[], Product], b: Tensor, generator: torch.Generator
@@ -164,8 +168,8 @@ class FixedPointInverse:
     step_size: float = 0.1
 
     def __post_init__(self) -> None:
-        require(self.steps >= 1, "FixedPointInverse needs steps >= 1", got=self.steps)
-        require(self.step_size > 0, "FixedPointInverse needs step_size > 0", got=self.step_size)
+        require_counts(self, "steps")
+        require_positive(self, "step_size")
 
     def __call__(
         self, curvature: Callable[[], Product], b: Tensor, generator: torch.Generator

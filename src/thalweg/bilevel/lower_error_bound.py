@@ -14,6 +14,7 @@ from torch import Tensor
 from thalweg.bilevel.method import BilevelState
 from thalweg.bilevel.penalty_value import inner_solution
 from thalweg.bilevel.problem import Bilevel
+from thalweg.bilevel.rates import require_counts
 from thalweg.core import Run, Stop
 from thalweg.core.seeding import torch_generator
 from thalweg.core.validation import require
@@ -129,8 +130,8 @@ class LowerErrorBoundMonitor:
     """
 
     def __init__(self, every: int = 100, **options: object) -> None:
-        require(every >= 1, "LowerErrorBoundMonitor needs every >= 1", got=every)
         self.every, self.options = every, options
+        require_counts(self, "every")
         self.seen: dict[int, LowerErrorBound] = {}
 
     def __call__(self, run: Run[Bilevel, BilevelState]) -> None:

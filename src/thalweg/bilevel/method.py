@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any, Self, TypeVar
 
 import torch
 from torch import Tensor
 
+from thalweg.bilevel.divergence import MESSAGES, cause_of_growth
 from thalweg.bilevel.problem import Bilevel, Pair
+from thalweg.bilevel.rates import rate
 from thalweg.core import InvalidProblem, Method, NotFinite, State
 from thalweg.core.seeding import torch_generator
 
-#: A lower-level variable this many times its first size, plus one, has run away.
+#: A variable this many times its first size, plus one, is looked at: it may have run away.
 RUNAWAY = 1e8
+#: A step of x this many times the last one says so at once; a longer one after so many looks, each ten times farther.
+LEAP, LOOKS = 1e3, 3
 
 
 @dataclass(kw_only=True)
@@ -27,7 +32,8 @@ class BilevelState(State):
     at_x: Tensor  # (size of x,)
     at_y: Tensor  # (size of y,)
     seed: int
-    limit: float  # of y's largest entry, beyond which it has run away
+    limit: tuple[float, float]  # of the largest entries of x and y, beyond which they are looked at
+    looks: int = 0
     step: int = 0
 
     def stream(self) -> torch.Generator:
@@ -61,7 +67,7 @@ def begun_at(problem: Bilevel, at_x: Tensor, at_y: Tensor, seed: int, calls: int
         at_x=at_x,
         at_y=at_y,
         seed=seed,
-        limit=RUNAWAY * (1.0 + float(at_y.abs().max())),
+        limit=(RUNAWAY * (1.0 + largest(at_x)), RUNAWAY * (1.0 + largest(at_y))),
     )
 
 
@@ -75,22 +81,44 @@ class BilevelMethod(Method[Bilevel, S]):
     def moved(
         self, problem: Bilevel, state: S, x: Tensor, y: Tensor, *, calls: int, metrics: dict[str, float]
     ) -> S:
-        """The state after a step to two vectors; `NotFinite` where y runs away."""
-        largest = float(y.abs().max())
-        if not largest <= state.limit:
-            raise NotFinite(
-                f"{type(self).__name__}: the lower level's variable grew to {largest:.3g} after {state.step + 1} "
-                "steps: it is unbounded below, or its step too long. Regularise it, or take a smaller inner_step_size."
-            )
+        """The state after a step to two vectors; `NotFinite` where x or y runs away, with the level that does it."""
+        limit, looks = state.limit, state.looks
+        if not (largest(x) <= limit[0] and largest(y) <= limit[1]):
+            self._require_no_runaway(problem, state, x, y, metrics["stationarity"])
+            limit = (max(limit[0], 10.0 * largest(x)), max(limit[1], 10.0 * largest(y)))
+            looks += 1
         return replace(
             state,
             x=Pair(problem.tree("x", x), problem.tree("y", y)),
             at_x=x,
             at_y=y,
+            limit=limit,
+            looks=looks,
             step=state.step + 1,
             calls=state.calls + calls,
             metrics=metrics,
         )
+
+    def _require_no_runaway(
+        self, problem: Bilevel, state: S, x: Tensor, y: Tensor, stationarity: float
+    ) -> None:
+        """Refuse a step to far out that diverges; data of large size move far, and settle."""
+        options = vars(self)
+        step_size = rate(options["inner_step_size"], state.step)
+        penalty = rate(options["penalty"], state.step) if "penalty" in options else None
+        last = state.metrics.get("stationarity", math.inf)
+        finite = bool(torch.isfinite(x).all()) and bool(torch.isfinite(y).all())
+        leaps = stationarity > LEAP * last > 0.0
+        cause = cause_of_growth(
+            problem,
+            (state.at_x, state.at_y),
+            step_size=step_size,
+            penalty=penalty,
+            upper_grows=not finite or leaps or (stationarity > last and state.looks >= LOOKS),
+        )
+        if cause is not None:
+            told = MESSAGES[cause].format(x=largest(x), y=largest(y), steps=state.step + 1)
+            raise NotFinite(f"{type(self).__name__}: {told}")
 
 
 def require_free_lower(problem: Bilevel, method: object) -> None:
@@ -100,6 +128,11 @@ def require_free_lower(problem: Bilevel, method: object) -> None:
             f"{type(method).__name__} differentiates an unconstrained lower level; this one has y_set. "
             "Use Penalty or MomentumPenalty."
         )
+
+
+def largest(v: Tensor) -> float:
+    """The largest entry's size; NaN where one is."""
+    return float(v.abs().max())
 
 
 def length(v: Tensor) -> float:

@@ -9,6 +9,7 @@ from torch.utils import _pytree as pytree
 
 from thalweg.bilevel._trees import vector
 from thalweg.bilevel.composite import SHRINK, TRIALS, Composite, InnerMethod, InnerState, slack
+from thalweg.bilevel.rates import require_positive
 from thalweg.core import InvalidProblem
 from thalweg.core.validation import require
 
@@ -42,11 +43,8 @@ class MirrorDescent(InnerMethod[MirrorState]):
     step_size: float | None = None
 
     def __post_init__(self) -> None:
-        require(
-            self.step_size is None or self.step_size > 0,
-            "MirrorDescent needs step_size > 0",
-            got=self.step_size,
-        )
+        if self.step_size is not None:
+            require_positive(self, "step_size")
 
     def init(self, problem: Composite, seed: int) -> MirrorState:
         for leaf in pytree.tree_leaves(problem.x0):

@@ -16,7 +16,7 @@ from torch import Tensor
 from thalweg.bilevel.method import BilevelMethod, BilevelState, begun, length
 from thalweg.bilevel.penalty_value import outer_gradient
 from thalweg.bilevel.problem import Bilevel
-from thalweg.bilevel.rates import Decay, Rate, rate, require_rates
+from thalweg.bilevel.rates import Decay, Rate, rate, require_counts, require_positive, require_rates
 from thalweg.core.validation import require
 
 
@@ -65,9 +65,9 @@ class Penalty(BilevelMethod[PenaltyState]):
     rho: float = math.inf
 
     def __post_init__(self) -> None:
-        require_rates(self, "step_size", "inner_step_size", "penalty", "rho")
-        require(self.inner_steps >= 1, "Penalty needs inner_steps >= 1", got=self.inner_steps)
-        require(self.batches >= 1, "Penalty needs batches >= 1", got=self.batches)
+        require_rates(self, "step_size", "inner_step_size", "penalty")
+        require_positive(self, "rho", infinite=True)
+        require_counts(self, "inner_steps", "batches")
 
     def init(self, problem: Bilevel, seed: int) -> PenaltyState:
         first = begun(problem, seed)

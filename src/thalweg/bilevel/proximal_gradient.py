@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from thalweg.bilevel.composite import SHRINK, TRIALS, Composite, InnerMethod, InnerState, slack
-from thalweg.core.validation import require
+from thalweg.bilevel.rates import require_positive
 
 
 @dataclass(kw_only=True)
@@ -43,11 +43,8 @@ class ProximalGradient(InnerMethod[AcceleratedState]):
     accelerated: bool = True
 
     def __post_init__(self) -> None:
-        require(
-            self.step_size is None or self.step_size > 0,
-            "ProximalGradient needs step_size > 0",
-            got=self.step_size,
-        )
+        if self.step_size is not None:
+            require_positive(self, "step_size")
 
     def init(self, problem: Composite, seed: int) -> AcceleratedState:
         begun = self._begun(problem)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from thalweg.core.validation import require
+from thalweg.core.validation import is_real, is_whole, require
 
 
 @dataclass(frozen=True)
@@ -22,9 +23,8 @@ class Decay:
     least: float = 0.0
 
     def __post_init__(self) -> None:
-        require(self.first > 0, "Decay needs first > 0", got=self.first)
-        require(self.power >= 0, "Decay needs power >= 0", got=self.power)
-        require(self.delay > 0, "Decay needs delay > 0", got=self.delay)
+        require_positive(self, "first", "delay")
+        require_positive(self, "power", "least", zero=True)
 
     def __call__(self, k: int) -> float:
         """Its value at step k, from zero."""
@@ -41,8 +41,31 @@ def rate(given: Rate, k: int) -> float:
     return given(k) if isinstance(given, Decay) else given
 
 
-def require_rates(method: object, *names: str) -> None:
-    """Refuse step sizes and penalties that are not positive."""
+def require_rates(owner: object, *names: str, infinite: bool = False) -> None:
+    """Refuse step sizes and penalties that are no positive numbers and no `Decay`."""
     for name in names:
-        given = getattr(method, name)
-        require(isinstance(given, Decay) or given > 0, f"{type(method).__name__} needs {name} > 0", got=given)
+        if not isinstance(getattr(owner, name), Decay):
+            require_positive(owner, name, infinite=infinite)
+
+
+def require_positive(owner: object, *names: str, zero: bool = False, infinite: bool = False) -> None:
+    """Refuse options that are no real numbers above zero; zero and infinity pass where they are said to."""
+    for name in names:
+        given = getattr(owner, name)
+        fits = is_real(given) and (given > 0 or (zero and given == 0)) and (infinite or given < math.inf)
+        told = f"{type(owner).__name__} needs {name} {'>=' if zero else '>'} 0"
+        require(fits, told if is_real(given) else f"{told}, a number", got=given)
+
+
+def require_counts(owner: object, *names: str, least: int = 1) -> None:
+    """Refuse options that are no whole numbers, or below the least."""
+    for name in names:
+        given = getattr(owner, name)
+        told = f"{type(owner).__name__} needs {name} >= {least}, a whole number"
+        require(is_whole(given) and given >= least, told, got=given)
+
+
+def require_momentum(owner: object) -> None:
+    """Refuse a momentum outside [0, 1)."""
+    given = getattr(owner, "momentum", None)
+    require(is_real(given) and 0 <= given < 1, f"{type(owner).__name__} needs 0 <= momentum < 1", got=given)

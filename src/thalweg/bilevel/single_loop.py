@@ -18,10 +18,9 @@ from thalweg.bilevel.method import (
     require_free_lower,
 )
 from thalweg.bilevel.problem import Bilevel, Level
-from thalweg.bilevel.rates import Rate, rate, require_rates
+from thalweg.bilevel.rates import Rate, rate, require_momentum, require_rates
 from thalweg.core import InvalidProblem
 from thalweg.core.seeding import torch_generator
-from thalweg.core.validation import require
 
 
 @dataclass(kw_only=True)
@@ -53,7 +52,7 @@ class MASOBA(BilevelMethod[AveragedState]):
 
     def __post_init__(self) -> None:
         require_rates(self, "step_size", "inner_step_size")
-        require(0 <= self.momentum < 1, "MASOBA needs 0 <= momentum < 1", got=self.momentum)
+        require_momentum(self)
 
     def init(self, problem: Bilevel, seed: int) -> AveragedState:
         require_free_lower(problem, self)
@@ -209,7 +208,7 @@ class MRBO(BilevelMethod[RecursiveState]):
 
     def __post_init__(self) -> None:
         require_rates(self, "step_size", "inner_step_size")
-        require(0 <= self.momentum < 1, "MRBO needs 0 <= momentum < 1", got=self.momentum)
+        require_momentum(self)
 
     def init(self, problem: Bilevel, seed: int) -> RecursiveState:
         require_free_lower(problem, self)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch.nn import functional
 
 from thalweg.bilevel.implicit import custom_root
 from thalweg.core import InvalidProblem
+from thalweg.core.validation import check_finite, is_real, require
 from thalweg.numerics.projections import box_section
 from thalweg.numerics.torch_krylov import LinearSolver
 
@@ -33,8 +35,14 @@ def sklearn_fit(estimator: BaseEstimator, *, solve: LinearSolver | None = None) 
             dual coefficients of all examples, ``y_i alpha_i`` with y in {-1, 1}, shape (n,), and the intercept.
         solve: of the derivative's linear system. ``LinearSolver("cg")`` suits large Ridge and LogisticRegression.
 
+    Options that move the optimum and are not in the condition, ``class_weight`` or ``positive``, say, are refused;
+    class weights can be given as ``sample_weight``.
+
     Raises:
-        InvalidProblem: another estimator, penalty or kernel; give `custom_root` its condition instead.
+        InvalidProblem: another estimator, penalty, kernel or option; give `custom_root` its condition instead. Data
+            that the estimator refuses.
+        InvalidParameter: a strength that is no number > 0 (Ridge's alpha may be 0).
+        NotFinite: NaN or infinity in the data.
 
     Cost: the fit, and a linear solve a derivative: in the coefficients, or for SVC in the examples.
 
@@ -44,16 +52,100 @@ def sklearn_fit(estimator: BaseEstimator, *, solve: LinearSolver | None = None) 
     >>> torch.func.jacrev(lambda a: fit(X, y, a)[0])(alpha)  # -X'y / (X'X + alpha)^2
     tensor([-0.0664], dtype=torch.float64)
     """
-    if type(estimator) is Ridge:
-        return _ridge(estimator, solve)
-    if type(estimator) is LogisticRegression:
-        return _logistic(estimator, solve)
-    if type(estimator) is SVC:
-        return _support_vectors(estimator, solve)
-    raise InvalidProblem(
-        f"sklearn_fit knows Ridge, LogisticRegression and SVC; got {type(estimator).__name__}. "
-        "Wrap its fit with custom_root and the condition that its solution satisfies."
-    )
+    kind = type(estimator)
+    if kind not in _UNDERSTOOD:
+        raise InvalidProblem(
+            f"sklearn_fit knows Ridge, LogisticRegression and SVC; got {kind.__name__}. "
+            "Wrap its fit with custom_root and the condition that its solution satisfies."
+        )
+    estimator = clone(estimator)  # what is checked here is what is fitted later
+    if kind is Ridge:
+        estimator.set_params(copy_X=True)  # the condition needs X as it was
+    if kind is SVC:
+        _require_kernel(estimator)
+    if kind is LogisticRegression:
+        _require_l2(estimator)
+    _require_understood(estimator)
+    makers = {Ridge: _ridge, LogisticRegression: _logistic, SVC: _support_vectors}
+    return makers[kind](estimator, solve)
+
+
+#: Options that the conditions hold, or that say how the optimum is found and not where it is.
+_UNDERSTOOD: dict[type[BaseEstimator], str] = {
+    Ridge: "alpha copy_X fit_intercept max_iter random_state solver tol",
+    LogisticRegression: "C dual fit_intercept intercept_scaling l1_ratio max_iter n_jobs penalty random_state solver "
+    "tol verbose warm_start",
+    SVC: "C break_ties cache_size coef0 decision_function_shape degree gamma kernel max_iter probability random_state "
+    "shrinking tol verbose",
+}
+
+
+def _require_understood(estimator: BaseEstimator) -> None:
+    """Refuse every option that is not known to leave the optimum alone and is not at its default."""
+    name, usual = type(estimator).__name__, type(estimator)().get_params()
+    known = _UNDERSTOOD[type(estimator)].split()
+    for option, value in estimator.get_params().items():
+        if option not in known and value is not usual[option] and value != usual[option]:
+            raise InvalidProblem(
+                f"sklearn_fit takes {name} with {option}={usual[option]!r} only: its condition does not know the "
+                f"option; got {value!r}. "
+                + (
+                    "Give the weights as sample_weight."
+                    if option == "class_weight" and name != "SVC"
+                    else "Wrap the fit with custom_root and the condition that its solution satisfies."
+                )
+            )
+
+
+def _require_l2(estimator: LogisticRegression) -> None:
+    ratio = getattr(estimator, "l1_ratio", None)
+    if ratio not in (None, 0, 0.0) or getattr(estimator, "penalty", None) in ("l1", "elasticnet", None):
+        raise InvalidProblem(
+            "sklearn_fit takes LogisticRegression with the l2 penalty only: others have corners."
+        )
+    if estimator.solver == "liblinear" and estimator.fit_intercept:
+        raise InvalidProblem(
+            "sklearn_fit takes LogisticRegression with solver='liblinear' for fit_intercept=False only: it penalises "
+            "the intercept. Use solver='lbfgs'."
+        )
+
+
+def _require_kernel(estimator: SVC) -> None:
+    if estimator.kernel not in ("linear", "rbf"):
+        raise InvalidProblem(
+            f"sklearn_fit takes SVC with kernel 'linear' or 'rbf'; got {estimator.kernel!r}."
+        )
+
+
+def _fitted(
+    estimator: BaseEstimator, X: Tensor, y: Tensor, weight: Tensor | None = None, **strengths: Tensor
+) -> BaseEstimator:
+    """The estimator, fitted with these strengths; what is wrong with them or the data is told first."""
+    name, numbers = type(estimator).__name__, {}
+    if X.ndim != 2 or y.shape[:1] != X.shape[:1]:
+        raise InvalidProblem(
+            f"{name}: X has shape {tuple(X.shape)}, y {tuple(y.shape)}; expected (n, d), and n along y's first axis."
+        )
+    if weight is not None and weight.shape != X.shape[:1]:
+        raise InvalidProblem(f"{name}: sample_weight has shape {tuple(weight.shape)}; expected ({len(X)},).")
+    for what, values in (("X", X), ("y", y), ("sample_weight", weight)):
+        if values is not None:
+            check_finite(f"{name}: {what}", _array(values))
+    if weight is not None and bool((weight < 0).any()):
+        raise InvalidProblem(f"{name}: sample_weight needs numbers >= 0; got {float(weight.min()):g}.")
+    for option, value in strengths.items():
+        number = float(value) if value.numel() == 1 else math.nan
+        least = "> 0" if option != "alpha" else ">= 0"
+        allowed = math.isfinite(number) and (number > 0 or (number == 0 and option == "alpha"))
+        require(allowed, f"{name} needs one finite {option} {least}", got=value.tolist())
+        numbers[option] = number
+    fitted = clone(estimator).set_params(**numbers)
+    try:
+        if weight is None:
+            return fitted.fit(_array(X), _array(y))
+        return fitted.fit(_array(X), _array(y), _array(weight))
+    except ValueError as error:
+        raise InvalidProblem(f"{name} could not be fitted: {str(error).splitlines()[0]}") from error
 
 
 def _ridge(estimator: Ridge, solve: LinearSolver | None) -> Fit:
@@ -69,25 +161,18 @@ def _ridge(estimator: Ridge, solve: LinearSolver | None) -> Fit:
 
     @custom_root(gradient, solve=solve)
     def solved(_: None, X: Tensor, y: Tensor, alpha: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
-        fitted = clone(estimator).set_params(alpha=float(alpha))
-        fitted.fit(_array(X), _array(y), None if weight is None else _array(weight))
+        fitted = _fitted(estimator, X, y, weight, alpha=alpha)
         return _like(fitted.coef_, y), _like(np.asarray(fitted.intercept_ + np.zeros(y.shape[1:])), y)
 
     def fit(
         X: Tensor, y: Tensor, alpha: Tensor, sample_weight: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        return solved(None, X, y, torch.as_tensor(alpha, dtype=X.dtype), sample_weight)
+        return solved(None, X, y, _strength("alpha", alpha, X), sample_weight)
 
     return fit
 
 
 def _logistic(estimator: LogisticRegression, solve: LinearSolver | None) -> Fit:
-    ratio = getattr(estimator, "l1_ratio", None)
-    if ratio not in (None, 0, 0.0) or getattr(estimator, "penalty", None) in ("l1", "elasticnet", None):
-        raise InvalidProblem(
-            "sklearn_fit takes LogisticRegression with the l2 penalty only: others have corners."
-        )
-
     def value(x: tuple[Tensor, Tensor], X: Tensor, y: Tensor, C: Tensor, weight: Tensor | None) -> Tensor:
         coef, intercept = x
         logits = X @ coef.T + intercept
@@ -107,25 +192,23 @@ def _logistic(estimator: LogisticRegression, solve: LinearSolver | None) -> Fit:
 
     @custom_root(gradient, solve=solve)
     def solved(_: None, X: Tensor, y: Tensor, C: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
-        fitted = clone(estimator).set_params(C=float(C))
-        fitted.fit(_array(X), _array(y), None if weight is None else _array(weight))
+        fitted = _fitted(estimator, X, y, weight, C=C)
         return _like(fitted.coef_, X), _like(np.broadcast_to(fitted.intercept_, len(fitted.coef_)), X)
 
     def fit(X: Tensor, y: Tensor, C: Tensor, sample_weight: Tensor | None = None) -> tuple[Tensor, Tensor]:
         classes = torch.unique(y)
-        if not torch.equal(classes, torch.arange(len(classes), device=y.device)):
+        if len(classes) < 2 or classes.tolist() != list(range(len(classes))):
             raise InvalidProblem(f"sklearn_fit needs classes 0, 1, ...; got {classes.tolist()[:10]}.")
-        return solved(None, X, y.long(), torch.as_tensor(C, dtype=X.dtype), sample_weight)
+        if len(classes) > 2 and estimator.solver == "liblinear":
+            raise InvalidProblem(
+                f"LogisticRegression with solver='liblinear' is for two classes; got {len(classes)}. Use 'lbfgs'."
+            )
+        return solved(None, X, y.long(), _strength("C", C, X), sample_weight)
 
     return fit
 
 
 def _support_vectors(estimator: SVC, solve: LinearSolver | None) -> Fit:
-    if estimator.kernel not in ("linear", "rbf"):
-        raise InvalidProblem(
-            f"sklearn_fit takes SVC with kernel 'linear' or 'rbf'; got {estimator.kernel!r}."
-        )
-
     def gram(X: Tensor, gamma: Tensor) -> Tensor:
         products = X @ X.T
         if estimator.kernel == "linear":
@@ -144,9 +227,8 @@ def _support_vectors(estimator: SVC, solve: LinearSolver | None) -> Fit:
 
     @custom_root(lambda alpha, *theta: moved(alpha, *theta) - alpha, solve=solve)
     def dual(_: None, X: Tensor, signs: Tensor, C: Tensor, gamma: Tensor) -> Tensor:
-        width = {"gamma": float(gamma)} if estimator.kernel == "rbf" else {}
-        fitted = clone(estimator).set_params(C=float(C), **width)
-        fitted.fit(_array(X), _array(signs))
+        width = {"gamma": gamma} if estimator.kernel == "rbf" else {}
+        fitted = _fitted(estimator, X, signs, C=C, **width)
         alpha = np.zeros(len(X))
         alpha[fitted.support_] = np.abs(fitted.dual_coef_[0])
         return _like(alpha, X)
@@ -158,8 +240,7 @@ def _support_vectors(estimator: SVC, solve: LinearSolver | None) -> Fit:
         if estimator.kernel == "rbf" and gamma is None:
             raise InvalidProblem("sklearn_fit with kernel 'rbf' needs gamma, a tensor or number.")
         signs = torch.where(y == classes[1], 1.0, -1.0).to(X.dtype)
-        C = torch.as_tensor(C, dtype=X.dtype)
-        gamma = torch.as_tensor(0.0 if gamma is None else gamma, dtype=X.dtype)
+        C, gamma = _strength("C", C, X), _strength("gamma", 0.0 if gamma is None else gamma, X)
         alpha = dual(None, X, signs, C, gamma)
         coefficients = signs * alpha
         # on the margin, where alpha is inside, the decision is the sign; the intercept is what makes it so
@@ -170,6 +251,13 @@ def _support_vectors(estimator: SVC, solve: LinearSolver | None) -> Fit:
         return coefficients, (signs - scores)[free].mean()
 
     return fit
+
+
+def _strength(name: str, value: Tensor | float, like: Tensor) -> Tensor:
+    require(
+        isinstance(value, Tensor) or is_real(value), f"sklearn_fit: {name} is a tensor or a number", got=value
+    )
+    return torch.as_tensor(value, dtype=like.dtype, device=like.device)
 
 
 def _array(x: Tensor) -> NDArray[np.float64]:

@@ -303,3 +303,40 @@ class TestBadInput:
     def test_a_matrix_that_is_no_covariance_is_refused(self):
         with pytest.raises(InvalidProblem, match="not positive definite"):
             cholesky(-torch.eye(3, dtype=torch.float64))
+
+
+DEPENDENT = {
+    "a coordinate twice": (1, lambda X: torch.cat([X, X[:, :1]], 1)),
+    "a constant coordinate": (1, lambda X: torch.cat([X, torch.full_like(X[:, :1], 0.5)], 1)),
+    "squares of zeros and ones": (2, lambda X: torch.cat([X[:, :1], (X[:, 1:] > 0.5).to(X)], 1)),
+    "fewer points than terms": (2, lambda X: X[:4]),
+}
+
+
+@pytest.mark.parametrize(("degree", "make"), DEPENDENT.values(), ids=DEPENDENT)
+def test_a_trend_whose_terms_depend_on_one_another_is_the_projection_every_time(degree, make):
+    """``H trend`` is H's generalised least-squares fit, from NumPy's singular values, and the trend the shortest."""
+    X, y = data(n=40)
+    X = make(X)
+    y = y[: len(X)]
+    process = GaussianProcess(Scaled(RBF()), degree=degree, learn_noise=False)
+    theta = torch.log(tensor([1.7, *[0.4] * X.shape[1]]))
+    factor = cholesky(process.kernel(theta, X, X) + 1e-2 * torch.eye(len(X), dtype=torch.float64))
+    H = process.basis(X)
+    white = np.linalg.solve(factor.numpy(), H.numpy())
+    expected = np.linalg.lstsq(white, np.linalg.solve(factor.numpy(), y.numpy()), rcond=1e-12)[0]
+    for _ in range(60):  # a solver that reads memory it has not written is wrong now and then
+        trend, weights = process.weights(X, y, factor)
+        np.testing.assert_allclose(trend.numpy(), expected, rtol=1e-6, atol=1e-8)
+        assert float((H.T @ weights).abs().max()) < 1e-7 * float(weights.abs().max()) + 1e-10
+
+
+@pytest.mark.parametrize(("degree", "make"), list(DEPENDENT.values())[:3], ids=list(DEPENDENT)[:3])
+def test_a_sparse_posterior_takes_dependent_terms_too(degree, make):
+    X, y = data(n=40)
+    X = make(X)
+    process = GaussianProcess(Scaled(RBF()), degree=degree, learn_noise=False)
+    theta = torch.log(tensor([1.7, *[0.4] * X.shape[1]]))
+    exact = process.posterior(theta, X, y, 1e-2)
+    sparse = sparse_posterior(process, theta, X, y, 1e-2, inducing=40)
+    torch.testing.assert_close(sparse.predict(X)[0], exact.predict(X)[0], rtol=1e-4, atol=1e-5)

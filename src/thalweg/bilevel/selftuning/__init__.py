@@ -1,7 +1,8 @@
 """Networks that tune their regularisation while they train: STN and Delta-STN."""
 
 from thalweg.bilevel.selftuning.dropout import HyperDropout
-from thalweg.bilevel.selftuning.layers import Context, Gate, Tuned
+from thalweg.bilevel.selftuning.gates import Gate
+from thalweg.bilevel.selftuning.layers import Context, Tuned
 from thalweg.bilevel.selftuning.network import SelfTuned, register_layer, self_tuning
 from thalweg.bilevel.selftuning.regularisers import (
     cross_entropy_by_example,

@@ -1,6 +1,7 @@
 """Layers whose weights respond to hyper-parameters: ``W(u) = W_0 + (V u) (*)_row W_1``, for each example its own u.
 
-MacKay et al. (2019), section 3.2. With ``V = 0``, as layers start, they are the plain layers, bit for bit.
+MacKay et al. (2019), section 3.2. With ``V = 0``, as layers start, they are the plain layers, bit for bit; an LSTM sums
+in another order than torch's, and is so to rounding.
 """
 
 from __future__ import annotations
@@ -8,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import cast
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.nn import functional
 
+from thalweg.bilevel.selftuning.gates import ColumnGate, Gate
 from thalweg.core import InvalidProblem
 from thalweg.core.validation import require
 
@@ -60,44 +62,54 @@ class Context:
         return per_example.repeat_interleave(count // batch, 0)
 
 
-class Gate(nn.Module):
-    """``V u`` for one tensor, V of shape (rows, hyper-parameters), and the tensor W_1 whose rows it scales."""
-
-    def __init__(self, like: Tensor, size: int) -> None:
-        super().__init__()
-        self.scale = nn.Parameter(like.new_zeros(len(like), size))
-        spread = float(like.detach().std()) if like.numel() > 1 else 0.0
-        self.response = nn.Parameter(torch.randn_like(like) * (spread or 0.1))
-
-    def forward(self, shift: Tensor) -> Tensor:
-        """Shape (batch, rows)."""
-        return shift @ self.scale.T
-
-    def squared_norm(self, weight: Tensor, shift: Tensor) -> Tensor:
-        """``|W_0 + (V u) (*)_row W_1|^2`` for each example, shape (batch,), without making the weights."""
-        first, second = weight.reshape(len(weight), -1), self.response.reshape(len(weight), -1)
-        g: Tensor = self(shift)
-        return first.square().sum() + 2.0 * g @ (first * second).sum(1) + g.square() @ second.square().sum(1)
-
-    @torch.no_grad()
-    def at(self, weight: Tensor, shift: Tensor) -> Tensor:
-        """The tensor at one u, shape that of W_0."""
-        g = self(shift[None])[0]
-        return weight + g.reshape(-1, *[1] * (weight.ndim - 1)) * self.response
+def reads_tensor(layer: str, tensor: str) -> str:
+    """What is said where a network's code uses a tensor of a self-tuned layer without calling the layer."""
+    return (
+        f"The network reads '{tensor}' of a {layer} that is to be self-tuned: there is no one {tensor}, every example "
+        "has its own. Call the layer instead, freeze it (requires_grad_(False)), or give the module that reads it a "
+        "self-tuning form with register_layer."
+    )
 
 
 class Tuned(nn.Module):
     """Base: a plain layer, a gate for each of its tensors, and the network's context.
 
-    A subclass says in ``respond`` what the response adds to the plain layer's output.
+    A subclass says in ``respond`` what the response adds to the plain layer's output. Tensors that need no gradient,
+    ``requires_grad`` False, have no gate and stay what they are.
     """
+
+    #: Kinds of gates that ``respond`` can work with, the usual one first.
+    gate_kinds: ClassVar[tuple[type[Gate], ...]] = (Gate,)
+    #: Axes of one example's input, where the plain layer takes one without a batch.
+    example_axes: int | None = None
 
     def __init__(self, plain: nn.Module, context: Context) -> None:
         super().__init__()
         self.plain, self.context = plain, context
+        kind = self.gate_kinds[0]
         self.gates = nn.ModuleDict(
-            {name: Gate(p, context.size) for name, p in plain.named_parameters(recurse=False)}
+            {name: kind(p, context.size) for name, p in self.tensors().items() if p.requires_grad}
         )
+
+    def __getattr__(self, name: str) -> Tensor | nn.Module:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            plain = self.__dict__.get("_modules", {}).get("plain")
+            if plain is None or name.startswith("_"):
+                raise
+        if self.responds(name):
+            raise InvalidProblem(reads_tensor(type(plain).__name__, name))
+        setting: Tensor | nn.Module = getattr(plain, name)  # a size, say
+        return setting
+
+    def tensors(self) -> dict[str, nn.Parameter]:
+        """The plain layer's parameters by name; one that it uses under two names is here twice."""
+        return dict(self.plain.named_parameters(recurse=False, remove_duplicate=False))
+
+    def responds(self, name: str) -> bool:
+        """Whether the layer has this tensor and it is gated."""
+        return name in self.gates
 
     def gate_of(self, name: str) -> Gate:
         """The gate of a tensor."""
@@ -113,14 +125,16 @@ class Tuned(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         context = self.context
-        if context.shift is None:
+        if context.shift is None or not self.gates:
             return self.call(x)
+        if x.ndim == self.example_axes:
+            return self(x[None])[0]
         if not context.linear:
             return self.together(x)
         # to first order: the response is a tangent, carried on by forward-mode differentiation of the layers after it
         primal = forward_ad.unpack_dual(x).primal if x.is_floating_point() else x
         change = self.respond(primal)
-        held = {name: p.detach() for name, p in self.plain.named_parameters(recurse=False)}
+        held = {name: p.detach() for name, p in self.tensors().items()}
         return self.call(x, held) + forward_ad.make_dual(torch.zeros_like(change), change)
 
     def call(self, x: Tensor, parameters: dict[str, Tensor] | None = None) -> Tensor:
@@ -136,36 +150,26 @@ class Tuned(nn.Module):
         return self.call(x) + self.respond(x)
 
     def respond(self, x: Tensor) -> Tensor:
-        """What W_1 adds."""
+        """What W_1 adds, of the gated tensors; asked only where there is one at least."""
         raise NotImplementedError
-
-    def squared_norm(self, shift: Tensor) -> Tensor:
-        """Of all its tensors at each example's u, shape (batch,)."""
-        held = self.context.linear
-        parts = [
-            self.gate_of(name).squared_norm(p.detach() if held else p, shift)
-            for name, p in self.plain.named_parameters(recurse=False)
-            if p.ndim > 1
-        ]
-        return torch.stack(parts).sum(0) if parts else shift.new_zeros(len(shift))
-
-    @torch.no_grad()
-    def export(self, shift: Tensor) -> nn.Module:
-        """The plain layer with its weights at one u; changes the plain layer itself."""
-        for name, p in self.plain.named_parameters(recurse=False):
-            p.copy_(self.gate_of(name).at(p, shift))
-        return self.plain
 
 
 class TunedLinear(Tuned):
-    """`torch.nn.Linear` that responds; rows are outputs. Twice the multiplications."""
+    """`torch.nn.Linear` that responds; rows are outputs. Twice the multiplications.
+
+    A weight that is an embedding's too has the embedding's gates, on its columns.
+    """
 
     plain: nn.Linear
+    gate_kinds = (Gate, ColumnGate)
+    example_axes = 1
 
     def together(self, x: Tensor) -> Tensor:
-        if x.ndim != 2:
+        p = self.plain
+        by_rows = self.responds("weight") and type(self.gate_of("weight")) is Gate
+        if x.ndim != 2 or not by_rows or self.responds("bias") != (p.bias is not None):
             return super().together(x)
-        p, g = self.plain, self.gate("weight", len(x))
+        g = self.gate("weight", len(x))
         if p.bias is None:
             plain = x @ p.weight.T
         else:
@@ -174,14 +178,17 @@ class TunedLinear(Tuned):
         return torch.addcmul(plain, x @ self.gate_of("weight").response.T, g)
 
     def respond(self, x: Tensor) -> Tensor:
-        between = x.ndim - 2
-        g = self.gate("weight", len(x), between)
-        change = functional.linear(x, self.gate_of("weight").response) * (
-            g if not between else g.movedim(1, -1)
-        )
-        if self.plain.bias is not None:
+        between = [1] * (x.ndim - 2)
+        change = x.new_zeros(())
+        if self.responds("weight"):
+            gate, g = self.gate_of("weight"), self.gate("weight", len(x))
+            g = g.reshape(len(g), *between, -1)
+            by_columns = isinstance(gate, ColumnGate)
+            change = functional.linear(x * g if by_columns else x, gate.response)
+            change = change if by_columns else change * g
+        if self.responds("bias"):
             c = self.gate("bias", len(x)) * self.gate_of("bias").response
-            change = change + c.reshape(len(c), *[1] * between, -1)
+            change = change + c.reshape(len(c), *between, -1)
         return change
 
 
@@ -194,6 +201,8 @@ class TunedConv(Tuned):
         if not isinstance(plain, nn.Conv1d | nn.Conv2d):
             raise InvalidProblem(f"TunedConv converts nn.Conv1d and nn.Conv2d; got {type(plain).__name__}.")
         super().__init__(plain, context)
+        self.dims = 1 if isinstance(plain, nn.Conv1d) else 2
+        self.example_axes = self.dims + 1
         require(
             plain.padding_mode == "zeros",
             "Self-tuning convolutions pad with zeros",
@@ -202,54 +211,51 @@ class TunedConv(Tuned):
         )
 
     def together(self, x: Tensor) -> Tensor:
-        dims = x.ndim - 2
-        out = torch.addcmul(self.call(x), self._convolved(x), self.gate("weight", len(x), dims))
-        return out if self.plain.bias is None else out.add_(self._shift(len(x), dims))
+        out = self.call(x)
+        if self.responds("weight"):
+            out = torch.addcmul(out, self._convolved(x), self.gate("weight", len(x), self.dims))
+        return out.add_(self._shift(len(x))) if self.responds("bias") else out
 
     def respond(self, x: Tensor) -> Tensor:
-        dims = x.ndim - 2
-        change = self._convolved(x) * self.gate("weight", len(x), dims)
-        return change if self.plain.bias is None else change + self._shift(len(x), dims)
+        change = x.new_zeros(())
+        if self.responds("weight"):
+            change = self._convolved(x) * self.gate("weight", len(x), self.dims)
+        return change + self._shift(len(x)) if self.responds("bias") else change
 
     def _convolved(self, x: Tensor) -> Tensor:
         p = self.plain
-        convolve: Callable[..., Tensor] = functional.conv1d if x.ndim == 3 else functional.conv2d
+        convolve: Callable[..., Tensor] = functional.conv1d if self.dims == 1 else functional.conv2d
         return convolve(x, self.gate_of("weight").response, None, p.stride, p.padding, p.dilation, p.groups)
 
-    def _shift(self, rows: int, dims: int) -> Tensor:
+    def _shift(self, rows: int) -> Tensor:
         shift = self.gate("bias", rows) * self.gate_of("bias").response
-        return shift.reshape(*shift.shape, *[1] * dims)
+        return shift.reshape(*shift.shape, *[1] * self.dims)
 
 
 class TunedEmbedding(Tuned):
     """`torch.nn.Embedding` that responds; gates are on the entries of a vector, not on words."""
 
     plain: nn.Embedding
+    gate_kinds = (ColumnGate,)
 
     def __init__(self, plain: nn.Module, context: Context) -> None:
         if not isinstance(plain, nn.Embedding):
             raise InvalidProblem(f"TunedEmbedding converts nn.Embedding; got {type(plain).__name__}.")
+        require(
+            plain.max_norm is None,
+            "Self-tuning embeddings need max_norm=None: it changes the weights in every pass",
+            got=plain.max_norm,
+            error=InvalidProblem,
+        )
         super().__init__(plain, context)
-        weight = plain.weight
-        self.gate_of("weight").scale = nn.Parameter(weight.new_zeros(weight.shape[1], context.size))
+        if plain.padding_idx is not None and self.responds("weight"):
+            with torch.no_grad():
+                self.gate_of("weight").response[plain.padding_idx] = 0.0
 
     def respond(self, x: Tensor) -> Tensor:
         g = self.gate("weight", len(x))
         g = g.reshape(len(g), *[1] * (x.ndim - 1), -1)
-        return functional.embedding(x, self.gate_of("weight").response) * g
-
-    def squared_norm(self, shift: Tensor) -> Tensor:
-        gate = self.gate_of("weight")
-        weight = self.plain.weight
-        first, second, g = weight.detach() if self.context.linear else weight, gate.response, gate(shift)
-        cross, square = (first * second).sum(0), second.square().sum(0)
-        return first.square().sum() + 2.0 * g @ cross + g.square() @ square
-
-    @torch.no_grad()
-    def export(self, shift: Tensor) -> nn.Module:
-        gate = self.gate_of("weight")
-        self.plain.weight.add_(gate(shift[None]) * gate.response)
-        return self.plain
+        return functional.embedding(x, self.gate_of("weight").response, self.plain.padding_idx) * g
 
 
 class TunedBatchNorm(Tuned):
@@ -273,8 +279,12 @@ class TunedBatchNorm(Tuned):
         else:
             shape = (1, -1, *[1] * dims)
             mean, var = p.running_mean.reshape(shape), p.running_var.reshape(shape)
-        normal = (x - mean) * torch.rsqrt(var + p.eps)
-        scale = self.gate("weight", len(x)) * self.gate_of("weight").response
-        shift = self.gate("bias", len(x)) * self.gate_of("bias").response
-        ones = [1] * dims
-        return normal * scale.reshape(*scale.shape, *ones) + shift.reshape(*shift.shape, *ones)
+        ones, change = [1] * dims, x.new_zeros(())
+        if self.responds("weight"):
+            normal = (x - mean) * torch.rsqrt(var + p.eps)
+            scale = self.gate("weight", len(x)) * self.gate_of("weight").response
+            change = normal * scale.reshape(*scale.shape, *ones)
+        if self.responds("bias"):
+            shift = self.gate("bias", len(x)) * self.gate_of("bias").response
+            change = change + shift.reshape(*shift.shape, *ones)
+        return change

@@ -9,9 +9,12 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
+from torch.utils import _pytree as pytree
 
 from thalweg.bilevel._trees import Tree
 from thalweg.bilevel.selftuning.dropout import HyperDropout
+from thalweg.bilevel.selftuning.forward_code import require_called_layers
+from thalweg.bilevel.selftuning.gates import Gate, require_whole_tensors
 from thalweg.bilevel.selftuning.layers import (
     Context,
     Tuned,
@@ -86,40 +89,115 @@ class SelfTuned(nn.Module):
             with self.context.at(shift, values):
                 return self.module(*inputs)
         with forward_ad.dual_level(), self.context.at(shift, values, linear=True):
-            primal, tangent = forward_ad.unpack_dual(self.module(*inputs))
-            return primal if tangent is None else primal + tangent
+            return pytree.tree_map(_linearised, self.module(*inputs))
 
     @property
     def layers(self) -> list[Tuned]:
-        """Those that respond."""
+        """Those that respond, each once."""
         return [m for m in self.module.modules() if isinstance(m, Tuned)]
 
     def squared_norm(self, u: Tensor) -> Tensor:
-        """``|W(u)|^2`` of all matrices and kernels for each u, shape (batch,), without making the weights."""
+        """``|W(u)|^2`` of all matrices and kernels for each u, shape (batch,), without making the weights.
+
+        A tensor that several layers share counts once; a frozen one counts, and does not respond.
+        """
         shift = (u[None] if u.ndim == 1 else u) - self.centre
-        return torch.stack([layer.squared_norm(shift) for layer in self.layers]).sum(0)
+        gated, responses = gated_tensors(self.module), {id(p) for p in self.responses}
+        total = shift.new_zeros(len(shift))
+        for p in self.module.parameters():
+            if id(p) in responses or p.ndim < 2:
+                continue
+            gate = gated[id(p)][1] if id(p) in gated else None
+            weight = p.detach() if self.context.linear else p
+            total = total + (weight.square().sum() if gate is None else gate.squared_norm(weight, shift))
+        return total
 
     @property
     def responses(self) -> list[nn.Parameter]:
-        """V and W_1; the other parameters are the plain network's own."""
-        return [p for layer in self.layers for p in layer.gates.parameters()]
+        """V and W_1, each once; the other parameters are the plain network's own."""
+        found = {id(p): p for layer in self.layers for p in layer.gates.parameters()}
+        return list(found.values())
 
+    @torch.no_grad()
     def export(self, u: Tensor | None = None) -> nn.Module:
-        """A plain copy of the network, with the weights and dropout rates of u; by default the current."""
+        """A plain copy of the network, with the weights and dropout rates of u; by default the current.
+
+        Modules and tensors that are shared here are shared there; frozen tensors keep their bits.
+        """
         at = self.current if u is None else u.to(self.centre)
         network = copy.deepcopy(self.module)
         values = self.space.values(at)
+        for p, gate in gated_tensors(network).values():
+            p.copy_(gate.at(p, at - self.centre))
 
-        def plain(module: nn.Module) -> nn.Module:
+        def plain(module: nn.Module, path: str) -> nn.Module:
             if isinstance(module, Tuned):
-                return module.export(at - self.centre)
+                return module.plain
             if isinstance(module, HyperDropout):
-                return (nn.Dropout2d if module.whole else nn.Dropout)(float(values[module.name]))
-            for name, child in module.named_children():
-                setattr(module, name, plain(child))
+                kind = nn.Dropout2d if module.whole else nn.Dropout
+                return kind(float(values[module.name])).train(module.training)
             return module
 
-        return plain(network)
+        return replaced(network, plain)
+
+
+def _linearised(output: Tree) -> Tree:
+    """A value and its tangent added up; what is no tensor as it is."""
+    if not isinstance(output, Tensor) or not output.is_floating_point():
+        return output
+    primal, tangent = forward_ad.unpack_dual(output)
+    return primal if tangent is None else primal + tangent
+
+
+def gated_tensors(module: nn.Module) -> dict[int, tuple[nn.Parameter, Gate]]:
+    """The plain tensors that respond, with their gates, each once, by identity."""
+    return {
+        id(p): (p, layer.gate_of(name))
+        for layer in module.modules()
+        if isinstance(layer, Tuned)
+        for name, p in layer.tensors().items()
+        if layer.responds(name)
+    }
+
+
+def replaced(module: nn.Module, change: Callable[[nn.Module, str], nn.Module]) -> nn.Module:
+    """The module with ``change(part, path)`` in every part's place: one that is used twice stays one.
+
+    A part that ``change`` gives back is entered.
+    """
+    done: dict[int, nn.Module] = {}
+
+    def at(part: nn.Module, path: str) -> nn.Module:
+        if id(part) not in done:
+            done[id(part)] = now = change(part, path)
+            if now is part:
+                for child, inner in part._modules.items():
+                    if inner is not None:
+                        part._modules[child] = at(inner, f"{path}.{child}" if path else child)
+        return done[id(part)]
+
+    return at(module, "")
+
+
+def share_gates(module: nn.Module) -> None:
+    """One gate for each tensor, whichever layers use it, of a kind that all of them can work with."""
+    uses: dict[int, list[tuple[Tuned, str, str]]] = {}
+    for path, layer in module.named_modules():
+        if isinstance(layer, Tuned):
+            for name, p in layer.tensors().items():
+                if layer.responds(name):
+                    uses.setdefault(id(p), []).append((layer, name, f"{path}.plain.{name}"))
+    for places in uses.values():
+        gates = [layer.gate_of(name) for layer, name, _ in places]
+        fit = [g for g in gates if all(type(g) in layer.gate_kinds for layer, _, _ in places)]
+        if not fit:
+            names = " and ".join(f"{path} ({type(layer.plain).__name__})" for layer, _, path in places)
+            raise InvalidProblem(
+                f"{names.replace('.plain.', '.')} are one tensor, which these layers cannot share in a self-tuned "
+                "network. Use two tensors."
+            )
+        for layer, name, _ in places:
+            layer.gates[name] = fit[0]
 
 
 def self_tuning(
@@ -140,8 +218,12 @@ def self_tuning(
         dropout: which hyper-parameter is the rate of which ``Dropout`` layer, by the layer's name in the network.
         delta: Delta-STN's linearised, centred response instead of STN's.
 
+    Tensors that need no gradient (``requires_grad`` False) do not respond and keep their bits; a layer all of whose
+    tensors are frozen needs no self-tuning form. A layer or tensor that is used several times responds as one.
+
     Raises:
-        InvalidProblem: a layer that cannot be converted, or a dropout name that is no ``Dropout`` layer.
+        InvalidProblem: a layer that cannot be converted; one whose tensors the network's ``forward`` reads itself;
+            tensors that overlap in memory; a dropout name that is no ``Dropout`` layer.
         UnknownName: a dropout by a hyper-parameter that is not in the space.
 
     Cost: twice the network's memory; a forward pass about twice as long, three times with ``delta``.
@@ -155,35 +237,57 @@ def self_tuning(
     >>> torch.equal(net(x), net(x, at=space.u0)), net.export()[0]
     (True, Dropout(p=0.20000000298023224, inplace=False))
     """
-    names, context = dict(dropout or {}), Context(len(space))
-    if not any(True for _ in module.parameters()):
-        raise InvalidProblem("self_tuning needs a network with parameters.")
-    for name in names.values():
-        space.require(name)
+    context = Context(len(space))
+    if not any(p.requires_grad for p in module.parameters()):
+        raise InvalidProblem("self_tuning needs a network with parameters that are trained (requires_grad).")
+    require_whole_tensors(module)
+    require_called_layers(module, tuple(CONVERTERS))
+    network = copy.deepcopy(module)
+    rates = _rates(network, space, dropout or {})
 
     def converted(part: nn.Module, path: str) -> nn.Module:
-        name = names.pop(path, None)
-        if name is not None:
-            if not isinstance(part, nn.Dropout | nn.Dropout2d):
-                raise InvalidProblem(
-                    f"'{path}' is {type(part).__name__}; a dropout rate needs a Dropout layer."
-                )
-            return HyperDropout(name, context, whole=isinstance(part, nn.Dropout2d))
-        if type(part) in CONVERTERS:
+        if id(part) in rates:
+            return HyperDropout(rates[id(part)], context, whole=isinstance(part, nn.Dropout2d))
+        trained = [p.requires_grad for p in part.parameters()]
+        if type(part) in CONVERTERS and (any(trained) or not trained):
+            _require_no_hooks(part, path)
             return CONVERTERS[type(part)](part, context)
-        if any(True for _ in part.parameters(recurse=False)):
+        if any(p.requires_grad for p in part.parameters(recurse=False)):
             raise InvalidProblem(
                 f"'{path or 'the network'}' is {type(part).__name__}, which has parameters of its own and no "
                 "self-tuning form. Give one with register_layer(type, converter)."
             )
-        for child, inner in list(part.named_children()):
-            setattr(part, child, converted(inner, f"{path}.{child}" if path else child))
         return part
 
-    network = converted(copy.deepcopy(module), "")
-    if names:
-        raise InvalidProblem(
-            f"There is no layer '{next(iter(names))}' in the network. Its layers: "
-            f"{', '.join(n for n, _ in module.named_modules() if n)}."
-        )
+    network = replaced(network, converted)
+    share_gates(network)
     return SelfTuned(network, space, context, delta)
+
+
+def _rates(network: nn.Module, space: HyperSpace, dropout: Mapping[str, str]) -> dict[int, str]:
+    """Hyper-parameters by the identity of the ``Dropout`` layers whose rates they are."""
+    parts = dict(network.named_modules(remove_duplicate=False))
+    rates: dict[int, str] = {}
+    for path, name in dropout.items():
+        space.require(name)
+        if path not in parts or not path:
+            raise InvalidProblem(
+                f"There is no layer '{path}' in the network. Its layers: {', '.join(n for n in parts if n)}."
+            )
+        part = parts[path]
+        if not isinstance(part, nn.Dropout | nn.Dropout2d):
+            raise InvalidProblem(f"'{path}' is {type(part).__name__}; a dropout rate needs a Dropout layer.")
+        if rates.setdefault(id(part), name) != name:
+            raise InvalidProblem(
+                f"'{path}' is a Dropout layer that is used twice, with rates '{rates[id(part)]}' and '{name}'. Give "
+                "one rate, or use two layers."
+            )
+    return rates
+
+
+def _require_no_hooks(part: nn.Module, path: str) -> None:
+    if part._forward_hooks or part._forward_pre_hooks:
+        raise InvalidProblem(
+            f"'{path or 'the network'}' ({type(part).__name__}) has forward hooks, weight_norm's perhaps, which a "
+            "self-tuned layer would pass over. Remove them first."
+        )

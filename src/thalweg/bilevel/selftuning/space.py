@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from thalweg.core import InvalidParameter, UnknownName
-from thalweg.core.validation import require
+from thalweg.core.validation import is_real, require
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,10 @@ class HyperParameter:
 
     def __post_init__(self) -> None:
         require(self.scale in ("logit", "log"), "HyperParameter needs scale 'logit' or 'log'", got=self.scale)
+        for option in ("value0", "low", "high", "spread"):
+            given = getattr(self, option)
+            fits = is_real(given) and math.isfinite(given)
+            require(fits, f"HyperParameter {self.name!r} needs {option}, a finite number", got=given)
         require(
             self.low < self.high, f"HyperParameter {self.name!r} needs low < high", got=(self.low, self.high)
         )

@@ -10,12 +10,12 @@ from typing import Any, ClassVar, Protocol, Self, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from thalweg.bilevel.rates import require_counts, require_positive
 from thalweg.bilevel.selftuning.network import SelfTuned, self_tuning
 from thalweg.bilevel.selftuning.regularisers import Augment, ExamplePenalty, cross_entropy_by_example
 from thalweg.bilevel.selftuning.space import HyperSpace
 from thalweg.core import InvalidProblem, Method, NotFinite, Problem, State
 from thalweg.core.seeding import torch_generator
-from thalweg.core.validation import require
 
 Data: TypeAlias = Sequence[Tensor]
 
@@ -72,7 +72,7 @@ class SelfTuningTask(Problem):
                 raise InvalidProblem(
                     f"SelfTuningTask.{name} needs (inputs, targets) of one length > 0; got lengths {lengths}."
                 )
-        require(self.batch_size >= 1, "SelfTuningTask needs batch_size >= 1", got=self.batch_size)
+        require_counts(self, "batch_size")
 
     @torch.no_grad()
     def metrics(self, x: nn.Module) -> dict[str, float]:
@@ -185,11 +185,10 @@ class SelfTuner(Method[SelfTuningTask, SelfTuningState]):
     learn_spread: bool = True
 
     def __post_init__(self) -> None:
-        require(self.hyper_rate > 0, "SelfTuner needs hyper_rate > 0", got=self.hyper_rate)
-        require(self.entropy >= 0, "SelfTuner needs entropy >= 0", got=self.entropy)
-        for name in ("train_steps", "validation_steps"):
-            require(getattr(self, name) >= 1, f"SelfTuner needs {name} >= 1", got=getattr(self, name))
-        require(self.warmup >= 0, "SelfTuner needs warmup >= 0", got=self.warmup)
+        require_positive(self, "hyper_rate")
+        require_positive(self, "entropy", zero=True)
+        require_counts(self, "train_steps", "validation_steps")
+        require_counts(self, "warmup", least=0)
 
     def init(self, problem: SelfTuningTask, seed: int) -> SelfTuningState:
         with torch.random.fork_rng(devices=[]):

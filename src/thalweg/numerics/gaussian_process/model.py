@@ -32,7 +32,8 @@ class GaussianProcess:
     Args:
         kernel: covariance function. The default is Matern 5/2 with a lengthscale for each coordinate.
         degree: of the mean: 0 a constant (default), 1 and 2 with linear and squared terms, -1 zero. Its coefficients
-            are the generalised least-squares ones, at no cost in parameters.
+            are the generalised least-squares ones, the shortest where terms depend on one another, at no cost in
+            parameters.
         learn_noise: whether the variance of the noise is a hyper-parameter, the last one. Known variances are
             passed with the data, and both add up.
 
@@ -88,7 +89,8 @@ class GaussianProcess:
         white_y = solve_lower(factor, y.expand(*models, -1)[..., None])
         if H.shape[-1]:
             white = solve_lower(factor, H.expand(*models, *H.shape))
-            trend = torch.linalg.lstsq(white, white_y).solution[..., 0]
+            # by singular values: torch's own least squares takes dependent columns for independent ones now and then
+            trend = (torch.linalg.pinv(white) @ white_y)[..., 0]
             white_y = white_y - white @ trend[..., None]
         else:
             trend = y.new_zeros(*models, 0)

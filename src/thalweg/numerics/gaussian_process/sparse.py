@@ -124,7 +124,8 @@ def sparse_posterior(
     if H.shape[1]:
         scaled_H = H / variance.sqrt()[:, None]
         normal = scaled_H.T @ precision_times(H)
-        trend = torch.linalg.solve(normal, (scaled_H.T @ precision_times(y[:, None]))[:, 0])
+        inverse = torch.linalg.pinv(normal, rtol=1e-10, hermitian=True)  # the terms may depend on one another
+        trend = inverse @ (scaled_H.T @ precision_times(y[:, None]))[:, 0]
     else:
         trend = y.new_zeros(0)
     residual = y - H @ trend
