@@ -12,7 +12,7 @@ from thalweg.core.result import History
 from thalweg.core.run import Best, Run
 from thalweg.core.stop import Status
 from thalweg.core.tree import load_tree, require_alike, restoring, save_tree
-from thalweg.core.validation import require
+from thalweg.core.validation import is_real, is_whole, require
 
 
 class Callback:
@@ -120,8 +120,13 @@ class Checkpoint(Callback):
                     "or start afresh without resume=."
                 )
         with restoring(path, "a checkpoint"):
-            for name in ("steps", "seconds"):
-                require_alike(name, getattr(run, name), tree[name], optional=False)
+            fits = (
+                is_whole(tree["steps"])
+                and tree["steps"] >= 0
+                and is_real(tree["seconds"])
+                and tree["seconds"] >= 0
+            )
+            require(fits, "steps and seconds have to be numbers >= 0", error=UnreadableFile)
             require_alike("first", 0.0, tree["first"])
             run.steps, run.seconds, run.first = tree["steps"], tree["seconds"], tree["first"]
             run.state = run.state.restored(tree["state"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import math
@@ -38,7 +39,7 @@ _BIT_GENERATORS = ("PCG64", "PCG64DXSM", "MT19937", "Philox", "SFC64")
 def save_tree(path: str | Path, tree: Any) -> None:  # noqa: ANN401 -- plain data of any shape
     """Save nested containers of numbers, strings, arrays, tensors and generators to one file.
 
-    The file is a zip of ``.npy`` members and one JSON text; `load_tree` gives the same bits back.
+    The file is a zip of ``.npy`` members and one JSON text, sealed by a digest; `load_tree` gives the same bits back.
     """
     arrays: list[np.ndarray] = []
     text = json.dumps(_encode(tree, arrays))
@@ -47,6 +48,7 @@ def save_tree(path: str | Path, tree: Any) -> None:  # noqa: ANN401 -- plain dat
         for i, array in enumerate(arrays):
             with archive.open(f"{i}.npy", "w", force_zip64=True) as member:
                 np.lib.format.write_array(member, array, allow_pickle=False)
+        archive.comment = _seal(archive)
 
 
 def load_tree(path: str | Path) -> Any:  # noqa: ANN401 -- plain data of any shape
@@ -61,6 +63,10 @@ def load_tree(path: str | Path) -> Any:  # noqa: ANN401 -- plain data of any sha
                 raise UnreadableFile(
                     f"{path} is not a file saved by thalweg: its {packed[0]} is compressed, which ours are not."
                 )
+            if archive.comment != _seal(archive):
+                raise UnreadableFile(
+                    f"{path} is not as thalweg saved it: it is damaged, changed by hand, or of an earlier version."
+                )
             return _decode(json.loads(archive.read("tree.json")), _Members(archive))
     except UnreadableFile:
         raise
@@ -68,6 +74,12 @@ def load_tree(path: str | Path) -> Any:  # noqa: ANN401 -- plain data of any sha
         raise UnreadableFile(f"No file {path}.") from None
     except _DAMAGE as error:
         raise UnreadableFile(f"{path} is not a file saved by thalweg, or is damaged: {error}.") from error
+
+
+def _seal(archive: zipfile.ZipFile) -> bytes:
+    """A digest of the members' names, sizes and check sums, by which the whole content is known."""
+    parts = sorted((m.filename, m.file_size, m.CRC) for m in archive.infolist())
+    return b"thalweg " + hashlib.sha256(repr(parts).encode()).hexdigest().encode()
 
 
 @contextmanager

@@ -46,7 +46,7 @@ class Size:
 
 
 SIZES = {
-    "smoke": Size(4, 8, 50, 1, 1),
+    "smoke": Size(6, 12, 100, 2, 1),
     "quick": Size(50, 300, 400, 7, 3),
     "full": Size(100, 300, 3000, 50, 5),
 }

@@ -241,7 +241,7 @@ def _race(problem: MonotoneInclusion, passes: int) -> dict[str, Row]:
 
 def _power(sizes: Any, ratios: Any) -> float:
     ratios = np.asarray(ratios)
-    if not np.isfinite(ratios).all():
+    if not (np.isfinite(ratios) & (ratios > 0)).all():
         return float("nan")
     return float(np.polyfit(np.log(list(sizes)), np.log(ratios), 1)[0])
 
