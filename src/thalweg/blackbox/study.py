@@ -70,6 +70,7 @@ class Study:
 
     Cost: a suggestion takes some tens of milliseconds at 100 evaluations, about 0.3 s at 500.
 
+    >>> from thalweg.blackbox import Real
     >>> study = Study({"x": Real(-2.0, 2.0)}, noise="none")
     >>> for _ in range(15):
     ...     trial = study.ask()
