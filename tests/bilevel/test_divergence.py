@@ -246,3 +246,17 @@ class TestOptions:
         for option in ({"value0": math.nan}, {"low": "0"}, {"high": math.inf}, {"spread": True}):
             with pytest.raises(InvalidParameter, match=r"'rate' needs .*, a finite number"):
                 HyperParameter("rate", **{"value0": 0.5} | option)
+
+
+@pytest.mark.parametrize("unit", [1.0, 2.0**-60, 2.0**-110])
+def test_levels_in_small_units_are_not_solved_at_the_start(unit):
+    """``min_x |y* - 1|^2/2`` with ``y* = x``: the solution is 1 in any unit of f and g."""
+    problem = Bilevel(
+        lambda x, y: unit * 0.5 * (y - 1.0).square().sum(),
+        lambda x, y: unit * 0.5 * (y - x).square().sum(),
+        torch.full((2,), 3.0, dtype=torch.float64),
+        torch.zeros(2, dtype=torch.float64),
+    )
+    found = solve(problem, AID(0.5 / unit, 0.5 / unit), progress=False)
+    assert found.converged
+    torch.testing.assert_close(found.x.x, torch.ones(2, dtype=torch.float64), rtol=0, atol=1e-3)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal, NamedTuple, TypeAlias
 
 import torch
@@ -151,10 +152,26 @@ class Bilevel(Problem):
         return found
 
     def recommended_stop(self) -> Stop:
-        """A ``stationarity`` and a ``lower_gap`` of 1e-4; after 1000 steps where gradients are stochastic."""
+        """A ``stationarity`` and a ``lower_gap`` of 1e-4; after 1000 steps where gradients are stochastic.
+
+        Where the gradients at the start have entries below one only, 1e-4 of the largest: small units are no solution.
+        """
         if self.upper_batches is not None or self.lower_batches is not None:
             return Stop(steps=1000)
-        return Stop(below={"stationarity": 1e-4, "lower_gap": 1e-4})
+        upper, lower = self._start_slopes
+        return Stop(below={"stationarity": 1e-4 * min(1.0, upper), "lower_gap": 1e-4 * min(1.0, lower)})
+
+    @cached_property
+    def _start_slopes(self) -> tuple[float, float]:
+        """Largest entries of f's gradient and of g's in y at the start; one where they are zero or not finite."""
+        x, y = self.vector0("x"), self.vector0("y")
+        try:
+            upper = torch.cat(self.gradients("upper", x, y))
+            lower = self.gradients("lower", x, y, wrt="y")[0]
+        except NotFinite:
+            return 1.0, 1.0
+        sizes = [float(g.abs().max()) for g in (upper, lower)]
+        return sizes[0] or 1.0, sizes[1] or 1.0
 
     @torch.no_grad()
     def metrics(self, x: Pair) -> dict[str, float]:
