@@ -23,7 +23,7 @@ from thalweg.constrained import (
     SketchedNewton,
     certify,
 )
-from thalweg.core import InvalidParameter
+from thalweg.core import InvalidParameter, InvalidProblem
 from thalweg.numerics.sketch import BlockKaczmarz
 
 EVERY = [NewtonSQP(), SketchedNewton(), InexactSQP(), AugmentedLagrangian()]
@@ -320,3 +320,29 @@ def test_numbers_out_of_range_raise_no_warning_of_numpys(method, f):
         warnings.simplefilter("error")
         warnings.simplefilter("ignore", RankDeficient)
         solve(stated(f, ["x1*x2 - 30"], [6.0, 5.0]), method, stop=Stop(steps=8), progress=False)
+
+
+@pytest.mark.parametrize(
+    "which", ["value", "gradient", "constraints", "jacobian", "hessian", "sparse jacobian"]
+)
+def test_a_function_that_turns_complex_on_the_way_is_refused(which):
+    """Real at the start, complex elsewhere: no part of it is dropped."""
+    parts = {
+        "value": lambda x: 0.5 * x @ x,
+        "gradient": lambda x: x.copy(),
+        "constraints": lambda x: np.array([x.sum() - 1.0]),
+        "jacobian": lambda x: np.ones((1, 2)),
+        "hessian": lambda x, multipliers: np.eye(2),
+    }
+    name = which.split()[-1]
+    plain, sparse = parts[name], which.startswith("sparse")
+
+    def turning(x, *rest):
+        found = plain(x, *rest) + (0 if not x.any() else 1e-3j)
+        return sp.csr_array(found) if sparse else found
+
+    problem = EqualityConstrained(**(parts | {name: turning}), x0=np.zeros(2))
+    with pytest.raises(InvalidProblem, match="complex at a point on the way"):
+        if name != "hessian":  # of which one step of Newton's method needs no second
+            solve(problem, NewtonSQP(), stop=Stop(below={"kkt": 1e-12}, steps=5), progress=False)
+        problem.curvature(np.ones(2), np.zeros(1))

@@ -400,3 +400,8 @@ class TestLabelPropagation:
     def test_no_label_at_all_is_refused(self):
         with pytest.raises(InvalidProblem, match="no point has a label"):
             LabelPropagation().fit(np.eye(4), [-1, -1, -1, -1])
+
+
+def test_a_class_weight_of_a_label_that_is_not_there_is_refused():
+    with pytest.raises(InvalidParameter, match=r"class_weight names 'typo'; y has no such label"):
+        LogisticRegression(class_weight={"a": 1.0, "typo": 5.0}).fit([[-1.0], [1.0]], ["a", "b"])

@@ -6,7 +6,9 @@ from typing import TypeAlias
 
 import numpy as np
 import scipy.sparse as sp
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
+
+from thalweg.core import InvalidProblem
 
 Vector: TypeAlias = NDArray[np.float64]
 Matrix: TypeAlias = NDArray[np.float64] | sp.csr_array
@@ -15,11 +17,26 @@ Matrix: TypeAlias = NDArray[np.float64] | sp.csr_array
 DENSE = 1000
 
 
+def real(values: ArrayLike) -> Vector:
+    """What a function of the user's gives, as float64; complex numbers, such as roots off a domain, are refused."""
+    _refuse_complex(values)
+    return np.asarray(values, dtype=np.float64)
+
+
 def as_matrix(A: Matrix) -> Matrix:
     """A as this area takes it: sparse ones of any format as CSR arrays, others as float64."""
-    if sp.issparse(A):
-        return A if isinstance(A, sp.csr_array) else sp.csr_array(A)
-    return np.asarray(A, dtype=np.float64)
+    if not sp.issparse(A):
+        return real(A)
+    _refuse_complex(A)
+    return A if isinstance(A, sp.csr_array) else sp.csr_array(A)
+
+
+def _refuse_complex(values: ArrayLike | Matrix) -> None:
+    if np.iscomplexobj(values):
+        raise InvalidProblem(
+            "f, a constraint or a derivative is complex at a point on the way; only real numbers are taken here. Let "
+            "it give NaN outside its domain."
+        )
 
 
 def row_sizes(A: Matrix) -> Vector:

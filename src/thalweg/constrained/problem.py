@@ -20,6 +20,7 @@ from thalweg.constrained._arrays import (
     dense,
     divided,
     product,
+    real,
     row_sizes,
 )
 from thalweg.constrained._derivatives import (
@@ -236,8 +237,8 @@ class EqualityConstrained(Problem):
 
     def at(self, x: Vector) -> Point:
         """Values and first derivatives at x, f's in ``unit``, those of the constraints in ``units``."""
-        f, g = float(self.value(x)), np.asarray(self.gradient(x), dtype=np.float64)
-        c, G = np.asarray(self.constraints(x), dtype=np.float64), as_matrix(self.jacobian(x))
+        f, g = float(real(self.value(x))), real(self.gradient(x))
+        c, G = real(self.constraints(x)), as_matrix(self.jacobian(x))
         if self.unit != 1.0:
             f, g = f / self.unit, g / self.unit
         if (self.units != 1.0).any():

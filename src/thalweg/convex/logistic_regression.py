@@ -157,6 +157,9 @@ class LogisticRegression(LinearClassifierMixin, ClassifierMixin, BaseEstimator):
         if self.class_weight is None:
             return weights
         if isinstance(self.class_weight, dict):
+            unknown = sorted(map(repr, set(self.class_weight) - set(self.classes_.tolist())))
+            if unknown:
+                raise InvalidParameter(f"class_weight names {', '.join(unknown)}; y has no such label.")
             factors = np.array([float(self.class_weight.get(label, 1.0)) for label in self.classes_.tolist()])
         else:
             sums = np.bincount(labels, weights if len(weights) else None)
@@ -171,7 +174,9 @@ class LogisticRegression(LinearClassifierMixin, ClassifierMixin, BaseEstimator):
         """Solve for one class after another with the others held, in place; the rounds done."""
         data = model.data
         count, columns = len(intercept), np.arange(data.n)
-        Z = np.stack([data.product(w, float(b), columns) for w, b in zip(coef, intercept)])  # (classes, n)
+        Z = np.stack(
+            [data.product(w, float(b), columns) for w, b in zip(coef, intercept, strict=True)]
+        )  # (classes, n)
         wanted, together = np.arange(count)[:, None] == labels, SoftmaxLoss(labels, model.weights)
         first = worst = 0.0
         for done in range(1, self.max_iter + 1):
