@@ -25,7 +25,6 @@ from thalweg.linear import (
     load_direction,
     pretrained_direction,
     save_direction,
-    train_direction,
 )
 from thalweg.linear.direction_training import AdamTraining, DirectionLearning
 from thalweg.linear.obstacles import box_of_fluid, bunny, cross, random_cells
@@ -255,7 +254,9 @@ class TestPretrained:
 
 class TestTraining:
     def test_the_loss_leaves_one_and_falls(self):
-        result = train_direction(2, sides=(16,), steps=60, seed=1)
+        problem = DirectionLearning(2, (16,), cells=16 * 1024, seed=1)
+        torch.manual_seed(1)
+        result = solve(problem, AdamTraining(SymmetricDirection(2), 60, 2e-3), stop=Stop(steps=60))
         assert result.metrics["loss"] < 0.5
 
     def test_the_papers_network_starts_as_the_identity_and_learns(self):
@@ -268,12 +269,17 @@ class TestTraining:
         assert result.metrics["loss"] < 0.8 * before
 
     def test_resuming_gives_the_same_bits(self, tmp_path):
-        whole = train_direction(2, sides=(8,), steps=6)
-        first = train_direction(
-            2, sides=(8,), steps=6, stop=Stop(steps=3), callbacks=[Checkpoint(tmp_path / "c", every=1)]
-        )
+        problem = DirectionLearning(2, (8,), cells=1024)
+
+        def trained(steps, **options):
+            torch.manual_seed(0)
+            method = AdamTraining(SymmetricDirection(2), 6, 2e-3)
+            return solve(problem, method, stop=Stop(steps=steps), **options)
+
+        whole = trained(6)
+        first = trained(3, callbacks=[Checkpoint(tmp_path / "c", every=1)])
         assert first.steps == 3
-        rest = train_direction(2, sides=(8,), steps=6, resume=tmp_path / "c")
+        rest = trained(6, resume=tmp_path / "c")
         for a, b in zip(whole.x.parameters(), rest.x.parameters()):
             assert torch.equal(a, b)
 
