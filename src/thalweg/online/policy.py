@@ -15,6 +15,7 @@ from thalweg.core import CheckpointMismatch, InvalidParameter, NotFinite
 from thalweg.core.seeding import generator
 from thalweg.core.tree import require_alike
 from thalweg.core.validation import require
+from thalweg.online.problem import LossTable
 
 
 class OutsideRange(UserWarning):
@@ -52,6 +53,11 @@ class Policy(ABC):
         self.arms = arms
         self.probabilities: NDArray[np.float64] = np.zeros(arms)  # of the action being played
         self._rng = generator(0)
+
+    @classmethod
+    def solves(cls) -> type[LossTable]:
+        """What a policy plays."""
+        return LossTable
 
     def started(self, seed: int) -> Self:
         """A copy that has learned nothing more than this one, drawing from the stream named ``seed``."""

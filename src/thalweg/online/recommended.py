@@ -1,22 +1,39 @@
-"""The policies by name, and which of them suits a table of losses."""
+"""The policies and learners by name, and which of them suits a problem."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from thalweg.core import InvalidParameter, Method, recommended
 from thalweg.core.contestant import contestant
 from thalweg.online.cheb_cb import ChebCB
+from thalweg.online.play import Play, PlayState
 from thalweg.online.policy import Fixed, Policy
-from thalweg.online.problem import LossTable, Play, PlayState
+from thalweg.online.predict import Groupwise, OneForAll
+from thalweg.online.problem import LossTable
+from thalweg.online.stream import GroupedStream
 from thalweg.online.tsallis_inf import TsallisINF
 
-#: The area's policies, by the names that tables use.
-METHODS: dict[str, type[Policy]] = {"cheb-cb": ChebCB, "fixed": Fixed, "tsallis-inf": TsallisINF}
+#: The area's policies, and its methods for streams, by the names that tables use.
+METHODS: dict[str, type[Any]] = {
+    "cheb-cb": ChebCB,
+    "fixed": Fixed,
+    "groupwise": Groupwise,
+    "one-for-all": OneForAll,
+    "tsallis-inf": TsallisINF,
+}
 
 
 @recommended.register
 def for_losses(problem: LossTable) -> Play:
     """Tsallis-INF: the best of both worlds, stochastic and adversarial losses."""
     return Play(TsallisINF(problem.arms))
+
+
+@recommended.register
+def for_streams(problem: GroupedStream) -> Groupwise:
+    """A learner for each group, combined by their mean."""
+    return Groupwise()
 
 
 @contestant.register

@@ -1,0 +1,75 @@
+"""What the best linear model in hindsight would have lost: on a group, and as its rows come."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import qr
+
+Vector = NDArray[np.float64]
+
+
+class Hindsight:
+    """The least sum of squares of a linear model over the rows so far; rows are not kept.
+
+    Args:
+        columns: d, of the rows.
+
+    What is kept is the triangle of a QR factorisation of ``[X, y]``: ten digits more than normal equations have, and
+    right for columns that depend on one another.
+
+    Cost: O(rows d^2) to take rows in, O(d^3) for a loss.
+
+    >>> best = Hindsight(1)
+    >>> best.add(np.ones((3, 1)), np.array([0.0, 1.0, 2.0]))
+    >>> round(best.loss(), 12)
+    2.0
+    """
+
+    def __init__(self, columns: int) -> None:
+        self.rows = 0
+        self._triangle = np.zeros((0, columns + 1))
+
+    def add(self, X: NDArray[np.float64], y: Vector) -> None:
+        """Take in rows, shape (rows, d), and their labels, shape (rows,)."""
+        self.rows += len(X)
+        stacked = np.vstack([self._triangle, np.column_stack([X, y])])
+        if len(stacked):
+            (triangle,) = qr(stacked, mode="r", check_finite=False)
+            self._triangle = triangle[: stacked.shape[1]]
+
+    def loss(self) -> float:
+        """The least sum of squares."""
+        return float(np.square(self._residual()).sum())
+
+    def coefficients(self) -> Vector:
+        """Of the model that reaches it, the shortest of them, shape (d,)."""
+        R, r = self._triangle[:, :-1], self._triangle[:, -1]
+        return np.asarray(np.linalg.lstsq(R, r, rcond=None)[0])
+
+    def _residual(self) -> Vector:
+        R, r = self._triangle[:, :-1], self._triangle[:, -1]
+        return np.asarray(r - R @ self.coefficients())
+
+
+def regret_curve(
+    X: NDArray[np.float64], y: Vector, losses: Vector, points: int = 100
+) -> tuple[NDArray[np.int64], Vector]:
+    """Regret against the best linear model in hindsight, at ``points`` numbers of rows.
+
+    Args:
+        X: shape (rows, d); y: shape (rows,); losses: what was lost on each row, shape (rows,).
+
+    Returns:
+        numbers of rows, rising, shape (at most points,), and the regret after each of them.
+
+    Cost: O(rows d^2 + points d^3).
+    """
+    at = np.unique(np.linspace(0, len(X), min(points, len(X)) + 1).astype(np.int64)[1:])
+    best, found, start = Hindsight(X.shape[1]), np.empty(len(at)), 0
+    total = np.cumsum(losses)
+    for k, end in enumerate(at):
+        best.add(X[start:end], y[start:end])
+        found[k] = total[end - 1] - best.loss()
+        start = end
+    return at, found
