@@ -194,7 +194,7 @@ def restart(t, period, alpha, theta, inverse, lengths, hedge, counts):
         if period[g] > 0 and t % period[g] == 0 and counts[g] > 0:
             theta[g] = 0.0
             inverse[g] = 0.0
-            for i in range(theta.shape[1]):
+            for i in range(inverse.shape[1]):
                 inverse[g, i, i] = 1.0 / alpha
             hedge[0, g] = 0.0
             hedge[1, g] = 0.0

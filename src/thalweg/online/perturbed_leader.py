@@ -176,8 +176,10 @@ class GroupwiseLeader:
         """A decision for a round in the groups that are ``active``, shape (groups,) of truth values."""
         p = self.hedge.weights(active)
         mask = np.asarray(active)
-        asked = np.flatnonzero(p)
-        proposals = [leader.decide() if g in asked else np.zeros(0) for g, leader in enumerate(self.leaders)]
+        asked = mask if mask.any() else np.ones(len(p), dtype=bool)
+        proposals = [
+            leader.decide() if a else np.zeros(0) for a, leader in zip(asked, self.leaders, strict=True)
+        ]
         self._round = (mask, proposals, p)
         return proposals[int(self._rng.choice(len(p), p=p))]
 
@@ -194,8 +196,8 @@ class GroupwiseLeader:
         losses = np.array([float(given @ v) if len(v) else 0.0 for v in proposals])
         if not ((losses >= -1e-12) & (losses <= 1 + 1e-12)).all():
             raise InvalidProblem(
-                f"The costs make a decision cost {losses[np.argmax(np.abs(losses))]:g}; expected costs in [0, 1]. Scale "
-                "them by the largest cost of a decision."
+                f"The costs make a decision cost {losses[np.argmax(np.abs(losses))]:g}; expected costs in [0, 1]. "
+                "Scale them by the largest cost of a decision."
             )
         expected = float(p @ losses)
         self.hedge.learn(np.clip(expected - losses, -1.0, 1.0), mask)

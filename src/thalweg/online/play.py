@@ -26,7 +26,8 @@ class PlayState(State):
 class Play(Method[LossTable, PlayState]):
     """A policy that plays every round; it sees the loss of the arm that it has drawn, and no other.
 
-    The metrics of a step are ``regret`` so far, the round's ``loss``, and the rounds ``left``. Cost per step: the policy's own.
+    The metrics of a step are ``regret`` so far, the round's ``loss``, and the rounds ``left``. Cost per step: the
+    policy's own.
 
     >>> from thalweg import solve
     >>> from thalweg.online import TsallisINF

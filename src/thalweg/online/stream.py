@@ -31,9 +31,9 @@ class GroupedStream(Problem):
             ``(high - low)^2``.
 
     The answer is the predictions, shape (rounds,), NaN for rounds to come. The metrics are ``loss``, its mean over the
-    rounds played; ``regret``, the sum of losses less that of the best linear model in hindsight, over all rounds played;
-    ``worst``, the largest such regret of a group, against the best model for that group alone; and ``left``, the rounds
-    to come: a run has converged when all are played. `ledger` has every group.
+    rounds played; ``regret``, the sum of losses less that of the best linear model in hindsight; ``worst``, the
+    largest such regret of a group, against the best model for that group alone; and ``left``, the rounds to come: a run
+    has converged when all are played. `ledger` has every group.
 
     The models in hindsight are linear in X: give a column of ones where they should have an intercept.
 
@@ -44,8 +44,8 @@ class GroupedStream(Problem):
     >>> stream = GroupedStream([[1.0], [1.0]], [0.0, 1.0], [[True], [False]])
     >>> stream.names
     ('group 0', 'everyone')
-    >>> stream.metrics(np.array([0.5, 0.5]))
-    {'loss': 0.25, 'regret': 0.0, 'worst': 0.25, 'left': 0.0}
+    >>> {name: round(value, 9) for name, value in stream.metrics(np.array([0.5, 0.3])).items() if value}
+    {'loss': 0.37, 'regret': 0.24, 'worst': 0.25}
     """
 
     X: NDArray[np.float64]
