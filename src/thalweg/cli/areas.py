@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from thalweg.cli import blackbox, constrained, convex, equilibrium, linear
+from thalweg.cli import blackbox, constrained, convex, equilibrium, linear, online
 from thalweg.cli.case import Case
 from thalweg.cli.methods import Maker
 from thalweg.core import Problem
@@ -64,6 +64,7 @@ AREAS = (
         "1e-6, of a game whose largest payoff is about 1",
         equilibrium.GameCase,
     ),
+    Area("online", online.read, "regret", "all rounds played", online.OnlineCase, online.MAKERS),
     Area("blackbox", blackbox.read, "value", "none", solve=blackbox.solve_blackbox),
 )
 

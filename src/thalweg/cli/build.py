@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -14,7 +14,7 @@ from thalweg.cli.areas import Area
 from thalweg.cli.methods import is_ready, parsed
 from thalweg.cli.options import Json, Method, Page, Seconds, Seed, Steps, Tolerance
 from thalweg.cli.output import strict_json, write_arrays
-from thalweg.core import InvalidParameter, Problem, Result, Stop
+from thalweg.core import Figure, InvalidParameter, InvalidProblem, Problem, Result, Stop
 from thalweg.core.files import check_target
 
 
@@ -55,7 +55,7 @@ def solve_command(area: Area) -> Callable[..., None]:
         if out is not None:
             write_arrays(out, case.arrays(result))
         if report is not None:
-            _write_page(report, area, result)
+            _write_page(report, area, case.figures(result), result)
         _tell(case.told(result), case.said(result), result, {"Answer": out, "Report": report}, as_json)
         raise typer.Exit(0 if result.converged else 1)
 
@@ -112,14 +112,23 @@ def _stop(area: Area, problem: Problem, tol: float | None, steps: int | None, se
 
 
 def _fitting(area: Area, problem: Problem) -> list[str]:
+    """The methods that solve problems of this kind, need no option, and can be made for this one."""
     from thalweg.catalogue import METHODS
 
-    classes = METHODS[area.name]
+    classes, makers = METHODS[area.name], area.methods()
     return [
         name
-        for name, maker in area.methods().items()
-        if isinstance(problem, classes[name].solves()) and is_ready(maker)
+        for name, maker in makers.items()
+        if isinstance(problem, classes[name].solves()) and is_ready(maker) and _is_made(area, name, problem)
     ]
+
+
+def _is_made(area: Area, name: str, problem: Problem) -> bool:
+    try:
+        parsed(name, area.methods(), problem, area.name)
+    except InvalidProblem:  # such as a policy that needs a context where there is none
+        return False
+    return True
 
 
 def _with_signature(run: Callable[..., None], area: Area, closing: str) -> Callable[..., None]:
@@ -147,11 +156,11 @@ def _explained(parameter: inspect.Parameter, area: Area) -> inspect.Parameter:
     return parameter.replace(annotation=Annotated[kind, option])
 
 
-def _write_page(path: Path, area: Area, result: Result) -> None:
-    from thalweg.core import Figure, Series
+def _write_page(path: Path, area: Area, drawn: Sequence[Figure], result: Result) -> None:
+    from thalweg.core import Series
     from thalweg.workbench import render_figures
 
-    figures = []
+    figures = list(drawn)
     for name in result.history.names:
         values = result.history[name]
         here = values == values

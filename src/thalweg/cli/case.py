@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Self
 
 from thalweg.cli.output import array_of
-from thalweg.core import Callback, InvalidProblem, Method, Problem, Result, Stop
+from thalweg.core import Callback, Figure, InvalidProblem, Method, Problem, Result, Stop
 
 if TYPE_CHECKING:
     import numpy as np
@@ -50,6 +50,10 @@ class Case:
     def told(self, result: Result) -> dict[str, object]:
         """What ``--json`` says beside status, steps, seconds, metrics and message."""
         return {}
+
+    def figures(self, result: Result) -> Sequence[Figure]:
+        """What ``--report`` draws before the metrics of the steps."""
+        return ()
 
     def said(self, result: Result) -> Sequence[str]:
         """Lines for the reader beside the first one."""

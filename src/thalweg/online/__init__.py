@@ -1,6 +1,7 @@
 """Decisions to make as the data comes: bandits that `act` and `learn`, predictions that are good on every group."""
 
 from thalweg.online.cheb_cb import ChebCB
+from thalweg.online.encoding import Encoded, RowEncoder, encode, group_rules
 from thalweg.online.experts import AdaNormalHedge, Specialists
 from thalweg.online.groups import By, TimeIntervals, Where
 from thalweg.online.groupwise import GroupwiseRegressor
@@ -17,6 +18,7 @@ from thalweg.online.policy import Binned, Fixed, OutsideRange, Policy
 from thalweg.online.predict import Groupwise, OneForAll
 from thalweg.online.problem import LossTable
 from thalweg.online.recommended import METHODS
+from thalweg.online.rows import RowLearner
 from thalweg.online.stream import GroupedStream
 from thalweg.online.tsallis_inf import TsallisINF, tsallis_probabilities
 
@@ -27,6 +29,7 @@ __all__ = [
     "BlumLykouris",
     "By",
     "ChebCB",
+    "Encoded",
     "Fixed",
     "GroupedStream",
     "Groupwise",
@@ -39,11 +42,15 @@ __all__ = [
     "PerturbedLeader",
     "Play",
     "Policy",
+    "RowEncoder",
+    "RowLearner",
     "ShortestPath",
     "Specialists",
     "TimeIntervals",
     "TsallisINF",
     "Where",
+    "encode",
+    "group_rules",
     "horizon_noise",
     "regret_curve",
     "tsallis_probabilities",

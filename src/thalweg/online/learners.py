@@ -84,6 +84,15 @@ class GroupLearners:
         self.log_weights = np.append(self.log_weights, log_prior[before:])
         self.counts = np.append(self.counts, np.zeros(more, dtype=np.int64))
 
+    def widen(self, columns: int) -> None:
+        """Make room for columns that are new, zero in all rows before: least squares are what they would have been."""
+        more, keeps = columns - self.theta.shape[1], self.inverse.shape[1]
+        self.theta = np.pad(self.theta, ((0, 0), (0, more)))
+        if keeps:
+            self.inverse = np.pad(self.inverse, ((0, 0), (0, more), (0, more)))
+            new = np.arange(keeps, keeps + more)
+            self.inverse[:, new, new] = 1.0 / self.alpha
+
     def run(
         self, rows: NDArray[np.float64], y: Vector, mask: Mask, rng: np.random.Generator, *, learns: bool
     ) -> Round:

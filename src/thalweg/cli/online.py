@@ -1,0 +1,217 @@
+"""Decisions and predictions as the data comes: tables of losses, and tables of rows in groups."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from thalweg.cli.case import Case, named
+from thalweg.cli.options import Header
+from thalweg.cli.output import array_of
+from thalweg.core import Figure, InvalidParameter, InvalidProblem, Problem, Result, Series
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from thalweg.online import GroupedStream, LossTable, Play
+
+Low = Annotated[float | None, typer.Option(help="Smallest value that the target can have; seen by itself.")]
+High = Annotated[float | None, typer.Option(help="Largest value that the target can have; seen by itself.")]
+Groups = Annotated[
+    str,
+    typer.Option(
+        help="Columns that make groups of rows, as sex,smoker; sex*smoker makes combinations, and age:35:50 cuts "
+        "numbers at 35 and 50."
+    ),
+]
+
+
+def read(
+    tables: Annotated[
+        list[Path],
+        typer.Argument(help="A row a round: losses, a column an arm; or features and a --target."),
+    ],
+    target: Annotated[str | None, typer.Option(help="Predict this column, row by row.")] = None,
+    groups: Groups = "",
+    low: Low = None,
+    high: High = None,
+    indicators: Annotated[
+        bool,
+        typer.Option(help="Membership of a group is a feature as well, so that one model for all knows."),
+    ] = True,
+    context: Annotated[
+        str | None, typer.Option(help="Of losses: the column that is known before a round.")
+    ] = None,
+    header: Header = None,
+) -> Mapping[str, Problem]:
+    """Play a table of losses, or predict a column so well that no group of rows is worse off."""
+    from thalweg.datasets import load_columns
+    from thalweg.online import GroupedStream, encode, group_rules
+
+    found: dict[str, Problem] = {}
+    for name, path in named(tables).items():
+        if target is None:
+            if groups or low is not None or high is not None:
+                raise InvalidParameter("--groups, --low and --high are for rows with a --target.")
+            found[name] = _losses(path, context, header)
+            continue
+        if context is not None:
+            raise InvalidParameter("--context is for tables of losses, without --target.")
+        table = load_columns(path, header=header, wanted=target)
+        rows = encode(table, target, group_rules(groups), indicators=indicators)
+        found[name] = GroupedStream(rows.X, rows.y, rows.mask, names=rows.group_names, low=low, high=high)
+    return found
+
+
+def _losses(path: Path, context: str | None, header: bool | None) -> LossTable:
+    import numpy as np
+
+    from thalweg.datasets import load_columns
+    from thalweg.online import LossTable
+
+    table = load_columns(path, header=header, wanted=context)
+    arms = {}
+    for name, values in table.values.items():
+        if isinstance(values, list):
+            raise InvalidProblem(
+                f"{path}: column {name!r} holds words; expected losses. Rows need a --target."
+            )
+        if name != context:
+            arms[name] = values
+    if not arms:
+        raise InvalidProblem(f"{path} holds no column beside the context.")
+    known = None if context is None else np.asarray(table[context])
+    return LossTable(np.column_stack(list(arms.values())), known)
+
+
+def _played(name: str, problem: Problem) -> LossTable:
+    from thalweg.online import LossTable
+
+    if not isinstance(problem, LossTable):
+        raise InvalidProblem(
+            f"{name} plays tables of losses; rows with a --target need groupwise or one-for-all."
+        )
+    return problem
+
+
+def tsallis_inf(problem: Problem, scale: float | None = None) -> Play:
+    """``scale``: what losses are divided by; their running mean by default."""
+    from thalweg.online import Play, TsallisINF
+
+    return Play(TsallisINF(_played("tsallis-inf", problem).arms, scale))
+
+
+def cheb_cb(problem: Problem, terms: int = 6) -> Play:
+    """Its ends are those of the contexts of the table."""
+    from thalweg.online import ChebCB, Play
+
+    table = _played("cheb-cb", problem)
+    if table.contexts is None:
+        raise InvalidProblem(
+            "cheb-cb needs a number that is known before each round: name its column, --context."
+        )
+    low, high = float(table.contexts.min()), float(table.contexts.max())
+    return Play(ChebCB(table.arms, low, high if high > low else low + 1.0, terms))
+
+
+def fixed(problem: Problem, arm: int = 0) -> Play:
+    """``arm`` is counted from 0."""
+    from thalweg.online import Fixed, Play
+
+    return Play(Fixed(_played("fixed", problem).arms, arm))
+
+
+MAKERS = {"tsallis-inf": tsallis_inf, "cheb-cb": cheb_cb, "fixed": fixed}
+
+
+@dataclass
+class OnlineCase(Case):
+    """Every group's regret, beside that of one model for all."""
+
+    @cached_property
+    def _one(self) -> np.ndarray:
+        from thalweg.core import solve
+        from thalweg.online import OneForAll
+
+        return array_of(solve(self.problem, OneForAll(), progress=False).x)
+
+    def _ledgers(self, result: Result) -> dict[str, dict[str, float]]:
+        """Regrets by group: ours and the one model's; none for a table of losses."""
+        from thalweg.online import GroupedStream
+
+        if not isinstance(self.problem, GroupedStream):
+            return {}
+        return {
+            "ours": self.problem.ledger(array_of(result.x)),
+            "one model for all": self.problem.ledger(self._one),
+        }
+
+    def told(self, result: Result) -> dict[str, object]:
+        ledgers = self._ledgers(result)
+        if not ledgers:
+            return {}
+        return {"regrets": ledgers["ours"], "regrets_of_one_model": ledgers["one model for all"]}
+
+    def said(self, result: Result) -> Sequence[str]:
+        ledgers = self._ledgers(result)
+        if not ledgers:
+            return ()
+        ours, one = ledgers["ours"], ledgers["one model for all"]
+        rows = _counts(self.problem, result)
+        width = max(len("group"), *map(len, ours))
+        lines = [f"{'group':{width}}    rows   regret   one model for all"]
+        lines += [f"{name:{width}} {rows[name]:7d} {ours[name]:8.3g}   {one[name]:8.3g}" for name in ours]
+        lines.append(
+            "Regret: sum of squared errors, in units of the target's range, over that of the best linear model for "
+            "the group in hindsight."
+        )
+        return lines
+
+    def figures(self, result: Result) -> Sequence[Figure]:
+        ledgers = self._ledgers(result)
+        if not ledgers:
+            return ()
+        names = list(ledgers["ours"])
+        places = [float(i) for i in range(len(names))]
+        bars = Figure(
+            "Regret of each group",
+            "Against the best linear model for the group in hindsight; the smaller the better.",
+            "group",
+            "regret",
+            [Series(who, places, [ledger[n] for n in names]) for who, ledger in ledgers.items()],
+            kind="bars",
+            categories=names,
+        )
+        curves = []
+        for name in names:
+            series = [
+                Series.of(who, *_curve(self.problem, x, name))
+                for who, x in (("ours", array_of(result.x)), ("one model for all", self._one))
+            ]
+            curves.append(Figure(f"Group {name}", "Regret as its rows come.", "rows", "regret", series))
+        return [bars, *curves]
+
+
+def _stream(problem: Problem) -> GroupedStream:
+    from thalweg.online import GroupedStream
+
+    if not isinstance(problem, GroupedStream):
+        raise InvalidProblem("Only rows in groups have regrets by group.")
+    return problem
+
+
+def _curve(problem: Problem, x: np.ndarray, group: str) -> tuple[np.ndarray, np.ndarray]:
+    return _stream(problem).curve(x, group)
+
+
+def _counts(problem: Problem, result: Result) -> dict[str, int]:
+    import numpy as np
+
+    stream = _stream(problem)
+    played = np.isfinite(array_of(result.x))
+    return dict(zip(stream.names, (stream.groups & played[:, None]).sum(0).tolist(), strict=True))

@@ -1,0 +1,156 @@
+"""A table's columns as features, and as groups: all at once, or row by row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from thalweg.core import InvalidParameter, InvalidProblem, NotFinite
+from thalweg.datasets.columns import Columns
+from thalweg.online.groups import By, Mask, Membership
+
+Vector = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Rows of a table: features (rows, d), a column of ones among them; labels (rows,); groups (rows, groups)."""
+
+    X: NDArray[np.float64]
+    y: Vector
+    mask: Mask
+    group_names: tuple[str, ...]
+    feature_names: tuple[str, ...]
+
+
+def encode(table: Columns, target: str, groups: Sequence[By], *, indicators: bool = True) -> Encoded:
+    """Features, labels and groups of a table's rows.
+
+    Numbers are scaled to [0, 1] by their column's ends, words become a column a word, and a column of ones is added.
+
+    Args:
+        table: the columns.
+        target: the column to predict; numbers.
+        groups: rules that name columns.
+        indicators: membership of a group is a feature as well, so that one model for all knows of groups, too.
+
+    Raises:
+        InvalidProblem: the target is words, or no other column is there.
+        UnknownName: no such column.
+
+    >>> rows = encode(Columns("t", 2, {"a": np.array([1.0, 3.0]), "b": ["x", "y"], "y": np.ones(2)}), "y", [By("b")])
+    >>> rows.feature_names, rows.group_names
+    (('a', 'b=x', 'b=y', 'group b=x', 'group b=y', 'one'), ('everyone', 'b=x', 'b=y'))
+    """
+    import pandas as pd
+
+    y = table[target]
+    if isinstance(y, list):
+        raise InvalidProblem(f"{table.name}: the target {target!r} holds words; expected numbers.")
+    frame = pd.DataFrame(table.values)
+    member = Membership(tuple(groups))
+    mask = member.mask(frame, grow=True)
+    features: dict[str, Vector] = {}
+    for name, values in table.values.items():
+        if name == target:
+            continue
+        if isinstance(values, list):
+            for word in dict.fromkeys(values):
+                features[f"{name}={word}"] = np.array([v == word for v in values], dtype=np.float64)
+        else:
+            low, high = float(values.min()), float(values.max())
+            features[name] = (values - low) / (high - low) if high > low else np.zeros(len(values))
+    if not features:
+        raise InvalidProblem(f"{table.name} holds no column beside the target.")
+    if indicators:
+        for g, name in enumerate(member.names[1:], start=1):
+            features[f"group {name}"] = mask[:, g].astype(np.float64)
+    features["one"] = np.ones(table.rows)
+    X = np.column_stack(list(features.values()))
+    return Encoded(X, y, mask, tuple(member.names), tuple(features))
+
+
+@dataclass
+class RowEncoder:
+    """The same for rows that come one by one: new words make new columns, new labels new groups.
+
+    Numbers stay as they are, since nobody knows yet what ends they will have.
+
+    >>> rows = RowEncoder((By("sex"),))
+    >>> x, mask = rows.encode({"age": "40", "sex": "f"})
+    >>> rows.columns, rows.member.names
+    (['one', 'age', 'sex=f'], ['everyone', 'sex=f'])
+    """
+
+    groups: tuple[By, ...]
+    columns: list[str] = field(default_factory=lambda: ["one"])
+    member: Membership = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.member = Membership(self.groups)
+
+    def encode(self, row: Mapping[str, str]) -> tuple[Vector, Mask]:
+        """Features (d,) and groups (groups,) of a row of texts; both may be longer than those before.
+
+        Raises:
+            NotFinite: a cell is empty.
+            UnknownName: a group's column is not there.
+        """
+        import pandas as pd
+
+        found: dict[str, float] = {"one": 1.0}
+        values: dict[str, float | str] = {}
+        for name, cell in row.items():
+            text = cell.strip()
+            if not text:
+                raise NotFinite(f"Column {name!r} has no value.")
+            number = _number(text)
+            values[name] = text if number is None else number
+            found[name if number is not None else f"{name}={text}"] = 1.0 if number is None else number
+        mask = self.member.mask(pd.DataFrame([values]), grow=True)[0]
+        self.columns += [name for name in found if name not in self.columns]
+        return np.array([found.get(name, 0.0) for name in self.columns]), mask
+
+
+def _number(text: str) -> float | None:
+    try:
+        found = float(text)
+    except ValueError:
+        return None
+    if not np.isfinite(found):
+        raise NotFinite(f"A cell is {text!r}; expected a finite number or a word.")
+    return found
+
+
+def group_rules(text: str) -> tuple[By, ...]:
+    """Rules from text: ``sex,smoker`` are two, ``sex*smoker`` their combinations, ``age:35:50`` cuts at 35 and 50.
+
+    Raises:
+        InvalidParameter: an empty name, or cuts that are no rising numbers.
+
+    >>> group_rules("sex, age:35:50*sex")
+    (By(columns=('sex',), cuts={}), By(columns=('age', 'sex'), cuts={'age': (35.0, 50.0)}))
+    """
+    found = []
+    for item in filter(None, (part.strip() for part in text.split(","))):
+        columns: list[str] = []
+        cuts: dict[str | int, Sequence[float]] = {}
+        for factor in item.split("*"):
+            name, *bounds = (part.strip() for part in factor.split(":"))
+            if not name:
+                raise InvalidParameter(
+                    f"--groups: {item!r} names no column; write name, name*name or name:35:50."
+                )
+            columns.append(name)
+            numbers = [_number(b) for b in bounds]
+            if None in numbers:
+                raise InvalidParameter(
+                    f"--groups: the cuts of {name!r} are {':'.join(bounds)!r}; expected numbers."
+                )
+            if numbers:
+                cuts[name] = [float(n) for n in numbers if n is not None]
+        found.append(By(*columns, cuts=cuts))
+    return tuple(found)
