@@ -116,6 +116,13 @@ def test_a_plate_is_heated_to_a_target_by_projections(tmp_path):
     assert "Control" in (tmp_path / "control.html").read_text()
 
 
+def test_every_group_of_people_does_better_than_with_one_model(tmp_path):
+    found = example("no_group_left_behind").main(str(tmp_path / "page.html"))
+    assert len(found) == 12
+    assert all(ours < one for ours, one in found.values())
+    assert "one model for all" in (tmp_path / "page.html").read_text()
+
+
 def test_every_example_is_tested_here():
     tested = Path(__file__).read_text(encoding="utf-8")
     missing = [path.stem for path in EXAMPLES.glob("*.py") if f'example("{path.stem}")' not in tested]

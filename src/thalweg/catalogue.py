@@ -280,6 +280,14 @@ SYSTEMS = (
         "Oracle-efficient algorithms for groupwise regret",
         "arXiv 2310.04652, ICLR 2024",
         "online",
+        (
+            "online.GroupwiseRegressor",
+            "online.GroupedStream",
+            "online.Groupwise",
+            "online.AdaNormalHedge",
+            "online.GroupwiseLeader",
+        ),
+        "groupwise_regret",
     ),
     System(
         "25",

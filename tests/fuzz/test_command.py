@@ -187,6 +187,7 @@ PROBLEMS = {
     "convex": ["X.svm"],
     "constrained": ["x1**2 + x2**2", "--subject-to", "x1 + x2 - 1", "--start", "2,0"],
     "equilibrium": ["A.csv"],
+    "online": ["b.csv"],
 }
 
 

@@ -354,7 +354,7 @@ class TestBadInput:
         from thalweg.core import CheckpointMismatch
 
         saved = GroupLearners(3, "ridge", "mean", 1.0, 1.0).state_dict()
-        with pytest.raises(CheckpointMismatch, match="alpha=1.0; expected 2.0"):
+        with pytest.raises(CheckpointMismatch, match=r"alpha=1\.0; expected 2\.0"):
             GroupLearners(3, "ridge", "mean", 2.0, 1.0).load_state_dict(saved)
         with pytest.raises(CheckpointMismatch, match="3 columns; expected 4"):
             GroupLearners(4, "ridge", "mean", 1.0, 1.0).load_state_dict(saved)

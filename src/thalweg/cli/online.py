@@ -50,7 +50,7 @@ def read(
     header: Header = None,
 ) -> Mapping[str, Problem]:
     """Play a table of losses, or predict a column so well that no group of rows is worse off."""
-    from thalweg.datasets import load_columns
+    from thalweg.datasets import load_frame
     from thalweg.online import GroupedStream, encode, group_rules
 
     found: dict[str, Problem] = {}
@@ -62,31 +62,28 @@ def read(
             continue
         if context is not None:
             raise InvalidParameter("--context is for tables of losses, without --target.")
-        table = load_columns(path, header=header, wanted=target)
+        table = load_frame(path, header=header, wanted=target)
         rows = encode(table, target, group_rules(groups), indicators=indicators)
         found[name] = GroupedStream(rows.X, rows.y, rows.mask, names=rows.group_names, low=low, high=high)
     return found
 
 
 def _losses(path: Path, context: str | None, header: bool | None) -> LossTable:
-    import numpy as np
+    from pandas.api.types import is_numeric_dtype
 
-    from thalweg.datasets import load_columns
+    from thalweg.datasets import load_frame
     from thalweg.online import LossTable
 
-    table = load_columns(path, header=header, wanted=context)
-    arms = {}
-    for name, values in table.values.items():
-        if isinstance(values, list):
-            raise InvalidProblem(
-                f"{path}: column {name!r} holds words; expected losses. Rows need a --target."
-            )
-        if name != context:
-            arms[name] = values
-    if not arms:
+    table = load_frame(path, header=header, wanted=context)
+    words = [name for name in table.columns if not is_numeric_dtype(table[name])]
+    if words:
+        raise InvalidProblem(
+            f"{path}: column {words[0]!r} holds words; expected losses. Rows need a --target."
+        )
+    arms = table.drop(columns=[] if context is None else [context])
+    if not arms.shape[1]:
         raise InvalidProblem(f"{path} holds no column beside the context.")
-    known = None if context is None else np.asarray(table[context])
-    return LossTable(np.column_stack(list(arms.values())), known)
+    return LossTable(arms.to_numpy(), None if context is None else table[context].to_numpy())
 
 
 def _played(name: str, problem: Problem) -> LossTable:
@@ -138,7 +135,7 @@ class OnlineCase(Case):
         from thalweg.core import solve
         from thalweg.online import OneForAll
 
-        return array_of(solve(self.problem, OneForAll(), progress=False).x)
+        return array_of(solve(_stream(self.problem), OneForAll(), progress=False).x)
 
     def _ledgers(self, result: Result) -> dict[str, dict[str, float]]:
         """Regrets by group: ours and the one model's; none for a table of losses."""

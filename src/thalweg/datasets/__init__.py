@@ -1,7 +1,7 @@
 """Real data behind one loader: packaged sets at once, the user's files, and a few named downloads."""
 
-from thalweg.datasets.columns import Columns, load_columns
 from thalweg.datasets.fitting import Fit, FittingTask
+from thalweg.datasets.frames import load_frame
 from thalweg.datasets.labelled import Dataset
 from thalweg.datasets.load import DATASETS, load
 from thalweg.datasets.matrices import (
@@ -18,14 +18,13 @@ from thalweg.datasets.text import TEXTS, Corpus, load_text
 __all__ = [
     "DATASETS",
     "TEXTS",
-    "Columns",
     "Corpus",
     "Dataset",
     "Fit",
     "FittingTask",
     "NamedMatrix",
     "load",
-    "load_columns",
+    "load_frame",
     "load_matrix",
     "load_named_matrix",
     "load_series",

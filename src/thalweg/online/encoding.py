@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from thalweg.core import InvalidParameter, InvalidProblem, NotFinite
-from thalweg.datasets.columns import Columns
-from thalweg.online.groups import By, Mask, Membership
+from thalweg.core.validation import as_real
+from thalweg.online.groups import By, Mask, Membership, column_of
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Vector = NDArray[np.float64]
 
@@ -26,51 +30,63 @@ class Encoded:
     feature_names: tuple[str, ...]
 
 
-def encode(table: Columns, target: str, groups: Sequence[By], *, indicators: bool = True) -> Encoded:
+def encode(
+    table: pd.DataFrame, target: str, groups: Sequence[By] = (), *, indicators: bool = True
+) -> Encoded:
     """Features, labels and groups of a table's rows.
 
     Numbers are scaled to [0, 1] by their column's ends, words become a column a word, and a column of ones is added.
 
     Args:
-        table: the columns.
+        table: columns of numbers, truth values and words.
         target: the column to predict; numbers.
         groups: rules that name columns.
         indicators: membership of a group is a feature as well, so that one model for all knows of groups, too.
 
     Raises:
-        InvalidProblem: the target is words, or no other column is there.
+        InvalidProblem: no rows, the target is words, or no other column is there.
+        NotFinite: a cell without a value.
         UnknownName: no such column.
 
-    >>> rows = encode(Columns("t", 2, {"a": np.array([1.0, 3.0]), "b": ["x", "y"], "y": np.ones(2)}), "y", [By("b")])
+    >>> import pandas as pd
+    >>> rows = encode(pd.DataFrame({"a": [1.0, 3.0], "b": ["x", "y"], "y": [0.0, 1.0]}), "y", [By("b")])
     >>> rows.feature_names, rows.group_names
     (('a', 'b=x', 'b=y', 'group b=x', 'group b=y', 'one'), ('everyone', 'b=x', 'b=y'))
     """
-    import pandas as pd
+    from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
-    y = table[target]
-    if isinstance(y, list):
-        raise InvalidProblem(f"{table.name}: the target {target!r} holds words; expected numbers.")
-    frame = pd.DataFrame(table.values)
+    if not len(table):
+        raise InvalidProblem("The table holds no rows.")
+    label = column_of(table, target)
+    if not is_numeric_dtype(label):
+        raise InvalidProblem(f"The target {target!r} holds words; expected numbers.")
     member = Membership(tuple(groups))
-    mask = member.mask(frame, grow=True)
+    mask = member.mask(table, grow=True)
     features: dict[str, Vector] = {}
-    for name, values in table.values.items():
+    for name in table.columns:
+        column = table[name]
+        missing = np.flatnonzero(column.isna().to_numpy())
+        if len(missing):
+            raise NotFinite(
+                f"Column {str(name)!r} has no value in row {int(missing[0])}. Fill or drop such rows first."
+            )
         if name == target:
             continue
-        if isinstance(values, list):
-            for word in dict.fromkeys(values):
-                features[f"{name}={word}"] = np.array([v == word for v in values], dtype=np.float64)
-        else:
+        if is_numeric_dtype(column) and not is_bool_dtype(column):
+            values = as_real(str(name), column)
             low, high = float(values.min()), float(values.max())
-            features[name] = (values - low) / (high - low) if high > low else np.zeros(len(values))
+            features[str(name)] = (values - low) / (high - low) if high > low else np.zeros(len(values))
+        else:
+            for word in column.unique().tolist():
+                features[f"{name}={word}"] = (column == word).to_numpy(dtype=np.float64)
     if not features:
-        raise InvalidProblem(f"{table.name} holds no column beside the target.")
+        raise InvalidProblem("The table holds no column beside the target.")
     if indicators:
         for g, name in enumerate(member.names[1:], start=1):
             features[f"group {name}"] = mask[:, g].astype(np.float64)
-    features["one"] = np.ones(table.rows)
+    features["one"] = np.ones(len(table))
     X = np.column_stack(list(features.values()))
-    return Encoded(X, y, mask, tuple(member.names), tuple(features))
+    return Encoded(X, as_real(target, label), mask, tuple(member.names), tuple(features))
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -73,7 +74,7 @@ class By:
             raise NotFinite(f"By: row {row} of {column!r} is {values.iloc[row]!r}, which cuts cannot place.")
         shown = [f"{b:g}" for b in bounds]
         names = [f"{column} <= {shown[0]}"]
-        names += [f"{a} < {column} <= {b}" for a, b in zip(shown, shown[1:], strict=False)]
+        names += [f"{a} < {column} <= {b}" for a, b in itertools.pairwise(shown)]
         names += [f"{column} > {shown[-1]}"]
         return [names[i] for i in np.searchsorted(bounds, numbers, side="left")]
 
@@ -236,7 +237,7 @@ class Membership:
         """Groups that came with the rows: a mask, or columns of labels."""
         import pandas as pd
 
-        table = given if isinstance(given, pd.DataFrame) else pd.DataFrame(given)  # type: ignore[arg-type]
+        table = given if isinstance(given, pd.DataFrame) else pd.DataFrame(np.asarray(given))
         if len(table) != rows:
             raise InvalidProblem(f"groups has {len(table)} rows; expected {rows}, as X has.")
         if self.width is not None and self.width != table.shape[1]:

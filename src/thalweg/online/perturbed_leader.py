@@ -157,8 +157,8 @@ class GroupwiseLeader:
     Args:
         leaders: one a group.
 
-    The expected regret on a group is at most that of its leader there, and AdaNormalHedge's (`hedge.bound()`), for costs
-    of decisions in [0, 1].
+    The expected regret on a group is at most that of its leader there, and AdaNormalHedge's (`hedge.bound()`), where
+    decisions cost something in [0, 1].
 
     >>> oracle = ShortestPath([(0, 1), (0, 1)], 0, 1)
     >>> ours = GroupwiseLeader([PerturbedLeader(oracle, 2, 1.0, seed) for seed in range(2)])

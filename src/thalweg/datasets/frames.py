@@ -1,38 +1,27 @@
-"""The columns of a table as they are: numbers, or words."""
+"""A table of numbers and words, as pandas has it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from thalweg.core import NotFinite, UnknownName
+from thalweg.core import NotFinite
 from thalweg.datasets import _cells
 from thalweg.datasets._arrays import refuse_nan
-from thalweg.datasets._text import reading, title
+from thalweg.datasets._text import reading
 from thalweg.datasets.tables import Table, read_table
 
-Column = NDArray[np.float64] | list[str]
+if TYPE_CHECKING:
+    import pandas as pd
 
 
-@dataclass(frozen=True, eq=False)
-class Columns:
-    """Columns by name, each float64 of shape (rows,) or a list of words; none of their cells is missing."""
-
-    name: str
-    rows: int
-    values: dict[str, Column]
-
-    def __getitem__(self, column: str) -> Column:
-        if column not in self.values:
-            raise UnknownName("column", column, self.values, see=f"In {self.name}.")
-        return self.values[column]
-
-
-def load_columns(path: str | Path, *, header: bool | None = None, wanted: str | None = None) -> Columns:
+def load_frame(path: str | Path, *, header: bool | None = None, wanted: str | None = None) -> pd.DataFrame:
     """Load a table of numbers and words: ``.csv``, ``.tsv`` or ``.txt`` in any dialect, also compressed.
+
+    Columns are float64, or words. None of their cells is missing.
 
     Args:
         path: the file.
@@ -45,6 +34,8 @@ def load_columns(path: str | Path, *, header: bool | None = None, wanted: str | 
         NotFinite: a cell without a value; says the line.
         UnknownName: no column is called ``wanted``.
     """
+    import pandas as pd
+
     path = Path(path)
     with reading(path, "a table in .csv, .tsv or .txt"):
         table = read_table(path, header=header, wanted=wanted)
@@ -52,11 +43,10 @@ def load_columns(path: str | Path, *, header: bool | None = None, wanted: str | 
     table.refuse_doubt()
     if wanted is not None:
         table.column(wanted)
-    values: dict[str, Column] = {name: _column(table, table.column(name)) for name in table.names}
-    return Columns(title(path), len(table.numbers), values)
+    return pd.DataFrame({name: _column(table, table.column(name)) for name in table.names})
 
 
-def _column(table: Table, at: int) -> Column:
+def _column(table: Table, at: int) -> NDArray[np.float64] | list[str]:
     if at not in table.words:
         found = table.values([at])[:, 0]
         refuse_nan(table.path, table.names[at], found, table.line)
