@@ -1,0 +1,1 @@
+"""Two-layer ReLU networks by convex optimization."""
