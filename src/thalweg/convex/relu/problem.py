@@ -197,7 +197,7 @@ class ConvexReLU(Problem):
 
     def recommended_stop(self) -> Stop:
         """A relative gap of 1e-3, after 3000 iterations of the default method at most."""
-        return Stop(below={"gap": SOLVED}, steps=150)
+        return Stop(below={"gap": SOLVED, "violation": SOLVED}, steps=150)
 
     def metrics(self, x: Vector) -> dict[str, float]:
         program = self.program
@@ -217,8 +217,8 @@ class ConvexReLU(Problem):
 
 
 def relative_gap(upper: float, lower: float) -> float:
-    """``(upper - lower)/upper``, zero where upper is."""
-    return max(upper - lower, 0.0) / upper if upper > 0 else 0.0
+    """``|upper - lower|/upper``, zero where upper is."""
+    return abs(upper - lower) / upper if upper > 0 else 0.0
 
 
 def memory_of(patterns: int, samples: int, rows: int, outputs: int) -> int:

@@ -15,7 +15,7 @@ import numpy as np
 from thalweg.convex.datafits import Vector
 from thalweg.convex.relu import _kernels as kernels
 from thalweg.convex.relu.losses import Squares
-from thalweg.convex.relu.problem import ConvexReLU, relative_gap
+from thalweg.convex.relu.problem import SOLVED, ConvexReLU, relative_gap
 from thalweg.convex.relu.program import Program
 from thalweg.core import InvalidProblem, Method, State
 from thalweg.core.validation import is_real, is_whole, require
@@ -34,6 +34,7 @@ class SplitState(State):
     q: Vector  # (k, n) copy of the outputs, where the loss is split off
     kappa: Vector  # (k, n) its multiplier
     bias: Vector  # (k,)
+    rho: float  # as balancing has left it
     step_size: float  # of the inner step, where it has one
     generator: np.random.Generator
     iterations: int = 0
@@ -48,6 +49,7 @@ class _Splitting(Method[ConvexReLU, SplitState]):
     rho: float = 1.0
     relaxation: float = 1.6
     iterations: int = 20
+    balancing: bool = True
 
     def __post_init__(self) -> None:
         name = type(self).__name__
@@ -82,6 +84,7 @@ class _Splitting(Method[ConvexReLU, SplitState]):
             q=f + bias[:, None],
             kappa=np.zeros_like(f),
             bias=bias,
+            rho=self.rho,
             step_size=self.first_step(program),
             generator=np.random.default_rng(seed),
         )
@@ -103,8 +106,9 @@ class _Splitting(Method[ConvexReLU, SplitState]):
 
     def step(self, problem: ConvexReLU, state: SplitState) -> SplitState:
         program, o = problem.program, self.relaxation
-        threshold = program.beta / self.rho
-        for _ in range(self.iterations):
+        threshold = program.beta / state.rho
+        for t in range(self.iterations):
+            before = (state.z, np.maximum(state.rows, 0.0), state.q) if t == self.iterations - 1 else None
             self.smooth_step(program, state)
             # the penalised copy: shrink, multiplier = what was shrunk away
             multiplier = state.short - state.z
@@ -113,9 +117,34 @@ class _Splitting(Method[ConvexReLU, SplitState]):
             kernels.cone_step(state.H, program.D, state.rows, o, state.signed)
             if self.splits_loss(program):
                 f = o * (program.gated(state.H) + state.bias[:, None]) + (1.0 - o) * state.q + state.kappa
-                state.q = program.loss.prox(f, self.rho)
+                state.q = program.loss.prox(f, state.rho)
                 state.kappa = f - state.q
-        return self.looked(problem, replace(state, iterations=state.iterations + self.iterations))
+        state = self.looked(problem, replace(state, iterations=state.iterations + self.iterations))
+        if self.balancing and before is not None:
+            self._balance(program, state, before)
+        return state
+
+    def _balance(self, program: Program, state: SplitState, before: tuple[Vector, Vector, Vector]) -> None:
+        """Move rho where the relative residuals of the copies and of the multipliers are far apart, ever more rarely.
+
+        Wohlberg (2017), "ADMM penalty parameter selection by residual balancing": relative residuals do not depend on
+        the units of either side.
+        """
+        done = state.iterations // self.iterations
+        if done & (done - 1):  # at powers of two, so that rho comes to rest
+            return
+        gap, violation = state.metrics["gap"], state.metrics["violation"]
+        if 0.0 < violation <= 0.1 * SOLVED < gap:
+            factor = 0.4
+        else:
+            factor = _imbalance(program, state, before)
+            if not 2.0 < factor:
+                return
+        state.rho *= factor
+        state.short = state.z + (state.short - state.z) / factor
+        state.rows = np.where(state.rows < 0.0, state.rows / factor, state.rows)
+        state.signed = np.abs(state.rows) * program.signs
+        state.kappa = state.kappa / factor
 
     def looked(self, problem: ConvexReLU, state: SplitState) -> SplitState:
         """The state with its answer, the penalised copy, and a cheap certificate by the cones' multipliers."""
@@ -126,10 +155,10 @@ class _Splitting(Method[ConvexReLU, SplitState]):
             f = program.gated(H)
             theta = -program.loss.slope(f + program.bias_of(f)[:, None])
         else:
-            theta = -self.rho * program.loss.weights * state.kappa
+            theta = -state.rho * program.loss.weights * state.kappa
         theta = program.loss.feasible(theta, program.has_bias)
         rows = np.empty_like(state.H)
-        kernels.multiplied(theta, program.D, state.rows, self.rho, program.row_weights, program.patches, rows)
+        kernels.multiplied(theta, program.D, state.rows, state.rho, program.row_weights, program.patches, rows)
         lower = program.lower_bound(theta, rows)
         worst, largest = kernels.worst_violation(H, program.D)
         state.x = problem.packed(
@@ -177,7 +206,7 @@ class ReLUADMM(_Splitting):
     def smooth_step(self, program: Program, state: SplitState) -> None:
         split = self.splits_loss(program)
         goal = state.q - state.kappa if split else program.loss.y
-        scale = 1.0 if split else 1.0 / self.rho
+        scale = 1.0 if split else 1.0 / state.rho
         roots = np.sqrt(program.loss.weights)
         pull = program.gathered(
             program.centred_back(roots, program.centred(roots, goal)) * scale, program.X
@@ -187,7 +216,7 @@ class ReLUADMM(_Splitting):
         right[0] += pull
         right[1] -= pull
         t = right @ program.inverse
-        v = program.solve(1.0 if split else self.rho, program.gated(program.products(t)))
+        v = program.solve(1.0 if split else state.rho, program.gated(program.products(t)))
         back = program.gathered(v, program.X @ program.inverse)
         t[0] -= back
         t[1] += back
@@ -313,7 +342,7 @@ class ReLURBCD(_Splitting):
 
     def _block(self, program: Program, state: SplitState, f: Vector, near: Vector, chosen: Vector) -> float:
         """A gradient step on some patterns, its length by Armijo's rule; the decrease."""
-        loss, rho, gates = program.loss, self.rho, program.D[chosen].astype(np.float64)
+        loss, rho, gates = program.loss, state.rho, program.D[chosen].astype(np.float64)
         u, H, signed = state.u[:, chosen], state.H[:, chosen], state.signed[:, chosen]
         spread = np.repeat(loss.slope(f), program.patches, axis=1) / program.patches
         half = (gates[:, None] * spread) @ program.X
@@ -341,10 +370,29 @@ class ReLURBCD(_Splitting):
         return -change
 
 
+def _imbalance(program: Program, state: SplitState, before: tuple[Vector, Vector, Vector]) -> float:
+    """The root of the relative primal residual over the relative dual one, within [0.1, 10]; 1 where one is zero."""
+    slack = np.maximum(state.rows, 0.0)
+    apart = [state.u - state.z, state.H * program.signs - slack]
+    moved = [state.z - before[0], slack - before[1]]
+    copies, multipliers = [state.z, slack], [state.short - state.z, np.minimum(state.rows, 0.0)]
+    if state.kappa.any():
+        apart.append(program.gated(state.H) + state.bias[:, None] - state.q)
+        moved.append(state.q - before[2])
+        copies.append(state.q)
+        multipliers.append(state.kappa)
+    primal, dual = _length(apart) / (_length(copies) or 1.0), _length(moved) / (_length(multipliers) or 1.0)
+    return float(np.clip(np.sqrt(primal / dual), 0.1, 10.0)) if primal > 0 and dual > 0 else 1.0
+
+
 def shrunk(blocks: Vector, threshold: float) -> Vector:
     """Each vector of the last axis shortened by ``threshold``, to zero at least."""
     sizes = np.sqrt(np.square(blocks).sum(-1, keepdims=True))
     return np.asarray(blocks * np.maximum(1.0 - threshold / np.where(sizes > 0, sizes, 1.0), 0.0))
+
+
+def _length(parts: list[Vector]) -> float:
+    return float(np.sqrt(sum(float(np.square(part).sum()) for part in parts)))
 
 
 def mean_bias(program: Program, off: Vector) -> Vector:
