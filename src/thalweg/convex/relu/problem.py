@@ -52,6 +52,7 @@ class ConvexReLU(Problem):
         loss: a name of `LOSSES`: ``squares`` is ``sum (f - y)^2/2``, ``logistic`` ``sum log(1 + exp(-y f))``.
         output_bias: whether outputs have a bias, which is not penalised. Default False.
         weights: of the samples, > 0, shape (n,): so many copies of each.
+        x0: blocks where iterations start, shape (2, P, k, d). Default: zero.
         most_bytes: refuse programs whose methods would take more. Default 2 GiB.
 
     Several outputs: each neuron feeds one of them, its group norm is that of a pattern and an output.
@@ -85,6 +86,7 @@ class ConvexReLU(Problem):
     output_bias: bool = False
     weights: ArrayLike | None = None
     most_bytes: int = MOST_BYTES
+    x0: ArrayLike | None = None
 
     def __post_init__(self) -> None:
         data = as_real("X", self.X)
@@ -93,7 +95,7 @@ class ConvexReLU(Problem):
             raise UnknownName("loss", self.loss, LOSSES)
         require(is_real(self.beta) and 0 < self.beta < math.inf, "ConvexReLU needs beta > 0", got=self.beta)
         object.__setattr__(self, "X", data)
-        object.__setattr__(self, "y", targets(self.y, len(data), self.loss))
+        vars(self)["targets"] = targets(self.y, len(data), self.loss)
         given = np.asarray(self.patterns)
         if given.ndim != 2 or given.dtype != bool or given.shape[1] != len(rows) or not len(given):
             raise InvalidProblem(
@@ -106,6 +108,13 @@ class ConvexReLU(Problem):
             if weights.shape != (len(data),) or not ((weights > 0) & np.isfinite(weights)).all():
                 raise InvalidProblem(f"weights need {len(data)} positive numbers, one for each row.")
             object.__setattr__(self, "weights", weights)
+        if self.x0 is not None:
+            x0 = as_real("x0", self.x0)
+            expected = (2, len(self.patterns), len(self.targets), rows.shape[1])
+            if x0.shape != expected:
+                raise InvalidProblem(f"x0 has shape {x0.shape}; expected {expected}, blocks.")
+            check_finite("x0", x0)
+            object.__setattr__(self, "x0", x0)
         told = memory_of(len(self.patterns), len(data), len(rows), self.targets.shape[0])
         if told > self.most_bytes:
             raise InvalidProblem(
@@ -116,7 +125,7 @@ class ConvexReLU(Problem):
     @cached_property
     def targets(self) -> Vector:
         """y as shape (k, n)."""
-        return np.asarray(self.y)
+        return targets(self.y, len(np.asarray(self.X)), self.loss)
 
     @cached_property
     def program(self) -> Program:
@@ -148,8 +157,8 @@ class ConvexReLU(Problem):
         return LOSSES[self.loss](y, weights)
 
     def start(self) -> Vector:
-        """The network without neurons, packed."""
-        return self.packed(np.zeros(self.program.shape))
+        """Blocks where iterations start, (2, P, k, d)."""
+        return np.zeros(self.program.shape) if self.x0 is None else np.asarray(self.x0)
 
     def packed(self, blocks: Vector, bias: Vector | None = None, slopes: Vector | None = None) -> Vector:
         """Blocks (2, P, k, d), biases (k,) and slopes (k, n) as one vector; by default the best bias and its slopes."""

@@ -60,15 +60,9 @@ class _Splitting(Method[ConvexReLU, SplitState]):
         require(is_whole(self.iterations) and self.iterations >= 1, f"{name} needs iterations >= 1", got=self.iterations)
 
     def init(self, problem: ConvexReLU, seed: int) -> SplitState:
-        return self.begin(problem, None, seed)
-
-    def begin(self, problem: ConvexReLU, blocks: Vector | None, seed: int = 0) -> SplitState:
-        """The state before the first step, at zero or at given blocks, (2, P, k, d) in the problem's units."""
         program = problem.program
         self.check(program)
-        u = np.zeros(program.shape)
-        if blocks is not None:
-            u = np.ldexp(blocks, program.x_power - program.y_power)
+        u = np.ldexp(problem.start(), program.x_power - program.y_power)
         H = program.products(u)
         slack = np.maximum(H * program.signs, 0.0)
         f = program.gated(H)
