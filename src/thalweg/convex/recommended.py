@@ -8,6 +8,7 @@ from thalweg.convex.groups import GroupPenalized
 from thalweg.convex.problem import Penalized
 from thalweg.convex.relu.neurons import ReLUSCP, SampledNeurons
 from thalweg.convex.relu.problem import ConvexReLU
+from thalweg.convex.relu.robust import RobustADMM, RobustConvexReLU
 from thalweg.convex.relu.splitting import ReLUADMM, ReLULinearizedADMM, ReLURBCD
 from thalweg.core import Method, recommended
 
@@ -19,6 +20,7 @@ METHODS: dict[str, type[Method]] = {
     "relu-admm": ReLUADMM,
     "relu-linearized-admm": ReLULinearizedADMM,
     "relu-rbcd": ReLURBCD,
+    "relu-robust-admm": RobustADMM,
     "relu-scp": ReLUSCP,
 }
 
@@ -45,3 +47,9 @@ def for_patterns(problem: ConvexReLU) -> ReLUADMM:
 def for_sampled_neurons(problem: SampledNeurons) -> ReLUSCP:
     """Working sets of neurons."""
     return ReLUSCP()
+
+
+@recommended.register
+def for_robust_networks(problem: RobustConvexReLU) -> RobustADMM:
+    """ADMM with worst-case losses and robust cones split off."""
+    return RobustADMM()
