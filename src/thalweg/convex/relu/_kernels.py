@@ -89,7 +89,6 @@ def worst_violation(H, D):
     return worst, largest
 
 
-
 @njit(cache=True)
 def soft(value, threshold):
     """Soft thresholding of a number."""

@@ -53,7 +53,9 @@ class OutputLoss(ABC):
 
     def feasible(self, theta: Vector, has_bias: bool) -> Vector:
         """The nearest usable dual point: in the conjugate's domain, and of sum zero over samples where a bias is free."""
-        return theta - self.weights * (theta.sum(1, keepdims=True) / self.weights.sum()) if has_bias else theta
+        return (
+            theta - self.weights * (theta.sum(1, keepdims=True) / self.weights.sum()) if has_bias else theta
+        )
 
     def best_bias(self, f: Vector) -> Vector:
         """The bias of each output that minimises the loss of ``f + bias``, shape (k,): Newton's method, damped."""

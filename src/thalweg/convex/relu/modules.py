@@ -52,13 +52,17 @@ def read_module(module: nn.Module) -> ReadModule:
         raise InvalidProblem(f"A torch.nn.Module is expected; got {type(module).__name__}.")
     leaves = [leaf for leaf in module.modules() if not any(True for _ in leaf.children())]
     linear = [leaf for leaf in leaves if isinstance(leaf, nn.Linear)]
-    others = [leaf for leaf in leaves if not isinstance(leaf, (nn.Linear, nn.ReLU, *NEUTRAL)) and leaf is not module]
+    others = [
+        leaf for leaf in leaves if not isinstance(leaf, (nn.Linear, nn.ReLU, *NEUTRAL)) and leaf is not module
+    ]
     if others:
         raise InvalidProblem(
             f"The network has a {type(others[0]).__name__} layer; two Linear layers with ReLU between are read here."
         )
     if len(linear) != 2:
-        raise InvalidProblem(f"The network has {len(linear)} Linear layers; two with ReLU between are read here.")
+        raise InvalidProblem(
+            f"The network has {len(linear)} Linear layers; two with ReLU between are read here."
+        )
     held = {id(p) for layer in linear for p in layer.parameters()}
     if any(id(p) not in held for p in module.parameters()):
         raise InvalidProblem("The network has parameters beside those of its two Linear layers.")
@@ -106,4 +110,8 @@ def _read(first: nn.Linear, second: nn.Linear) -> ReadModule:
     arrays = (hidden, array(second.weight).T, bias)
     if not all(np.isfinite(a).all() for a in arrays):
         raise InvalidProblem("The network holds weights that are NaN or infinite.")
-    return ReadModule(TwoLayerNetwork(*(np.ascontiguousarray(a) for a in arrays)), first.bias is not None, second.bias is not None)
+    return ReadModule(
+        TwoLayerNetwork(*(np.ascontiguousarray(a) for a in arrays)),
+        first.bias is not None,
+        second.bias is not None,
+    )

@@ -54,12 +54,16 @@ class TwoLayerNetwork:
         """f, shape (n, k), for X of shape (n, d) or (n, patches, d)."""
         data = as_real("X", X)
         if data.ndim not in (2, 3) or data.shape[-1] != self.hidden.shape[1]:
-            raise InvalidProblem(f"X has shape {data.shape}; the network takes {self.hidden.shape[1]} columns.")
+            raise InvalidProblem(
+                f"X has shape {data.shape}; the network takes {self.hidden.shape[1]} columns."
+            )
         check_finite("X", data)
         found = np.empty((len(data), len(self.bias)))
         for start in range(0, len(data), CHUNK):
             part = np.maximum(data[start : start + CHUNK] @ self.hidden.T, 0.0)
-            found[start : start + CHUNK] = (part if data.ndim == 2 else part.mean(1)) @ self.output + self.bias
+            found[start : start + CHUNK] = (
+                part if data.ndim == 2 else part.mean(1)
+            ) @ self.output + self.bias
         return found
 
     @property

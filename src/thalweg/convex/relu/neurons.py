@@ -89,14 +89,20 @@ class SampledNeurons(Problem):
         rows = as_rows(data)
         if self.loss not in LOSSES:
             raise UnknownName("loss", self.loss, LOSSES)
-        require(is_real(self.beta) and 0 < self.beta < math.inf, "SampledNeurons needs beta > 0", got=self.beta)
+        require(
+            is_real(self.beta) and 0 < self.beta < math.inf, "SampledNeurons needs beta > 0", got=self.beta
+        )
         neurons = as_real("neurons", self.neurons)
         if neurons.ndim != 2 or neurons.shape[1] != rows.shape[1] or not len(neurons):
-            raise InvalidProblem(f"neurons have shape {neurons.shape}; expected (N, {rows.shape[1]}), N >= 1.")
+            raise InvalidProblem(
+                f"neurons have shape {neurons.shape}; expected (N, {rows.shape[1]}), N >= 1."
+            )
         check_finite("neurons", neurons)
         neurons = neurons / np.maximum(np.abs(neurons).max(1, keepdims=True), np.finfo(float).tiny)
         sizes = np.linalg.norm(neurons, axis=1, keepdims=True)
-        object.__setattr__(self, "neurons", np.divide(neurons, sizes, out=np.zeros_like(neurons), where=sizes > 0))
+        object.__setattr__(
+            self, "neurons", np.divide(neurons, sizes, out=np.zeros_like(neurons), where=sizes > 0)
+        )
         object.__setattr__(self, "X", data)
         object.__setattr__(self, "y", targets(self.y, len(data), self.loss))
         if self.weights is not None:
@@ -193,7 +199,9 @@ class ReLUSCP(Method[SampledNeurons, SCPState]):
 
     def init(self, problem: SampledNeurons, seed: int) -> SCPState:
         if not problem.fit.is_smooth:
-            raise InvalidProblem("ReLUSCP takes smooth losses; the hinge is none. Use ConvexReLU with ReLUADMM.")
+            raise InvalidProblem(
+                "ReLUSCP takes smooth losses; the hinge is none. Use ConvexReLU with ReLUADMM."
+            )
         x = problem.start()
         output, bias, _ = problem.parts(x)
         return SCPState(
@@ -217,7 +225,9 @@ class ReLUSCP(Method[SampledNeurons, SCPState]):
             ElasticNetPenalty(problem.beta),
             has_intercept=problem.output_bias,
             start=Fit(output[:, 0], float(bias[0])),
-            tol=1e-2 * SOLVED * min(1.0, state.metrics["objective"] / max(datafit.value(np.zeros(len(loss.y[0]))), 1e-300)),
+            tol=1e-2
+            * SOLVED
+            * min(1.0, state.metrics["objective"] / max(datafit.value(np.zeros(len(loss.y[0]))), 1e-300)),
             max_iter=self.sets,
         )
         bias = np.array([fit.intercept])

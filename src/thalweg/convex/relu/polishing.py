@@ -25,7 +25,7 @@ ASCENT, STARTS, BEST = 100, 200, 25
 
 
 @dataclass(frozen=True)
-class Certificate:
+class NetworkCertificate:
     """What is known of a network's regularised objective.
 
     Args:
@@ -63,7 +63,7 @@ class Polished:
     network: TwoLayerNetwork
     before: float
     after: float
-    certificate: Certificate
+    certificate: NetworkCertificate
     hidden_bias: bool
 
     def to_module(self) -> nn.Sequential:
@@ -97,7 +97,7 @@ def polish(
         loss: ``squares``, ``logistic``, ``hinge``, ``softmax``.
         patterns: ``"network"``: those of its neurons; ``"all"``: all there are, on small data. Then the certificate is
             global.
-        rounds: of `refine`, which looks for better patterns. Default 0.
+        rounds: of `refine_patterns`, which looks for better patterns. Default 0.
         seed: of the ascents in those rounds.
         stop: for the convex program. Default: a gap of 1e-4, 3000 iterations.
 
@@ -146,7 +146,7 @@ def polish(
 
 def improved(
     problem: ConvexReLU, network: TwoLayerNetwork, *, complete: bool, stop: Stop | None = None
-) -> tuple[TwoLayerNetwork, Certificate]:
+) -> tuple[TwoLayerNetwork, NetworkCertificate]:
     """The better of a network and what the convex program makes of it, and what is known of it."""
     several = len(problem.targets) > 1
     candidates = [network.balanced(), network]
@@ -162,10 +162,12 @@ def improved(
     values = [problem.objective_of(known) for known in candidates]
     best = int(np.nanargmin(values))
     lower = problem.lower_bound(result.x, shared=several)
-    return candidates[best], Certificate(values[best], lower, complete)
+    return candidates[best], NetworkCertificate(values[best], lower, complete)
 
 
-def refine(problem: ConvexReLU, *, rounds: int = 5, seed: int = 0, stop: Stop | None = None) -> tuple[ConvexReLU, Vector]:
+def refine_patterns(
+    problem: ConvexReLU, *, rounds: int = 5, seed: int = 0, stop: Stop | None = None
+) -> tuple[ConvexReLU, Vector]:
     """Better patterns, round by round: solve, look for neurons whose correlation with the residual exceeds beta, repeat.
 
     Where patterns were sampled this lowers the optimum far more than sampling more of them does.
@@ -184,9 +186,9 @@ def refine(problem: ConvexReLU, *, rounds: int = 5, seed: int = 0, stop: Stop | 
     Source of the ascent: a projected power iteration on ``|xi'(X u)_+|``; Frank and Wolfe's oracle for neurons, which Bach
     (2017), "Breaking the curse of dimensionality with convex neural networks", section 2.5, shows to be hard.
     """
-    require(is_whole(rounds) and rounds >= 0, "refine needs rounds >= 0", got=rounds)
+    require(is_whole(rounds) and rounds >= 0, "refine_patterns needs rounds >= 0", got=rounds)
     if len(problem.targets) != 1:
-        raise InvalidProblem(f"refine takes one output; the problem has {len(problem.targets)}.")
+        raise InvalidProblem(f"refine_patterns takes one output; the problem has {len(problem.targets)}.")
     result = solve(problem, ReLUADMM(), stop=stop, progress=False)
     for k in range(rounds):
         network = problem.network(result.x)
@@ -264,4 +266,3 @@ def _with_best_outputs(problem: ConvexReLU, network: TwoLayerNetwork) -> TwoLaye
         problem.X, problem.y, network.hidden, problem.beta, problem.loss, problem.output_bias, problem.weights
     )
     return fixed.network(solve(fixed, ReLUSCP(), progress=False).x)
-

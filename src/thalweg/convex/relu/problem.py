@@ -14,7 +14,7 @@ from thalweg.convex.datafits import Vector
 from thalweg.convex.relu import _kernels as kernels
 from thalweg.convex.relu.losses import LOSSES, OutputLoss
 from thalweg.convex.relu.network import TwoLayerNetwork, recovered
-from thalweg.convex.relu.patterns import MOST_BYTES, Patterns, as_rows, distinct
+from thalweg.convex.relu.patterns import MOST_BYTES, as_rows, distinct
 from thalweg.convex.relu.program import Program
 from thalweg.core import InvalidProblem, Problem, Stop, UnknownName
 from thalweg.core.validation import as_real, check_finite, is_real, require
@@ -133,8 +133,8 @@ class ConvexReLU(Problem):
         data = np.asarray(self.X)
         n = len(data)
         weights = np.ones(n) if self.weights is None else np.asarray(self.weights)
-        x_power = _power(data)
-        y_power = _power(self.targets) if self.loss == "squares" else 0
+        x_power = _power(data, weights)
+        y_power = _power(self.targets.T, weights) if self.loss == "squares" else 0
         loss = self.make_loss(np.ldexp(self.targets, -y_power), weights)
         rows = np.ascontiguousarray(np.ldexp(data, -x_power).reshape(-1, data.shape[-1]))
         patches = len(rows) // n
@@ -190,9 +190,12 @@ class ConvexReLU(Problem):
 
     def objective_of(self, network: TwoLayerNetwork) -> float:
         """``loss + beta/2 (|W|^2 + |a|^2)`` of any network, whatever its patterns."""
-        return self.make_loss(self.targets, self.program.loss.weights).value(
-            network.outputs(np.asarray(self.X)).T
-        ) + self.beta * network.penalty
+        return (
+            self.make_loss(self.targets, self.program.loss.weights).value(
+                network.outputs(np.asarray(self.X)).T
+            )
+            + self.beta * network.penalty
+        )
 
     def lower_bound(self, x: Vector, *, shared: bool = False) -> float:
         """What no network with these patterns goes below, certified by an answer's slopes.
@@ -244,7 +247,9 @@ def targets(y: ArrayLike, samples: int, loss: str) -> Vector:
     if loss == "softmax":
         whole = given.ndim == 1 and bool((given == np.floor(given)).all() and given.min() >= 0)
         if not whole:
-            raise InvalidProblem(f"softmax needs classes 0, 1, ..., shape ({samples},); got shape {given.shape}.")
+            raise InvalidProblem(
+                f"softmax needs classes 0, 1, ..., shape ({samples},); got shape {given.shape}."
+            )
         return np.eye(max(int(given.max()) + 1, 2))[given.astype(np.int64)].T.copy()
     if loss != "squares" and not np.isin(given, (-1.0, 1.0)).all():
         raise InvalidProblem(
@@ -253,11 +258,11 @@ def targets(y: ArrayLike, samples: int, loss: str) -> Vector:
     return np.ascontiguousarray(given.reshape(samples, -1).T)
 
 
-def _power(values: Vector) -> int:
-    """The power of two of the root of the mean square, 0 for zeros."""
+def _power(values: Vector, weights: Vector) -> int:
+    """The power of two of the root of the mean square, samples counted by their weights; 0 for zeros."""
     largest = float(np.abs(values).max())
     if largest == 0:
         return 0
     power = math.frexp(largest)[1]
-    size = math.sqrt(float(np.mean(np.square(np.ldexp(values, -power)))))
-    return power + math.frexp(size)[1]
+    squares = np.square(np.ldexp(values, -power)).reshape(len(weights), -1).mean(1)
+    return power + math.frexp(math.sqrt(float(np.average(squares, weights=weights))))[1]

@@ -184,7 +184,9 @@ class Program:
             for k in [c] if c is not None else range(sizes.shape[1]):
                 for b, sign in enumerate((1.0, -1.0)):
                     found[b, i, k] = _distance(A, -sign * half[i, k])
-            worst = max(worst, float(found[:, i, c].max() if c is not None else np.linalg.norm(found[:, i].max(0))))
+            worst = max(
+                worst, float(found[:, i, c].max() if c is not None else np.linalg.norm(found[:, i].max(0)))
+            )
         return worst
 
 

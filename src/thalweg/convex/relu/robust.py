@@ -27,7 +27,7 @@ from thalweg.core.validation import as_real, is_real, is_whole, require
 KINDS = ("squares", "logistic", "hinge")
 
 
-def margins(X: ArrayLike, patterns: NDArray[np.bool_], mask: ArrayLike | None = None) -> Vector:
+def pattern_margins(X: ArrayLike, patterns: NDArray[np.bool_], mask: ArrayLike | None = None) -> Vector:
     """For each pattern the largest perturbation under which some neuron keeps it on all rows; infinite where all do.
 
     ``max_v min_j (E X v)_j`` subject to ``|mask v|_1 <= 1``, a linear program for each.
@@ -37,7 +37,7 @@ def margins(X: ArrayLike, patterns: NDArray[np.bool_], mask: ArrayLike | None = 
         patterns: shape (P, n).
         mask: which columns are perturbed, shape (d,). Default: all. A column of ones is not.
 
-    >>> margins([[1.0], [-3.0]], np.array([[True, False]]))
+    >>> pattern_margins([[1.0], [-3.0]], np.array([[True, False]]))
     array([1.])
     """
     rows = as_real("X", X)
@@ -66,7 +66,7 @@ class RobustConvexReLU(Problem):
         mask: which columns are perturbed, shape (d,). Default: all but columns that are constant.
         loss: ``hinge`` (default), ``logistic``, or ``squares``.
         exact: hold the cones ``E_i X v_i >= radius |v_i|_1``: no perturbation flips a neuron, and the objective bounds
-            every attack on the rows. It needs patterns whose `margins` reach the radius; others are dropped. ``False``,
+            every attack on the rows. It needs patterns whose `pattern_margins` reach the radius; others are dropped. ``False``,
             the relaxed program, holds the plain cones and guarantees nothing; where margins are small, as they are on
             most data, it is the useful one.
 
@@ -94,18 +94,28 @@ class RobustConvexReLU(Problem):
     exact: bool = True
 
     def __post_init__(self) -> None:
-        require(is_real(self.radius) and 0 < self.radius < math.inf, "RobustConvexReLU needs radius > 0", got=self.radius)
+        require(
+            is_real(self.radius) and 0 < self.radius < math.inf,
+            "RobustConvexReLU needs radius > 0",
+            got=self.radius,
+        )
         require(self.loss in KINDS, f"RobustConvexReLU takes {', '.join(KINDS)}", got=self.loss)
         rows = as_real("X", self.X)
         if rows.ndim != 2:
-            raise InvalidProblem(f"RobustConvexReLU: X has shape {rows.shape}; expected (n, d), without patches.")
+            raise InvalidProblem(
+                f"RobustConvexReLU: X has shape {rows.shape}; expected (n, d), without patches."
+            )
         plain = ConvexReLU(rows, self.y, self.patterns, self.beta, self.loss)
         if len(plain.targets) != 1:
             raise InvalidProblem(f"RobustConvexReLU takes one output; y has {len(plain.targets)}.")
-        free = _mask(self.mask, rows.shape[1]) if self.mask is not None else (np.ptp(rows, axis=0) > 0).astype(float)
+        free = (
+            _mask(self.mask, rows.shape[1])
+            if self.mask is not None
+            else (np.ptp(rows, axis=0) > 0).astype(float)
+        )
         object.__setattr__(self, "mask", free)
         if self.exact:
-            reached = margins(rows, plain.patterns, free)
+            reached = pattern_margins(rows, plain.patterns, free)
             kept = reached >= self.radius
             if not kept.any():
                 raise InvalidProblem(
@@ -131,7 +141,9 @@ class RobustConvexReLU(Problem):
         """Blocks (2, P, d) of an answer."""
         shape = (2, len(self.patterns), np.asarray(self.X).shape[1])
         if x.size != math.prod(shape):
-            raise InvalidProblem(f"An answer has {math.prod(shape)} entries, blocks {shape}; got shape {x.shape}.")
+            raise InvalidProblem(
+                f"An answer has {math.prod(shape)} entries, blocks {shape}; got shape {x.shape}."
+            )
         return np.asarray(x).reshape(shape)
 
     def network(self, x: Vector) -> TwoLayerNetwork:
@@ -207,8 +219,16 @@ class RobustADMM(Method[RobustConvexReLU, RobustState]):
 
     def __post_init__(self) -> None:
         require(is_real(self.rho) and 0 < self.rho < math.inf, "RobustADMM needs rho > 0", got=self.rho)
-        require(is_real(self.relaxation) and 0 < self.relaxation < 2, "RobustADMM needs 0 < relaxation < 2", got=self.relaxation)
-        require(is_whole(self.iterations) and self.iterations >= 1, "RobustADMM needs iterations >= 1", got=self.iterations)
+        require(
+            is_real(self.relaxation) and 0 < self.relaxation < 2,
+            "RobustADMM needs 0 < relaxation < 2",
+            got=self.relaxation,
+        )
+        require(
+            is_whole(self.iterations) and self.iterations >= 1,
+            "RobustADMM needs iterations >= 1",
+            got=self.iterations,
+        )
 
     def init(self, problem: RobustConvexReLU, seed: int) -> RobustState:
         program = problem.plain.program
@@ -261,7 +281,26 @@ class RobustADMM(Method[RobustConvexReLU, RobustState]):
             "gap": relative_gap(value, lower),
             "violation": violation,
         }
+        _balance(s, s.calls // self.iterations)
         return s
+
+
+def _balance(s: RobustState, done: int) -> None:
+    """Lower rho where cones hold long before the bound is near, raise it where it is the other way; ever more rarely."""
+    gap, violation = s.metrics["gap"], s.metrics["violation"]
+    if done & (done - 1):
+        return
+    if 0.0 < violation <= 0.1 * SOLVED < gap:
+        factor = 0.4
+    elif gap <= SOLVED < violation:
+        factor = 2.5
+    else:
+        return
+    s.rho *= factor
+    s.short = s.z + (s.short - s.z) / factor
+    s.cone_multiplier = s.cone_multiplier / factor
+    s.slack_multiplier = s.slack_multiplier / factor
+    s.g_multiplier = s.g_multiplier / factor
 
 
 def _factors(problem: RobustConvexReLU) -> tuple[Vector, Vector, Vector, Vector]:
@@ -278,10 +317,14 @@ def _factors(problem: RobustConvexReLU) -> tuple[Vector, Vector, Vector, Vector]
     return program.kept["robust"], program.kept["Q"], program.kept["R"], program.kept["divisor"]
 
 
-def _least(X: Vector, gates: Vector, signs: Vector, factors: tuple[Vector, Vector, Vector, Vector], s: RobustState) -> Vector:
+def _least(
+    X: Vector, gates: Vector, signs: Vector, factors: tuple[Vector, Vector, Vector, Vector], s: RobustState
+) -> Vector:
     """The smooth step: block-diagonal plus ``K'K``, K u the local linear models; ``K B^-1 K' = 2 D'D (x) B^-1``."""
     inverse, Q, R, divisor = factors
-    right = (2.0 * s.z - s.short) + (s.cone - s.cone_multiplier) + ((s.slack - s.slack_multiplier) * signs) @ X
+    right = (
+        (2.0 * s.z - s.short) + (s.cone - s.cone_multiplier) + ((s.slack - s.slack_multiplier) * signs) @ X
+    )
     pull = gates @ (s.g - s.g_multiplier)
     right[0] += pull
     right[1] -= pull
@@ -320,4 +363,3 @@ def _mask(mask: ArrayLike | None, d: int) -> Vector:
     if free.shape != (d,) or not np.isin(free, (0.0, 1.0)).all():
         raise InvalidProblem(f"mask needs {d} truth values, one for each column; got shape {free.shape}.")
     return free
-

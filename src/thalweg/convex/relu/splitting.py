@@ -55,9 +55,15 @@ class _Splitting(Method[ConvexReLU, SplitState]):
         name = type(self).__name__
         require(is_real(self.rho) and 0 < self.rho < np.inf, f"{name} needs rho > 0", got=self.rho)
         require(
-            is_real(self.relaxation) and 0 < self.relaxation < 2, f"{name} needs 0 < relaxation < 2", got=self.relaxation
+            is_real(self.relaxation) and 0 < self.relaxation < 2,
+            f"{name} needs 0 < relaxation < 2",
+            got=self.relaxation,
         )
-        require(is_whole(self.iterations) and self.iterations >= 1, f"{name} needs iterations >= 1", got=self.iterations)
+        require(
+            is_whole(self.iterations) and self.iterations >= 1,
+            f"{name} needs iterations >= 1",
+            got=self.iterations,
+        )
 
     def init(self, problem: ConvexReLU, seed: int) -> SplitState:
         program = problem.program
@@ -132,7 +138,7 @@ class _Splitting(Method[ConvexReLU, SplitState]):
             factor = 0.4
         else:
             factor = _imbalance(program, state, before)
-            if not 2.0 < factor:
+            if not factor > 2.0:
                 return
         state.rho *= factor
         state.short = state.z + (state.short - state.z) / factor
@@ -152,7 +158,9 @@ class _Splitting(Method[ConvexReLU, SplitState]):
             theta = -state.rho * program.loss.weights * state.kappa
         theta = program.loss.feasible(theta, program.has_bias)
         rows = np.empty_like(state.H)
-        kernels.multiplied(theta, program.D, state.rows, state.rho, program.row_weights, program.patches, rows)
+        kernels.multiplied(
+            theta, program.D, state.rows, state.rho, program.row_weights, program.patches, rows
+        )
         lower = program.lower_bound(theta, rows)
         worst, largest = kernels.worst_violation(H, program.D)
         state.x = problem.packed(
@@ -202,9 +210,7 @@ class ReLUADMM(_Splitting):
         goal = state.q - state.kappa if split else program.loss.y
         scale = 1.0 if split else 1.0 / state.rho
         roots = np.sqrt(program.loss.weights)
-        pull = program.gathered(
-            program.centred_back(roots, program.centred(roots, goal)) * scale, program.X
-        )
+        pull = program.gathered(program.centred_back(roots, program.centred(roots, goal)) * scale, program.X)
         right = 2.0 * state.z - state.short  # z - multiplier
         right += (state.signed.reshape(-1, state.signed.shape[-1]) @ program.weighted).reshape(right.shape)
         right[0] += pull
@@ -303,7 +309,9 @@ class ReLURBCD(_Splitting):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(is_whole(self.patterns) and self.patterns >= 1, "ReLURBCD needs patterns >= 1", got=self.patterns)
+        require(
+            is_whole(self.patterns) and self.patterns >= 1, "ReLURBCD needs patterns >= 1", got=self.patterns
+        )
         require(is_whole(self.passes) and self.passes >= 1, "ReLURBCD needs passes >= 1", got=self.passes)
         require(0 < self.enough < 1, "ReLURBCD needs 0 < enough < 1", got=self.enough)
         for name in ("shrink", "grow", "back"):
