@@ -20,6 +20,9 @@ from thalweg.convex.relu.program import Program
 from thalweg.core import InvalidProblem, Method, State
 from thalweg.core.validation import is_real, is_whole, require
 
+#: Balancing keeps rho within this factor of its first value.
+RANGE = 100.0
+
 
 @dataclass(kw_only=True)
 class SplitState(State):
@@ -133,13 +136,17 @@ class _Splitting(Method[ConvexReLU, SplitState]):
         done = state.iterations // self.iterations
         if done & (done - 1):  # at powers of two, so that rho comes to rest
             return
-        gap, violation = state.metrics["gap"], state.metrics["violation"]
-        if 0.0 < violation <= 0.1 * SOLVED < gap:
+        apart = state.metrics["violation"]
+        if self.splits_loss(program):
+            f = program.gated(state.H) + state.bias[:, None]
+            apart = max(apart, float(np.abs(f - state.q).max()) / (float(np.abs(state.q).max()) or 1.0))
+        if 0.0 < apart <= 0.1 * SOLVED < state.metrics["gap"]:
             factor = 0.4
         else:
             factor = _imbalance(program, state, before)
             if not factor > 2.0:
                 return
+        factor = float(np.clip(state.rho * factor, self.rho / RANGE, self.rho * RANGE)) / state.rho
         state.rho *= factor
         state.short = state.z + (state.short - state.z) / factor
         state.rows = np.where(state.rows < 0.0, state.rows / factor, state.rows)
