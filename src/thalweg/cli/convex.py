@@ -65,7 +65,8 @@ def read(
         ),
     ] = None,
     decay: Annotated[
-        float, typer.Option(help="With --relu: weight decay beside the sum of the losses, decay/2 |weights|^2.")
+        float,
+        typer.Option(help="With --relu: weight decay beside the sum of the losses, decay/2 |weights|^2."),
     ] = 1.0,
     draw: Annotated[int, typer.Option(help="With --relu: the seed of the patterns.")] = 0,
 ) -> Mapping[str, Problem]:
@@ -84,7 +85,9 @@ def read(
             )
         if relu is not None:
             if l1 or ridge or group or nonnegative:
-                raise InvalidParameter("--relu has one penalty, --decay; leave out --l1, --ridge, --group and --nonnegative.")
+                raise InvalidParameter(
+                    "--relu has one penalty, --decay; leave out --l1, --ridge, --group and --nonnegative."
+                )
             problems[name] = _network(found, loss, relu, decay, draw)
             continue
         low = 0.0 if nonnegative else -np.inf
@@ -146,7 +149,9 @@ def _network(data: Dataset, loss: str, patterns: str, decay: float, seed: int) -
     if loss == "multiclass":
         return ConvexReLU(X, labels, D, decay, "softmax", output_bias=True)
     if len(values) != 2:
-        raise InvalidProblem(f"The target has {len(values)} values; logistic needs two. Use --loss multiclass.")
+        raise InvalidProblem(
+            f"The target has {len(values)} values; logistic needs two. Use --loss multiclass."
+        )
     return ConvexReLU(X, np.where(labels == 1, 1.0, -1.0), D, decay, "logistic", output_bias=True)
 
 
@@ -203,7 +208,10 @@ class ConvexCase(Case):
         import numpy as np
 
         if hasattr(self.problem, "network"):
-            return {"neurons": self.problem.network(result.x).width, "lower": self.problem.lower_bound(result.x)}
+            return {
+                "neurons": self.problem.network(result.x).width,
+                "lower": self.problem.lower_bound(result.x),
+            }
         return {"nonzero": int(np.count_nonzero(array_of(result.x)))}
 
     def said(self, result: Result) -> Sequence[str]:
