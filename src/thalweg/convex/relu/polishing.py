@@ -99,7 +99,7 @@ def polish(
             global.
         rounds: of `refine_patterns`, which looks for better patterns. Default 0.
         seed: of the ascents in those rounds.
-        stop: for the convex program. Default: a gap of 1e-4, 3000 iterations.
+        stop: for the convex program. Default: a gap of 1e-4, 6000 iterations.
 
     With several outputs whose neurons are shared the convex program bounds the objective from below, and output weights
     are fitted by a group lasso on the neurons there are.
@@ -152,7 +152,7 @@ def improved(
     candidates = [network.balanced(), network]
     start = None if several else blocks_of(network, problem)
     warm = replace(problem, x0=start)
-    rule = Stop(below={"gap": 1e-4, "violation": 1e-4}, steps=150) if stop is None else stop
+    rule = Stop(below={"gap": 1e-4, "violation": 1e-4}, steps=300) if stop is None else stop
     result = solve(warm, ReLUADMM(), stop=rule, progress=False)
     candidates.append(problem.network(result.x))
     for known in list(candidates[1:]):
