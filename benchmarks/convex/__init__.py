@@ -1,4 +1,4 @@
-"""10: sparse linear models to a duality gap of 1e-6 against scikit-learn, celer, skglm and liblinear; forests. 21: networks."""
+"""10: sparse linear models to a duality gap of 1e-6 against its peers; forests. 21: ReLU networks."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ DIABETES, CANCER = 10.0, 1.0
 
 
 def rows() -> Iterator[Row]:
-    """Interior points at 20, 60 and 100 patterns, to an objective within 1e-3; then gradients, to the same objective."""
+    """Interior points at 20, 60 and 100 patterns, to 1e-3 in the objective; then gradients, to one objective."""
     X, y = diabetes()
     for patterns in (20, 60, 100):
         yield interior(f"diabetes, {patterns} patterns", X, y, patterns, DIABETES)
@@ -102,15 +102,19 @@ def _adam(X: Any, y: Any, goal: float) -> float:
 
 
 def _mlp(X: Any, y: Any, goal: float) -> float:
-    """The least iterations of a doubling budget that reach the objective; its time alone would be less than counted here
-    by at most one half."""
+    """A doubling budget of iterations until the objective is reached; half of the time counted is for the tries."""
     problem = ConvexReLU(X, y, sample_patterns(X, 1), DIABETES, output_bias=True)
     value = np.inf
     for most in (50, 100, 200, 400, 800):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             model = MLPRegressor(
-                (50,), solver="lbfgs", alpha=DIABETES, max_iter=most, tol=1e-9, random_state=0
+                hidden_layer_sizes=(50,),
+                solver="lbfgs",
+                alpha=DIABETES,
+                max_iter=most,
+                tol=1e-9,
+                random_state=0,
             )
             model.fit(X[:, :-1], y)
         W = np.column_stack([model.coefs_[0].T, model.intercepts_[0]])

@@ -197,7 +197,9 @@ class ConvexCase(Case):
     """Coefficients, a column for each class where there are several; or a network's layers."""
 
     def arrays(self, result: Result) -> dict[str, np.ndarray]:
-        if hasattr(self.problem, "network"):
+        from thalweg.convex import ConvexReLU
+
+        if isinstance(self.problem, ConvexReLU):
             found = self.problem.network(result.x)
             return {"hidden": found.hidden, "output": found.output, "bias": found.bias}
         x = array_of(result.x)
@@ -207,7 +209,9 @@ class ConvexCase(Case):
     def told(self, result: Result) -> dict[str, object]:
         import numpy as np
 
-        if hasattr(self.problem, "network"):
+        from thalweg.convex import ConvexReLU
+
+        if isinstance(self.problem, ConvexReLU):
             return {
                 "neurons": self.problem.network(result.x).width,
                 "lower": self.problem.lower_bound(result.x),
@@ -215,11 +219,13 @@ class ConvexCase(Case):
         return {"nonzero": int(np.count_nonzero(array_of(result.x)))}
 
     def said(self, result: Result) -> Sequence[str]:
-        if hasattr(self.problem, "network"):
+        from thalweg.convex import ConvexReLU
+
+        if isinstance(self.problem, ConvexReLU):
             found, lower = self.problem.network(result.x), self.problem.lower_bound(result.x)
             return [
-                f"{found.width} neurons; no network whose neurons have these {len(self.problem.patterns)} patterns goes below "
-                f"{lower:.6g}."
+                f"{found.width} neurons; no network whose neurons have these {len(self.problem.patterns)} patterns goes "
+                f"below {lower:.6g}."
             ]
         x = array_of(result.x)
         return [f"{(x != 0).sum()} of {x.size} coefficients are not zero."]

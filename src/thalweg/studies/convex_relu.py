@@ -1,7 +1,8 @@
 """21: two-layer ReLU networks by convex optimization, against Adam from many starts.
 
-Bai, Gautam and Sojoudi (2023), arXiv 2201.01965; the robust part also arXiv 2105.12237. An exact global optimum, a trained
-network polished, refinement against plain sampling, sampled neurons, the factored ADMM, and adversarial training.
+Bai, Gautam and Sojoudi (2023), arXiv 2201.01965; the robust part also arXiv 2105.12237. An exact global optimum, a
+trained network polished, refinement against plain sampling, sampled neurons, the factored ADMM, and adversarial
+training.
 """
 
 from __future__ import annotations
@@ -115,8 +116,9 @@ def run(scale: Scale = "quick", tell: Tell = lambda share, what: None) -> Eviden
     tell(0.75, "adversaries")
     verdicts += [*more, *_robust(size, table)]
     notes = (
-        "Adam has a cosine schedule from 0.01 and is run from many starts at once; nothing of ours was tuned. Objectives are "
-        "regularised ones, of the recovered networks. The speed against an interior-point method is in the benchmarks."
+        "Adam has a cosine schedule from 0.01 and is run from many starts at once; nothing of ours was tuned.
+        Objectives are " "regularised ones, of the recovered networks. The speed against an interior-point method is
+        in the benchmarks."
     )
     return Evidence(verdicts, table, [figure, times], notes=notes)
 
@@ -205,7 +207,7 @@ def _module(network: TwoLayerNetwork) -> torch.nn.Sequential:
     module = network.to_module(hidden_bias=True)
     last = torch.nn.Linear(network.width, 1, bias=False, dtype=torch.float64)
     with torch.no_grad():
-        last.weight.copy_(module[2].weight)
+        last.weight.copy_(torch.from_numpy(np.array(network.output.T)))
     return torch.nn.Sequential(module[0], module[1], last)
 
 

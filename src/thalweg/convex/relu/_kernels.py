@@ -175,8 +175,8 @@ def robust_residual(g0, x, y, lam, rho, radius, mask, g):
 def robust_prox(G, X, y, rho, radius, mask, kind, lam, side):
     """Proximal points of the worst-case losses of rows, G (n, d) in place; their slopes lam, and for squares their sides.
 
-    Kinds: 0 ``(|x g - y| + r |g|_1)^2/2``, 1 ``log(1 + exp(-y x g + r |g|_1))``, 2 ``(1 - y x g + r |g|_1)_+``. Each is a
-    bisection on the loss's slope lam, in which the argument decreases.
+    Kinds: 0 ``(|x g - y| + r |g|_1)^2/2``, 1 ``log(1 + exp(-y x g + r |g|_1))``, 2 ``(1 - y x g + r |g|_1)_+``. Each
+    is a bisection on the loss's slope lam, in which the argument decreases.
     """
     g = np.empty(G.shape[1])
     for j in range(len(G)):

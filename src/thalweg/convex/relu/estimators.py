@@ -142,11 +142,12 @@ class ConvexReLURegressor(RegressorMixin, _ConvexReLU):
 
     Args:
         beta: weight decay beside the sum of the losses, n times that beside their mean. Default 0.1.
-        patterns: how many activation patterns are sampled; ``"all"`` finds all there are, and the fit is then global: for
-            few rows or few columns. Default 50.
-        solver: ``"admm"`` on patterns; ``"scp"`` draws so many *neurons*, thousands for the price of a hundred patterns.
-        refinements: rounds in which patterns that the residual asks for replace idle ones; one target. Default 0; 5 come
-            close to a network trained by gradients.
+        patterns: how many activation patterns are sampled; ``"all"`` finds all there are, and the fit is then global:
+            for few rows or few columns. Default 50.
+        solver: ``"admm"`` on patterns; ``"scp"`` draws so many *neurons*, thousands for the price of a hundred
+            patterns.
+        refinements: rounds in which patterns that the residual asks for replace idle ones; one target. Default 0; 5
+            come close to a network trained by gradients.
         hidden_bias, output_bias: whether the layers have biases; the hidden one is penalised. Default True.
         tol: relative gap, and violation of cones. Default 1e-3.
         max_iter: of ADMM, in each round. Default 3000.
@@ -155,8 +156,8 @@ class ConvexReLURegressor(RegressorMixin, _ConvexReLU):
     When not: a wide network on much data; train it by gradients, and let `polish` make it better and say how far it is
     from the best with its patterns.
 
-    Attributes ``network_``, ``certificate_`` (upper, lower, gap, complete, is_global; for several outputs of networks each
-    neuron of which feeds one), ``n_patterns_``, ``n_iter_``.
+    Attributes ``network_``, ``certificate_`` (upper, lower, gap, complete, is_global; for several outputs of networks
+    each neuron of which feeds one), ``n_patterns_``, ``n_iter_``.
 
     >>> X = np.linspace(-1.0, 1.0, 9)[:, None]
     >>> model = ConvexReLURegressor(patterns="all", beta=0.01).fit(X, np.abs(X[:, 0]))
@@ -218,8 +219,8 @@ class ConvexReLUClassifier(ClassifierMixin, _ConvexReLU):
 
     Args:
         loss: ``"logistic"`` (default), ``"hinge"``, or ``"squares"`` of labels -1 and 1. ``"scp"`` takes no hinge.
-        multi_class: with three classes or more ``"ovr"``: each against the rest; ``"joint"``: the cross-entropy of their
-            softmax, logistic only.
+        multi_class: with three classes or more ``"ovr"``: each against the rest; ``"joint"``: the cross-entropy of
+            their softmax, logistic only.
 
     >>> X = np.array([[0.0, 0.0], [1.0, 1.0], [0.0, 1.0], [1.0, 0.0]])
     >>> ConvexReLUClassifier(patterns="all", beta=0.01).fit(X, [0, 0, 1, 1]).predict(X)

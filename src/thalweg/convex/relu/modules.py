@@ -38,8 +38,8 @@ def read_module(module: nn.Module) -> ReadModule:
     """The weights of a network with one hidden layer of rectified linear units.
 
     Args:
-        module: ``Sequential(Linear, ReLU, Linear)``, or a class of your own with two `Linear` layers in any order. Whatever
-            its code is, its outputs on a few random rows have to be those of ``second(relu(first(x)))``.
+        module: ``Sequential(Linear, ReLU, Linear)``, or a class of your own with two `Linear` layers in any order.
+            Whatever its code is, its outputs on a few random rows have to be those of ``second(relu(first(x)))``.
 
     Raises:
         InvalidProblem: other layers, another activation, another structure; says which.

@@ -43,8 +43,9 @@ def count_patterns(rows: int, rank: int) -> int:
 def patterns_needed(rows: int, failure: float, violation: float) -> int:
     """How many sampled patterns the scenario bound asks for.
 
-    With so many, the probability over the sample is at least ``1 - failure`` that *one more* Gaussian pattern lowers the
-    optimum with probability at most ``violation``. It speaks of the next draw, and says nothing of the global optimum.
+    With so many, the probability over the sample is at least ``1 - failure`` that *one more* Gaussian pattern lowers
+    the optimum with probability at most ``violation``. It speaks of the next draw, and says nothing of the global
+    optimum.
 
     Args:
         rows: n.
@@ -86,9 +87,10 @@ def patterns_of(X: ArrayLike, neurons: ArrayLike) -> Patterns:
 def all_patterns(X: ArrayLike, *, most_bytes: int = MOST_BYTES) -> Patterns:
     """All patterns of open cells: with them the convex program's optimum is the network's global one.
 
-    Each cell of the arrangement of the rows' hyperplanes has a ray where ``rank - 1`` independent rows vanish. The signs of
-    the other rows there are the cell's; those of all rows that vanish are found the same way, one rank lower, so that
-    repeated rows, integers and other rows in special position need no perturbation. Patterns on boundaries alone add
+    Each cell of the arrangement of the rows' hyperplanes has a ray where ``rank - 1`` independent rows vanish. The
+    signs of the other rows there are the cell's; those of all rows that vanish are found the same way, one rank
+    lower, so that repeated rows, integers and other rows in special position need no perturbation. Patterns on
+    boundaries alone add
     nothing: the same neurons lie in the closures of cells.
 
     Args:

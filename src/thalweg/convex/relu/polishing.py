@@ -85,7 +85,8 @@ def polish(
 ) -> Polished:
     """A network no worse than a trained one on the regularised objective, with its certificate.
 
-    The objective is ``loss + beta/2 (sum of squares of all weights and of the hidden biases)``, the loss summed over the
+    The objective is ``loss + beta/2 (sum of squares of all weights and of the hidden biases)``, the loss summed over
+    the
     rows: with ``weight_decay`` beside a mean, beta is n times it (and for `MSELoss`, whose squares are not halved, n/2
     times). The output bias is not penalised, is set to its best, and is left out where the network has none.
 
@@ -183,8 +184,8 @@ def refine_patterns(
 
     Cost: a convex program a round, and 100 products with X for 200 neurons.
 
-    Source of the ascent: a projected power iteration on ``|xi'(X u)_+|``; Frank and Wolfe's oracle for neurons, which Bach
-    (2017), "Breaking the curse of dimensionality with convex neural networks", section 2.5, shows to be hard.
+    Source of the ascent: a projected power iteration on ``|xi'(X u)_+|``; Frank and Wolfe's oracle for neurons, which
+    Bach (2017), "Breaking the curse of dimensionality with convex neural networks", section 2.5, shows to be hard.
     """
     require(is_whole(rounds) and rounds >= 0, "refine_patterns needs rounds >= 0", got=rounds)
     if len(problem.targets) != 1:
@@ -244,7 +245,7 @@ def blocks_of(network: TwoLayerNetwork, problem: ConvexReLU) -> Vector:
     program = problem.program
     blocks = np.zeros(program.shape)
     where = {key.tobytes(): i for i, key in enumerate(np.packbits(problem.patterns, axis=1))}
-    keys = np.packbits(activations(program.X, network.hidden), axis=1) if network.width else []
+    keys = np.packbits(activations(program.X, network.hidden), axis=1)
     for key, hidden, output in zip(keys, network.hidden, network.output[:, 0], strict=False):
         i = where.get(key.tobytes())
         if i is not None:

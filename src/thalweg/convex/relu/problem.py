@@ -44,8 +44,8 @@ class ConvexReLU(Problem):
     Args:
         X: shape (n, d); a hidden bias is a column of ones that the caller appends, and is penalised. Of shape
             (n, patches, d) a neuron's value is its mean over patches: a convolution with global average pooling.
-        y: targets. ``squares``: numbers, shape (n,) or (n, k). ``logistic``, ``hinge``: -1 and 1, shape (n,) or (n, k), a
-            column for each class against the rest. ``softmax``: classes 0, 1, ..., shape (n,).
+        y: targets. ``squares``: numbers, shape (n,) or (n, k). ``logistic``, ``hinge``: -1 and 1, shape (n,) or (n,
+            k), a column for each class against the rest. ``softmax``: classes 0, 1, ..., shape (n,).
         patterns: truth values, shape (P, n patches), from `all_patterns`, `sample_patterns` or `patterns_of`. Repeated
             ones are dropped.
         beta: weight decay beside the *sum* of the losses, > 0: n times that beside their mean.
@@ -57,11 +57,12 @@ class ConvexReLU(Problem):
 
     Several outputs: each neuron feeds one of them, its group norm is that of a pattern and an output.
 
-    Metrics: ``objective``, the recovered network's own, which no cone has to hold for; ``gap``, how far a certified lower
-    bound is below it, as a share of it; ``violation``, the largest violation of a cone as a share of the largest
+    Metrics: ``objective``, the recovered network's own, which no cone has to hold for; ``gap``, how far a certified
+    lower bound is below it, as a share of it; ``violation``, the largest violation of a cone as a share of the largest
     pre-activation. The objective may be below the program's optimum: a slightly infeasible neuron uses another pattern.
 
-    An answer x is a vector: blocks, biases, and slopes of the loss that certify it; `answer` and `network` take it apart.
+    An answer x is a vector: blocks, biases, and slopes of the loss that certify it; `answer` and `network` take it
+        apart.
 
     Memory: patterns P n bytes; methods ``48 P k n + 8 n^2`` bytes.
 

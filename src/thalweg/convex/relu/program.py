@@ -66,7 +66,7 @@ class Program:
         """``(I + X' W X)^-1``, shape (d, d): G'G is X'WX in every block, since signs square to one."""
         if "inverse" not in self.kept:
             d = self.X.shape[1]
-            self.kept["inverse"] = np.linalg.inv(np.eye(d) + self.X.T @ self.weighted)
+            self.kept["inverse"] = np.asarray(np.linalg.inv(np.eye(d) + self.X.T @ self.weighted), np.float64)
         return self.kept["inverse"]
 
     def gram(self, inverse: Vector) -> Vector:

@@ -52,7 +52,7 @@ def pattern_margins(X: ArrayLike, patterns: NDArray[np.bool_], mask: ArrayLike |
         A = np.vstack([np.hstack([-signed, signed, np.ones((n, 1))]), sizes])
         b = np.r_[np.zeros(n), 1.0]
         result = linprog(cost, A, b, bounds=[(0, None)] * (2 * d) + [(0, None)], method="highs")
-        found[i] = math.inf if result.status == 3 else (-result.fun if result.status == 0 else 0.0)
+        found[i] = math.inf if result.status == 3 else (float(result.x[-1]) if result.status == 0 else 0.0)
     return found
 
 
@@ -66,12 +66,13 @@ class RobustConvexReLU(Problem):
         mask: which columns are perturbed, shape (d,). Default: all but columns that are constant.
         loss: ``hinge`` (default), ``logistic``, or ``squares``.
         exact: hold the cones ``E_i X v_i >= radius |v_i|_1``: no perturbation flips a neuron, and the objective bounds
-            every attack on the rows. It needs patterns whose `pattern_margins` reach the radius; others are dropped. ``False``,
-            the relaxed program, holds the plain cones and guarantees nothing; where margins are small, as they are on
-            most data, it is the useful one.
+            every attack on the rows. It needs patterns whose `pattern_margins` reach the radius; others are dropped.
+            ``False``, the relaxed program, holds the plain cones and guarantees nothing; where margins are small, as
+            they are on most data, it is the useful one.
 
     Metrics: ``objective``, of the program with patterns as they are held: with exact cones no attack does worse;
-    ``violation`` of the cones, as a share of the largest pre-activation. The method's ``gap`` is to its certified bound.
+    ``violation`` of the cones, as a share of the largest pre-activation. The method's ``gap`` is to its certified
+    bound.
 
     Raises:
         InvalidProblem: no pattern has the margin; says which radius the best one has.
@@ -209,8 +210,8 @@ class RobustADMM(Method[RobustConvexReLU, RobustState]):
 
     Cost per step: ``iterations`` times ``O(P n d + n^2 d)`` and bisections of 60 passes; two factorisations once.
 
-    >>> RobustADMM(rho=2.0).name
-    'RobustADMM(rho=2.0)'
+    >>> RobustADMM(rho=2.5).name
+    'RobustADMM(rho=2.5)'
     """
 
     rho: float = 0.3
@@ -307,7 +308,8 @@ def _factors(problem: RobustConvexReLU) -> tuple[Vector, Vector, Vector, Vector]
     """Eigenvectors and what is divided by: of D'D, of B^-1, B = 2 I + X'X, and the inverse itself."""
     program = problem.plain.program
     if "robust" not in program.kept:
-        inverse = np.linalg.inv(2.0 * np.eye(program.X.shape[1]) + program.X.T @ program.X)
+        bend = 2.0 * np.eye(program.X.shape[1]) + program.X.T @ program.X
+        inverse = np.asarray(np.linalg.inv(bend), np.float64)
         gates = program.D.astype(np.float64)
         sizes, Q = np.linalg.eigh(gates.T @ gates)
         bends, R = np.linalg.eigh(inverse)

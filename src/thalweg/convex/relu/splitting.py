@@ -12,7 +12,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from thalweg.convex.datafits import Vector
+from thalweg.convex.datafits import Index, Vector
 from thalweg.convex.relu import _kernels as kernels
 from thalweg.convex.relu.losses import Squares
 from thalweg.convex.relu.problem import SOLVED, ConvexReLU, relative_gap
@@ -296,7 +296,8 @@ class ReLURBCD(_Splitting):
         iterations: in a step. Default 5.
         patterns: in a block. Default 8.
         passes: most passes over all blocks in an iteration. Default 3.
-        enough: an iteration ends when the mean decrease of the last blocks is below that share of its first. Default 0.01.
+        enough: an iteration ends when the mean decrease of the last blocks is below that share of its first. Default
+            0.01.
         shrink, grow, back: of the line search: a step too long is divided by ``shrink``, and the next one starts from
             ``grow`` times one that was right, or 1/``back`` of one that was not. Defaults 2.5, 1.05, 1.5.
 
@@ -349,7 +350,7 @@ class ReLURBCD(_Splitting):
                 break
         state.bias += program.bias_of(f) if program.has_bias else 0.0
 
-    def _block(self, program: Program, state: SplitState, f: Vector, near: Vector, chosen: Vector) -> float:
+    def _block(self, program: Program, state: SplitState, f: Vector, near: Vector, chosen: Index) -> float:
         """A gradient step on some patterns, its length by Armijo's rule; the decrease."""
         loss, rho, gates = program.loss, state.rho, program.D[chosen].astype(np.float64)
         u, H, signed = state.u[:, chosen], state.H[:, chosen], state.signed[:, chosen]
