@@ -94,7 +94,7 @@ def _adam(X: Any, y: Any, goal: float) -> float:
         f = output(torch.relu(hidden(data)))[:, 0]
         loss = 0.5 * (f - target).square().sum() + 0.5 * DIABETES * sum(w.square().sum() for w in weights)
         loss.backward()
-        value = float(loss)
+        value = loss.item()
         if value <= goal:
             break
         optimizer.step()

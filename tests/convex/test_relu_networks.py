@@ -335,6 +335,8 @@ D = np.ones((1, 4), dtype=bool)
         (lambda: ConvexReLU(X, Y, np.ones((1, 3), bool), 1.0), InvalidProblem, "patterns are bool of shape"),
         (lambda: ConvexReLU(X, Y, np.ones((1, 4)), 1.0), InvalidProblem, "expected truth values"),
         (lambda: ConvexReLU(X, Y[:3], D, 1.0), InvalidProblem, "y has shape"),
+        (lambda: ConvexReLU(X, Y * 1e200, D, 1.0), InvalidProblem, "y reaches .* Scale it"),
+        (lambda: ConvexReLU(X * 1e-200, Y, D, 1.0), InvalidProblem, "X reaches .* Scale it"),
         (lambda: ConvexReLU(X * np.nan, Y, D, 1.0), NotFinite, "NaN"),
         (lambda: ConvexReLU(X, Y, D, 1.0, weights=[1, 1, 0, 1]), InvalidProblem, "4 positive numbers"),
         (lambda: ConvexReLU(X, Y, D, 1.0, most_bytes=10), InvalidProblem, "bytes"),

@@ -224,8 +224,8 @@ class ConvexCase(Case):
         if isinstance(self.problem, ConvexReLU):
             found, lower = self.problem.network(result.x), self.problem.lower_bound(result.x)
             return [
-                f"{found.width} neurons; no network whose neurons have these {len(self.problem.patterns)} patterns goes "
-                f"below {lower:.6g}."
+                f"{found.width} neurons; no network whose neurons have these {len(self.problem.patterns)} patterns "
+                f"goes below {lower:.6g}."
             ]
         x = array_of(result.x)
         return [f"{(x != 0).sum()} of {x.size} coefficients are not zero."]

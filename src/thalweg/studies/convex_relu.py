@@ -50,7 +50,7 @@ class Size:
 
 
 SIZES: dict[Scale, Size] = {
-    "smoke": Size(3, 400, 1, 1, 500, 40, 10),
+    "smoke": Size(3, 150, 1, 1, 500, 40, 10),
     "quick": Size(20, 3000, 1, 5, 5000, 80, 20),
     "full": Size(20, 3000, 5, 5, 5000, 80, 40),
 }
@@ -76,7 +76,7 @@ def diabetes() -> tuple[Any, Any]:
 def adam(
     X: Any, y: Any, beta: float, width: int, seeds: Sequence[int], steps: int, rate: float = 1e-2
 ) -> Any:
-    """Networks without output bias trained from several starts at once: hidden (s, m, d), output (s, m), objectives (s,)."""
+    """Networks without output bias from several starts: hidden (s, m, d), output (s, m), objectives (s,)."""
     data, target = torch.tensor(X), torch.tensor(y)
     hidden, output = [], []
     for seed in seeds:
@@ -116,9 +116,9 @@ def run(scale: Scale = "quick", tell: Tell = lambda share, what: None) -> Eviden
     tell(0.75, "adversaries")
     verdicts += [*more, *_robust(size, table)]
     notes = (
-        "Adam has a cosine schedule from 0.01 and is run from many starts at once; nothing of ours was tuned.
-        Objectives are " "regularised ones, of the recovered networks. The speed against an interior-point method is
-        in the benchmarks."
+        "Adam has a cosine schedule from 0.01 and is run from many starts at once; nothing of ours was tuned. "
+        "Objectives are regularised ones, of the recovered networks. The speed against an interior-point method is "
+        "in the benchmarks."
     )
     return Evidence(verdicts, table, [figure, times], notes=notes)
 
@@ -271,7 +271,7 @@ def attacked(network: TwoLayerNetwork, X: Any, y: Any, radius: float, steps: int
 
 
 def _robust(size: Size, table: Table) -> list[Verdict]:
-    """Claim E: exact cones are refused beyond the margins, and bound attacks below them; the relaxed program is of use."""
+    """Claim E: exact cones are refused beyond margins, and bound attacks below; the relaxed program is of use."""
     gains, bounded = [], []
     radius, refused = 0.1, 0
     for seed in range(max(size.seeds, 2)):

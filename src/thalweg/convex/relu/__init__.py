@@ -1,4 +1,4 @@
-"""Two-layer ReLU networks by convex optimization: global on small data, a certificate and polish for any trained one."""
+"""Two-layer ReLU networks by convex optimization: global on small data, a certificate and polish for trained ones."""
 
 from thalweg.convex.relu.estimators import ConvexReLUClassifier, ConvexReLURegressor
 from thalweg.convex.relu.images import image_patches

@@ -48,7 +48,7 @@ def spread(v, D, patches, out):
 
 @njit(cache=True)
 def cone_step(H, D, p, relaxation, out):
-    """Slack and multiplier of the cones in one: ``p = s + nu`` before them, ``s = p_+``, ``nu = p_-``; out = E (s - nu)."""
+    """Slack and multiplier of cones in one: ``p = s + nu`` before, ``s = p_+``, ``nu = p_-``; out = E (s - nu)."""
     rest = 1.0 - relaxation
     for b in range(2):
         for i in range(D.shape[0]):
@@ -173,7 +173,7 @@ def robust_residual(g0, x, y, lam, rho, radius, mask, g):
 
 @njit(cache=True)
 def robust_prox(G, X, y, rho, radius, mask, kind, lam, side):
-    """Proximal points of the worst-case losses of rows, G (n, d) in place; their slopes lam, and for squares their sides.
+    """Proximal points of rows' worst-case losses, G (n, d) in place; their slopes lam, and for squares their sides.
 
     Kinds: 0 ``(|x g - y| + r |g|_1)^2/2``, 1 ``log(1 + exp(-y x g + r |g|_1))``, 2 ``(1 - y x g + r |g|_1)_+``. Each
     is a bisection on the loss's slope lam, in which the argument decreases.

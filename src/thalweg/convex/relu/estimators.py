@@ -116,8 +116,8 @@ class _ConvexReLU(BaseEstimator):
         self.n_iter_ = max(result.calls, 1)
         if not result.converged:
             warnings.warn(
-                f"The gap is {result.metrics['gap']:.2g} after {self.n_iter_} iterations; {self.tol:.2g} was asked for. "
-                "Raise max_iter, or scale the columns.",
+                f"The gap is {result.metrics['gap']:.2g} after {self.n_iter_} iterations; {self.tol:.2g} was asked "
+                "for. Raise max_iter, or scale the columns.",
                 ConvergenceWarning,
                 stacklevel=4,
             )
@@ -162,7 +162,7 @@ class ConvexReLURegressor(RegressorMixin, _ConvexReLU):
     >>> X = np.linspace(-1.0, 1.0, 9)[:, None]
     >>> model = ConvexReLURegressor(patterns="all", beta=0.01).fit(X, np.abs(X[:, 0]))
     >>> model.certificate_.is_global, round(model.score(X, np.abs(X[:, 0])), 2)
-    (True, 0.99)
+    (True, 1.0)
     """
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = RULES

@@ -52,7 +52,7 @@ class OutputLoss(ABC):
         """The best of ``-conjugate(-c theta)`` over multiples c in [0, limit] for which it is known to be finite."""
 
     def feasible(self, theta: Vector, has_bias: bool) -> Vector:
-        """The nearest usable dual point: in the conjugate's domain, and of sum zero over samples where a bias is free."""
+        """The nearest usable dual point: in the conjugate's domain, of sum zero over samples where a bias is free."""
         return (
             theta - self.weights * (theta.sum(1, keepdims=True) / self.weights.sum()) if has_bias else theta
         )

@@ -72,7 +72,7 @@ class TwoLayerNetwork:
         return 0.5 * float(np.square(self.hidden).sum() + np.square(self.output).sum())
 
     def balanced(self) -> Self:
-        """The same outputs with ``|w_j| = |a_j|``, where the penalty is least; neurons that give nothing are left out."""
+        """The same outputs with ``|w_j| = |a_j|``, where the penalty is least; idle neurons are left out."""
         sizes = np.linalg.norm(self.hidden, axis=1), np.linalg.norm(self.output, axis=1)
         alive = (sizes[0] > 0) & (sizes[1] > 0)
         ratio = np.sqrt(sizes[1][alive] / sizes[0][alive])[:, None]

@@ -23,6 +23,8 @@ Patterns = NDArray[np.bool_]
 MOST_BYTES = 2**31
 #: Products with a row that are zero, as a share of the lengths: rounding of null vectors stays well below.
 ZERO = 1e-9
+#: Entries whose squares, and sums of them, are numbers.
+SMALLEST, LARGEST = 1e-140, 1e140
 #: Null vectors computed together, and draws without a new pattern after which sampling ends.
 CHUNK, BARREN = 4096, 1000
 
@@ -157,8 +159,8 @@ def sample_patterns(
     told = count * (10 * len(rows) + 8 * rows.shape[1])
     if told > most_bytes:
         raise InvalidProblem(
-            f"{count} patterns of {len(rows)} rows would take {told:.2g} bytes of {most_bytes:.2g} while they are drawn. "
-            "Ask for fewer, or raise most_bytes."
+            f"{count} patterns of {len(rows)} rows would take {told:.2g} bytes of {most_bytes:.2g} while they are "
+            "drawn. Ask for fewer, or raise most_bytes."
         )
     rng = np.random.default_rng(seed)
     free = np.ones(rows.shape[1]) if mask is None else as_real("mask", mask).astype(bool).astype(np.float64)
@@ -202,11 +204,21 @@ def as_rows(X: ArrayLike) -> Vector:
             f"X has shape {rows.shape}; expected (n, d), or (n, patches, d), without an empty side."
         )
     check_finite("X", rows)
+    check_range("X", rows)
     return rows.reshape(-1, rows.shape[-1])
 
 
+def check_range(name: str, values: Vector) -> None:
+    """Refuse numbers whose squares are none."""
+    largest = float(np.abs(values).max(initial=0.0))
+    if not (largest == 0 or SMALLEST <= largest <= LARGEST):
+        raise InvalidProblem(
+            f"{name} reaches {largest:.3g}; outside [{SMALLEST:g}, {LARGEST:g}] squares are no numbers. Scale it."
+        )
+
+
 def _without_parallels(unit: Vector) -> tuple[Vector, NDArray[np.int64], Patterns]:
-    """Rows of length one without repetition up to sign; for each its place among them, and whether it keeps its sign."""
+    """Rows of length one that differ up to sign; for each row its place among them, and whether it has their sign."""
     if not len(unit):
         return unit, np.zeros(0, dtype=np.int64), np.zeros(0, dtype=bool)
     kept: list[Vector] = []

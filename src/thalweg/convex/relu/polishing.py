@@ -156,9 +156,8 @@ def improved(
     rule = Stop(below={"gap": 1e-4, "violation": 1e-4}, steps=300) if stop is None else stop
     result = solve(warm, ReLUADMM(), stop=rule, progress=False)
     candidates.append(problem.network(result.x))
-    for known in list(candidates[1:]):
-        if problem.loss != "hinge" and known.width:
-            candidates.append(_with_best_outputs(problem, known))
+    alive = [known for known in candidates[1:] if known.width and problem.loss != "hinge"]
+    candidates += [_with_best_outputs(problem, known) for known in alive]
     candidates = [_with_best_bias(problem, known) for known in candidates] + candidates
     values = [problem.objective_of(known) for known in candidates]
     best = int(np.nanargmin(values))
@@ -169,7 +168,7 @@ def improved(
 def refine_patterns(
     problem: ConvexReLU, *, rounds: int = 5, seed: int = 0, stop: Stop | None = None
 ) -> tuple[ConvexReLU, Vector]:
-    """Better patterns, round by round: solve, look for neurons whose correlation with the residual exceeds beta, repeat.
+    """Better patterns, round by round: solve, look for neurons whose product with the residual exceeds beta, repeat.
 
     Where patterns were sampled this lowers the optimum far more than sampling more of them does.
 

@@ -14,7 +14,7 @@ from thalweg.convex.datafits import Vector
 from thalweg.convex.relu import _kernels as kernels
 from thalweg.convex.relu.losses import LOSSES, OutputLoss
 from thalweg.convex.relu.network import TwoLayerNetwork, recovered
-from thalweg.convex.relu.patterns import MOST_BYTES, as_rows, distinct
+from thalweg.convex.relu.patterns import MOST_BYTES, as_rows, check_range, distinct
 from thalweg.convex.relu.program import Program
 from thalweg.core import InvalidProblem, Problem, Stop, UnknownName
 from thalweg.core.validation import as_real, check_finite, is_real, require
@@ -243,6 +243,7 @@ def targets(y: ArrayLike, samples: int, loss: str) -> Vector:
     """y as shape (k, samples), checked against what the loss takes."""
     given = as_real("y", y)
     check_finite("y", given)
+    check_range("y", given)
     if given.ndim not in (1, 2) or len(given) != samples or given.size == 0:
         raise InvalidProblem(f"y has shape {given.shape}; expected ({samples},) or ({samples}, k).")
     if loss == "softmax":

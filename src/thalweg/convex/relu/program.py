@@ -85,7 +85,7 @@ class Program:
         return S
 
     def solve(self, shift: float, v: Vector) -> Vector:
-        """``R (shift + R'S R)^-1 R' v`` for v (k, n), where R R' is the loss's quadratic form: weights, and the bias out."""
+        """``R (shift + R'S R)^-1 R' v`` for v (k, n), R R' the loss's quadratic form: weights, and the bias out."""
         roots = np.sqrt(self.loss.weights)
         if shift not in self.factors:
             S = roots[:, None] * self.gram(self.inverse) * roots

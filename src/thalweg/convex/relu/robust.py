@@ -52,13 +52,14 @@ def pattern_margins(X: ArrayLike, patterns: NDArray[np.bool_], mask: ArrayLike |
         A = np.vstack([np.hstack([-signed, signed, np.ones((n, 1))]), sizes])
         b = np.r_[np.zeros(n), 1.0]
         result = linprog(cost, A, b, bounds=[(0, None)] * (2 * d) + [(0, None)], method="highs")
-        found[i] = math.inf if result.status == 3 else (float(result.x[-1]) if result.status == 0 else 0.0)
+        best = 0.0 if result.x is None else max(float(result.x[-1]), 0.0)
+        found[i] = math.inf if result.status == 3 else best
     return found
 
 
 @dataclass(frozen=True, eq=False)
 class RobustConvexReLU(Problem):
-    """``min sum_j max_{|delta| <= radius} loss(f(x_j + delta), y_j) + beta sum (|v_i| + |w_i|)``, largest entries counted.
+    """``min sum_j max_{|delta| <= radius} loss(f(x_j + delta), y_j) + beta sum (|v_i| + |w_i|)``.
 
     Args:
         X, y, patterns, beta: as of `ConvexReLU`, one output. Sample patterns with the same ``radius``.
@@ -120,7 +121,7 @@ class RobustConvexReLU(Problem):
             kept = reached >= self.radius
             if not kept.any():
                 raise InvalidProblem(
-                    f"No pattern has margin {self.radius:g}: the best of {len(reached)} has {reached.max():.3g}, so that "
+                    f"No pattern has margin {self.radius:g}: the best of {len(reached)} has {reached.max():.3g}; "
                     "only the network without neurons would remain. Take a smaller radius, or exact=False."
                 )
             plain = replace(plain, patterns=plain.patterns[kept])
@@ -287,7 +288,7 @@ class RobustADMM(Method[RobustConvexReLU, RobustState]):
 
 
 def _balance(s: RobustState, done: int) -> None:
-    """Lower rho where cones hold long before the bound is near, raise it where it is the other way; ever more rarely."""
+    """Lower rho where cones hold long before the bound is near, raise it the other way round; ever more rarely."""
     gap, violation = s.metrics["gap"], s.metrics["violation"]
     if done & (done - 1):
         return
@@ -340,7 +341,7 @@ def _least(
 
 
 def _bound(problem: RobustConvexReLU, s: RobustState, lam: Vector, side: Vector, held: float) -> float:
-    """The dual objective at the multipliers, scaled until each block's constraint ``|soft(h, radius sum a)| <= beta`` holds."""
+    """The dual objective at the multipliers, scaled until ``|soft(h, radius sum a)| <= beta`` for each block."""
     program, mask = problem.plain.program, problem.free
     y, gates = program.loss.y[0], program.D.astype(np.float64)
     theta, a = s.rho * s.g_multiplier, s.rho * np.maximum(-s.slack_multiplier, 0.0)
