@@ -97,6 +97,12 @@ def test_columns_enter_a_lassos_path_one_after_another():
     assert 0.0 < best < 10.0
 
 
+def test_a_trained_network_is_polished_and_certified():
+    before, after, lower = example("certified_network").main(steps=500)
+    assert after <= before
+    assert after - lower <= 2e-3 * after
+
+
 def test_unlabelled_digits_help():
     spread, alone = example("few_labels").main()
     assert spread > alone + 0.05

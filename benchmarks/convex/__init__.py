@@ -1,4 +1,4 @@
-"""10: sparse linear models to a duality gap of 1e-6 against scikit-learn, celer, skglm and liblinear; forests."""
+"""10: sparse linear models to a duality gap of 1e-6 against its peers; forests. 21: ReLU networks."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import skglm
 from scipy.sparse.linalg import splu
 from sklearn import linear_model
 
+from benchmarks.convex import networks
 from benchmarks.race import Row
 from thalweg.convex import (
     AcceleratedProximalGradient,
@@ -43,6 +44,7 @@ def rows() -> Iterator[Row]:
     yield from logistics()
     yield from group_lassos()
     yield forests()
+    yield from networks.rows()
 
 
 def dense(correlation: float, samples: int = 2000, features: int = 10_000) -> tuple[Any, Any]:

@@ -244,6 +244,14 @@ SYSTEMS = (
         "Global optimization of two-layer ReLU networks",
         "arXiv 2201.01965, Bai, Gautam, Sojoudi, SIMODS 2022/23",
         "convex",
+        (
+            "convex.ConvexReLURegressor",
+            "convex.ConvexReLUClassifier",
+            "convex.polish",
+            "convex.ConvexReLU",
+            "convex.RobustConvexReLU",
+        ),
+        "convex_relu",
     ),
     System(
         "22",

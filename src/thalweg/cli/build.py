@@ -107,7 +107,9 @@ def compare_command(area: Area) -> Callable[..., None]:
 
 
 def _stop(area: Area, problem: Problem, tol: float | None, steps: int | None, seconds: float | None) -> Stop:
-    below = problem.recommended_stop().below if tol is None else {area.metric: tol}
+    own = problem.recommended_stop().below
+    metric = area.metric if area.metric in own or not own else next(iter(own))
+    below = own if tol is None else {**own, metric: tol}
     return Stop(below=below, steps="auto" if steps is None else steps, seconds=seconds)
 
 

@@ -17,7 +17,7 @@ from thalweg.core import InvalidParameter, InvalidProblem, Problem, Result, Unkn
 if TYPE_CHECKING:
     import numpy as np
 
-    from thalweg.convex import BlockCoordinateDescent, Loss, Penalized
+    from thalweg.convex import BlockCoordinateDescent, ConvexReLU, Loss, Penalized
     from thalweg.convex.coordinate import Partition
     from thalweg.datasets import Dataset
 
@@ -58,13 +58,24 @@ def read(
         int | None, typer.Option(help="How many columns a .svm file has; the largest seen.")
     ] = None,
     nonnegative: Annotated[bool, typer.Option("--nonnegative", help="Hold x >= 0.")] = False,
+    relu: Annotated[
+        str | None,
+        typer.Option(
+            help="Train a two-layer ReLU network instead: activation patterns to sample, or 'all' on small data."
+        ),
+    ] = None,
+    decay: Annotated[
+        float,
+        typer.Option(help="With --relu: weight decay beside the sum of the losses, decay/2 |weights|^2."),
+    ] = 1.0,
+    draw: Annotated[int, typer.Option(help="With --relu: the seed of the patterns.")] = 0,
 ) -> Mapping[str, Problem]:
     """Minimise a loss with penalties, on a table of features and a target."""
     import numpy as np
 
     from thalweg.datasets import load
 
-    problems = {}
+    problems: dict[str, Problem] = {}
     for name, path in named(data).items():
         counted: bool | Literal["auto"] = "auto" if zero_based is None else zero_based
         found = load(path, target=target, header=header, zero_based=counted, n_features=features)
@@ -72,6 +83,13 @@ def read(
             raise InvalidProblem(
                 f"{path} holds no target. Name a column with --target, or give a .npz with X and y."
             )
+        if relu is not None:
+            if l1 or ridge or group or nonnegative:
+                raise InvalidParameter(
+                    "--relu has one penalty, --decay; leave out --l1, --ridge, --group and --nonnegative."
+                )
+            problems[name] = _network(found, loss, relu, decay, draw)
+            continue
         low = 0.0 if nonnegative else -np.inf
         problems[name] = _problem(_loss(loss, found, ridge), l1, low, group, group_size)
     return problems
@@ -110,6 +128,31 @@ def _problem(loss: Loss, l1: float, low: float, group: float, group_size: int | 
     return GroupPenalized(
         loss, l1, low, groups=np.arange(loss.n) // (loss.classes * size), group_weight=group
     )
+
+
+def _network(data: Dataset, loss: str, patterns: str, decay: float, seed: int) -> ConvexReLU:
+    """The convex program of a network on a table, its hidden bias a column of ones."""
+    import numpy as np
+
+    from thalweg.convex import ConvexReLU, all_patterns, sample_patterns
+
+    if loss not in LOSSES:
+        raise UnknownName("loss", loss, LOSSES)
+    if patterns != "all" and not (patterns.isdecimal() and int(patterns)):
+        raise InvalidParameter(f"--relu needs a number of patterns >= 1, or 'all'; got {patterns!r}.")
+    given = data.X.toarray() if hasattr(data.X, "toarray") else np.asarray(data.X, dtype=np.float64)
+    X = np.column_stack([given, np.ones(len(given))])
+    D = all_patterns(X) if patterns == "all" else sample_patterns(X, int(patterns), seed=seed)
+    if loss == "squares":
+        return ConvexReLU(X, data.numbers("squares"), D, decay, output_bias=True)
+    labels, values = data.classes()
+    if loss == "multiclass":
+        return ConvexReLU(X, labels, D, decay, "softmax", output_bias=True)
+    if len(values) != 2:
+        raise InvalidProblem(
+            f"The target has {len(values)} values; logistic needs two. Use --loss multiclass."
+        )
+    return ConvexReLU(X, np.where(labels == 1, 1.0, -1.0), D, decay, "logistic", output_bias=True)
 
 
 def bcd(
@@ -151,9 +194,14 @@ MAKERS = {"bcd": bcd}
 
 @dataclass
 class ConvexCase(Case):
-    """Coefficients, a column for each class where there are several."""
+    """Coefficients, a column for each class where there are several; or a network's layers."""
 
     def arrays(self, result: Result) -> dict[str, np.ndarray]:
+        from thalweg.convex import ConvexReLU
+
+        if isinstance(self.problem, ConvexReLU):
+            found = self.problem.network(result.x)
+            return {"hidden": found.hidden, "output": found.output, "bias": found.bias}
         x = array_of(result.x)
         classes = getattr(getattr(self.problem, "loss", None), "classes", 1)
         return {"x": x if classes == 1 else x.reshape(-1, classes)}
@@ -161,8 +209,23 @@ class ConvexCase(Case):
     def told(self, result: Result) -> dict[str, object]:
         import numpy as np
 
+        from thalweg.convex import ConvexReLU
+
+        if isinstance(self.problem, ConvexReLU):
+            return {
+                "neurons": self.problem.network(result.x).width,
+                "lower": self.problem.lower_bound(result.x),
+            }
         return {"nonzero": int(np.count_nonzero(array_of(result.x)))}
 
     def said(self, result: Result) -> Sequence[str]:
+        from thalweg.convex import ConvexReLU
+
+        if isinstance(self.problem, ConvexReLU):
+            found, lower = self.problem.network(result.x), self.problem.lower_bound(result.x)
+            return [
+                f"{found.width} neurons; no network whose neurons have these {len(self.problem.patterns)} patterns "
+                f"goes below {lower:.6g}."
+            ]
         x = array_of(result.x)
         return [f"{(x != 0).sum()} of {x.size} coefficients are not zero."]

@@ -6,6 +6,10 @@ from thalweg.convex.accelerated import AcceleratedProximalGradient
 from thalweg.convex.coordinate import GSL, BlockCoordinateDescent, HeapGreedy, NewtonStep, VariableBlocks
 from thalweg.convex.groups import GroupPenalized
 from thalweg.convex.problem import Penalized
+from thalweg.convex.relu.neurons import ReLUSCP, SampledNeurons
+from thalweg.convex.relu.problem import ConvexReLU
+from thalweg.convex.relu.robust import RobustADMM, RobustConvexReLU
+from thalweg.convex.relu.splitting import ReLUADMM, ReLULinearizedADMM, ReLURBCD
 from thalweg.core import Method, recommended
 
 #: The area's methods, by the names that tables and the command use.
@@ -13,6 +17,11 @@ METHODS: dict[str, type[Method]] = {
     "accelerated": AcceleratedProximalGradient,
     "bcd": BlockCoordinateDescent,
     "heap-greedy": HeapGreedy,
+    "relu-admm": ReLUADMM,
+    "relu-linearized-admm": ReLULinearizedADMM,
+    "relu-rbcd": ReLURBCD,
+    "relu-robust-admm": RobustADMM,
+    "relu-scp": ReLUSCP,
 }
 
 
@@ -26,3 +35,21 @@ def for_separable_terms(problem: Penalized) -> BlockCoordinateDescent:
 def for_groups(problem: GroupPenalized) -> AcceleratedProximalGradient:
     """Accelerated proximal gradients: groups couple their coordinates, and blocks of them converge slowly."""
     return AcceleratedProximalGradient()
+
+
+@recommended.register
+def for_patterns(problem: ConvexReLU) -> ReLUADMM:
+    """ADMM with one factored n x n matrix."""
+    return ReLUADMM()
+
+
+@recommended.register
+def for_sampled_neurons(problem: SampledNeurons) -> ReLUSCP:
+    """Working sets of neurons."""
+    return ReLUSCP()
+
+
+@recommended.register
+def for_robust_networks(problem: RobustConvexReLU) -> RobustADMM:
+    """ADMM with worst-case losses and robust cones split off."""
+    return RobustADMM()
