@@ -1,6 +1,7 @@
 """Real data behind one loader: packaged sets at once, the user's files, and a few named downloads."""
 
 from thalweg.datasets.fitting import Fit, FittingTask
+from thalweg.datasets.growing import BadLine, GrowingTable, NewRows
 from thalweg.datasets.labelled import Dataset
 from thalweg.datasets.load import DATASETS, load
 from thalweg.datasets.matrices import (
@@ -17,11 +18,14 @@ from thalweg.datasets.text import TEXTS, Corpus, load_text
 __all__ = [
     "DATASETS",
     "TEXTS",
+    "BadLine",
     "Corpus",
     "Dataset",
     "Fit",
     "FittingTask",
+    "GrowingTable",
     "NamedMatrix",
+    "NewRows",
     "load",
     "load_matrix",
     "load_named_matrix",

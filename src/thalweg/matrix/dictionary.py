@@ -19,7 +19,7 @@ from sklearn.utils import Tags, check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from thalweg.core import CheckpointMismatch, InvalidProblem
+from thalweg.core import CheckpointMismatch, InvalidProblem, UnreadableFile
 from thalweg.core.tree import load_tree, require_alike, restoring, save_tree
 from thalweg.core.validation import as_real
 from thalweg.matrix._dictionary_steps import Learned, Loss, Matrix, Rule, advanced, fields_of
@@ -297,10 +297,7 @@ class OnlineDictionary(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
 
     def save(self, path: str | Path) -> None:
         """Write what was learned to ``path``, whole or not at all, for another learner to `load`."""
-        check_is_fitted(self)
-        names = getattr(self, "feature_names_in_", None)
-        columns = None if names is None else [str(name) for name in names]
-        save_tree(path, {"settings": self.settings(), "names": columns, "state": fields_of(self.state_)})
+        save_tree(path, self.state_dict())
 
     def load(self, path: str | Path) -> Self:
         """Take over what a learner with the same settings has saved, and go on from there with the same bits.
@@ -310,22 +307,34 @@ class OnlineDictionary(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
             CheckpointMismatch: saved with other settings; says which.
         """
         with restoring(path, "what an OnlineDictionary saved"):
-            tree = load_tree(path)
-            saved = dict(tree["settings"])
-            for name, mine in self.settings().items():
-                if saved[name] != mine:
-                    raise CheckpointMismatch(
-                        f"{path} was saved with {name}={saved[name]!r}; this OnlineDictionary has {name}={mine!r}. "
-                        "Load it with the settings that it was saved with."
-                    )
-            fresh = Learned.at(np.eye(len(tree["state"]["D"])), self.whiten)
-            for name, held in fields_of(fresh).items():
-                require_alike(name, 0 if name == "power" else held, tree["state"][name], optional=name == "power")
-            self.state_ = Learned(**tree["state"])
-            self.n_features_in_ = len(fresh.D)
-            if tree["names"] is not None:
-                self.feature_names_in_ = np.array(tree["names"], dtype=object)
+            self.load_state_dict(load_tree(path))
         return self
+
+    def state_dict(self) -> dict[str, Any]:
+        """What was learned, and the settings that it depends on, as plain data."""
+        check_is_fitted(self)
+        names = getattr(self, "feature_names_in_", None)
+        columns = None if names is None else [str(name) for name in names]
+        return {"settings": self.settings(), "names": columns, "state": fields_of(self.state_)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Inverse of `state_dict`; `CheckpointMismatch` where it was learned with other settings."""
+        for name, mine in self.settings().items():
+            saved = state["settings"][name]
+            if saved != mine:
+                raise CheckpointMismatch(
+                    f"What was saved was learned with {name}={saved!r}; this OnlineDictionary has {name}={mine!r}. "
+                    "Load it with the settings that it was saved with."
+                )
+        fresh = Learned.at(np.eye(len(state["state"]["D"])), self.whiten)
+        for name, held in fields_of(fresh).items():
+            require_alike(name, 0 if name == "power" else held, state["state"][name], optional=name == "power")
+            if isinstance(held, np.ndarray) and held.shape != state["state"][name].shape:
+                raise UnreadableFile(f"The saved {name} has another shape than {held.shape}.")
+        self.state_ = Learned(**state["state"])
+        self.n_features_in_ = len(fresh.D)
+        if state["names"] is not None:
+            self.feature_names_in_ = np.array(state["names"], dtype=object)
 
     def settings(self) -> dict[str, object]:
         """What a saved state depends on."""
