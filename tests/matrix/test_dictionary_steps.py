@@ -88,9 +88,9 @@ class TestStep:
 
     def test_data_that_grow_by_hundreds_of_powers_are_followed(self):
         model = OnlineDictionary(random_state=0)
-        for k, Y in enumerate(SparseStream(5, 0.4, seed=2).batches(64, 60)):
+        for k, Y in enumerate(SparseStream(5, 0.4, seed=4).batches(64, 60)):
             model.partial_fit(np.ldexp(Y, 0 if k < 30 else 700))
-        assert error(model, SparseStream(5, 0.4, seed=2)) < 0.01
+        assert error(model, SparseStream(5, 0.4, seed=4)) < 0.01
 
     def test_an_interrupted_step_leaves_the_state_before_it(self, monkeypatch):
         model = learned(SparseStream(5, 0.4), 3)
