@@ -105,7 +105,7 @@ class TestWholeFiles:
         path.write_text("\n".join(f"{v:.6f}" for v in ROWS.ravel()))
         found = told(path, "--window", 6, "--out", tmp_path / "basis.npy", "--passes", 3, "--no-center")
         assert recovery_error(np.load(tmp_path / "basis.npy").T, STREAM.basis) < 0.02
-        assert found["samples"] == 6000
+        assert found["samples"] + found["zero"] == 6000
         assert "--window 32" in thalweg("dictionary", path).stdout
 
     def test_columns_decimal_commas_and_times_are_read(self, tmp_path):

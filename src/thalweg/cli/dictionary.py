@@ -93,8 +93,8 @@ def learn_dictionary(
         run.resume(resume)
     with run.shown(quiet=as_json):
         status = run.until(samples, seconds, checkpoint)
-    if checkpoint is not None:
-        run.keep(checkpoint)
+    kept = checkpoint if checkpoint is not None and run.keep(checkpoint) else None
+    run.flush(samples)
     told = run.told(status)
     if out is not None:
         write_arrays(out, run.arrays())
@@ -103,7 +103,7 @@ def learn_dictionary(
     else:
         for line in run.said(status):
             typer.echo(line)
-        for what, path in (("Basis", out), ("Checkpoint", checkpoint)):
+        for what, path in (("Basis", out), ("Checkpoint", kept)):
             if path is not None:
                 typer.echo(f"{what}: {path}")
     raise typer.Exit(1 if status == "interrupted" and not follow else 0)
@@ -146,7 +146,6 @@ class Run:
                     self.keep(checkpoint)
                     kept = now
                 if self._ended.is_set():
-                    self._flush(samples)
                     return "interrupted"
                 if (samples is not None and self._seen() >= samples) or (
                     seconds is not None and now - start >= seconds
@@ -154,9 +153,10 @@ class Run:
                     return "budget used"
                 if new.at_end and not self.follows:
                     self.done += 1
-                    self._flush(samples)
                     if self.done >= self.passes:
                         return "finished"
+                    self.flush(samples)
+                    self._pending = None
                     self.reader.restart()
                 if new.at_end and self.follows:
                     self._ended.wait(LOOK)
@@ -190,15 +190,16 @@ class Run:
         if samples is not None:
             whole = min(whole, max(samples - self._seen(), 0) * self.window)
         for first in range(0, whole, 64 * unit):  # so that Ctrl-C is heard
-            if self._ended.is_set():
+            if self._ended.is_set() and first:
                 return rows[first:]
             part = rows[first : min(first + 64 * unit, whole)]
             self.model.partial_fit(part.reshape(len(part) // self.window, -1))
         return rows[whole:]
 
-    def _flush(self, samples: int | None) -> None:
-        """Learn from the samples that are whole, also in a smaller minibatch."""
-        if self._pending is not None and len(self._pending) >= self.window:
+    def flush(self, samples: int | None) -> None:
+        """Learn from the samples that wait, also in a smaller minibatch; a checkpoint has them waiting still."""
+        waiting = 0 if self._pending is None else len(self._pending)
+        if self.window <= waiting < self.window * self.model.batch_size:  # more of them: it was interrupted there
             self._pending = self._learned(self._pending, self.window, samples)
 
     def _has_learned(self) -> bool:
@@ -211,13 +212,12 @@ class Run:
         skipped = self.model.n_incomplete_ if self.model.missing == "skip" else 0
         return self.model.n_samples_seen_ + self.model.n_zero_ + skipped
 
-    def keep(self, path: Path) -> None:
-        """Write a checkpoint: the basis, the place in the file, rows that wait."""
+    def keep(self, path: Path) -> bool:
+        """Write a checkpoint, once there is something to keep: the basis, the place in the file, rows that wait."""
         from thalweg.core.tree import save_tree
 
         if not self._has_learned():
-            return
-        pending = None if self._pending is None else self._pending
+            return False
         counts = {"rows": self.rows, "bad": self.bad, "done": self.done, "first_bad": self.first_bad}
         save_tree(
             path,
@@ -225,11 +225,12 @@ class Run:
                 "model": self.model.state_dict(),
                 "reader": self.reader.state_dict(),
                 "window": self.window,
-                "pending": pending,
+                "pending": self._pending,
                 "counts": counts,
                 "events": self.events,
             },
         )
+        return True
 
     def resume(self, path: Path) -> None:
         """Take over a checkpoint."""

@@ -250,7 +250,9 @@ class OnlineDictionary(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
 
     def _checked(self, X: ArrayLike, reset: bool) -> Matrix:
         finite = True if self.missing == "refuse" else "allow-nan"
-        checked: Matrix = validate_data(self, X, dtype=np.float64, reset=reset, ensure_all_finite=finite)
+        checked: Matrix = validate_data(
+            self, X, dtype=np.float64, order="C", reset=reset, ensure_all_finite=finite
+        )
         return checked
 
     def _first(self, X: Matrix, random: np.random.RandomState) -> Matrix:
