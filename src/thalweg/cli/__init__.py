@@ -1,4 +1,4 @@
-"""The command: list, show, solve, compare, schedule, coding, federated, stream, reproduce, report.
+"""The command: list, show, solve, compare, schedule, coding, federated, stream, dictionary, reproduce, report.
 
 Heavy imports wait until a command needs them, so that ``--help`` answers at once.
 """
@@ -12,7 +12,7 @@ from typing import Annotated, TextIO
 import click
 import typer
 
-from thalweg.cli import coding, evidence, federated, look, stream, training
+from thalweg.cli import coding, dictionary, evidence, federated, look, stream, training
 from thalweg.cli.areas import AREAS
 from thalweg.cli.build import compare_command, solve_command
 
@@ -63,6 +63,7 @@ schedule_app.command("refine")(training.refine_schedule)
 app.add_typer(coding.coding_app, name="coding")
 app.add_typer(federated.federated_app, name="federated")
 app.command()(stream.stream)
+app.command("dictionary")(dictionary.learn_dictionary)
 app.command()(evidence.reproduce)
 app.command()(evidence.report)
 

@@ -2,6 +2,7 @@
 
 from thalweg.datasets.fitting import Fit, FittingTask
 from thalweg.datasets.frames import load_frame
+from thalweg.datasets.growing import BadLine, GrowingTable, NewRows
 from thalweg.datasets.labelled import Dataset
 from thalweg.datasets.load import DATASETS, load
 from thalweg.datasets.matrices import (
@@ -18,11 +19,14 @@ from thalweg.datasets.text import TEXTS, Corpus, load_text
 __all__ = [
     "DATASETS",
     "TEXTS",
+    "BadLine",
     "Corpus",
     "Dataset",
     "Fit",
     "FittingTask",
+    "GrowingTable",
     "NamedMatrix",
+    "NewRows",
     "load",
     "load_frame",
     "load_matrix",

@@ -137,20 +137,20 @@ def read_table(path: Path, *, header: bool | None = None, wanted: str | None = N
         InvalidProblem: nobody can know whether the first line holds names.
     """
     lines = read_text(path).split("\n")
-    separator, start = _first_line(lines)
-    first = next((i for i in range(start, len(lines)) if not _skipped(lines[i])), None)
+    separator, start = said_separator(lines)
+    first = next((i for i in range(start, len(lines)) if not is_skipped(lines[i])), None)
     if first is None:
         raise UnreadableFile(f"{path} holds no rows.")
-    sample = [line for line in lines[first : first + 200] if not _skipped(line)][:100]
+    sample = [line for line in lines[first : first + 200] if not is_skipped(line)][:100]
     separator = _dialect.find_separator(sample) if separator is None else separator
-    start, names = _names(path, lines, first, separator, header, wanted)
-    doubtful = names is None and header is None and _is_header(path, lines, start, separator, wanted) is None
+    start, names = find_names(path, lines, first, separator, header, wanted)
+    doubtful = names is None and header is None and sees_header(path, lines, start, separator, wanted) is None
 
     @cache
     def split() -> Cells:
         return _split(path, lines, start, separator, names)
 
-    numbers, words = _numbers_alone(lines, start, separator, names), dict[int, int]()
+    numbers, words = numbers_alone(lines, start, separator, names), dict[int, int]()
     if numbers is None:
         numbers, words = _columns(split().rows, separator)
     given = [""] * numbers.shape[1] if names is None else names
@@ -165,13 +165,14 @@ def refuse_header(path: Path, header: bool | None) -> None:
         raise InvalidParameter(f"header is for tables ({', '.join(TABLES)}); {path} is none.")
 
 
-def _first_line(lines: Sequence[str]) -> tuple[str | None, int]:
+def said_separator(lines: Sequence[str]) -> tuple[str | None, int]:
     """The separator that a spreadsheet's ``sep=;`` names, and the line after it."""
     said = re.fullmatch(r'"?sep=([,;\t])"?', lines[0].strip(" "))
     return (said[1], 1) if said else (None, 0)
 
 
-def _skipped(line: str) -> bool:
+def is_skipped(line: str) -> bool:
+    """Whether a line holds no row: white space, or a comment."""
     return not line.strip() or line.lstrip().startswith("#")
 
 
@@ -181,7 +182,7 @@ def _first_record(path: Path, lines: Sequence[str], start: int, separator: str) 
     raise UnreadableFile(f"{path} holds a header, but no rows.")
 
 
-def _names(
+def find_names(
     path: Path, lines: Sequence[str], first: int, separator: str, header: bool | None, wanted: str | None
 ) -> tuple[int, list[str] | None]:
     """The number of lines before the data, and the columns' names, if there are any."""
@@ -205,14 +206,15 @@ def _names(
     return first, None
 
 
-def _is_header(
+def sees_header(
     path: Path, lines: Sequence[str], start: int, separator: str, wanted: str | None
 ) -> bool | None:
+    """Whether the first record after ``start`` lines is a header; None where nobody can know."""
     _, cells = _first_record(path, lines, start, separator)
     return _dialect.is_header(cells, _dialect.takes_decimal_comma(separator), wanted)
 
 
-def _numbers_alone(
+def numbers_alone(
     lines: Sequence[str], start: int, separator: str, names: Sequence[str] | None
 ) -> NDArray[np.float64] | None:
     """The fast way for tables of plain numbers; None for all others, which `_columns` takes or refuses."""
