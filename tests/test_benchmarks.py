@@ -34,7 +34,17 @@ def test_contestants_run_in_turns_and_bring_back_their_last_result():
 
 @pytest.mark.parametrize(
     "area",
-    ["linear", "training", "blackbox", "bilevel", "convex", "constrained", "distributed", "equilibrium"],
+    [
+        "linear",
+        "training",
+        "blackbox",
+        "bilevel",
+        "convex",
+        "constrained",
+        "distributed",
+        "equilibrium",
+        "matrix",
+    ],
 )
 def test_an_area_has_rows(area):
     module = importlib.import_module(f"benchmarks.{area}")
