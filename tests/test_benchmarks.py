@@ -44,6 +44,7 @@ def test_contestants_run_in_turns_and_bring_back_their_last_result():
         "distributed",
         "equilibrium",
         "online",
+        "matrix",
     ],
 )
 def test_an_area_has_rows(area):

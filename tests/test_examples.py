@@ -167,3 +167,9 @@ def test_the_flower_app_has_a_server_and_a_client():
     assert isinstance(app.client, ClientApp)
     assert isinstance(app.server, ServerApp)
     assert len(app.own_data(1).clients) == 1
+
+
+def test_a_photograph_loses_its_noise_by_a_basis_of_its_own(tmp_path):
+    found = example("denoise_photograph").main(str(tmp_path / "page.html"), steps=200, side=96)
+    assert found["learned basis"] > found["noisy"] + 4.0
+    assert "discrete cosine transform" in (tmp_path / "page.html").read_text()

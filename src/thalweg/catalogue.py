@@ -333,6 +333,17 @@ SYSTEMS = (
         "Online orthogonal dictionary learning by Frank-Wolfe",
         "arXiv 2103.01484, Xue and Lau",
         "matrix",
+        (
+            "matrix.OnlineDictionary",
+            "matrix.merge_dictionaries",
+            "matrix.SparsestBasis",
+            "matrix.MatchingStretchingProjection",
+            "matrix.KTermBasis",
+            "matrix.OrthogonalMOD",
+            "matrix.SparseStream",
+            "matrix.denoise",
+        ),
+        "online_dictionary",
     ),
     System(
         "29",

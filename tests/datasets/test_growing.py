@@ -95,7 +95,9 @@ class TestRows:
             found, ends = found + new.values.tolist(), new.at_end
         assert found == expected
 
-    @given(cut=st.lists(st.integers(0, 60), max_size=6), text=st.just("a,b\n1,2\n\n3,x\n4,5\n#c\n6,7\n-8,9e1\n"))
+    @given(
+        cut=st.lists(st.integers(0, 60), max_size=6), text=st.just("a,b\n1,2\n\n3,x\n4,5\n#c\n6,7\n-8,9e1\n")
+    )
     def test_rows_are_the_same_however_the_file_grows(self, tmp_path_factory, cut, text):
         path = tmp_path_factory.mktemp("grow") / "t.csv"
         path.write_bytes(b"")

@@ -46,7 +46,9 @@ class TestScikitLearn:
     def test_a_pipeline_is_searched_by_grid(self, Y):
         target = np.abs(Y @ STREAM.basis).sum(1)
         pipe = make_pipeline(
-            StandardScaler(with_std=False), OnlineDictionary(coding="top-k", n_nonzero=2, random_state=0), Ridge()
+            StandardScaler(with_std=False),
+            OnlineDictionary(coding="top-k", n_nonzero=2, random_state=0),
+            Ridge(),
         )
         found = GridSearchCV(pipe, {"onlinedictionary__n_nonzero": [1, 4]}, cv=2).fit(Y, target)
         assert set(found.best_params_) == {"onlinedictionary__n_nonzero"}
@@ -96,8 +98,14 @@ class TestCodes:
         ("options", "holds"),
         [
             ({"coding": "top-k", "n_nonzero": 3}, lambda Z, full: (np.count_nonzero(Z, axis=1) <= 3).all()),
-            ({"coding": "hard", "threshold": 0.5}, lambda Z, full: (Z == np.where(abs(full) > 0.5, full, 0)).all()),
-            ({"coding": "soft", "threshold": 0.5}, lambda Z, full: np.allclose(abs(Z), np.maximum(abs(full) - 0.5, 0))),
+            (
+                {"coding": "hard", "threshold": 0.5},
+                lambda Z, full: (Z == np.where(abs(full) > 0.5, full, 0)).all(),
+            ),
+            (
+                {"coding": "soft", "threshold": 0.5},
+                lambda Z, full: np.allclose(abs(Z), np.maximum(abs(full) - 0.5, 0)),
+            ),
         ],
         ids=["top-k", "hard", "soft"],
     )
@@ -110,7 +118,9 @@ class TestCodes:
         row = Y[np.count_nonzero(np.abs(Y @ STREAM.basis) > 1e-9, axis=1) == 1][:1]
         holed = row.copy()
         holed[0, np.abs(row[0]).argmin()] = np.nan
-        np.testing.assert_allclose(model.inverse_transform(model.transform(holed)), row, atol=0.1 * np.abs(row).max())
+        np.testing.assert_allclose(
+            model.inverse_transform(model.transform(holed)), row, atol=0.1 * np.abs(row).max()
+        )
 
     def test_skipped_samples_have_codes_of_nan(self, Y):
         holed = np.where(np.arange(len(Y))[:, None] == 3, np.nan, Y)
@@ -173,7 +183,9 @@ class TestSaved:
         with pytest.raises(ValueError, match="feature names"):
             OnlineDictionary().load(tmp_path / "basis").transform(frame.rename(columns={"s0": "other"}))
 
-    @pytest.mark.parametrize("options", [{"loss": "l4"}, {"whiten": True}, {"batch_size": 8}, {"missing": "skip"}])
+    @pytest.mark.parametrize(
+        "options", [{"loss": "l4"}, {"whiten": True}, {"batch_size": 8}, {"missing": "skip"}]
+    )
     def test_other_settings_are_refused(self, fitted, tmp_path, options):
         fitted.save(tmp_path / "basis")
         name = next(iter(options))
@@ -228,9 +240,11 @@ class TestMerge:
 
 
 def _basis(model):
-    return model.components_.T if not model.whiten else np.linalg.svd(model.components_.T)[0] @ np.linalg.svd(
+    return (
         model.components_.T
-    )[2]
+        if not model.whiten
+        else np.linalg.svd(model.components_.T)[0] @ np.linalg.svd(model.components_.T)[2]
+    )
 
 
 class TestRefusals:
@@ -257,13 +271,16 @@ class TestRefusals:
         with pytest.raises(InvalidProblem, match="has missing entries"):
             OnlineDictionary(missing="skip").fit(np.full((4, 3), np.nan))
 
-    @pytest.mark.parametrize("options", [{"batch_size": 0}, {"clip": 1.0}, {"forgetting": 0.0}, {"loss": "l5"}])
+    @pytest.mark.parametrize(
+        "options", [{"batch_size": 0}, {"clip": 1.0}, {"forgetting": 0.0}, {"loss": "l5"}]
+    )
     def test_parameters_outside_their_range(self, Y, options):
         with pytest.raises(ValueError, match=next(iter(options))):
             OnlineDictionary(**options).fit(Y)
 
     @pytest.mark.parametrize(
-        "X", [np.ones((3, 8), complex), sp.csr_array(np.eye(8)), np.full((3, 8), np.nan), np.full((3, 8), np.inf)]
+        "X",
+        [np.ones((3, 8), complex), sp.csr_array(np.eye(8)), np.full((3, 8), np.nan), np.full((3, 8), np.inf)],
     )
     def test_data_of_other_kinds(self, fitted, X):
         for use in (OnlineDictionary().fit, clone(fitted).partial_fit, fitted.transform):

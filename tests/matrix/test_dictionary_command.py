@@ -73,7 +73,9 @@ class TestWholeFiles:
         told(readings, "--out", tmp_path / "basis.csv", "--seed", 3)
         rows = np.loadtxt(readings, delimiter=",", skiprows=1)
         model = OnlineDictionary(center=True, missing="skip", random_state=3).partial_fit(rows)
-        np.testing.assert_allclose(np.loadtxt(tmp_path / "basis.csv", delimiter=","), model.components_, atol=1e-12)
+        np.testing.assert_allclose(
+            np.loadtxt(tmp_path / "basis.csv", delimiter=","), model.components_, atol=1e-12
+        )
 
     def test_bad_lines_are_told_with_their_numbers_and_counted(self, readings):
         lines = readings.read_text().split("\n")
@@ -162,7 +164,9 @@ class TestGrowingFiles:
         told(path, "--out", tmp_path / "b.npy", "--follow", "--seconds", 0)
         np.testing.assert_array_equal(np.load(tmp_path / "a.npy"), np.load(tmp_path / "b.npy"))
 
-    def test_a_first_ctrl_c_in_the_middle_of_a_file_keeps_what_was_learned(self, readings, tmp_path, monkeypatch):
+    def test_a_first_ctrl_c_in_the_middle_of_a_file_keeps_what_was_learned(
+        self, readings, tmp_path, monkeypatch
+    ):
         learn = OnlineDictionary.partial_fit
 
         def interrupted(self, X):

@@ -41,7 +41,11 @@ class TestStep:
 
         def value(D):
             Z = Y @ D
-            of = {"l3": np.abs(Z) ** 3 / 3, "l4": Z**4 / 4, "smooth-l1": Z**2 / (2 * mu) - np.sqrt(Z**2 + mu**2)}
+            of = {
+                "l3": np.abs(Z) ** 3 / 3,
+                "l4": Z**4 / 4,
+                "smooth-l1": Z**2 / (2 * mu) - np.sqrt(Z**2 + mu**2),
+            }
             return of[loss].sum()
 
         direction = rng.standard_normal((4, 4))
@@ -162,9 +166,7 @@ class TestRecovery:
         def holes(Y, rng):
             return np.where(rng.random(Y.shape) < 0.2, np.nan, Y)
 
-        fill = error(learned(
-            stream, 700, edit=holes, missing="fill"
-        ), stream)
+        fill = error(learned(stream, 700, edit=holes, missing="fill"), stream)
         zero = error(learned(stream, 700, edit=lambda Y, rng: np.nan_to_num(holes(Y, rng))), stream)
         assert fill < 2e-3
         assert fill < 0.5 * zero

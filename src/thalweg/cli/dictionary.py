@@ -35,7 +35,9 @@ def learn_dictionary(
     table: Annotated[Path, typer.Argument(help="Readings: a row a sample, a column a sensor.")],
     out: Annotated[
         Path | None,
-        typer.Option(help="Write the basis here: .npz with mean and names, .npy or .csv of atoms, a row each."),
+        typer.Option(
+            help="Write the basis here: .npz with mean and names, .npy or .csv of atoms, a row each."
+        ),
     ] = None,
     follow: Annotated[bool, typer.Option("--follow", help="Wait for more lines; Ctrl-C ends.")] = False,
     columns: Annotated[str, typer.Option(help="The columns to use, by commas; all by default.")] = "",
@@ -46,12 +48,18 @@ def learn_dictionary(
     center: Annotated[bool, typer.Option(help="Subtract a running mean.")] = True,
     whiten: Annotated[bool, typer.Option(help="For mixtures that are not orthogonal.")] = False,
     drift: Annotated[bool, typer.Option("--drift", help="For streams that change: never settle.")] = False,
-    clip: Annotated[float | None, typer.Option(help="Quantile at which codes are cut, for heavy tails.")] = None,
+    clip: Annotated[
+        float | None, typer.Option(help="Quantile at which codes are cut, for heavy tails.")
+    ] = None,
     missing: Annotated[str, typer.Option(help="Rows with missing cells: skip, fill or refuse.")] = "skip",
-    bad: Annotated[str, typer.Option(help="Lines that are no row: skip, told and counted, or refuse.")] = "skip",
+    bad: Annotated[
+        str, typer.Option(help="Lines that are no row: skip, told and counted, or refuse.")
+    ] = "skip",
     samples: Annotated[int | None, typer.Option(min=1, help="End after so many samples.")] = None,
     seconds: Annotated[float | None, typer.Option(min=0.0, help="End after so many seconds.")] = None,
-    checkpoint: Annotated[Path | None, typer.Option(help="Keep basis and place in the file here, as it goes.")] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Keep basis and place in the file here, as it goes.")
+    ] = None,
     resume: Annotated[Path | None, typer.Option(help="Go on from a checkpoint.")] = None,
     seed: Seed = 0,
     header: Header = None,
@@ -70,7 +78,10 @@ def learn_dictionary(
     for path, endings in ((out, (".npz", ".npy", ".csv")), (checkpoint, ())):
         if path is not None:
             check_target(path, endings)
-    for option, value, known in (("bad", bad, ("skip", "refuse")), ("missing", missing, ("skip", "fill", "refuse"))):
+    for option, value, known in (
+        ("bad", bad, ("skip", "refuse")),
+        ("missing", missing, ("skip", "fill", "refuse")),
+    ):
         if value not in known:
             raise InvalidParameter(f"--{option} is {' or '.join(known)}; got {value!r}.")
     if follow and passes > 1:
@@ -172,7 +183,9 @@ class Run:
             self._tell(event)
         for line in new.bad:
             if self.refuses:
-                raise InvalidProblem(f"{self.reader.path}: line {line.line} {line.why}. (--bad skip leaves it out.)")
+                raise InvalidProblem(
+                    f"{self.reader.path}: line {line.line} {line.why}. (--bad skip leaves it out.)"
+                )
             self.bad += self.done == 0
             if len(self.first_bad) < TOLD and self.done == 0:
                 self.first_bad.append(line.line)
@@ -199,7 +212,9 @@ class Run:
     def flush(self, samples: int | None) -> None:
         """Learn from the samples that wait, also in a smaller minibatch; a checkpoint has them waiting still."""
         waiting = 0 if self._pending is None else len(self._pending)
-        if self.window <= waiting < self.window * self.model.batch_size:  # more of them: it was interrupted there
+        if (
+            self.window <= waiting < self.window * self.model.batch_size
+        ):  # more of them: it was interrupted there
             self._pending = self._learned(self._pending, self.window, samples)
 
     def _has_learned(self) -> bool:
@@ -240,7 +255,9 @@ class Run:
         with restoring(path, "a checkpoint of thalweg dictionary"):
             tree = load_tree(path)
             if tree["window"] != self.window:
-                raise CheckpointMismatch(f"{path} was made with --window {tree['window']}, not {self.window}.")
+                raise CheckpointMismatch(
+                    f"{path} was made with --window {tree['window']}, not {self.window}."
+                )
             self.model.load_state_dict(tree["model"])
             saved = tuple(tree["reader"]["names"])
             if self.reader.wanted is not None and tuple(self.reader.wanted) != saved:
@@ -274,7 +291,12 @@ class Run:
             )
         model = self.model
         counts = {"steps": model.n_steps_, "samples": model.n_samples_seen_, "zero": model.n_zero_}
-        lines = {"rows": self.rows, "bad_lines": self.bad, "first_bad_lines": self.first_bad, "events": self.events}
+        lines = {
+            "rows": self.rows,
+            "bad_lines": self.bad,
+            "first_bad_lines": self.first_bad,
+            "events": self.events,
+        }
         waiting = 0 if self._pending is None else len(self._pending)
         about = {"status": status, "n": len(model.components_), "gap": model.gap_, "passes": self.done}
         return {**about, **counts, "incomplete": model.n_incomplete_, "rows_waiting": waiting, **lines}

@@ -256,7 +256,11 @@ class GrowingTable:
         sample = [lines[i] for i in kept]
         separator = _dialect.find_separator(sample) if separator is None else separator
         begin, names = find_names(self.path, lines, kept[0], separator, self._header, None)
-        if names is None and self._header is None and sees_header(self.path, lines, begin, separator, None) is None:
+        if (
+            names is None
+            and self._header is None
+            and sees_header(self.path, lines, begin, separator, None) is None
+        ):
             raise InvalidProblem(
                 f"{self.path}: the first line counts 0, 1, 2, ...: are these names, or a row? Say header=True or "
                 "header=False (--header, --no-header)."
@@ -344,7 +348,9 @@ class GrowingTable:
             return np.empty((0, len(self._chosen)))
         if _dialect.takes_decimal_comma(self._separator):
             has_comma, has_point = (any(mark in line for line in lines) for mark in ",.")
-            if (has_comma and has_point) or (has_comma if self._comma is False else self._comma and has_point):
+            if (has_comma and has_point) or (
+                has_comma if self._comma is False else self._comma and has_point
+            ):
                 return None
             if has_comma or has_point:
                 self._comma = has_comma

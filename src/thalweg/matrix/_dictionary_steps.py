@@ -210,9 +210,7 @@ def _whitened(state: Learned, rule: Rule, Y: Matrix) -> tuple[Learned, Matrix]:
     root, unroot = state.root, state.unroot
     if state.steps % REFRESH == 0:
         root, unroot = roots(moment)
-    state = dataclasses.replace(
-        state, mean=mean, moment=moment, root=root, unroot=unroot, weight=weight
-    )
+    state = dataclasses.replace(state, mean=mean, moment=moment, root=root, unroot=unroot, weight=weight)
     return state, Y @ unroot
 
 

@@ -292,7 +292,9 @@ class OnlineDictionary(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         mean, unit = np.ldexp(state.mean, state.unit()), state.unit()
         rows = np.ldexp(batch[incomplete] - mean, -unit)
         basis = state.basis
-        analysis, synthesis = (state.unroot @ basis, (state.root @ basis).T) if self.whiten else (basis, basis.T)
+        analysis, synthesis = (
+            (state.unroot @ basis, (state.root @ basis).T) if self.whiten else (basis, basis.T)
+        )
         done = batch.copy()
         done[incomplete] = np.ldexp(filled(rows, analysis, synthesis), unit) + mean
         return done
@@ -330,7 +332,9 @@ class OnlineDictionary(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
                 )
         fresh = Learned.at(np.eye(len(state["state"]["D"])), self.whiten)
         for name, held in fields_of(fresh).items():
-            require_alike(name, 0 if name == "power" else held, state["state"][name], optional=name == "power")
+            require_alike(
+                name, 0 if name == "power" else held, state["state"][name], optional=name == "power"
+            )
             if isinstance(held, np.ndarray) and held.shape != state["state"][name].shape:
                 raise UnreadableFile(f"The saved {name} has another shape than {held.shape}.")
         self.state_ = Learned(**state["state"])

@@ -57,7 +57,9 @@ def check_coding(coding: Coding, n_nonzero: int | None, threshold: float | None,
     elif coding in ("soft", "hard"):
         usable = is_real(threshold) and 0 <= threshold < math.inf
         require(
-            usable, f"coding={coding!r} needs threshold, a number >= 0 in the units of the data", got=threshold
+            usable,
+            f"coding={coding!r} needs threshold, a number >= 0 in the units of the data",
+            got=threshold,
         )
 
 
@@ -104,4 +106,3 @@ def compression_ratio(codes: Matrix | sp.sparray, bits: int = 32) -> float:
     kept = codes.count_nonzero() if sp.issparse(codes) else int(np.count_nonzero(codes))
     place, count = math.ceil(math.log2(n)) if n > 1 else 0, math.ceil(math.log2(n + 1))
     return rows * n * bits / (kept * (bits + place) + rows * count)
-

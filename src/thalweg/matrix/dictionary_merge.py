@@ -74,7 +74,9 @@ def _merged(a: Learned, b: Learned) -> Learned:
     if a.root.size:
         moment = a.moment + moved * (b.moment - a.moment)
         root, unroot = roots(moment)
-        turns = [unroot @ state.root for state in (a, b)]  # from the one's whitened samples to the merged one's
+        turns = [
+            unroot @ state.root for state in (a, b)
+        ]  # from the one's whitened samples to the merged one's
     (Da, da), (Db, db) = (_turned(state, turn) for state, turn in zip((a, b), turns, strict=True))
     order, signs, _ = match_atoms(b.basis if turns[1] is None else Db, a.basis if turns[0] is None else Da)
     Db, db = Db[:, order] * signs, db[:, order] * signs

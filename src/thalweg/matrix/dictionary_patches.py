@@ -81,11 +81,15 @@ def patch_stream(
     stack = as_real("images", images)
     stack = stack[None] if stack.ndim == 2 else stack
     if stack.ndim != 3 or not len(stack):
-        raise InvalidProblem(f"patch_stream: images have shape {stack.shape}; expected (images, height, width).")
+        raise InvalidProblem(
+            f"patch_stream: images have shape {stack.shape}; expected (images, height, width)."
+        )
     check_finite("images", stack)
     _grid(stack[0], side, 1)
     require(is_whole(size) and size >= 1, "patch_stream needs size >= 1", got=size)
-    return _drawn(np.lib.stride_tricks.sliding_window_view(stack, (side, side), axis=(1, 2)), size, count, seed)
+    return _drawn(
+        np.lib.stride_tricks.sliding_window_view(stack, (side, side), axis=(1, 2)), size, count, seed
+    )
 
 
 def _drawn(windows: NDArray[np.float64], size: int, count: int, seed: int) -> Iterator[Matrix]:
@@ -96,7 +100,9 @@ def _drawn(windows: NDArray[np.float64], size: int, count: int, seed: int) -> It
         yield rows - rows.mean(1, keepdims=True)
 
 
-def denoise(image: ArrayLike, basis: ArrayLike, noise: float, *, factor: float = FACTOR, stride: int = 1) -> Matrix:
+def denoise(
+    image: ArrayLike, basis: ArrayLike, noise: float, *, factor: float = FACTOR, stride: int = 1
+) -> Matrix:
     """A grey image less its noise: every patch's codes above ``factor * noise`` alone are kept, and patches averaged.
 
     Args:
@@ -172,18 +178,20 @@ def grey_photographs(part: Literal["all", "left", "right"] = "all") -> Matrix:
     require(part in ("all", "left", "right"), "grey_photographs: part is all, left or right", got=part)
     grey = np.asarray(load("images").X, dtype=np.float64) @ np.array([0.299, 0.587, 0.114])
     middle = grey.shape[2] // 2
-    return np.ascontiguousarray({"all": grey, "left": grey[:, :, :middle], "right": grey[:, :, middle:]}[part])
+    return np.ascontiguousarray(
+        {"all": grey, "left": grey[:, :, :middle], "right": grey[:, :, middle:]}[part]
+    )
 
 
-def _grid(
-    image: ArrayLike, side: int, stride: int
-) -> tuple[Matrix, NDArray[np.intp], NDArray[np.intp]]:
+def _grid(image: ArrayLike, side: int, stride: int) -> tuple[Matrix, NDArray[np.intp], NDArray[np.intp]]:
     """The image, and the rows and columns where patches begin."""
     picture = as_real("image", image)
     require(is_whole(side) and side >= 1, "Patches need side >= 1", got=side)
     require(is_whole(stride) and stride >= 1, "Patches need stride >= 1", got=stride)
     if picture.ndim != 2 or min(picture.shape) < side:
-        raise InvalidProblem(f"The image has shape {picture.shape}; expected (height, width), {side} or more each.")
+        raise InvalidProblem(
+            f"The image has shape {picture.shape}; expected (height, width), {side} or more each."
+        )
     check_finite("image", picture)
     down, across = (np.unique([*range(0, length - side, stride), length - side]) for length in picture.shape)
     return picture, down, across

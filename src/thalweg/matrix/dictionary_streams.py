@@ -46,13 +46,17 @@ class SparseStream:
 
     def __post_init__(self) -> None:
         require(is_whole(self.n) and self.n >= 1, "SparseStream needs n >= 1", got=self.n)
-        require(is_real(self.share) and 0 < self.share <= 1, "SparseStream needs 0 < share <= 1", got=self.share)
+        require(
+            is_real(self.share) and 0 < self.share <= 1, "SparseStream needs 0 < share <= 1", got=self.share
+        )
         usable = is_real(self.condition) and 1 <= self.condition < float("inf")
         require(usable, "SparseStream needs a finite condition >= 1", got=self.condition)
         random = generator(self.seed, 0)
         basis = random_orthogonal(self.n, random)
         if self.condition > 1:
-            basis = (basis * np.geomspace(1.0, 1.0 / self.condition, self.n)) @ random_orthogonal(self.n, random)
+            basis = (basis * np.geomspace(1.0, 1.0 / self.condition, self.n)) @ random_orthogonal(
+                self.n, random
+            )
         object.__setattr__(self, "basis", basis)
 
     def batches(self, size: int, count: int | None = None) -> Iterator[Matrix]:
@@ -81,13 +85,17 @@ def minibatches(X: ArrayLike, size: int, *, epochs: int = 1, seed: int | None = 
     """
     rows = as_real("X", X)
     if rows.ndim != 2 or not rows.size:
-        raise InvalidProblem(f"minibatches: X has shape {rows.shape}; expected (samples, n), one sample or more.")
+        raise InvalidProblem(
+            f"minibatches: X has shape {rows.shape}; expected (samples, n), one sample or more."
+        )
     require(is_whole(size) and size >= 1, "minibatches needs size >= 1", got=size)
     require(is_whole(epochs) and epochs >= 1, "minibatches needs epochs >= 1", got=epochs)
     return _minibatches(rows, size, epochs, None if seed is None else generator(seed))
 
 
-def _minibatches(rows: Matrix, size: int, epochs: int, random: np.random.Generator | None) -> Iterator[Matrix]:
+def _minibatches(
+    rows: Matrix, size: int, epochs: int, random: np.random.Generator | None
+) -> Iterator[Matrix]:
     for _ in range(epochs):
         order = np.arange(len(rows)) if random is None else random.permutation(len(rows))
         for first in range(0, len(rows), size):
