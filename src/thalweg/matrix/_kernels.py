@@ -129,8 +129,11 @@ def _dot(a, b):
 
 @njit(cache=True, nogil=True, fastmath=FAST)
 def _conjugate(D, indices, A, held, weights, first, count, gram, lift, steps, least, x, r, p, w):
-    """Conjugate gradients from x with residual r in place; returns ``|r|^2`` at the end."""
-    rr = _dot(r, r)
+    """Conjugate gradients from x with residual r in place; returns ``|r|^2`` at the end.
+
+    A direction along which there is next to no curvature is left alone: of a singular system only rounding remains.
+    """
+    rr, steepest = _dot(r, r), 0.0
     for c in range(len(x)):
         p[c] = r[c]
     for _ in range(steps):
@@ -138,7 +141,9 @@ def _conjugate(D, indices, A, held, weights, first, count, gram, lift, steps, le
             break
         held = _product(D, indices, A, held, weights, first, count, gram, lift, p, w)
         along = _dot(p, w)
-        if along <= 0.0:
+        slope = along / _dot(p, p)
+        steepest = max(steepest, slope)
+        if not slope > 32.0 * np.finfo(x.dtype).eps * steepest:
             break
         a = rr / along
         for c in range(len(x)):
@@ -175,7 +180,7 @@ def cg_rows(indptr, indices, targets, weights, D, gram, ridge, by_count, steps, 
         for c in range(q):
             r[c] = b[c] - w[c]
         slopes[j], rights[j] = _dot(r, r), _dot(b, b)
-        least = (rounding * rounding) * rights[j]
+        least = (16.0 * rounding) ** 2 * rights[j]
         _conjugate(D, indices, A, held, weights, first, count, gram, lift, steps, least, x, r, p, w)
 
 
@@ -228,7 +233,7 @@ def _cholesky(N):
     largest = 0.0
     for i in range(q):
         largest = max(largest, N[i, i])
-    least = q * np.finfo(N.dtype).eps * largest
+    least = 32.0 * q * np.finfo(N.dtype).eps * largest
     for i in range(q):
         for j in range(i):
             s = N[i, j]
@@ -305,13 +310,13 @@ def exact_rows(indptr, indices, targets, weights, D, gram, ridge, by_count, star
         for c in range(q):
             slopes[j] += (b[c] - w[c]) * (b[c] - w[c])
         L[:, :] = N
-        if _cholesky(L):
+        if (count >= q or lift > 0.0 or len(gram) > 0) and _cholesky(L):
             x[:] = b
             _back(L, x)
         else:
             x[:] = 0.0
             r[:] = b
-            least = 100.0 * rounding * rounding * rights[j]
+            least = (16.0 * rounding) ** 2 * rights[j]
             _conjugate(D, indices, A, held, weights, first, count, gram, lift, 4 * q + 20, least, x, r, p, w)
 
 
@@ -482,7 +487,7 @@ def sketched_rows(
         else:
             x[:] = 0.0
             r[:] = b
-            least = 100.0 * rounding * rounding * _dot(b, b)
+            least = (16.0 * rounding) ** 2 * _dot(b, b)
             _conjugate(D, indices, A, held, weights, first, count, gram, lift, 4 * q + 20, least, x, r, p, w)
 
 

@@ -40,6 +40,8 @@ SHARE, SWEEPS = 1e-4, 3
 COARSE = 1e-2
 #: What twice the rank has to bring.
 WORTH = 5e-3
+#: More unknowns than any row has.
+UNBOUNDED = 2**30
 
 
 class Underdetermined(UserWarning):
@@ -256,7 +258,8 @@ def rows_of(problem: Completion, entries: Entries, at: int) -> Rows:
     """The rows (``at`` 0) or columns (1) of some entries, ready for half-steps."""
     side: Side = entries.by_column if at else entries.by_row
     implicit = problem.confidence is not None
-    return Rows(side, problem.ridge, problem.ridge_by_count, implicit, int(problem.biases))
+    free = int(problem.biases) if problem.nonnegative else UNBOUNDED
+    return Rows(side, problem.ridge, problem.ridge_by_count, implicit, free)
 
 
 def warn_of_few(problem: Completion, rank: int) -> None:

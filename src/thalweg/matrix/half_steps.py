@@ -109,6 +109,8 @@ class Exact:
             if a == b:
                 X[j], slopes[j], rights[j] = 0, 0.0, 0.0
                 continue
+            if b - a < work.D.shape[1] and not work.rows.ridge:
+                return j
             A = work.D.take(side.others[a:b], axis=0)
             right = A.T @ work.targets[a:b]
             if len(side.weights):
@@ -118,7 +120,7 @@ class Exact:
             before = right - N @ X[j]
             factor, found, failed = posv(N, right, lower=1, overwrite_a=1)
             pivots = factor.diagonal()
-            if failed or not pivots.min() ** 2 > len(N) * eps * pivots.max() ** 2:
+            if failed or not pivots.min() ** 2 > 32 * len(N) * eps * pivots.max() ** 2:
                 return j
             X[j], slopes[j], rights[j] = found, float(before @ before), float(right @ right)
         return last
