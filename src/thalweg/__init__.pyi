@@ -8,6 +8,7 @@ from . import datasets as datasets
 from . import distributed as distributed
 from . import equilibrium as equilibrium
 from . import linear as linear
+from . import matrix as matrix
 from . import numerics as numerics
 from . import online as online
 from . import studies as studies

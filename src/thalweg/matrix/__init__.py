@@ -9,6 +9,10 @@ from thalweg.matrix.alternating import (
     SketchedAltMin,
     Underdetermined,
 )
+from thalweg.matrix.estimator import ColdWarning, MatrixCompletion
+from thalweg.matrix.factors import Factors
+from thalweg.matrix.held_out_error import HeldOutError, held_out_error
+from thalweg.matrix.observations import Entries, read_entries
 from thalweg.matrix.problem import Completion
 from thalweg.matrix.recommended import METHODS
 
@@ -17,9 +21,16 @@ __all__ = [
     "AltMin",
     "AutomaticAltMin",
     "CGAltMin",
+    "ColdWarning",
     "Completion",
     "CoordinateAltMin",
+    "Entries",
     "ExactAltMin",
+    "Factors",
+    "HeldOutError",
+    "MatrixCompletion",
     "SketchedAltMin",
     "Underdetermined",
+    "held_out_error",
+    "read_entries",
 ]

@@ -226,7 +226,7 @@ class AltMin(Method[Completion, AltMinState]):
         x = problem.start(wider)
         x[:, :rank], x[:, wider:] = state.best[:, :rank], state.best[:, rank:]
         train = problem.train
-        left = problem.predict(state.best, train.rows, train.columns)
+        left = problem.at(state.best, train.rows.astype(np.int64), train.columns.astype(np.int64))
         rest = train.changed((train.values - left + problem.number.type(problem.mean)).astype(problem.number))
         added = self._start(problem, rest, wider - rank, (state.seed, 0x15, wider))
         x[: problem.m, rank:wider] = added

@@ -18,6 +18,8 @@ from thalweg.numerics.operators import is_sparse
 Reals = NDArray[np.float64] | NDArray[np.float32]
 Index = NDArray[np.int32]
 Places = NDArray[np.int64]
+#: What rows or columns are called: sorted whole numbers, or words.
+Labels = NDArray[np.int64] | NDArray[np.str_]
 Duplicates = Literal["error", "sum", "mean"]
 #: What entries may be read from: a sparse matrix, an array with NaN where nothing was seen, or (rows, columns, values).
 Given = sp.sparray | sp.spmatrix | ArrayLike | tuple[ArrayLike, ArrayLike, ArrayLike]
@@ -305,6 +307,23 @@ def _merged(
     kept = np.add.reduceat(mass, starts)
     mean = np.add.reduceat(mass * values, starts) / kept
     return rows[starts], columns[starts], mean, kept if len(weights) else weights
+
+
+def standardized(
+    entries: Entries, centred: bool, kind: np.dtype[np.float64] | np.dtype[np.float32]
+) -> tuple[Entries, float]:
+    """Entries over their spread, about their mean where ``centred``, else about zero; and that spread."""
+    largest = float(np.abs(entries.values).max())
+    power = int(np.frexp(largest)[1])
+    values = np.ldexp(entries.values, -power)  # so that no square overflows or vanishes
+    weights = entries.weights if len(entries.weights) else None
+    middle = float(np.average(values, weights=weights)) if centred else 0.0
+    spread = float(np.sqrt(np.average((values - middle) ** 2, weights=weights)))
+    if not spread > 1e-9 * abs(middle):
+        spread = abs(middle) or 1.0
+    found = entries.changed((values / spread).astype(kind))
+    lighter = Entries(found.shape, found.rows, found.columns, found.values, found.weights.astype(kind))
+    return lighter, float(np.ldexp(spread, power))
 
 
 def check_range(name: str, entries: Entries) -> None:

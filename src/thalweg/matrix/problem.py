@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -19,12 +19,14 @@ from thalweg.matrix.observations import (
     Duplicates,
     Entries,
     Given,
+    Labels,
     Places,
     Reals,
     Side,
     check_range,
     read_entries,
     refuse_index,
+    standardized,
 )
 
 #: Pairs and columns by which the ranking of implicit feedback is judged.
@@ -45,8 +47,8 @@ class Completion(Problem):
         rank: columns of U and V, or ``"auto"``: 1, 2, 4, ... while the held-out error falls.
         shape: (m, n), for triples; by default just large enough.
         weights: one for each entry, > 0. Default 1.
-        ridge: weight of the penalty, in the square of the entries' unit to the power 1/2 a factor; default 0, the
-            paper's setting, which needs well more entries than unknowns in each row and column.
+        ridge: weight of the penalty, in the unit of the entries (or none, with ``standardize``). Default 0, the paper's
+            setting, which needs well more entries than unknowns in each row and column.
         ridge_by_count: multiply it, for each row and column, by its number of entries (Zhou et al., 2008).
         biases: add a mean, and a number for each row and column.
         nonnegative: hold U, V >= 0.
@@ -55,9 +57,12 @@ class Completion(Problem):
         held_out: share of entries that are not fitted, by which a run is stopped and the rank chosen.
         test: share that is neither fitted nor looked at before the end; see `certify`.
         max_rank: where ``"auto"`` ends.
+        standardize: divide the entries by their spread about what is predicted without factors, so that ridge has no
+            unit. Errors and predictions are in the entries' own unit all the same, the objective is not.
         duplicates: ``"error"``, ``"sum"`` or ``"mean"``, for places given twice.
         seed: which entries are held out.
         dtype: float64 or float32, of entries and factors.
+        row_ids, column_ids: sorted labels, to be kept with the factors; none by default.
 
     Entries whose row or column would be left without any are not held out.
 
@@ -90,9 +95,14 @@ class Completion(Problem):
     held_out: float = 0.05
     test: float = 0.0
     max_rank: int = 128
+    standardize: bool = False
     duplicates: Duplicates = "error"
     seed: int = 0
     dtype: DTypeLike = np.float64
+    row_ids: Labels | None = None
+    column_ids: Labels | None = None
+    #: What predictions are multiplied by; the values kept are divided by it.
+    unit: float = field(init=False, default=1.0)
 
     def __post_init__(self) -> None:
         found = read_entries(
@@ -101,8 +111,11 @@ class Completion(Problem):
             shape=self.shape,
             weights=self.weights,
             duplicates=self.duplicates,
-            dtype=self.dtype,
+            dtype=np.float64 if self.standardize else self.dtype,
         )
+        if self.standardize and self.confidence is None:
+            found, unit = standardized(found, self.biases, np.dtype(self.dtype))
+            object.__setattr__(self, "unit", unit)
         check_range("Completion: entries", found)
         object.__setattr__(self, "entries", found)
         object.__setattr__(self, "shape", found.shape)
@@ -141,6 +154,9 @@ class Completion(Problem):
                 f'Completion: rank="auto" goes by the held-out error, and of {len(self.seen)} entries none is held out. '
                 "Name a rank, or raise held_out."
             )
+        for name, ids, size in (("row_ids", self.row_ids, self.m), ("column_ids", self.column_ids, self.n)):
+            if ids is not None and np.shape(ids) != (size,):
+                raise InvalidProblem(f"Completion: {name} has shape {np.shape(ids)}; expected ({size},).")
         least_value = float(self.seen.values.min())
         if self.nonnegative and not self.biases and float(self.seen.values.max()) <= 0:
             raise InvalidProblem(
@@ -160,8 +176,7 @@ class Completion(Problem):
     @property
     def seen(self) -> Entries:
         """All entries, checked."""
-        assert isinstance(self.entries, Entries)
-        return self.entries
+        return cast(Entries, self.entries)
 
     @property
     def m(self) -> int:
@@ -257,9 +272,10 @@ class Completion(Problem):
         j = refuse_index("predict: columns", columns, self.n)
         if len(i) != len(j):
             raise InvalidParameter(f"predict: {len(i)} rows and {len(j)} columns; expected as many of each.")
-        return self._at(x, i, j)
+        return self.at(x, i, j) * self.number.type(self.unit)
 
-    def _at(self, x: Reals, rows: Places, columns: Places) -> Reals:
+    def at(self, x: Reals, rows: Places, columns: Places) -> Reals:
+        """Predictions in the kept values' unit."""
         U, V = self.pair(x)
         out = np.empty(len(rows), self.number)
         kernels.predictions(rows, columns, U, V, out)
@@ -277,7 +293,7 @@ class Completion(Problem):
 
     def probed(self, x: Reals) -> NDArray[np.float64]:
         """Predictions at the `probe`."""
-        return self._at(x, self.probe.rows, self.probe.columns).astype(np.float64)
+        return self.at(x, self.probe.rows, self.probe.columns).astype(np.float64)
 
     def error(self, x: Reals, part: str) -> float:
         """Root mean square error on a part; of implicit feedback the mean rank. NaN where the part is empty."""
@@ -285,13 +301,13 @@ class Completion(Problem):
         if not len(losses):
             return math.nan
         mean = float(losses.mean())
-        return mean if self.confidence is not None else math.sqrt(mean)
+        return mean if self.confidence is not None else self.unit * math.sqrt(mean)
 
     def losses(self, x: Reals, part: str) -> NDArray[np.float64]:
-        """Squared errors of a part's entries, or their ranks, shape (entries,)."""
+        """Squared errors of a part's entries, in the kept values' unit, or their ranks; shape (entries,)."""
         entries = self.parts[part]
         if self.confidence is None:
-            found = self._at(x, entries.rows, entries.columns).astype(np.float64)
+            found = self.at(x, entries.rows, entries.columns).astype(np.float64)
             return (found - entries.values) ** 2
         random = generator(self.seed, 0x15, 1)
         few = random.permutation(len(entries))[:RANKED_PAIRS]
@@ -323,7 +339,7 @@ class Completion(Problem):
             weights = train.weights if len(train.weights) else None
             error = math.sqrt(float(np.average(squares, weights=weights)))
             value = float(squares.sum() if weights is None else squares @ weights)
-        told = {"objective": value + self._penalty(x), "train": error}
+        told = {"objective": value + self._penalty(x), "train": self.unit * error}
         if len(self.parts["held_out"]):
             told["held_out"] = self.error(x, "held_out")
         return {**told, "gradient": max(self._slope(x, 0), self._slope(x, 1))}
