@@ -186,7 +186,7 @@ def cg_rows(indptr, indices, targets, weights, D, gram, ridge, by_count, steps, 
 
 @njit(cache=True, nogil=True, fastmath=FAST)
 def _add_gram(A, n, weights, first, scaled, N):
-    """``N += A' W A`` over the buffer's rows."""
+    """``N += A' W A`` over the buffer's rows, four at a time."""
     q = N.shape[0]
     if q >= WIDE:
         if len(weights):
@@ -197,12 +197,24 @@ def _add_gram(A, n, weights, first, scaled, N):
         else:
             N += np.dot(A[:n].T, A[:n])
         return
-    for e in range(n):
-        weight = weights[first + e] if len(weights) else 1.0
+    e = 0
+    while e + 4 <= n:
+        w0 = weights[first + e] if len(weights) else 1.0
+        w1 = weights[first + e + 1] if len(weights) else 1.0
+        w2 = weights[first + e + 2] if len(weights) else 1.0
+        w3 = weights[first + e + 3] if len(weights) else 1.0
         for i in range(q):
-            s = A[e, i] * weight
-            for c in range(i + 1):
-                N[i, c] += s * A[e, c]
+            s0, s1, s2, s3 = w0 * A[e, i], w1 * A[e + 1, i], w2 * A[e + 2, i], w3 * A[e + 3, i]
+            for c in range(q):
+                N[i, c] += s0 * A[e, c] + s1 * A[e + 1, c] + s2 * A[e + 2, c] + s3 * A[e + 3, c]
+        e += 4
+    while e < n:
+        w0 = weights[first + e] if len(weights) else 1.0
+        for i in range(q):
+            s0 = w0 * A[e, i]
+            for c in range(q):
+                N[i, c] += s0 * A[e, c]
+        e += 1
 
 
 @njit(cache=True, nogil=True, fastmath=FAST)
