@@ -16,7 +16,7 @@ from thalweg.numerics._sketch_kernels import householder, osnap
 #: Sums may be taken in any order, so that they fill vector registers; NaN and infinity keep their meaning.
 FAST = {"reassoc", "contract", "nsz", "arcp"}
 #: Width from which a library's matrix product beats loops.
-WIDE = 24
+WIDE = 12
 
 
 @njit(cache=True, nogil=True, fastmath=FAST)

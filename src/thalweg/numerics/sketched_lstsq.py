@@ -108,7 +108,9 @@ def sketched_lstsq(
     require(is_whole(max_steps) and max_steps >= 0, "sketched_lstsq needs max_steps >= 0", got=max_steps)
     R = sketched_factor(A) if R is None else as_real("R", R)
     if R.shape != (k, k) or not R.diagonal().all():
-        raise InvalidProblem(f"R has shape {R.shape}; expected an upper triangle of ({k}, {k}) without zero pivots.")
+        raise InvalidProblem(
+            f"R has shape {R.shape}; expected an upper triangle of ({k}, {k}) without zero pivots."
+        )
     x = np.zeros(k) if x0 is None else check_vector("x0", x0, k).copy()
     z, residual = np.zeros(k), b - A @ x  # z is R times the step from x
     gradient = solve_triangular(R, A.T @ residual, trans="T")
@@ -130,6 +132,8 @@ def sketched_lstsq(
 def _checked(A: ArrayLike) -> Matrix:
     found = as_real("A", A)
     if found.ndim != 2 or found.shape[1] < 1 or found.shape[0] < found.shape[1]:
-        raise InvalidProblem(f"A has shape {found.shape}; expected (rows, columns) with as many rows as columns or more.")
+        raise InvalidProblem(
+            f"A has shape {found.shape}; expected (rows, columns) with as many rows as columns or more."
+        )
     check_finite("A", found)
     return found
