@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from thalweg.cli.case import Case, named
 from thalweg.cli.options import Header, Json
-from thalweg.cli.output import strict_json, write_arrays
+from thalweg.cli.output import strict_json
 from thalweg.core import InvalidParameter, Problem, Result, UnknownName
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from thalweg.datasets import Ratings
     from thalweg.matrix import Completion, Factors, HeldOutError
 
 JOINS = ("error", "sum", "mean")
@@ -100,9 +99,9 @@ def read(
     return found
 
 
-def _rank(text: str) -> int | str:
+def _rank(text: str) -> int | Literal["auto"]:
     if text == "auto":
-        return text
+        return "auto"
     if not text.isascii() or not text.isdigit():
         raise InvalidParameter(f"--rank is a whole number or auto; got {text!r}.")
     return int(text)

@@ -87,8 +87,8 @@ def load_ratings(
     Args:
         path: a ``.csv``, ``.tsv``, ``.txt``, ``.data`` or ``.dat``.
         user, item, rating, time: the columns' names. By default known by their names where there is a header, such as
-            ``userId``, ``movieId``, ``rating``, ``timestamp``, else the first four, in this order. A file of two columns
-            has no ratings: each is 1.
+            ``userId``, ``movieId``, ``rating``, ``timestamp``, else the first four, in this order. A file of two
+            columns has no ratings: each is 1.
         header: whether the first line holds names. Default: whether its rating is no number.
 
     Raises:
@@ -197,7 +197,8 @@ def _labels(table: Table, at: int) -> tuple[NDArray[np.int64], Labels]:
     for row, cell in enumerate(texts):
         if not cell:
             raise NotFinite(
-                f"{table.path}: line {table.line(row)}, column {table.names[at]!r}: no label. Fill or drop such lines first."
+                f"{table.path}: line {table.line(row)}, column {table.names[at]!r}: no label. Fill or "
+                "drop such lines first."
             )
     words, places = np.unique(np.array(texts), return_inverse=True)
     return places.astype(np.int64), words

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 
 import numba
 import numpy as np
@@ -23,11 +24,11 @@ def equal_blocks(starts: NDArray[np.int64], count: int) -> list[tuple[int, int]]
     wanted = np.linspace(0.0, float(starts[-1]), count + 1)[1:-1]
     cuts = np.searchsorted(starts, wanted)
     edges = np.unique(np.concatenate([[0], np.clip(cuts, 0, rows), [rows]]))
-    return [(int(a), int(b)) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    return [(int(a), int(b)) for a, b in pairwise(edges)]
 
 
 def over_rows(starts: NDArray[np.int64], task: Callable[[int, int], None]) -> None:
-    """``task(first, last)`` for all rows, in Numba's number of threads; what a row gets must not depend on its block."""
+    """``task(first, last)`` for all rows, in Numba's number of threads; no row may depend on its block."""
     threads = numba.get_num_threads() if starts[-1] >= FEW else 1
     blocks = equal_blocks(starts, 4 * threads if threads > 1 else 1)
     if threads == 1:

@@ -2,8 +2,8 @@
 
 Row j has entries e with columns ``indices[e]``, targets ``t_e`` and weights ``w_e``; its factor x minimises
 ``sum_e w_e (d_e x)^2 - 2 t_e d_e x`` plus ``x'Gx`` and ``ridge |x|^2``, d_e a row of the other side's factors D and G
-the Gram matrix of what is seen everywhere (implicit feedback), or empty. The rows of D that a row needs are gathered once
-into a buffer that stays in cache; rows that are longer are taken in pieces.
+the Gram matrix of what is seen everywhere (implicit feedback), or empty. The rows of D that a row needs are gathered
+once into a buffer that stays in cache; rows that are longer are taken in pieces.
 """
 
 from __future__ import annotations
@@ -161,7 +161,7 @@ def _conjugate(D, indices, A, held, weights, first, count, gram, lift, steps, le
 def cg_rows(indptr, indices, targets, weights, D, gram, ridge, by_count, steps, start, X, slopes, rights, A):
     """``steps`` of conjugate gradients a row from where X stands; X[j] is row ``start + j``.
 
-    ``slopes`` and ``rights`` get ``|b - N x|^2`` before and ``|b|^2``. Cost: ``steps + 1`` passes of 4 k flops an entry.
+    ``slopes`` and ``rights`` get ``|b - N x|^2`` before and ``|b|^2``. Cost: ``4 (steps + 1) k`` flops an entry.
     """
     q = D.shape[1]
     r, p, w, b = np.empty(q, D.dtype), np.empty(q, D.dtype), np.empty(q, D.dtype), np.empty(q, D.dtype)
@@ -461,10 +461,10 @@ def sketched_rows(
 ):  # fmt: skip
     """Conjugate gradients preconditioned by a sketch of each row's design; arguments as `cg_rows`.
 
-    The sketch has ``rows`` rows; a row ends after ``steps`` or when its residual has shrunk to ``shrink`` of what it was,
-    in the preconditioned norm. Rows with ``only[j]`` False are left alone, ``only`` empty means all. Where R is singular,
-    plain conjugate gradients give the solution of least norm. Cost: ``2 k`` flops an entry, ``2 rows k^2`` a row, and
-    ``4 k`` an entry and step.
+    The sketch has ``rows`` rows; a row ends after ``steps`` or when its residual has shrunk to ``shrink`` of what it
+    was, in the preconditioned norm. Rows with ``only[j]`` False are left alone, ``only`` empty means all. Where R is
+    singular, plain conjugate gradients give the solution of least norm. Cost: ``2 k`` flops an entry,
+    ``2 rows k^2`` a row, and ``4 k`` an entry and step.
     """
     q = D.shape[1]
     r, p, w, b = np.empty(q, D.dtype), np.empty(q, D.dtype), np.empty(q, D.dtype), np.empty(q, D.dtype)

@@ -10,11 +10,10 @@ import math
 import warnings
 from abc import abstractmethod
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from thalweg.core import InvalidParameter, InvalidProblem, Method, NotFinite, State, Status
+from thalweg.core import InvalidProblem, Method, NotFinite, State, Status
 from thalweg.core.validation import is_real, is_whole, require
 from thalweg.matrix._blocks import over_rows
 from thalweg.matrix.half_steps import (
@@ -30,9 +29,6 @@ from thalweg.matrix.half_steps import (
 from thalweg.matrix.initial import Clip, clipped, leading_vectors
 from thalweg.matrix.observations import Entries, Reals, Side
 from thalweg.matrix.problem import Completion
-
-if TYPE_CHECKING:
-    from thalweg.matrix.ray_rows import RayRows
 
 #: The held-out error has settled when it has not fallen by this share in so many sweeps.
 SHARE, SWEEPS = 1e-4, 3
@@ -68,12 +64,11 @@ class AltMin(Method[Completion, AltMinState]):
     """Base of the methods below: V anew from U, then U from V, each orthonormal where there is no penalty.
 
     Args:
-        clip: rows of the first U that are too long are shortened to ``2 mu sqrt(k/m)`` (``"rows"``), or its entries beyond
-            that set to zero (``"entries"``, as in 2013), or nothing.
+        clip: rows of the first U that are too long are shortened to ``2 mu sqrt(k/m)`` (``"rows"``), or its entries
+            beyond that set to zero (``"entries"``, as in 2013), or nothing.
         mu: the incoherence for that; by default the 95th percentile of the rows' own.
         parts: split the entries at random, one part for the start and one for each half-step in turn, as theory asks
             for independence; default 1, all entries each time, which is better in practice.
-        on: where half-steps run; by default in threads here.
 
     Metrics of a sweep: ``held_out``, as the problem's; ``change`` of its predictions at the held-out entries, relative;
     ``gradient``, the problem's, taken before each half-step; ``rank``.
@@ -86,7 +81,6 @@ class AltMin(Method[Completion, AltMinState]):
     clip: Clip = "rows"
     mu: float | None = None
     parts: int = 1
-    on: RayRows | None = None
 
     def __post_init__(self) -> None:
         name = type(self).__name__
@@ -108,10 +102,6 @@ class AltMin(Method[Completion, AltMinState]):
         name = type(self).__name__
         if problem.nonnegative and not self.half_step(0).bounded:
             raise InvalidProblem(f"{name} knows no bounds. Use CoordinateAltMin for nonnegative=True.")
-        if self.on is not None and self.parts > 1:
-            raise InvalidParameter(
-                f"{name}: entries that are split are not spread over processes. Leave out parts or on."
-            )
         rank = 1 if problem.rank == "auto" else problem.rank
         warn_of_few(problem, rank)
         x = problem.start(rank)
@@ -176,12 +166,9 @@ class AltMin(Method[Completion, AltMinState]):
         X, gram = np.array(own, order="C"), problem.gram(D)
         slopes, rights = np.zeros(len(X)), np.zeros(len(X))
         fit = self.half_step(2 * seed + half)
-        if self.on is not None:
-            self.on.fit(problem, at, fit, D, offset, gram, X, slopes, rights)
-        else:
-            rows = rows_of(problem, self._part(problem, half + 1, seed), at)
-            work = Work(rows, D, gram, rows.targets(offset))
-            over_rows(rows.side.starts, lambda a, b: fit(work, a, b, X, slopes, rights))
+        rows = rows_of(problem, self._part(problem, half + 1, seed), at)
+        work = Work(rows, D, gram, rows.targets(offset))
+        over_rows(rows.side.starts, lambda a, b: fit(work, a, b, X, slopes, rights))
         size = float(rights.sum())
         return X, math.sqrt(float(slopes.sum()) / size) if size else 0.0
 
@@ -247,7 +234,7 @@ def _is_free(problem: Completion) -> bool:
 
 
 def _orthonormal(own: Reals, other: Reals, rank: int) -> None:
-    """``own`` with orthogonal columns of length ``sqrt(rows)``, its R passed on to ``other``: the product is unchanged."""
+    """``own`` with orthogonal columns of length ``sqrt(rows)``, R passed on to ``other``: the product stays."""
     Q, R = np.linalg.qr(own[:, :rank])
     size = Q.dtype.type(np.sqrt(len(Q)))
     own[:, :rank] = Q * size

@@ -8,7 +8,6 @@ from numbers import Integral, Real
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
-import scipy.sparse as sp
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin, _fit_context
 from sklearn.exceptions import ConvergenceWarning
@@ -18,13 +17,13 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from thalweg.core import InvalidParameter, InvalidProblem, Stop, solve
 from thalweg.matrix.alternating import (
+    UNBOUNDED,
     AltMin,
     AutomaticAltMin,
     CGAltMin,
     CoordinateAltMin,
     ExactAltMin,
     SketchedAltMin,
-    UNBOUNDED,
 )
 from thalweg.matrix.factors import Factors
 from thalweg.matrix.half_steps import Coordinates, Exact, Rows, Work
@@ -51,8 +50,8 @@ class ColdWarning(UserWarning):
 class MatrixCompletion(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """Fill a matrix from a few of its entries by a low-rank model with biases, by alternating minimisation.
 
-    ``M_ij = mean + b_i + c_j + u_i . v_j``. Use it for ratings, for sensors that drop out, for any table of one quantity
-    with more holes than numbers. Not where columns are different quantities (impute these with
+    ``M_ij = mean + b_i + c_j + u_i . v_j``. Use it for ratings, for sensors that drop out, for any table of one
+    quantity with more holes than numbers. Not where columns are different quantities (impute these with
     `sklearn.impute.IterativeImputer`), and not where what is missing is missing because of its value.
 
     Args:
@@ -95,7 +94,7 @@ class MatrixCompletion(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
     True
     """
 
-    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
         "rank": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "ridge": [Interval(Real, 0, None, closed="left")],
         "ridge_by_count": ["boolean"],
@@ -266,10 +265,10 @@ class MatrixCompletion(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         check_is_fitted(self, "row_factors_")
         if columns is None:
             return self.inverse_transform(self.transform(rows))
-        return self.factors_.predict(rows, columns)
+        return self.factors_.predict(np.asarray(rows), columns)
 
     def transform(self, X: Given) -> Reals:
-        """The factors of rows, from their entries and the columns' factors, shape (rows, rank): each row's own least squares.
+        """The factors of rows, from their entries and the columns' factors, shape (rows, rank), by least squares.
 
         The last column is the row's bias, where the model has biases. Both in the entries' unit.
         """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -102,7 +103,9 @@ class Factors:
         )
         if not fits or not all(np.isfinite(values).all() for values in (U, V, a, b, mean)):
             raise UnreadableFile(f"{name} is damaged: its factors do not fit together, or are not finite.")
-        return cls(*(np.ascontiguousarray(v) for v in (U, V, a, b)), float(mean), rows, columns)  # type: ignore[arg-type]
+        kept: Any = [np.ascontiguousarray(values) for values in (U, V, a, b)]
+        ids: Any = (rows, columns)
+        return cls(kept[0], kept[1], kept[2], kept[3], float(mean), *ids)
 
 
 def _places(ids: Labels, labels: Labels) -> tuple[Places, NDArray[np.bool_]]:

@@ -48,7 +48,7 @@ class Rows:
 
 @dataclass(frozen=True, eq=False)
 class Work:
-    """A half-step on ``rows``, with the design D, what D does not explain, and the Gram matrix of what is seen everywhere."""
+    """A half-step on ``rows``: the design D, targets, and the Gram matrix of what is seen everywhere."""
 
     rows: Rows
     D: Reals

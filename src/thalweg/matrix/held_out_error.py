@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import numpy as np
 from scipy.stats import t as student
 
 from thalweg.core.validation import is_real, require
@@ -44,6 +43,7 @@ def held_out_error(problem: Completion, x: Reals, *, level: float = 0.95) -> Hel
         x: an answer of its.
         level: in (0, 1).
 
+    >>> import numpy as np
     >>> rng = np.random.default_rng(0)
     >>> problem = Completion(rng.standard_normal((50, 40)), rank=1, held_out=0.0, test=0.2)
     >>> found = held_out_error(problem, problem.start(1))

@@ -1,10 +1,10 @@
-"""The entries of a matrix that were seen: read from triples or sparse matrices, checked, and kept by row and by column."""
+"""The entries of a matrix that were seen: read, checked, and kept by row and by column."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, TypeVar
+from typing import Any, Literal
 
 import numpy as np
 import scipy.sparse as sp
@@ -15,9 +15,11 @@ from thalweg.core.validation import as_real, is_whole, require
 from thalweg.matrix._kernels import counting_order
 from thalweg.numerics.operators import is_sparse
 
-Reals = NDArray[np.float64] | NDArray[np.float32]
+Reals = NDArray[np.floating[Any]]
 Index = NDArray[np.int32]
 Places = NDArray[np.int64]
+#: Indices of any width.
+Indices = NDArray[np.signedinteger[Any]]
 #: What rows or columns are called: sorted whole numbers, or words.
 Labels = NDArray[np.int64] | NDArray[np.str_]
 Duplicates = Literal["error", "sum", "mean"]
@@ -27,8 +29,6 @@ Given = sp.sparray | sp.spmatrix | ArrayLike | tuple[ArrayLike, ArrayLike, Array
 MOST = 2**31 - 2
 #: Values beyond these have squares that overflow, or vanish.
 SMALLEST, LARGEST = 1e-120, 1e120
-
-T = TypeVar("T", bound=np.generic)
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,7 +183,8 @@ def _triples(
         values = as_real(f"{name}: values", given[2]).reshape(-1)
         if not len(rows) == len(columns) == len(values):
             raise InvalidProblem(
-                f"{name} has {len(rows)} rows, {len(columns)} columns and {len(values)} values; expected as many of each."
+                f"{name} has {len(rows)} rows, {len(columns)} columns and {len(values)} values; "
+                "expected one of each an entry."
             )
         return rows, columns, values, None, _weights(name, weights, values.shape)
     if is_sparse(given):
@@ -206,7 +207,9 @@ def _triples(
 
 
 def _stored(
-    given: sp.sparray, name: str, weights: ArrayLike | None
+    given: Any,  # noqa: ANN401 -- a sparse matrix of any class
+    name: str,
+    weights: ArrayLike | None,
 ) -> tuple[Places, Places, NDArray[np.float64], tuple[int, int], NDArray[np.float64]]:
     if given.ndim != 2:
         raise InvalidProblem(f"{name} has {given.ndim} dimensions; expected a matrix.")
@@ -234,8 +237,8 @@ def _indices(name: str, given: ArrayLike) -> Places:
             raise InvalidProblem(f"{name} holds {what}; expected whole numbers from 0.")
         array = whole
     if len(array) and not 0 <= array.min() <= array.max() <= MOST:
-        bad = int(np.flatnonzero((array < 0) | (array > MOST))[0])
-        raise InvalidProblem(f"{name} holds {array[bad]} (at {bad}); expected indices from 0 to {MOST}.")
+        first = int(np.flatnonzero((array < 0) | (array > MOST))[0])
+        raise InvalidProblem(f"{name} holds {array[first]} (at {first}); expected indices from 0 to {MOST}.")
     return array.astype(np.int64)
 
 
@@ -264,8 +267,8 @@ def _weights(name: str, given: ArrayLike | None, shape: tuple[int, ...]) -> NDAr
     bad = np.flatnonzero(~(np.isfinite(weights.reshape(-1)) & (weights.reshape(-1) > 0)))
     if len(bad):
         raise InvalidProblem(
-            f"{name}: weight {int(bad[0])} is {weights.reshape(-1)[bad[0]]}; expected finite weights > 0. Leave entries of "
-            "weight 0 out."
+            f"{name}: weight {int(bad[0])} is {weights.reshape(-1)[bad[0]]}; expected finite weights > 0. Leave "
+            "entries of weight 0 out."
         )
     return weights
 
@@ -295,8 +298,8 @@ def _merged(
     if duplicates == "error":
         e = int(np.argmax(repeated))
         raise InvalidProblem(
-            f"{name} has {int(repeated.sum())} entries at places given before (first: row {rows[e]}, column {columns[e]}). "
-            'Say duplicates="mean" or duplicates="sum", or drop them.'
+            f"{name} has {int(repeated.sum())} entries at places given before (first: row {rows[e]}, column "
+            f'{columns[e]}). Say duplicates="mean" or duplicates="sum", or drop them.'
         )
     starts = np.flatnonzero(np.concatenate([[True], ~repeated]))
     if duplicates == "sum":
@@ -309,9 +312,7 @@ def _merged(
     return rows[starts], columns[starts], mean, kept if len(weights) else weights
 
 
-def standardized(
-    entries: Entries, centred: bool, kind: np.dtype[np.float64] | np.dtype[np.float32]
-) -> tuple[Entries, float]:
+def standardized(entries: Entries, centred: bool, kind: np.dtype[np.floating[Any]]) -> tuple[Entries, float]:
     """Entries over their spread, about their mean where ``centred``, else about zero; and that spread."""
     largest = float(np.abs(entries.values).max())
     power = int(np.frexp(largest)[1])
@@ -332,8 +333,8 @@ def check_range(name: str, entries: Entries) -> None:
     limits = (SMALLEST, LARGEST) if entries.values.dtype == np.float64 else (1e-12, 1e12)
     if largest and not limits[0] <= largest <= limits[1]:
         raise InvalidProblem(
-            f"{name}: the largest value is {largest:.3g}; expected it between {limits[0]:g} and {limits[1]:g}. Scale the "
-            "values."
+            f"{name}: the largest value is {largest:.3g}; expected it between {limits[0]:g} and {limits[1]:g}. Scale "
+            "the values."
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import ClassVar, Literal, cast
+from typing import Any, ClassVar, Literal, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -19,8 +19,8 @@ from thalweg.matrix.observations import (
     Duplicates,
     Entries,
     Given,
+    Indices,
     Labels,
-    Places,
     Reals,
     Side,
     check_range,
@@ -114,7 +114,9 @@ class Completion(Problem):
             dtype=np.float64 if self.standardize else self.dtype,
         )
         if self.standardize and self.confidence is None:
-            found, unit = standardized(found, self.biases, np.dtype(self.dtype))
+            found, unit = standardized(
+                found, self.biases, cast("np.dtype[np.floating[Any]]", np.dtype(self.dtype))
+            )
             object.__setattr__(self, "unit", unit)
         check_range("Completion: entries", found)
         object.__setattr__(self, "entries", found)
@@ -151,8 +153,8 @@ class Completion(Problem):
         require(is_whole(self.seed) and self.seed >= 0, "Completion needs seed >= 0", got=self.seed)
         if self.rank == "auto" and not len(self.parts["held_out"]):
             raise InvalidParameter(
-                f'Completion: rank="auto" goes by the held-out error, and of {len(self.seen)} entries none is held out. '
-                "Name a rank, or raise held_out."
+                f'Completion: rank="auto" goes by the held-out error, and of {len(self.seen)} entries none is '
+                "held out. Name a rank, or raise held_out."
             )
         for name, ids, size in (("row_ids", self.row_ids, self.m), ("column_ids", self.column_ids, self.n)):
             if ids is not None and np.shape(ids) != (size,):
@@ -189,7 +191,7 @@ class Completion(Problem):
         return self.seen.shape[1]
 
     @property
-    def number(self) -> np.dtype[np.generic]:
+    def number(self) -> np.dtype[np.floating[Any]]:
         """float64 or float32."""
         return self.seen.values.dtype
 
@@ -274,7 +276,7 @@ class Completion(Problem):
             raise InvalidParameter(f"predict: {len(i)} rows and {len(j)} columns; expected as many of each.")
         return self.at(x, i, j) * self.number.type(self.unit)
 
-    def at(self, x: Reals, rows: Places, columns: Places) -> Reals:
+    def at(self, x: Reals, rows: Indices, columns: Indices) -> Reals:
         """Predictions in the kept values' unit."""
         U, V = self.pair(x)
         out = np.empty(len(rows), self.number)
@@ -361,11 +363,15 @@ class Completion(Problem):
         over_rows(side.starts, lambda a, b: kernels.row_products(side.starts, side.others, own, D, a, b, s))
         left = t - (side.weights * s if len(side.weights) else s)
         slope, right = np.empty(own.shape, self.number), np.empty(own.shape, self.number)
-        for values, out in ((left, slope), (t, right)):
+
+        def times(values: Reals, out: Reals) -> None:
             over_rows(
                 side.starts,
-                lambda a, b, v=values, o=out: kernels.sparse_times(side.starts, side.others, v, D, a, o[a:b]),
+                lambda a, b: kernels.sparse_times(side.starts, side.others, values, D, a, out[a:b]),
             )
+
+        times(left, slope)
+        times(t, right)
         if self.confidence is not None:
             slope -= own @ (D.T @ D) * (side.counts > 0)[:, None]
         slope -= own * self.lift(side)[:, None]

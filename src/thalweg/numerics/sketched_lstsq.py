@@ -38,8 +38,8 @@ def sketched_factor(A: ArrayLike, *, rows: int = 4, seed: int = 0) -> Matrix:
 
     Args:
         A: shape (n, columns), with at least as many rows as columns.
-        rows: of the sketch, for each column. Default 4: condition numbers of about 3. Every row of A goes to two rows of
-            the sketch with random signs (OSNAP); an A with no more rows than the sketch is taken as it is.
+        rows: of the sketch, for each column. Default 4: condition numbers of about 3. Every row of A goes to two rows
+            of the sketch with random signs (OSNAP); an A with no more rows than the sketch is taken as it is.
         seed: names the signs and places.
 
     Raises:
