@@ -179,6 +179,14 @@ SYSTEMS = (
         "Matrix completion by robust alternating minimisation in nearly linear time",
         "arXiv 2302.11068, ICLR 2024",
         "matrix",
+        (
+            "matrix.MatrixCompletion",
+            "matrix.Completion",
+            "matrix.CGAltMin",
+            "matrix.SketchedAltMin",
+            "matrix.held_out_error",
+        ),
+        "matrix_completion",
     ),
     System(
         "16",

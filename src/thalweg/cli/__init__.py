@@ -1,4 +1,4 @@
-"""The command: list, show, solve, compare, schedule, coding, federated, stream, dictionary, reproduce, report.
+"""The command: list, show, solve, compare, predict, schedule, coding, federated, stream, dictionary, reproduce, report.
 
 Heavy imports wait until a command needs them, so that ``--help`` answers at once.
 """
@@ -12,7 +12,7 @@ from typing import Annotated, TextIO
 import click
 import typer
 
-from thalweg.cli import coding, dictionary, evidence, federated, look, stream, training
+from thalweg.cli import coding, dictionary, evidence, federated, look, matrix, stream, training
 from thalweg.cli.areas import AREAS
 from thalweg.cli.build import compare_command, solve_command
 
@@ -60,6 +60,7 @@ for _area in AREAS:
     solve_app.command(_area.name)(_area.solve or solve_command(_area))
     compare_app.command(_area.name)(compare_command(_area))
 schedule_app.command("refine")(training.refine_schedule)
+app.command("predict")(matrix.predict)
 app.add_typer(coding.coding_app, name="coding")
 app.add_typer(federated.federated_app, name="federated")
 app.command()(stream.stream)

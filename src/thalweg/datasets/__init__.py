@@ -7,11 +7,13 @@ from thalweg.datasets.labelled import Dataset
 from thalweg.datasets.load import DATASETS, load
 from thalweg.datasets.matrices import (
     NamedMatrix,
+    load_arrays,
     load_matrix,
     load_named_matrix,
     load_right_sides,
     load_vector,
 )
+from thalweg.datasets.ratings import Ratings, load_pairs, load_ratings
 from thalweg.datasets.series import load_series
 from thalweg.datasets.settings import load_toml
 from thalweg.datasets.text import TEXTS, Corpus, load_text
@@ -27,10 +29,14 @@ __all__ = [
     "GrowingTable",
     "NamedMatrix",
     "NewRows",
+    "Ratings",
     "load",
+    "load_arrays",
     "load_frame",
     "load_matrix",
     "load_named_matrix",
+    "load_pairs",
+    "load_ratings",
     "load_series",
     "load_text",
     "load_toml",

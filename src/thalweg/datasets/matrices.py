@@ -110,6 +110,17 @@ def load_right_sides(path: str | Path, *, header: bool | None = None, name: str 
     return found.reshape(-1) if 1 in found.shape else found
 
 
+def load_arrays(path: str | Path) -> dict[str, NDArray[np.generic]]:
+    """All arrays of a ``.npz`` file by their names.
+
+    Raises:
+        UnreadableFile: absent, damaged, of another kind, or with Python objects.
+    """
+    path = Path(path)
+    with reading(path, "arrays in .npz"):
+        return read_npz(path)
+
+
 def _load(path: Path, header: bool | None, name: str, what: str) -> sp.csr_array | NamedMatrix:
     kinds = f"{what} in {_ENDINGS}"
     with reading(path, kinds):

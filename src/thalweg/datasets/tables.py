@@ -123,8 +123,12 @@ class Table:
         )
 
 
-def read_table(path: Path, *, header: bool | None = None, wanted: str | None = None) -> Table:
+def read_table(
+    path: Path, *, header: bool | None = None, wanted: str | None = None, parted: str | None = None
+) -> Table:
     """Read a table of any dialect; ``wanted`` is the name of a column that helps to know a header.
+
+    ``parted`` is a separator of several characters, which no cell holds.
 
     Cells are separated by commas, semicolons, tabs or white space, and may be quoted. Decimals follow a point, or a
     comma where that separates no cells. The names come from the first line, or from the last of the lines before it
@@ -136,7 +140,8 @@ def read_table(path: Path, *, header: bool | None = None, wanted: str | None = N
         UnreadableFile: the file is empty, or a row has more or fewer cells than the first; says which.
         InvalidProblem: nobody can know whether the first line holds names.
     """
-    lines = read_text(path).split("\n")
+    text = read_text(path)
+    lines = (text if parted is None else text.replace(parted, "\t")).split("\n")
     separator, start = said_separator(lines)
     first = next((i for i in range(start, len(lines)) if not is_skipped(lines[i])), None)
     if first is None:

@@ -1,6 +1,22 @@
-"""Matrices with hidden structure: orthonormal bases in which a stream of samples is sparse."""
+"""Matrices with hidden structure: completion from few entries, orthonormal bases in which a stream is sparse."""
 
-from thalweg.matrix import dictionary_recommended as _  # registers the methods
+from few entries."""
+
+from thalweg.matrix.alternating import (
+    AltMin,
+    AutomaticAltMin,
+    CGAltMin,
+    CoordinateAltMin,
+    ExactAltMin,
+    SketchedAltMin,
+    Underdetermined,
+)
+from thalweg.matrix.estimator import ColdWarning, MatrixCompletion
+from thalweg.matrix.factors import Factors
+from thalweg.matrix.held_out_error import HeldOutError, held_out_error
+from thalweg.matrix.observations import Entries, read_entries
+from thalweg.matrix.problem import Completion
+from thalweg.matrix.recommended import METHODS
 from thalweg.matrix.dictionary import OnlineDictionary
 from thalweg.matrix.dictionary_alignment import match_atoms, recovery_error
 from thalweg.matrix.dictionary_codes import compression_ratio
@@ -23,22 +39,38 @@ from thalweg.matrix.dictionary_patches import (
 from thalweg.matrix.dictionary_streams import SparseStream, minibatches
 
 __all__ = [
+    "METHODS",
+    "AltMin",
+    "AutomaticAltMin",
+    "CGAltMin",
+    "ColdWarning",
+    "Completion",
+    "CoordinateAltMin",
+    "Entries",
+    "ExactAltMin",
+    "Factors",
+    "HeldOutError",
     "KTermBasis",
     "MatchingStretchingProjection",
+    "MatrixCompletion",
     "OnlineDictionary",
     "OrthogonalMOD",
+    "SketchedAltMin",
     "SparseStream",
     "SparsestBasis",
+    "Underdetermined",
     "compression_ratio",
     "cosines",
     "denoise",
     "from_patches",
     "grey_photographs",
+    "held_out_error",
     "match_atoms",
     "merge_dictionaries",
     "minibatches",
     "patch_stream",
     "patches",
     "psnr",
+    "read_entries",
     "recovery_error",
 ]

@@ -3,6 +3,7 @@
 from thalweg.numerics.chebyshev import chebyshev_features, lipschitz_coefficient_bounds
 from thalweg.numerics.krylov import KrylovSolution, cg, gmres, lsqr, minres
 from thalweg.numerics.operators import FivePointStencil, adjoint_mismatch, as_csr, as_operator
+from thalweg.numerics.sketched_lstsq import sketched_factor, sketched_lstsq
 
 __all__ = [
     "FivePointStencil",
@@ -16,4 +17,6 @@ __all__ = [
     "lipschitz_coefficient_bounds",
     "lsqr",
     "minres",
+    "sketched_factor",
+    "sketched_lstsq",
 ]
