@@ -88,7 +88,7 @@ class TestRows:
     def test_a_file_longer_than_a_reading_comes_in_parts(self, table, monkeypatch):
         monkeypatch.setattr("thalweg.datasets.growing.CHUNK", 64)
         expected = [[float(i), i + 0.5] for i in range(100)]
-        path, reader = table("".join(f"{int(a)},{b}\n" for a, b in expected), header=False)
+        _, reader = table("".join(f"{int(a)},{b}\n" for a, b in expected), header=False)
         found, ends = [], False
         while not ends:
             new = reader.read()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import signal
+import sys
 import warnings
 
 import click
@@ -73,6 +75,7 @@ ODD += [
 FILES = [
     "A.csv",
     "b.csv",
+    "ratings.csv",
     "X.svm",
     "space.toml",
     "saved",
@@ -100,6 +103,9 @@ def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("fuzz")
     (path / "A.csv").write_text("4,1\n1,3\n")
     (path / "b.csv").write_text("1\n2\n")
+    (path / "ratings.csv").write_text(
+        "user,item,rating\n" + "".join(f"{i},{j},{1 + (i * j) % 5}\n" for i in range(5) for j in range(4))
+    )
     (path / "X.svm").write_text("1 1:1 2:2\n-1 1:3 2:4\n1 1:2 2:1\n")
     (path / "space.toml").write_text('[x]\ntype = "real"\nlow = 0.0\nhigh = 1.0\n')
     (path / "folder").mkdir()
@@ -114,7 +120,8 @@ def folder(tmp_path_factory):
 
 def checked(arguments, folder):
     """Run it, and hold it to what is promised of every command."""
-    before = signal.signal(signal.SIGALRM, _hangs)
+    before, stdin = signal.signal(signal.SIGALRM, _hangs), sys.stdin
+    sys.stdin = io.StringIO("x,y\n1,2\n3,0.5\n")
     signal.alarm(LIMIT)
     try:
         with warnings.catch_warnings():
@@ -125,6 +132,7 @@ def checked(arguments, folder):
     finally:
         signal.alarm(0)
         signal.signal(signal.SIGALRM, before)
+        sys.stdin = stdin
     said = (arguments, done)
     assert done.returncode in (0, 1, 2), said
     assert "Traceback" not in done.stderr, said
@@ -171,7 +179,7 @@ def lines(draw):
             given_ += [f"{flag}={draw(st.sampled_from([FEW[flag], FEW[flag], *ODD[:10]]))}"]
         elif draw(st.integers(0, 3)) == 0:
             given_ += [f"{flag}={draw(_value(parameter))}"]
-    given_ = [word for word in given_ if not re.match(r"--open|--debug", word)]
+    given_ = [word for word in given_ if not re.match(r"--open|--debug|--follow", word)]
     return [*given_, "--", *arguments]
 
 
@@ -187,6 +195,7 @@ PROBLEMS = {
     "convex": ["X.svm"],
     "constrained": ["x1**2 + x2**2", "--subject-to", "x1 + x2 - 1", "--start", "2,0"],
     "equilibrium": ["A.csv"],
+    "matrix": ["ratings.csv"],
     "online": ["b.csv"],
 }
 

@@ -304,7 +304,8 @@ class Run:
     def said(self, status: str) -> Iterator[str]:
         """The outcome in a few lines."""
         told, model = self.told(status), self.model
-        yield f"{status}: {told['samples']} samples of {told['n']} entries in {told['steps']} steps; gap {model.gap_:.3g}."
+        learned = f"{told['samples']} samples of {told['n']} entries in {told['steps']} steps"
+        yield f"{status}: {learned}; gap {model.gap_:.3g}."
         left = {"of zeros": model.n_zero_, "with missing cells": model.n_incomplete_, "bad lines": self.bad}
         if any(left.values()):
             filled = " (filled)" if model.missing == "fill" and model.n_incomplete_ else ""

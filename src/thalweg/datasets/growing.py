@@ -64,9 +64,9 @@ class NewRows:
 class GrowingTable:
     """A table of numbers in text, read as it grows: `read` gives the rows that have been added since the last time.
 
-    Dialects are those of all tables: commas, semicolons, tabs, white space, decimal commas, quotes, comments, any header;
-    they are seen from the first lines. A cell without a number, a row of another length, an integer that a float64
-    does not hold and infinity make a line bad; bad lines are told, not taken. A line without its end waits.
+    Dialects are those of all tables: commas, semicolons, tabs, white space, decimal commas, quotes, comments, any
+    header; they are seen from the first lines. A cell without a number, a row of another length, an integer that a
+    float64 does not hold and infinity make a line bad; bad lines are told, not taken. A line without its end waits.
 
     Args:
         path: the file; compressed ones (``.gz``, ``.bz2``, ``.xz``) can be read, but not followed.
@@ -107,7 +107,8 @@ class GrowingTable:
         self.names: tuple[str, ...] = ()
         self.line = 0
         self._columns, self._header, self._follow = columns, header, follow
-        self._separator: str | None = None
+        self._separator = ""
+        self._is_seen = False  # whether the dialect is known
         self._comma: bool | None = None
         self._head: list[str] | None = None  # the cells of the header
         self._per_line = 0  # of each line
@@ -141,7 +142,7 @@ class GrowingTable:
     def _read(self) -> NewRows:
         content, events, at_end = self._pull()
         lines = self._lines(content)
-        if self._separator is None and not self._see_dialect(lines, at_end and not self._follow):
+        if not self._is_seen and not self._see_dialect(lines, at_end and not self._follow):
             return NewRows(np.empty((0, 0)), (), tuple(events), at_end)
         start, self.line = self.line, self.line + len(lines)
         self._take(content)
@@ -159,6 +160,7 @@ class GrowingTable:
             "offset": self._offset,
             "mark": list(self._mark),
             "line": self.line,
+            "seen": self._is_seen,
             "separator": self._separator,
             "comma": self._comma,
             "head": self._head,
@@ -173,7 +175,7 @@ class GrowingTable:
             require_alike(name, 0, state[name], optional=False)
         self._close()
         self._offset, self._mark, self.line = state["offset"], bytes(state["mark"]), state["line"]
-        self._separator, self._comma = state["separator"], state["comma"]
+        self._is_seen, self._separator, self._comma = state["seen"], state["separator"], state["comma"]
         self._head, self._per_line = state["head"], state["per_line"]
         self.names, self._chosen = tuple(state["names"]), list(state["chosen"])
 
@@ -198,7 +200,7 @@ class GrowingTable:
             if not whole:
                 raise UnreadableFile(f"{self.path}: line {self.line + 1} is longer than {LONGEST >> 20} MiB.")
         at_end = len(content) < CHUNK
-        if at_end and not whole and self._follow and self._is_replaced():
+        if at_end and not whole and self._follow and self._is_replaced(self._file):
             half = " Its last line had no end, and is lost." if content else ""
             self._close()
             self._file = self._opened()
@@ -223,13 +225,12 @@ class GrowingTable:
         self._offset, self._mark, self.line = 0, b"", 0
         return event
 
-    def _is_replaced(self) -> bool:
-        assert self._file is not None
+    def _is_replaced(self, file: BinaryIO) -> bool:
         try:
             there = self.path.stat()
         except FileNotFoundError:  # between two files: it may come
             return False
-        mine = os.fstat(self._file.fileno())
+        mine = os.fstat(file.fileno())
         return (there.st_dev, there.st_ino) != (mine.st_dev, mine.st_ino)
 
     def _take(self, content: bytes) -> None:
@@ -272,13 +273,12 @@ class GrowingTable:
         rows = [cells for cells in rows if len(cells) == width]
         if not rows:
             raise UnreadableFile(f"{self.path}: no row has the {width} cells of its header.")
-        self._separator, self._head, self._per_line = separator, names, width
+        self._separator, self._head, self._per_line, self._is_seen = separator, names, width, True
         self._choose([""] * width if names is None else names, rows)
         return True
 
     def _choose(self, names: Sequence[str], rows: list[list[str]]) -> None:
         """Which columns are given; one of words alone is refused, since every line would be bad."""
-        assert self._separator is not None
         shown = tuple(name or f"column {i + 1}" for i, name in enumerate(names))
         ends_empty = len(shown) > 1 and not names[-1] and not any(row[-1] for row in rows)
         chosen = list(range(len(shown) - ends_empty))
@@ -325,7 +325,6 @@ class GrowingTable:
         first = next((i for i in range(start, len(lines)) if not is_skipped(lines[i])), None)
         if first is None or self._head is None:
             return start
-        assert self._separator is not None
         cells = _cut(lines[first], self._separator)
         if cells == self._head:
             return first + 1
@@ -338,7 +337,6 @@ class GrowingTable:
 
     def _at_once(self, raw: list[bytes]) -> NDArray[np.float64] | None:
         """The fast way, for lines of plain numbers alone; None for others."""
-        assert self._separator is not None
         try:
             lines = b"\n".join(raw).decode().split("\n")
         except UnicodeDecodeError:
@@ -363,7 +361,6 @@ class GrowingTable:
 
     def _row(self, raw: bytes) -> NDArray[np.float64] | str | None:
         """The row of a line; None for one that is empty or a comment, and words for why it is none."""
-        assert self._separator is not None
         text = _text(raw)
         if text is None:
             return "is no text in UTF-8"

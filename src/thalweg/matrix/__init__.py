@@ -1,7 +1,5 @@
 """Matrices with hidden structure: completion from few entries, orthonormal bases in which a stream is sparse."""
 
-from few entries."""
-
 from thalweg.matrix.alternating import (
     AltMin,
     AutomaticAltMin,
@@ -11,12 +9,6 @@ from thalweg.matrix.alternating import (
     SketchedAltMin,
     Underdetermined,
 )
-from thalweg.matrix.estimator import ColdWarning, MatrixCompletion
-from thalweg.matrix.factors import Factors
-from thalweg.matrix.held_out_error import HeldOutError, held_out_error
-from thalweg.matrix.observations import Entries, read_entries
-from thalweg.matrix.problem import Completion
-from thalweg.matrix.recommended import METHODS
 from thalweg.matrix.dictionary import OnlineDictionary
 from thalweg.matrix.dictionary_alignment import match_atoms, recovery_error
 from thalweg.matrix.dictionary_codes import compression_ratio
@@ -37,6 +29,12 @@ from thalweg.matrix.dictionary_patches import (
     psnr,
 )
 from thalweg.matrix.dictionary_streams import SparseStream, minibatches
+from thalweg.matrix.estimator import ColdWarning, MatrixCompletion
+from thalweg.matrix.factors import Factors
+from thalweg.matrix.held_out_error import HeldOutError, held_out_error
+from thalweg.matrix.observations import Entries, read_entries
+from thalweg.matrix.problem import Completion
+from thalweg.matrix.recommended import METHODS
 
 __all__ = [
     "METHODS",

@@ -1,8 +1,8 @@
 """One step of online dictionary learning by Frank-Wolfe, and all that it keeps from step to step: no data.
 
 Xue and Lau (2021), arXiv 2103.01484. Where few codes are not zero, ``E |D'y|_3^3`` over orthogonal D is largest at the
-basis that made y. Over the spectral ball, whose extreme points the orthogonal matrices are, that is a convex function to
-be maximised, and Frank-Wolfe's linear problem there is a polar factor.
+basis that made y. Over the spectral ball, whose extreme points the orthogonal matrices are, that is a convex function
+to be maximised, and Frank-Wolfe's linear problem there is a polar factor.
 """
 
 from __future__ import annotations

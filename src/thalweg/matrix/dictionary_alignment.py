@@ -19,7 +19,7 @@ def random_orthogonal(n: int, random: np.random.Generator) -> Matrix:
 
 
 def recovery_error(basis: ArrayLike, truth: ArrayLike) -> float:
-    """``|1 - |D'T|_3^3 / n|`` of two orthogonal matrices, columns their atoms: 0 for the same atoms, whatever their order.
+    """``|1 - |D'T|_3^3 / n|`` of two orthogonal matrices, columns their atoms: 0 for the same atoms in any order.
 
     Signs do not count either. Near 1 - 1.6 / sqrt(n) for two that have nothing to do with each other.
 

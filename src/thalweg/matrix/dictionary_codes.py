@@ -34,16 +34,15 @@ def largest(Z: Matrix, k: int) -> Matrix:
 
 
 def coded(Z: Matrix, coding: Coding, n_nonzero: int | None, threshold: float | None) -> Matrix:
-    """Codes kept by one of the four rules."""
+    """Codes kept by one of the four rules, with the numbers that `check_coding` has seen."""
     if coding == "full":
         return Z
     if coding == "top-k":
-        assert n_nonzero is not None
-        return largest(Z, n_nonzero)
-    assert threshold is not None
+        return largest(Z, n_nonzero or 1)
+    level = threshold or 0.0
     if coding == "hard":
-        return np.where(np.abs(Z) > threshold, Z, 0.0)
-    return np.sign(Z) * np.maximum(np.abs(Z) - threshold, 0.0)
+        return np.where(np.abs(Z) > level, Z, 0.0)
+    return np.sign(Z) * np.maximum(np.abs(Z) - level, 0.0)
 
 
 def check_coding(coding: Coding, n_nonzero: int | None, threshold: float | None, n: int) -> None:
@@ -64,7 +63,7 @@ def check_coding(coding: Coding, n_nonzero: int | None, threshold: float | None,
 
 
 def filled(Y: Matrix, analysis: Matrix, synthesis: Matrix) -> Matrix:
-    """Samples with NaN for missing entries, completed by sparse codes: ``Y @ analysis``, and ``codes @ synthesis`` back.
+    """Samples with NaN for missing entries, completed by codes: ``Y @ analysis``, and ``codes @ synthesis`` back.
 
     Codes are thresholded, missing entries are what they give, and the threshold falls from the largest code to a
     twentieth of it: morphological component analysis (Elad, Starck, Querre and Donoho, 2005) with one basis.

@@ -203,7 +203,7 @@ class MatchingStretchingProjection(_PolarFixedPoint):
 
 @dataclass(frozen=True)
 class OrthogonalMOD(_PolarFixedPoint):
-    """The method of optimal directions with orthogonal D: best k-term codes, then ``D <- polar(Y'Z)``. For `KTermBasis`.
+    """Optimal directions with orthogonal D: best k-term codes, then ``D <- polar(Y'Z)``. For `KTermBasis`.
 
     Each half is exact, so that the residual never rises; it ends at a local minimum.
 

@@ -24,7 +24,7 @@ METHODS: dict[str, type[Method]] = {
     "cg-altmin": CGAltMin,
     "coordinate-altmin": CoordinateAltMin,
     "exact-altmin": ExactAltMin,
-    "matching-stretching-projection": MatchingStretchingProjection,
+    "msp": MatchingStretchingProjection,
     "orthogonal-mod": OrthogonalMOD,
     "sketched-altmin": SketchedAltMin,
 }

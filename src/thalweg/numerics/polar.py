@@ -1,4 +1,4 @@
-"""Polar factors, ``A = Q H`` with Q orthogonal and H positive semidefinite, and the spectral ball's linear minimization.
+"""Polar factors, ``A = Q H`` with Q orthogonal and H positive semidefinite; linear minimization on the spectral ball.
 
 Q is the orthogonal matrix nearest to A (Fan and Hoffman, 1955), and ``<A, Q>`` is A's nuclear norm, the most that any
 matrix of spectral norm 1 reaches. Higham (2008), "Functions of matrices", chapter 8.

@@ -122,9 +122,10 @@ def run(scale: Scale = "quick", tell: Tell = lambda share, what: None) -> Eviden
         table=[row for part in found for row in part.table],
         figures=[figure for part in found for figure in part.figures],
         notes=(
-            f"{size.seeds} seeds, {size.share:.0%} of the steps named, {size.patches} patches of photographs. Streams are Bernoulli-Gaussian with a share of "
-            "codes that are not zero, theta; the error is |1 - |D'T|_3^3 / n| of the polar factor. Nothing is tuned: the "
-            "steps are the method's own. Polar only keeps the same momentum. With half of the codes not zero it is ahead "
+            f"{size.seeds} seeds, {size.share:.0%} of the steps named, {size.patches} patches of photographs. Streams "
+            "are Bernoulli-Gaussian with a share of codes that are not zero, theta; the error is |1 - |D'T|_3^3 / n| "
+            "of the polar factor. Nothing is tuned: the steps are the method's own. Polar only keeps the same momentum. "
+            "With half of the codes not zero it is ahead "
             "of Frank-Wolfe, which is not yet at its end there."
         ),
     )
