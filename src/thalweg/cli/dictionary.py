@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 LOOK, KEEP = 0.5, 10.0
 #: Bad lines that are told one by one; the others are counted.
 TOLD = 10
-#: Floors of the weights for streams that drift.
-DRIFT = {"momentum_floor": 0.1, "step_floor": 0.02}
+#: Floors of momentum and step for streams that drift.
+DRIFT = (0.1, 0.02)
 
 
 def learn_dictionary(
@@ -87,14 +87,15 @@ def learn_dictionary(
     if follow and passes > 1:
         raise InvalidParameter("--passes goes over a file that has an end; it does not go with --follow.")
     model = OnlineDictionary(
-        loss,  # type: ignore[arg-type] -- checked by the estimator
+        cast(Any, loss),  # words that the estimator checks
         batch_size=batch,
         center=center,
         whiten=whiten,
-        missing=missing,  # type: ignore[arg-type]
+        missing=cast(Any, missing),
         clip=clip,
         random_state=seed,
-        **(DRIFT if drift else {}),  # type: ignore[arg-type]
+        momentum_floor=DRIFT[0] if drift else 0.0,
+        step_floor=DRIFT[1] if drift else 0.0,
     )
     model._validate_params()
     wanted = [name.strip() for name in columns.split(",")] if columns else None
@@ -211,10 +212,11 @@ class Run:
 
     def flush(self, samples: int | None) -> None:
         """Learn from the samples that wait, also in a smaller minibatch; a checkpoint has them waiting still."""
-        waiting = 0 if self._pending is None else len(self._pending)
+        if self._pending is None:
+            return
         if (
-            self.window <= waiting < self.window * self.model.batch_size
-        ):  # more of them: it was interrupted there
+            self.window <= len(self._pending) < self.window * self.model.batch_size
+        ):  # more: it was interrupted there
             self._pending = self._learned(self._pending, self.window, samples)
 
     def _has_learned(self) -> bool:

@@ -209,7 +209,8 @@ class GrowingTable:
         return whole, events, at_end
 
     def _opened(self) -> BinaryIO:
-        opened: BinaryIO = _OPENERS.get(self.path.suffix.lower(), lambda path: path.open("rb"))(self.path)
+        opener = _OPENERS.get(self.path.suffix.lower())
+        opened: BinaryIO = self.path.open("rb") if opener is None else opener(self.path)
         return opened
 
     def _after_mark(self, file: BinaryIO) -> bytes | None:
@@ -381,7 +382,7 @@ class GrowingTable:
                 values[at] = truth[0]
             elif np.isnan(values[at]) and cell not in _cells.MISSING:
                 return f"column {self.names[at]!r}: {_cells.fault(cell)}"
-        for at in np.flatnonzero(np.abs(np.nan_to_num(values, posinf=np.inf)) >= _cells.EXACT):
+        for at in np.flatnonzero(np.abs(values) >= _cells.EXACT).tolist():
             if np.isinf(values[at]):
                 return f"column {self.names[at]!r} is infinite"
             if _cells.loses_digits(picked[at]):

@@ -82,7 +82,7 @@ def filled(Y: Matrix, analysis: Matrix, synthesis: Matrix) -> Matrix:
     return whole
 
 
-def compression_ratio(codes: Matrix | sp.sparray, bits: int = 32) -> float:
+def compression_ratio(codes: Matrix | sp.csr_array, bits: int = 32) -> float:
     """Bits of the samples over bits of their codes: a value and its place for each that is not zero.
 
     Args:
@@ -102,6 +102,6 @@ def compression_ratio(codes: Matrix | sp.sparray, bits: int = 32) -> float:
     if codes.ndim != 2 or not min(codes.shape):
         raise InvalidProblem(f"Codes have shape {codes.shape}; expected (samples, n).")
     rows, n = codes.shape
-    kept = codes.count_nonzero() if sp.issparse(codes) else int(np.count_nonzero(codes))
+    kept = int(np.count_nonzero(codes) if isinstance(codes, np.ndarray) else codes.count_nonzero())
     place, count = math.ceil(math.log2(n)) if n > 1 else 0, math.ceil(math.log2(n + 1))
     return rows * n * bits / (kept * (bits + place) + rows * count)

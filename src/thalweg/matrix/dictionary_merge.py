@@ -81,7 +81,7 @@ def _merged(a: Learned, b: Learned) -> Learned:
     order, signs, _ = match_atoms(b.basis if turns[1] is None else Db, a.basis if turns[0] is None else Da)
     Db, db = Db[:, order] * signs, db[:, order] * signs
     D = Da + share * (Db - Da)
-    top = np.linalg.norm(D, 2)
+    top = float(np.linalg.norm(D, 2))
     return dataclasses.replace(
         a,
         D=D / max(top, 1.0),

@@ -122,10 +122,10 @@ def run(scale: Scale = "quick", tell: Tell = lambda share, what: None) -> Eviden
         table=[row for part in found for row in part.table],
         figures=[figure for part in found for figure in part.figures],
         notes=(
-            f"{size.seeds} seeds, {size.share:.0%} of the steps named, {size.patches} patches of photographs. Streams "
-            "are Bernoulli-Gaussian with a share of codes that are not zero, theta; the error is |1 - |D'T|_3^3 / n| "
-            "of the polar factor. Nothing is tuned: the steps are the method's own. Polar only keeps the same momentum. "
-            "With half of the codes not zero it is ahead "
+            f"{size.seeds} seeds, {size.share:.0%} of the steps named, {size.patches} patches of photographs. "
+            "Streams are Bernoulli-Gaussian with a share of codes that are not zero, theta; the error is "
+            "|1 - |D'T|_3^3 / n| of the polar factor. Nothing is tuned: the steps are the method's own. Polar only "
+            "keeps the same momentum. With half of the codes not zero it is ahead "
             "of Frank-Wolfe, which is not yet at its end there."
         ),
     )
@@ -167,6 +167,10 @@ def recovery(size: Size, seeds: range) -> Part:
     )
 
 
+def _stream(n: int, theta: float, seed: int) -> SparseStream:
+    return SparseStream(n, theta, seed=seed)
+
+
 def momentum(size: Size, seeds: range) -> Part:
     """Claims B (one sample at a time), C and D: what momentum and steps do, and the gap."""
     verdicts, table, series = [], Table(), []
@@ -186,7 +190,7 @@ def momentum(size: Size, seeds: range) -> Part:
     standings: list[Standings] = []
     for name, (n, theta, _, published, bound) in settings.items():
         found = contest(
-            {name: lambda seed, n=n, theta=theta: SparseStream(n, theta, seed=seed)},
+            {name: partial(_stream, n, theta)},
             {label: {label: partial(trial, name, label)} for label in rules},
             ours=OURS,
             what="error",
