@@ -129,6 +129,12 @@ def test_every_group_of_people_does_better_than_with_one_model(tmp_path):
     assert "one model for all" in (tmp_path / "page.html").read_text()
 
 
+def test_a_table_of_sensors_is_filled_to_near_its_noise():
+    plain, error, rank = example("fill_a_table").main()
+    assert error < 0.5 < plain / 5
+    assert rank >= 3
+
+
 def test_every_example_is_tested_here():
     tested = Path(__file__).read_text(encoding="utf-8")
     missing = [path.stem for path in EXAMPLES.glob("*.py") if f'example("{path.stem}")' not in tested]
