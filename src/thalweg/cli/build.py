@@ -99,7 +99,7 @@ def compare_command(area: Area) -> Callable[..., None]:
         if as_json:
             typer.echo(strict_json(found.rows))
             return
-        found.show(area.metric)
+        found.show(area.shown or area.metric)
         if report is not None:
             typer.echo(f"Report: {report}")
 
