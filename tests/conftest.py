@@ -12,6 +12,8 @@ import socket
 os.environ.setdefault("MKL_CBWR", "COMPATIBLE")
 # Tests run side by side: threads of their own would only wait for one another, up to thirty times as long.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Ray lets its workers run behind everything else: beside busy tests they would hardly run.
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 import numpy as np
 import pytest
@@ -29,11 +31,6 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 
 #: Tests that start engines with processes of their own: one after the other, or they starve each other.
 ENGINES = re.compile(r"flower|postgres|sqlite|killed|(?<![a-z])rays?(?![a-z])", re.IGNORECASE)
-
-
-def pytest_xdist_auto_num_workers(config):
-    """One more than there are cores: those who start engines wait for other processes most of their time."""
-    return (os.cpu_count() or 1) + 1
 
 
 @pytest.hookimpl(tryfirst=True)

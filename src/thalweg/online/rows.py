@@ -36,7 +36,7 @@ class RowLearner:
     >>> for x in ("0.2", "0.4", "0.6", "0.8"):
     ...     played = learner.play({"x": x}, float(x))
     >>> round(learner.play({"x": "0.5"}), 2)
-    0.36
+    0.43
     """
 
     def __init__(
