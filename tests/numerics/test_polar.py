@@ -87,3 +87,9 @@ def test_what_is_no_square_matrix_is_refused():
         newton_schulz(np.ones(3))
     with pytest.raises(InvalidParameter, match="steps >= 1"):
         newton_schulz(np.eye(2), 0)
+
+
+def test_complex_matrices_are_refused():
+    for function in (polar_factor, spectral_ball):
+        with pytest.raises(InvalidProblem, match="is complex"):
+            function(np.eye(2) * 1j)

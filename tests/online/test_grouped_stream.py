@@ -53,6 +53,26 @@ class TestHindsight:
         best.add(X, X @ [1e-6, 1.0, 1e6, -1.0])
         assert best.loss() < 1e-15
 
+    def test_rows_that_are_none_are_refused_and_not_taken_in(self):
+        best = Hindsight(2)
+        for X, error, words in (
+            (np.ones((3, 1)), InvalidProblem, r"expected \(rows, 2\)"),
+            (np.ones((3, 2)) * 1j, InvalidProblem, "X is complex"),
+            (np.full((3, 2), np.nan), NotFinite, "6 NaN"),
+            (np.ones((2, 2)), InvalidProblem, r"y has shape \(3,\)"),
+        ):
+            with pytest.raises(error, match=words):
+                best.add(X, np.ones(3))
+        assert (best.rows, best.loss()) == (0, 0.0)
+
+    def test_complex_losses_are_refused_and_the_users_own_are_left(self):
+        with pytest.raises(InvalidProblem, match="losses is complex"):
+            LossTable(np.ones((2, 2)) * 1j)
+        mine = np.ones((2, 2))
+        table = LossTable(mine)
+        mine[:] = 9.0
+        assert table.losses.max() == 1.0
+
     def test_a_curve_ends_at_the_whole_regret(self, rng):
         X, y, losses = rng.random((250, 2)), rng.random(250), rng.random(250)
         at, regrets = regret_curve(X, y, losses)

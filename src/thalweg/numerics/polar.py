@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from thalweg.core.errors import InvalidProblem
-from thalweg.core.validation import check_finite, is_real, is_whole, require
+from thalweg.core.validation import as_real, check_finite, is_real, is_whole, require
 
 Matrix = NDArray[np.float64]
 ArrayOrTensor = TypeVar("ArrayOrTensor", NDArray[np.float64], Tensor)
@@ -31,7 +31,7 @@ def polar_factor(A: Matrix, near: Matrix | None = None) -> Matrix:
     taken. So the answer never hangs on how a library orders null vectors, and turns with A and ``near``.
 
     Raises:
-        InvalidProblem: A is not square, or ``near`` is of another shape.
+        InvalidProblem: A is not square or complex, or ``near`` is of another shape.
         NotFinite: A holds NaN or infinity.
 
     Cost: one singular value decomposition, about 20 n^3 operations.
@@ -40,6 +40,7 @@ def polar_factor(A: Matrix, near: Matrix | None = None) -> Matrix:
     array([[ 1.,  0.],
            [ 0., -1.]])
     """
+    A = as_real("The matrix", A)
     _check_square(A)
     check_finite("The matrix", A)
     return polar_and_values(A, near)[0]
@@ -117,7 +118,7 @@ def spectral_ball(G: Matrix, radius: float = 1.0, near: Matrix | None = None) ->
     """
     usable = is_real(radius) and 0 <= radius < math.inf
     require(usable, "spectral_ball needs a finite radius >= 0", got=radius)
-    return radius * polar_factor(-np.asarray(G, dtype=np.float64), near)
+    return radius * polar_factor(-as_real("G", G), near)
 
 
 def _check_square(A: Matrix) -> None:

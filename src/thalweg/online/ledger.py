@@ -6,6 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import qr
 
+from thalweg.core import InvalidProblem
+from thalweg.core.validation import as_real, check_finite, check_vector
+
 Vector = NDArray[np.float64]
 
 
@@ -27,13 +30,21 @@ class Hindsight:
     """
 
     def __init__(self, columns: int) -> None:
-        self.rows = 0
+        self.rows, self.columns = 0, columns
         self._triangle = np.zeros((0, columns + 1))
 
     def add(self, X: NDArray[np.float64], y: Vector) -> None:
-        """Take in rows, shape (rows, d), and their labels, shape (rows,)."""
-        self.rows += len(X)
-        stacked = np.vstack([self._triangle, np.column_stack([X, y])])
+        """Take in rows, shape (rows, d), and their labels, shape (rows,).
+
+        Raises:
+            InvalidProblem: other shapes, complex numbers. NotFinite: NaN or infinity. Nothing is taken in then.
+        """
+        rows = as_real("X", X)
+        if rows.ndim != 2 or rows.shape[1] != self.columns:
+            raise InvalidProblem(f"Hindsight: X has shape {rows.shape}; expected (rows, {self.columns}).")
+        check_finite("X", rows)
+        stacked = np.vstack([self._triangle, np.column_stack([rows, check_vector("y", y, len(rows))])])
+        self.rows += len(rows)
         if len(stacked):
             (triangle,) = qr(stacked, mode="r", check_finite=False)
             self._triangle = triangle[: stacked.shape[1]]
@@ -67,7 +78,7 @@ def regret_curve(
     """
     at = np.unique(np.linspace(0, len(X), min(points, len(X)) + 1).astype(np.int64)[1:])
     best, found, start = Hindsight(X.shape[1]), np.empty(len(at)), 0
-    total = np.cumsum(losses)
+    total = np.cumsum(check_vector("losses", losses, len(X)))
     for k, end in enumerate(at):
         best.add(X[start:end], y[start:end])
         found[k] = total[end - 1] - best.loss()

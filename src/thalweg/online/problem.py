@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from thalweg.core import InvalidProblem, Problem, Stop
-from thalweg.core.validation import check_finite, check_vector
+from thalweg.core.validation import as_real, check_finite, check_vector
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +36,7 @@ class LossTable(Problem):
     contexts: NDArray[np.float64] | None = None
 
     def __init__(self, losses: ArrayLike, contexts: ArrayLike | None = None) -> None:
-        table = np.array(losses, dtype=np.float64)
+        table = as_real("losses", losses).copy()
         if table.ndim != 2 or table.size == 0:
             raise InvalidProblem(f"LossTable: losses have shape {table.shape}; expected (rounds, arms).")
         check_finite("losses", table)

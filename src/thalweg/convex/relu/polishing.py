@@ -245,7 +245,7 @@ def blocks_of(network: TwoLayerNetwork, problem: ConvexReLU) -> Vector:
     blocks = np.zeros(program.shape)
     where = {key.tobytes(): i for i, key in enumerate(np.packbits(problem.patterns, axis=1))}
     keys = np.packbits(activations(program.X, network.hidden), axis=1)
-    for key, hidden, output in zip(keys, network.hidden, network.output[:, 0], strict=False):
+    for key, hidden, output in zip(keys, network.hidden, network.output[:, 0], strict=True):
         i = where.get(key.tobytes())
         if i is not None:
             blocks[0 if output > 0 else 1, i, 0] += abs(output) * hidden
