@@ -31,7 +31,7 @@ class Hindsight:
 
     def __init__(self, columns: int) -> None:
         self.rows, self.columns = 0, columns
-        self._triangle = np.zeros((0, columns + 1))
+        self._triangle: NDArray[np.float64] = np.zeros((0, columns + 1))
 
     def add(self, X: NDArray[np.float64], y: Vector) -> None:
         """Take in rows, shape (rows, d), and their labels, shape (rows,).
