@@ -47,7 +47,7 @@ class Hindsight:
         self.rows += len(rows)
         if len(stacked):
             (triangle,) = qr(stacked, mode="r", check_finite=False)
-            self._triangle = triangle[: stacked.shape[1]]
+            self._triangle = np.asarray(triangle[: stacked.shape[1]], dtype=np.float64)
 
     def loss(self) -> float:
         """The least sum of squares."""
