@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+from sklearn.datasets import load_digits
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from thalweg.convex import ConvexReLUClassifier, ConvexReLURegressor
+from thalweg.core import InvalidParameter, InvalidProblem
 
 
 @parametrize_with_checks(
@@ -104,3 +106,77 @@ def test_samples_without_weight_do_not_count(table):
     )
     with pytest.raises(ValueError, match="zero"):
         a.fit(X, y, sample_weight=np.zeros(40))
+
+
+def under_attack(model, X, y, radius, steps=20):
+    """Accuracy on classes 0 and 1 after projected gradient ascent within the radius."""
+    network, sign = model.network_, np.where(y == 1, 1.0, -1.0)
+    W, a = network.hidden, network.output[:, 0]
+    moved, right = X.copy(), np.ones(len(X), bool)
+    for _ in range(steps):
+        rows = np.column_stack([moved, np.ones(len(X))])
+        gradient = (((rows @ W.T > 0) * a) @ W)[:, :-1]
+        step = 2.5 * radius / steps * sign[:, None] * np.sign(gradient)
+        moved = np.clip(moved - step, X - radius, X + radius)
+        right &= model.predict(moved) == y
+    return right.mean()
+
+
+def test_a_radius_defends_against_attacks():
+    data = load_digits()
+    kept = np.isin(data.target, (3, 8))
+    X, y = data.data[kept] / 16.0, (data.target[kept] == 8).astype(int)
+    fit, rest = slice(0, 80), slice(80, None)
+    settings = {
+        "beta": 1e-2,
+        "tol": 0.1,
+        "loss": "hinge",
+        "patterns": 6,
+        "output_bias": False,
+        "random_state": 0,
+    }
+    plain = ConvexReLUClassifier(**settings).fit(X[fit], y[fit])
+    robust = ConvexReLUClassifier(**settings, radius=0.1).fit(X[fit], y[fit])
+    assert robust.score(X[rest], y[rest]) > 0.9
+    gain = under_attack(robust, X[rest], y[rest], 0.1) - under_attack(plain, X[rest], y[rest], 0.1)
+    assert gain > 0.1
+
+
+def test_exact_cones_bound_every_attack(table):
+    X, y = table
+    labels = (y > np.median(y)).astype(int)
+    model = ConvexReLUClassifier(
+        0.05, loss="hinge", patterns=60, radius=0.02, robust="exact", output_bias=False, random_state=0
+    ).fit(X, labels)
+    sign, worst = np.where(labels == 1, 1.0, -1.0), np.zeros(len(X))
+    rng = np.random.default_rng(1)
+    for _ in range(200):  # corners of the cube are where linear losses are worst
+        moved = X + 0.02 * rng.choice([-1.0, 1.0], X.shape)
+        worst = np.maximum(worst, np.maximum(1.0 - sign * model.decision_function(moved), 0.0))
+    clean = np.maximum(1.0 - sign * model.decision_function(X), 0.0).sum()
+    assert clean < worst.sum() <= model.certificate_.upper
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"output_bias": True}, "set output_bias=False"),
+        ({"output_bias": False, "refinements": 1}, "set refinements=0"),
+        ({"output_bias": False, "solver": "scp"}, 'Use solver="admm"'),
+        ({"output_bias": False, "hidden_bias": False, "robust": "exact", "radius": 50.0}, "No pattern has margin 50"),
+    ],
+)
+def test_what_a_radius_does_not_go_with_is_refused(options, message, table):
+    X, y = table
+    model = ConvexReLURegressor(**{"radius": 0.1, "patterns": 10, "random_state": 0, **options})
+    with pytest.raises(InvalidProblem if "margin" in message else InvalidParameter, match=message):
+        model.fit(X, y)
+
+
+def test_a_radius_takes_two_classes_and_no_weights(table):
+    X, _ = table
+    model = ConvexReLUClassifier(radius=0.1, output_bias=False)
+    with pytest.raises(InvalidParameter, match="two classes"):
+        model.fit(X, np.arange(len(X)) % 3)
+    with pytest.raises(InvalidParameter, match="no sample_weight"):
+        model.fit(X, np.arange(len(X)) % 2, sample_weight=np.ones(len(X)))

@@ -150,8 +150,8 @@ def run(scale: Scale = "quick", tell: Tell = lambda share, what: None) -> Eviden
     notes = (
         "Adam has a cosine schedule and starts afresh many times; its rate and the penalty of our splitting are "
         "tuned on seed 0 at full scale, fixed otherwise. Objectives are regularised ones, of the recovered "
-        "networks. At quick scale a claim is about one seed, and has no interval. The speed against an interior-point method is "
-        "in the benchmarks."
+        "networks. At quick scale a claim is about one seed, and has no interval. The speed against an "
+        "interior-point method is in the benchmarks."
     )
     return Evidence(verdicts, table, [figure, times], notes=notes)
 

@@ -21,7 +21,8 @@ from thalweg.convex.datafits import Vector
 from thalweg.convex.relu.neurons import SampledNeurons, sample_neurons
 from thalweg.convex.relu.patterns import all_patterns, sample_patterns
 from thalweg.convex.relu.polishing import NetworkCertificate, refine_patterns
-from thalweg.convex.relu.problem import ConvexReLU
+from thalweg.convex.relu.problem import ConvexReLU, relative_gap
+from thalweg.convex.relu.robust import RobustADMM, RobustConvexReLU
 from thalweg.convex.relu.splitting import ReLUADMM
 from thalweg.core import InvalidParameter, InvalidProblem, Result, Stop, solve
 
@@ -36,6 +37,8 @@ RULES: dict[str, list[Any]] = {
     "patterns": [Interval(Integral, 1, None, closed="left"), StrOptions({"all"})],
     "solver": [StrOptions({"admm", "scp"})],
     "refinements": [Interval(Integral, 0, None, closed="left")],
+    "radius": [Interval(Real, 0, None, closed="left")],
+    "robust": [StrOptions({"relaxed", "exact"})],
     "hidden_bias": ["boolean"],
     "output_bias": ["boolean"],
     "tol": [Interval(Real, 0, None, closed="neither")],
@@ -51,6 +54,8 @@ class _ConvexReLU(BaseEstimator):
     patterns: int | Literal["all"]
     solver: Literal["admm", "scp"]
     refinements: int
+    radius: float
+    robust: Literal["relaxed", "exact"]
     hidden_bias: bool
     output_bias: bool
     tol: float
@@ -76,6 +81,9 @@ class _ConvexReLU(BaseEstimator):
         if self.solver == "scp":
             self._by_neurons(rows, y, loss, weights, seed)
             return
+        if self.radius > 0:
+            self._against_attacks(rows, y, loss, weights, seed)
+            return
         complete = self.patterns == "all"
         found = (
             all_patterns(rows) if self.patterns == "all" else sample_patterns(rows, self.patterns, seed=seed)
@@ -100,8 +108,8 @@ class _ConvexReLU(BaseEstimator):
     def _by_neurons(self, rows: Vector, y: Vector, loss: str, weights: Vector | None, seed: int) -> None:
         if self.patterns == "all":
             raise InvalidParameter('solver="scp" draws neurons; patterns says how many, not "all".')
-        if self.refinements:
-            raise InvalidParameter('solver="scp" has no patterns to refine_patterns. Use solver="admm".')
+        if self.refinements or self.radius > 0:
+            raise InvalidParameter('solver="scp" has no patterns to refine or to defend. Use solver="admm".')
         neurons = sample_neurons(rows, self.patterns, seed=seed)
         drawn = SampledNeurons(rows, y, neurons, float(self.beta), loss, self.output_bias, weights)
         stop = Stop(below={"gap": self.tol}, steps=max(1, self.max_iter // 15))
@@ -110,14 +118,45 @@ class _ConvexReLU(BaseEstimator):
         self._keep(drawn.network(result.x), result, metrics["objective"] * (1.0 - metrics["gap"]), False)
         self.n_patterns_ = len(neurons)
 
+    def _against_attacks(self, rows: Vector, y: Vector, loss: str, weights: Vector | None, seed: int) -> None:
+        """Fit against perturbations up to `radius` of each entry of a row; the column of ones stays."""
+        if self.output_bias:
+            raise InvalidParameter(
+                "radius > 0 fits no output bias: set output_bias=False. Hidden biases stay."
+            )
+        if self.refinements:
+            raise InvalidParameter("radius > 0 takes the patterns that are sampled: set refinements=0.")
+        if weights is not None:
+            raise InvalidParameter("radius > 0 takes no sample_weight.")
+        if y.ndim > 1 or loss == "softmax":
+            raise InvalidParameter("radius > 0 takes one target, or two classes.")
+        mask = np.r_[np.ones(self.n_features_in_), np.zeros(rows.shape[1] - self.n_features_in_)]
+        radius = float(self.radius)
+        if self.patterns == "all":
+            found = all_patterns(rows)
+        else:
+            found = sample_patterns(rows, self.patterns, seed=seed, radius=radius, mask=mask)
+        problem = RobustConvexReLU(
+            rows, y, found, float(self.beta), radius, mask, loss, exact=self.robust == "exact"
+        )
+        method = RobustADMM()
+        stop = Stop(
+            below={"gap": self.tol, "violation": self.tol}, steps=-(-self.max_iter // method.iterations)
+        )
+        result = solve(problem, method, stop=stop, progress=False)
+        lower = np.max(result.history["objective"] * (1.0 - result.history["gap"]))
+        self._keep(problem.network(result.x), result, float(lower), False)
+        self.n_patterns_ = len(problem.patterns)
+
     def _keep(self, network: TwoLayerNetwork, result: Result, lower: float, complete: bool) -> None:
         self.network_ = network
-        self.certificate_ = NetworkCertificate(result.metrics["objective"], lower, complete)
+        upper = result.metrics["objective"]
+        self.certificate_ = NetworkCertificate(upper, lower, complete)
         self.n_iter_ = max(result.calls, 1)
         if not result.converged:
             warnings.warn(
-                f"The gap is {result.metrics['gap']:.2g} after {self.n_iter_} iterations; {self.tol:.2g} was asked "
-                "for. Raise max_iter, or scale the columns.",
+                f"The gap is {relative_gap(upper, lower):.2g} after {self.n_iter_} iterations; {self.tol:.2g} was "
+                "asked for. Raise max_iter, or scale the columns.",
                 ConvergenceWarning,
                 stacklevel=4,
             )
@@ -148,6 +187,10 @@ class ConvexReLURegressor(RegressorMixin, _ConvexReLU):
             patterns.
         refinements: rounds in which patterns that the residual asks for replace idle ones; one target. Default 0; 5
             come close to a network trained by gradients.
+        radius: up to how much each entry of X may be changed by an adversary, in X's units: the fit defends against
+            it. One target or two classes, ``output_bias=False``. Default 0: nobody.
+        robust: with a radius, ``"relaxed"`` (default): the worst case of the losses while no neuron flips, which
+            guarantees nothing and helps most; ``"exact"``: a guarantee, for radii below the data's margins.
         hidden_bias, output_bias: whether the layers have biases; the hidden one is penalised. Default True.
         tol: relative gap, and violation of cones. Default 1e-3.
         max_iter: of ADMM, in each round. Default 3000.
@@ -174,6 +217,8 @@ class ConvexReLURegressor(RegressorMixin, _ConvexReLU):
         patterns: int | Literal["all"] = 50,
         solver: Literal["admm", "scp"] = "admm",
         refinements: int = 0,
+        radius: float = 0.0,
+        robust: Literal["relaxed", "exact"] = "relaxed",
         hidden_bias: bool = True,
         output_bias: bool = True,
         tol: float = 1e-3,
@@ -184,6 +229,8 @@ class ConvexReLURegressor(RegressorMixin, _ConvexReLU):
         self.patterns = patterns
         self.solver = solver
         self.refinements = refinements
+        self.radius = radius
+        self.robust = robust
         self.hidden_bias = hidden_bias
         self.output_bias = output_bias
         self.tol = tol
@@ -242,6 +289,8 @@ class ConvexReLUClassifier(ClassifierMixin, _ConvexReLU):
         patterns: int | Literal["all"] = 50,
         solver: Literal["admm", "scp"] = "admm",
         refinements: int = 0,
+        radius: float = 0.0,
+        robust: Literal["relaxed", "exact"] = "relaxed",
         hidden_bias: bool = True,
         output_bias: bool = True,
         tol: float = 1e-3,
@@ -254,6 +303,8 @@ class ConvexReLUClassifier(ClassifierMixin, _ConvexReLU):
         self.patterns = patterns
         self.solver = solver
         self.refinements = refinements
+        self.radius = radius
+        self.robust = robust
         self.hidden_bias = hidden_bias
         self.output_bias = output_bias
         self.tol = tol
