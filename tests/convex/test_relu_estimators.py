@@ -163,7 +163,10 @@ def test_exact_cones_bound_every_attack(table):
         ({"output_bias": True}, "set output_bias=False"),
         ({"output_bias": False, "refinements": 1}, "set refinements=0"),
         ({"output_bias": False, "solver": "scp"}, 'Use solver="admm"'),
-        ({"output_bias": False, "hidden_bias": False, "robust": "exact", "radius": 50.0}, "No pattern has margin 50"),
+        (
+            {"output_bias": False, "hidden_bias": False, "robust": "exact", "radius": 50.0},
+            "No pattern has margin 50",
+        ),
     ],
 )
 def test_what_a_radius_does_not_go_with_is_refused(options, message, table):
