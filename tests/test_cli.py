@@ -307,11 +307,11 @@ def test_schedule_refine_writes_what_it_tells(tmp_path):
 
 
 def test_reproduce_prints_the_documented_json_and_keeps_what_is_done(tmp_path):
-    done = thalweg("reproduce", "lion-k", "--scale", "smoke", "--json", "--runs", tmp_path)
+    done = thalweg("reproduce", "rex-schedule", "--scale", "smoke", "--json", "--runs", tmp_path)
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
-    assert set(told) == {"lion-k"}
-    for verdict in told["lion-k"]:
+    assert set(told) == {"rex-schedule"}
+    for verdict in told["rex-schedule"]:
         assert list(verdict) == [
             "claim",
             "measured",

@@ -106,7 +106,7 @@ def run(scale: Scale = "quick", tell: Tell = lambda share, what: None) -> Eviden
 
 def _settings(scale: Scale) -> list[Setting]:
     momentum = functools.partial(torch.optim.SGD, momentum=0.9)
-    steps = {"smoke": 80, "quick": 400, "full": 16000}[scale]
+    steps = {"smoke": 40, "quick": 400, "full": 16000}[scale]
     digits = tasks.digits(steps, network="resnet" if scale == "full" else "cnn-bn")
     settings = [
         Setting("digits, SGD momentum", digits, momentum, (0.03, 0.1, 0.3), 0.01, 1.0),

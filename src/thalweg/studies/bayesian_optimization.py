@@ -70,7 +70,7 @@ def _slope(f: Objective) -> Callable[[Vector], Vector]:
 
 
 def _races(scale: Scale) -> list[Race]:
-    full = {"smoke": 0.4, "quick": 1.0, "full": 2.0}[scale]
+    full = {"smoke": 0.2, "quick": 1.0, "full": 2.0}[scale]
 
     def n(evaluations: int) -> int:
         return max(round(full * evaluations), 8)
@@ -125,7 +125,7 @@ def _races(scale: Scale) -> list[Race]:
 
 def run(scale: Scale = "quick", tell: Tell = lambda share, what: None) -> Evidence:
     """Rerun the claims at a scale."""
-    seeds = {"smoke": 2, "quick": 5, "full": 20}[scale]
+    seeds = {"smoke": 1, "quick": 5, "full": 20}[scale]
     races = _races(scale)
     found: dict[tuple[str, str], Vector] = {}
     for i, race in enumerate(races):
@@ -133,11 +133,9 @@ def run(scale: Scale = "quick", tell: Tell = lambda share, what: None) -> Eviden
             tell(0.8 * i / len(races), f"{race.title}: {name}")
             found[race.title, name] = np.array([race.run(name, seed) for seed in range(seeds)])
     tell(0.8, "fidelities")
-    cost, spent = _fidelities(
-        {"smoke": 1}.get(scale, seeds), {"smoke": 6.5, "quick": 10.0, "full": 24.0}[scale]
-    )
+    cost, spent = _fidelities(seeds, {"smoke": 4.0, "quick": 10.0, "full": 24.0}[scale])
     tell(0.9, "support vector machine")
-    machine = _support_vectors({"smoke": 1}.get(scale, seeds), {"smoke": 4, "quick": 18, "full": 40}[scale])
+    machine = _support_vectors(seeds, {"smoke": 4, "quick": 18, "full": 40}[scale])
     return Evidence(
         verdicts=[*_verdicts(found), *_more_verdicts(cost, machine)],
         table=_table(races, found, cost, machine),

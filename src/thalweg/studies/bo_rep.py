@@ -44,10 +44,10 @@ def run(scale: Scale = "quick", tell: Tell = lambda share, what: None) -> Eviden
         "quick": TextSize(),
         "full": TextSize(2000, 50, 64, 64, 20),
     }[scale]
-    calls = {"smoke": 60, "quick": 500, "full": 20_000}[scale]
+    calls = {"smoke": 30, "quick": 500, "full": 20_000}[scale]
     seeds = {"smoke": 1, "quick": 3, "full": 5}[scale]
     tell(0.0, "a lower level under an exponential")
-    synthetic = race(_synthetic_grids(), _exponential, {"smoke": 200}.get(scale, 2500), 1)
+    synthetic = race(_synthetic_grids(), _exponential, {"smoke": 100}.get(scale, 2500), 1)
     tasks: Row = {
         "hyper-representation": (lambda seed: hyper_representation(seed, 4, size), (0.3, 1.0, 3.0)),
         "penalties of a GRU": (lambda seed: text_penalties(seed, size), (0.1, 0.3, 1.0)),
@@ -65,7 +65,7 @@ def run(scale: Scale = "quick", tell: Tell = lambda share, what: None) -> Eviden
 
         races[name] = race(_grids(steps), problem, calls, seeds, told)
     tell(0.99, "smoothness along a run")
-    smooth = _smoothness(hyper_representation(1, 4, size), {"smoke": 20}.get(scale, 150))
+    smooth = _smoothness(hyper_representation(1, 4, size), {"smoke": 8}.get(scale, 150))
     return Evidence(
         verdicts=_verdicts(synthetic, races, smooth),
         table=_table(synthetic, races),
