@@ -179,3 +179,12 @@ def test_a_photograph_loses_its_noise_by_a_basis_of_its_own(tmp_path):
     found = example("denoise_photograph").main(str(tmp_path / "page.html"), steps=200, side=96)
     assert found["learned basis"] > found["noisy"] + 4.0
     assert "discrete cosine transform" in (tmp_path / "page.html").read_text()
+
+
+def test_a_width_is_a_trap_until_training_stops_early(tmp_path):
+    exact, stopped = example("is_my_width_safe").main(str(tmp_path / "page.html"))
+    assert exact.threatened
+    assert exact.peak_width == 100
+    assert not stopped.threatened
+    assert stopped.peak < 0.05 * exact.peak
+    assert "Error by width" in (tmp_path / "page.html").read_text()

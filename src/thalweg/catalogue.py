@@ -311,6 +311,13 @@ SYSTEMS = (
         "Understanding the role of optimization in double descent",
         "arXiv 2312.03951, Liu and Flanigan 2023",
         "landscape",
+        (
+            "landscape.double_descent.scan",
+            "landscape.double_descent.descent_map",
+            "landscape.double_descent.Spectrum",
+            "landscape.double_descent.Networks",
+        ),
+        "double_descent",
     ),
     System(
         "26",

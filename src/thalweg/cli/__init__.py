@@ -1,4 +1,4 @@
-"""The command: list, show, solve, compare, predict, schedule, coding, federated, stream, dictionary, reproduce, report.
+"""The command: list, show, solve, compare, predict, and the rest of `thalweg --help`.
 
 Heavy imports wait until a command needs them, so that ``--help`` answers at once.
 """
@@ -12,7 +12,7 @@ from typing import Annotated, TextIO
 import click
 import typer
 
-from thalweg.cli import coding, dictionary, evidence, federated, look, matrix, stream, training
+from thalweg.cli import coding, dictionary, evidence, federated, landscape, look, matrix, stream, training
 from thalweg.cli.areas import AREAS
 from thalweg.cli.build import compare_command, solve_command
 
@@ -65,6 +65,7 @@ app.add_typer(coding.coding_app, name="coding")
 app.add_typer(federated.federated_app, name="federated")
 app.command()(stream.stream)
 app.command("dictionary")(dictionary.learn_dictionary)
+app.command("double-descent")(landscape.double_descent)
 app.command()(evidence.reproduce)
 app.command()(evidence.report)
 
