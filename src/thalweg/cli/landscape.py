@@ -42,8 +42,8 @@ def double_descent(
 ) -> None:
     """Train models of many widths on a table: is there a peak of the test error, and what helps?
 
-    Columns are standardised and the target is centred; classes become one-hot targets where the target is text. Exit status 1 where a peak
-    threatens.
+    Columns are standardised and the target is centred; a target that is text becomes one-hot targets. Exit status 1
+    where a peak threatens.
     """
     import numpy as np
 
