@@ -34,7 +34,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Surface:
-    """A function of two numbers on a grid, drawn as coloured contours: ``z`` has a row for each of ``y``."""
+    """A function of two numbers on a grid, drawn as coloured contours: ``z`` has a row for each of ``y``; NaN is a gap."""
 
     x: list[float]
     y: list[float]
@@ -43,14 +43,17 @@ class Surface:
 
 @dataclass(frozen=True)
 class Figure:
-    """Curves, or bars where ``kind`` says so, over a ``surface`` if there is one, with the words around them."""
+    """Curves, or bars where ``kind`` says so, over a ``surface`` if there is one, with the words around them.
+
+    The kind ``"relief"`` draws the surface alone, in three dimensions.
+    """
 
     title: str
     caption: str
     x_label: str
     y_label: str
     series: Sequence[Series]
-    kind: Literal["lines", "bars", "steps"] = "lines"
+    kind: Literal["lines", "bars", "steps", "relief"] = "lines"
     log_x: bool = False
     log_y: bool = False
     categories: Sequence[str] = ()

@@ -1,5 +1,68 @@
 """Why training works: questions about the loss and its minima, with answers that are measured."""
 
 from thalweg.landscape import double_descent
+from thalweg.landscape.barriers import (
+    Kinks,
+    LayerTable,
+    barrier_by_curvature,
+    barrier_by_ends,
+    barrier_by_midpoint,
+    layer_table,
+)
+from thalweg.landscape.curvature import (
+    Eigenpairs,
+    Trace,
+    along,
+    fisher_form,
+    gradient,
+    hessian,
+    top_eigenvalues,
+    trace,
+)
+from thalweg.landscape.slices import (
+    Line,
+    Plane,
+    cosine,
+    filter_normalised,
+    interpolate,
+    plane,
+    radial,
+    random_plane,
+)
+from thalweg.landscape.spawn import Ridges, Spawned, late_decay, ridges, spawn
+from thalweg.landscape.surface import LossSurface, Unmoved
+from thalweg.landscape.toy import Mountainside
 
-__all__ = ["double_descent"]
+__all__ = [
+    "Eigenpairs",
+    "Kinks",
+    "LayerTable",
+    "Line",
+    "LossSurface",
+    "Mountainside",
+    "Plane",
+    "Ridges",
+    "Spawned",
+    "Trace",
+    "Unmoved",
+    "along",
+    "barrier_by_curvature",
+    "barrier_by_ends",
+    "barrier_by_midpoint",
+    "cosine",
+    "double_descent",
+    "filter_normalised",
+    "fisher_form",
+    "gradient",
+    "hessian",
+    "interpolate",
+    "late_decay",
+    "layer_table",
+    "plane",
+    "radial",
+    "random_plane",
+    "ridges",
+    "spawn",
+    "top_eigenvalues",
+    "trace",
+]

@@ -5,6 +5,8 @@ Lanczos (1950); Parlett (1998), "The symmetric eigenvalue problem", chapter 13.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import eigh_tridiagonal
@@ -16,9 +18,16 @@ from thalweg.numerics.operators import Matrix, as_operator
 
 Vector = NDArray[np.float64]
 
+#: Basis vectors that memory is taken for at first.
+FIRST = 16
+
 
 def lanczos(
-    A: Matrix, steps: int, start: ArrayLike | None = None, seed: int = 0
+    A: Matrix,
+    steps: int,
+    start: ArrayLike | None = None,
+    seed: int = 0,
+    until: Callable[[Vector, Vector], bool] | None = None,
 ) -> tuple[Vector, Vector, Vector]:
     """An orthonormal basis Q of a Krylov space of symmetric A, and the tridiagonal ``T = Q A Q'``.
 
@@ -26,6 +35,8 @@ def lanczos(
         A: symmetric, dense, sparse or operator, shape (n, n).
         steps: at most n; fewer are done where the space is exhausted.
         start: shape (n,); by default normal numbers of ``seed``.
+        until: called after each step k with T's diagonal (k,) and what lies beside it (k,), its last entry to the next
+            basis vector; a true answer ends the process.
 
     Returns:
         Q of shape (k, n) with rows orthonormal to rounding, T's diagonal (k,), and what lies beside it (k - 1,).
@@ -43,9 +54,11 @@ def lanczos(
     q = generator(seed).standard_normal(n) if start is None else check_vector("start", start, n).copy()
     require(bool(q.any()), "lanczos: the start is zero", error=InvalidProblem)
     q /= np.linalg.norm(q)
-    Q, diagonal, beside = np.empty((steps, n)), np.empty(steps), np.empty(steps)
+    Q, diagonal, beside = np.empty((min(steps, FIRST), n)), np.empty(steps), np.empty(steps)
     scale = 0.0
     for k in range(steps):
+        if k == len(Q):  # memory for as many again, up to those that may be needed
+            Q = np.concatenate([Q, np.empty((min(k, steps - k), n))])
         Q[k] = q
         w = np.asarray(operator.matvec(q), dtype=np.float64).copy()
         diagonal[k] = w @ q
@@ -54,6 +67,8 @@ def lanczos(
         beside[k] = np.linalg.norm(w)
         scale = max(scale, abs(float(diagonal[k])), float(beside[k]))
         if beside[k] <= 1e-12 * scale:
+            return Q[: k + 1], diagonal[: k + 1], beside[:k]
+        if until is not None and until(diagonal[: k + 1], beside[: k + 1]):
             return Q[: k + 1], diagonal[: k + 1], beside[:k]
         q = w / beside[k]
     return Q, diagonal, beside[:-1]

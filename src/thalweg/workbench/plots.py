@@ -39,6 +39,9 @@ def _traces(figure: Figure) -> list[dict[str, object]]:
     traces: list[dict[str, object]] = []
     if figure.surface is not None:
         rows = [_drawable(row) for row in figure.surface.z]
+        if figure.kind == "relief":
+            place = {"x": figure.surface.x, "y": figure.surface.y, "z": rows}
+            return [{"type": "surface", **place, "colorscale": "Viridis", "showscale": False}]
         colours = {"colorscale": "Viridis", "ncontours": 20, "contours": {"coloring": "heatmap"}}
         traces.append({"type": "contour", "x": figure.surface.x, "y": figure.surface.y, "z": rows, **colours})
     for i, series in enumerate(figure.series):
@@ -105,6 +108,10 @@ def _folded(label: str, width: int) -> str:
 def _layout(figure: Figure) -> dict[str, object]:
     x: dict[str, object] = {"title": {"text": _folded(figure.x_label, 40)}, "automargin": True}
     y: dict[str, object] = {"title": {"text": _folded(figure.y_label, 30)}, "automargin": True}
+    if figure.kind == "relief":
+        axes = {"xaxis": figure.x_label, "yaxis": figure.y_label, "zaxis": "value"}
+        scene = {name: {"title": {"text": _folded(label, 20)}} for name, label in axes.items()}
+        return {"scene": scene, "margin": {"l": 0, "r": 0, "t": 0, "b": 0}, "paper_bgcolor": "rgba(0,0,0,0)"}
     if figure.log_x:
         x |= {"type": "log"}
     if figure.log_y:
