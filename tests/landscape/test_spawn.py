@@ -146,7 +146,7 @@ class TestMountainside:
         toy = Mountainside()
         shares = []
         for k in (0, 20, 80, 160):
-            root, a, b = toy.spawned(k, 300)
+            _, a, b = toy.spawned(k, 300)
             same, barrier = toy.valley(a) == toy.valley(b), toy.barrier(a, b)
             assert (barrier[same] < 0.1).all()
             assert (barrier[~same] > 1.0).all()

@@ -34,7 +34,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Surface:
-    """A function of two numbers on a grid, drawn as coloured contours: ``z`` has a row for each of ``y``; NaN is a gap."""
+    """A function of two numbers on a grid, drawn as contours: ``z`` has a row for each of ``y``; NaN is a gap."""
 
     x: list[float]
     y: list[float]

@@ -1,7 +1,7 @@
 """What a barrier between two networks can be told by, without walking from one to the other; and which layers make it.
 
-Singh, Adilova, Kamp, Fischer, Schoelkopf and Hofmann (2024), "Landscaping linear mode connectivity", arXiv 2406.16300.
-Layers: Adilova, Andriushchenko, Kamp, Fischer and Jaggi (2023), "Layer-wise linear mode connectivity" (arXiv 2307.06966).
+Singh, Adilova, Kamp, Fischer, Schoelkopf, Hofmann (2024), "Landscaping linear mode connectivity", arXiv 2406.16300.
+Layers: Adilova, Andriushchenko, Kamp, Fischer, Jaggi (2023), "Layer-wise linear mode connectivity", arXiv 2307.06966.
 """
 
 from __future__ import annotations

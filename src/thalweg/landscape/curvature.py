@@ -141,7 +141,7 @@ def top_eigenvalues(
     while k > 1 and used < max_products and len(values) < surface.size:
         # a Krylov space holds each eigenvalue once: is there another copy beside those found?
         rest, vector, error, more = _largest(
-            _without(operator, vectors), 1, tol, max_products - used, seed + 1
+            _without(operator, vectors, values), 1, tol, max_products - used, seed + 1
         )
         used += more
         if len(values) == k and rest[0] <= values[-1] + errors[-1]:
