@@ -1,13 +1,14 @@
-"""25: a map of errors by width and steps in closed form, against gradient descent run step by step."""
+"""25: maps of double descent against the steps themselves; 32: slices and eigenvalues against their peers."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from benchmarks.landscape import double_descent
+from benchmarks.landscape import double_descent, surfaces
 from benchmarks.race import Row
 
 
 def rows() -> Iterator[Row]:
-    """Maps of double descent."""
+    """Maps of double descent, then slices and curvature."""
     yield from double_descent.rows()
+    yield from surfaces.rows()

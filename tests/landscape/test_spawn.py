@@ -70,15 +70,16 @@ def test_branches_that_take_no_step_have_no_barrier(data):
     found = ridges(
         LossSurface(network(), data), spawn(network(), data, make, after=[3], steps=1, batch_size=8)
     )
-    assert found.barrier[0] == pytest.approx(0.0, abs=1e-12)
-    assert found.distance[0] == 0.0
-    assert found.cosine[0] == 1.0
+    assert found.barrier[0, 0] == pytest.approx(0.0, abs=1e-12)
+    assert found.distance[0, 0] == 0.0
+    assert found.cosine[0, 0] == 1.0
 
 
 def test_tables_and_figures(data):
     make = lambda p: torch.optim.SGD(p, lr=0.1)  # noqa: E731
     spawned = spawn(network(), data, make, after=[0, 5, 20], steps=10, batch_size=8, branches=3)
     found = ridges(LossSurface(network(), data), spawned)
+    assert found.barrier.shape == (3, 3)
     assert list(found.to_frame()["after"]) == [0.0, 5.0, 20.0]
     assert [s.name for s in found.figure().series] == ["barrier", "predicted", "cosine"]
     assert -1.0 <= found.rank_agreement <= 1.0

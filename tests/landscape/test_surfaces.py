@@ -31,7 +31,6 @@ from thalweg.landscape import (
     top_eigenvalues,
     trace,
 )
-from thalweg.landscape.surface import difference
 
 
 def network(seed=0, activation=nn.Tanh, width=6):
@@ -76,7 +75,7 @@ class TestValues:
         surface = LossSurface(nets[0], data)
         alone = LossSurface(nets[0], data)
         vars(alone)["_together"] = False
-        points = [surface.weights(net) for net in nets]
+        points = [surface.theta(net) for net in nets]
         np.testing.assert_allclose(surface.values(points), alone.values(points), rtol=1e-12)
 
     def test_a_network_that_looks_at_numbers_is_evaluated_all_the_same(self, data):
@@ -176,9 +175,9 @@ class TestSlices:
         nets = [network(s) for s in range(3)]
         surface = LossSurface(nets[0], data)
         found = plane(surface, *nets, resolution=3, margin=0.0)
-        sizes = [difference(surface.weights(nets[0]), surface.weights(n)) for n in nets[1:]]
-        for (x, y), d in zip(list(found.spots.values())[1:], sizes, strict=True):
-            assert np.hypot(x, y) == pytest.approx(sum(float(v.square().sum()) for v in d.values()) ** 0.5)
+        sizes = [float((surface.theta(n) - surface.theta(nets[0])).norm()) for n in nets[1:]]
+        for (x, y), size in zip(list(found.spots.values())[1:], sizes, strict=True):
+            assert np.hypot(x, y) == pytest.approx(size)
         assert found.x[0] == 0.0 or found.spots["b"][0] < 0
         assert (
             found.values[0, np.searchsorted(found.x, 0.0)] == pytest.approx(surface(nets[0]), rel=1e-9)
@@ -190,12 +189,11 @@ class TestSlices:
     def test_corners_of_a_plane_are_the_networks(self, data):
         zero, a = network(0), network(1)
         surface = LossSurface(zero, data)
-        u = difference(surface.weights(zero), surface.weights(a))
+        u = surface.theta(a) - surface.theta(zero)
         # b at a right angle, so that it is the upper left corner
         torch.manual_seed(5)
-        w = {name: torch.randn_like(v) for name, v in u.items()}
-        along_u = sum((v * w[n]).sum() for n, v in u.items()) / sum((v * v).sum() for v in u.values())
-        b = {n: surface.weights(zero)[n] + w[n] - along_u * v for n, v in u.items()}
+        w = torch.randn_like(u)
+        b = surface.theta(zero) + w - (w @ u) / (u @ u) * u
         found = plane(surface, zero, a, b, resolution=2, margin=0.0)
         expected = [surface(zero), surface(a), surface(b)]
         np.testing.assert_allclose(found.values.ravel()[:3], expected, rtol=1e-8)
@@ -207,13 +205,15 @@ class TestSlices:
         assert line.values[-1] == pytest.approx(LossSurface(net, data)(net))
 
     def test_filters_of_random_directions_are_as_long_as_the_networks(self, data):
-        net = nn.Sequential(nn.Conv2d(2, 3, 3), nn.Flatten(), nn.Linear(3, 2))
+        net = nn.Sequential(nn.Conv2d(2, 3, 3), nn.Flatten(), nn.Linear(3, 2)).double()
+        images = torch.randn(5, 2, 3, 3, dtype=torch.float64), torch.randint(0, 2, (5,))
+        surface = LossSurface(net, images)
         point = {n: p.detach() for n, p in net.named_parameters()}
-        found = filter_normalised(point, 4)
+        found, other = (surface.named(filter_normalised(surface, net, seed)) for seed in (4, 5))
         for name in ("0.weight", "2.weight"):
             torch.testing.assert_close(found[name].flatten(1).norm(dim=1), point[name].flatten(1).norm(dim=1))
         assert not found["0.bias"].any()
-        assert not torch.equal(found["0.weight"], filter_normalised(point, 5)["0.weight"])
+        assert not torch.equal(found["0.weight"], other["0.weight"])
 
     def test_the_middle_of_a_random_plane_is_the_network(self, data):
         net = network()
@@ -225,7 +225,7 @@ class TestSlices:
     def test_angles(self, data):
         zero, a = network(0), network(1)
         surface = LossSurface(zero, data)
-        opposite = {n: 2 * v - surface.weights(a)[n] for n, v in surface.weights(zero).items()}
+        opposite = 2 * surface.theta(zero) - surface.theta(a)
         assert cosine(surface, zero, a, a) == pytest.approx(1.0)
         assert cosine(surface, zero, a, opposite) == pytest.approx(-1.0)
 
@@ -242,14 +242,11 @@ class TestCurvature:
     def test_the_hessian_is_torchs(self, data):
         net = network(width=3)
         surface = LossSurface(net, data, batch_size=20)
-        point = surface.weights(net)
-        sizes = [v.numel() for v in point.values()]
+        theta = surface.theta(net)
 
         def value(theta):
-            pieces = [p.reshape(v.shape) for p, v in zip(theta.split(sizes), point.values(), strict=True)]
-            return surface.at(dict(zip(point, pieces, strict=True)), *data)
+            return surface.at(theta, *data)
 
-        theta = torch.cat([v.reshape(-1) for v in point.values()])
         H = torch.autograd.functional.hessian(value, theta).numpy()
         np.testing.assert_allclose(hessian(surface, net) @ np.eye(len(H)), H, atol=1e-12)
         np.testing.assert_allclose(gradient(surface, net), torch.func.grad(value)(theta).numpy(), atol=1e-13)
@@ -277,10 +274,10 @@ class TestCurvature:
     def test_forms_along_a_direction_are_differences(self, data):
         a, b = network(0), network(1)
         surface = LossSurface(a, data, batch_size=17)
-        d = difference(surface.weights(a), surface.weights(b))
+        d = surface.theta(b) - surface.theta(a)
         value, slope, bend = along(surface, a, d)
         h = 1e-4
-        line = [surface({n: v + t * d[n] for n, v in surface.weights(a).items()}) for t in (-h, 0.0, h)]
+        line = [surface(surface.theta(a) + t * d) for t in (-h, 0.0, h)]
         assert value == pytest.approx(line[1], rel=1e-12)
         assert slope == pytest.approx((line[2] - line[0]) / (2 * h), rel=1e-6)
         assert bend == pytest.approx((line[2] - 2 * line[1] + line[0]) / h**2, rel=1e-4)
@@ -288,7 +285,7 @@ class TestCurvature:
     def test_fishers_form_is_the_mean_of_squared_slopes(self, data):
         net = network()
         surface = LossSurface(net, data, batch_size=20)
-        d = {n: torch.ones_like(v) for n, v in surface.weights(net).items()}
+        d = torch.ones_like(surface.theta(net))
         slopes = []
         for x, label in zip(*data, strict=True):
             net.zero_grad()
@@ -353,6 +350,8 @@ class TestBadInput:
             surface(network(width=7))
         with pytest.raises(InvalidProblem, match=r"lack '0\.weight'"):
             surface({"weight": torch.ones(3)})
+        with pytest.raises(InvalidProblem, match=r"theta has shape \(51,\)"):
+            surface(torch.zeros(3))
         bad = network().state_dict()
         bad["0.bias"][0] = torch.nan
         with pytest.raises(NotFinite, match=r"'0\.bias' holds NaN"):
@@ -382,7 +381,7 @@ class TestBadInput:
         surface = LossSurface(a, data)
         with pytest.raises(InvalidProblem, match="are the same"):
             plane(surface, a, a, b)
-        middle = {n: 0.5 * (v + surface.weights(b)[n]) for n, v in surface.weights(a).items()}
+        middle = 0.5 * (surface.theta(a) + surface.theta(b))
         with pytest.raises(InvalidProblem, match="lie on a line"):
             plane(surface, a, middle, b)
         with pytest.raises(InvalidProblem, match="no direction"):

@@ -6,18 +6,19 @@ Layers: Adilova, Andriushchenko, Kamp, Fischer, Jaggi (2023), "Layer-wise linear
 
 from __future__ import annotations
 
+import itertools
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from thalweg.core.validation import is_real, is_whole, require
 from thalweg.landscape.curvature import along, has_kinks
-from thalweg.landscape.surface import LossSurface, Place, Weights, between, by_layer, difference, moved
+from thalweg.landscape.surface import LossSurface, Place, between, by_layer, length
 
 Array = NDArray[np.float64]
 
@@ -36,8 +37,8 @@ def barrier_by_ends(surface: LossSurface, a: Place, b: Place, points: int = 25) 
     Cost: two nested forward products at each end.
     """
     require(is_whole(points) and points >= 3, "barrier_by_ends needs points >= 3", got=points)
-    first, last = surface.weights(a), surface.weights(b)
-    d = difference(first, last)
+    first, last = surface.theta(a), surface.theta(b)
+    d = last - first
     _, slope_a, bend_a = along(surface, first, d)
     _, slope_b, bend_b = along(surface, last, d)
     t = np.linspace(0.0, 1.0, points)
@@ -54,8 +55,8 @@ def barrier_by_midpoint(surface: LossSurface, a: Place, b: Place, *, step: float
 
     For smooth networks. On piecewise linear ones derivatives do not see the curvature, and a warning says so.
     """
-    first, last = surface.weights(a), surface.weights(b)
-    d, middle = difference(first, last), between(first, last, 0.5)
+    first, last = surface.theta(a), surface.theta(b)
+    d, middle = last - first, between(first, last, 0.5)
     if step is None:
         if has_kinks(surface):
             warnings.warn(
@@ -66,7 +67,7 @@ def barrier_by_midpoint(surface: LossSurface, a: Place, b: Place, *, step: float
             )
         return -along(surface, middle, d)[2] / 8.0
     require(is_real(step) and 0 < step <= 0.5, "barrier_by_midpoint needs 0 < step <= 0.5", got=step)
-    low, centre, high = surface.values(moved(middle, d, t) for t in (-step, 0.0, step))
+    low, centre, high = surface.values(middle + t * d for t in (-step, 0.0, step))
     return float(-(low - 2.0 * centre + high) / step**2 / 8.0)
 
 
@@ -82,8 +83,8 @@ def barrier_by_curvature(surface: LossSurface, a: Place, b: Place, at: float = 0
     """
     require(is_real(at) and 0 <= at <= 1, "barrier_by_curvature needs 0 <= at <= 1", got=at)
     require(is_whole(nodes) and nodes >= 1, "barrier_by_curvature needs nodes >= 1", got=nodes)
-    first, last = surface.weights(a), surface.weights(b)
-    d = difference(first, last)
+    first, last = surface.theta(a), surface.theta(b)
+    d = last - first
     x, w = np.polynomial.legendre.leggauss(nodes)
     total = 0.0
     for low, high in ((0.0, at), (at, 1.0)):
@@ -126,33 +127,32 @@ def layer_table(surface: LossSurface, a: Place, b: Place) -> LayerTable:
 
     Cost: three values of the surface and two forward products for each layer.
     """
-    first, last = surface.weights(a), surface.weights(b)
-    d = difference(first, last)
+    first, last = surface.theta(a), surface.theta(b)
+    d = last - first
     layers = list(by_layer(surface.names))
     start = float(surface.values([first])[0])
+    own = {name: torch.zeros_like(d, dtype=torch.bool) for name, _ in layers}
+    place = 0
+    for name, piece in surface.named(d).items():
+        layer = next(layer for layer, names in layers if name in names)
+        own[layer][place : place + piece.numel()] = True
+        place += piece.numel()
+    alone = [torch.where(mask, d, 0.0) for mask in own.values()]
+    before = list(itertools.accumulate(alone))
+    after = list(itertools.accumulate(reversed(alone)))[::-1]
 
-    def part(names: Sequence[str]) -> dict[str, Tensor]:
-        return {name: value if name in names else value.new_zeros(value.shape) for name, value in d.items()}
+    def rise(directions: list[Tensor]) -> Array:
+        return surface.values(first + 0.5 * direction for direction in directions) - start
 
-    def rise(directions: list[Weights]) -> Array:
-        return surface.values(moved(first, direction, 0.5) for direction in directions) - start
-
-    alone = [part(names) for _, names in layers]
-    flat = [names for _, names in layers]
-    before = [part([name for names in flat[: i + 1] for name in names]) for i in range(len(layers))]
-    after = [part([name for names in flat[i:] for name in names]) for i in range(len(layers))]
     predicted = []
     for direction in alone:
         _, slope, bend = along(surface, first, direction)
         predicted.append(0.5 * slope + 0.125 * bend)
-    distance = [
-        float(sum(v.double().square().sum() for v in direction.values())) ** 0.5 for direction in alone
-    ]
     return LayerTable(
         [name for name, _ in layers],
-        rise(list(alone)),
+        rise(alone),
         np.array(predicted),
-        rise(list(before)),
-        rise(list(after)),
-        np.array(distance),
+        rise(before),
+        rise(after),
+        np.array([length(direction) for direction in alone]),
     )

@@ -21,7 +21,7 @@ from torch.func import grad, jvp, vmap
 from thalweg.core import InvalidProblem
 from thalweg.core.seeding import torch_generator
 from thalweg.core.validation import is_real, is_whole, require
-from thalweg.landscape.surface import LossSurface, Place, Weights
+from thalweg.landscape.surface import LossSurface, Place
 from thalweg.numerics.lanczos import lanczos
 
 Array = NDArray[np.float64]
@@ -40,19 +40,8 @@ KINKED = (
 )
 
 
-def flat(point: Weights) -> Array:
-    """Weights as one vector of float64, in their order."""
-    return torch.cat([v.reshape(-1) for v in point.values()]).double().cpu().numpy()
-
-
-def shaped(surface: LossSurface, vector: Array, like: Weights) -> dict[str, Tensor]:
-    """A vector as weights."""
-    pieces = torch.split(torch.from_numpy(np.ascontiguousarray(vector)), [v.numel() for v in like.values()])
-    return {name: piece.reshape(v.shape).to(v) for (name, v), piece in zip(like.items(), pieces, strict=True)}
-
-
 def hessian(surface: LossSurface, place: Place) -> LinearOperator:
-    """The Hessian at a network as an operator, shape (p, p): a product costs about three gradients.
+    """The Hessian at a network as an operator, shape (p, p): a product costs about two gradients.
 
     Kinks of piecewise linear activations have no Hessian; the products see the smooth part alone.
 
@@ -65,15 +54,24 @@ def hessian(surface: LossSurface, place: Place) -> LinearOperator:
            [0. , 2. ]])
     """
     _smooth_statistics(surface)
-    point = surface.weights(place)
+    theta = surface.theta(place).clone().requires_grad_()
+    kept: dict[int, Tensor] = {}
+
+    def slope(k: int) -> Tensor:
+        """The gradient of a batch with its graph, which is kept where there is one batch only."""
+        if k not in kept:
+            found = torch.autograd.grad(surface.at(theta, *surface.batches[k]), theta, create_graph=True)[0]
+            if len(surface.batches) > 1:
+                return found
+            kept[k] = found
+        return kept[k]
 
     def product(vector: Array) -> Array:
-        direction = shaped(surface, np.asarray(vector).ravel(), point)
+        direction = torch.from_numpy(np.ascontiguousarray(vector)).reshape(-1).to(theta)
         total = np.zeros(surface.size)
-        for batch in surface.batches:
-            slope = grad(lambda theta, batch=batch: surface.at(theta, *batch))
-            bend = jvp(slope, (dict(point),), (direction,))[1]
-            total += flat(bend) * (len(batch[0]) / surface.examples)
+        for k, batch in enumerate(surface.batches):
+            bend = torch.autograd.grad(slope(k), theta, direction, retain_graph=len(surface.batches) == 1)[0]
+            total += bend.double().cpu().numpy() * (len(batch[0]) / surface.examples)
         return total
 
     return LinearOperator((surface.size, surface.size), matvec=product, rmatvec=product, dtype=np.float64)
@@ -82,11 +80,11 @@ def hessian(surface: LossSurface, place: Place) -> LinearOperator:
 def gradient(surface: LossSurface, place: Place) -> Array:
     """The gradient at a network, shape (p,)."""
     _smooth_statistics(surface)
-    point = surface.weights(place)
+    theta = surface.theta(place)
     total = np.zeros(surface.size)
     for batch in surface.batches:
-        slope = grad(lambda theta, batch=batch: surface.at(theta, *batch))(dict(point))
-        total += flat(slope) * (len(batch[0]) / surface.examples)
+        slope = grad(lambda theta, batch=batch: surface.at(theta, *batch))(theta)
+        total += slope.double().cpu().numpy() * (len(batch[0]) / surface.examples)
     return total
 
 
@@ -229,17 +227,17 @@ def trace(surface: LossSurface, place: Place, samples: int = 32, seed: int = 0) 
     return Trace(float(np.mean(found)), float(np.std(found, ddof=1) / math.sqrt(samples)))
 
 
-def along(surface: LossSurface, place: Place, direction: Weights) -> tuple[float, float, float]:
+def along(surface: LossSurface, place: Place, direction: Tensor) -> tuple[float, float, float]:
     """``phi(0), phi'(0), phi''(0)`` of ``phi(t) = L(theta + t d)``, by two nested forward products."""
     _smooth_statistics(surface)
-    point = surface.weights(place)
+    theta = surface.theta(place)
     totals = np.zeros(3)
     for batch in surface.batches:
-        zero = next(iter(point.values())).new_zeros(())
+        zero = theta.new_zeros(())
         one = torch.ones_like(zero)
 
         def value(t: Tensor, batch: tuple[Tensor, ...] = batch) -> Tensor:
-            return surface.at({name: v + t * direction[name] for name, v in point.items()}, *batch)
+            return surface.at(theta + t * direction, *batch)
 
         def slope(t: Tensor, value: Callable[[Tensor], Tensor] = value, one: Tensor = one) -> Any:  # noqa: ANN401
             return jvp(value, (t,), (one,))
@@ -250,19 +248,19 @@ def along(surface: LossSurface, place: Place, direction: Weights) -> tuple[float
     return float(totals[0]), float(totals[1]), float(totals[2])
 
 
-def fisher_form(surface: LossSurface, place: Place, direction: Weights) -> float:
+def fisher_form(surface: LossSurface, place: Place, direction: Tensor) -> float:
     """``d' F d`` with the empirical Fisher matrix: the mean over examples of the squared slope of its loss along d.
 
     Non-negative, and without second derivatives.
     """
     _smooth_statistics(surface)
-    point = surface.weights(place)
+    theta = surface.theta(place)
     total = 0.0
     for batch in surface.batches:
 
         def slope(*example: Tensor) -> Tensor:
             one = tuple(part[None] for part in example)
-            found: Tensor = jvp(lambda theta: surface.at(theta, *one), (dict(point),), (dict(direction),))[1]
+            found: Tensor = jvp(lambda at: surface.at(at, *one), (theta,), (direction,))[1]
             return found
 
         total += float(vmap(slope)(*batch).double().square().sum())

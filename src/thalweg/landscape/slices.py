@@ -7,18 +7,20 @@ directions; Frankle et al. (2020), "Linear mode connectivity and the lottery tic
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
 
 from thalweg.core import Figure, InvalidProblem, Series
 from thalweg.core.figure import Surface
 from thalweg.core.seeding import torch_generator
 from thalweg.core.validation import as_real, is_real, is_whole, require
-from thalweg.landscape.surface import LossSurface, Place, Weights, between, difference, inner, length, moved
+from thalweg.landscape.surface import LossSurface, Place, between, length
 
 Array = NDArray[np.float64]
 
@@ -73,10 +75,10 @@ def interpolate(surface: LossSurface, a: Place, b: Place, points: int = 25) -> L
     True
     """
     require(is_whole(points) and points >= 3, "interpolate needs points >= 3", got=points)
-    first, last = surface.weights(a), surface.weights(b)
+    first, last = surface.theta(a), surface.theta(b)
     at = np.linspace(0.0, 1.0, points)
     values = surface.values(between(first, last, float(t)) for t in at)
-    return Line(at, values, length(difference(first, last)))
+    return Line(at, values, length(last - first))
 
 
 def radial(
@@ -92,15 +94,13 @@ def radial(
     ends = as_real("radii", radii)
     require(ends.shape == (2,) and ends[0] < ends[1], "radial needs radii (low, high), low < high", got=radii)
     require(is_whole(points) and points >= 3, "radial needs points >= 3", got=points)
-    end = surface.weights(toward)
-    start = (
-        {name: torch.zeros_like(v) for name, v in end.items()} if origin is None else surface.weights(origin)
-    )
-    chord = difference(start, end)
+    end = surface.theta(toward)
+    start = torch.zeros_like(end) if origin is None else surface.theta(origin)
+    chord = end - start
     if length(chord) == 0:
         raise InvalidProblem("radial: origin and network are the same; there is no direction.")
     at = np.linspace(ends[0], ends[1], points)
-    return Line(at, surface.values(moved(start, chord, float(t)) for t in at), length(chord))
+    return Line(at, surface.values(start + float(t) * chord for t in at), length(chord))
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,20 +147,20 @@ def plane(
 
     Cost: ``resolution^2`` values of the surface.
     """
-    zero, first, second = (surface.weights(place) for place in (origin, a, b))
-    u, v = difference(zero, first), difference(zero, second)
+    zero, first, second = (surface.theta(place) for place in (origin, a, b))
+    u, v = first - zero, second - zero
     size, other = length(u), length(v)
     if size == 0 or other == 0:
         raise InvalidProblem(
             "plane: two of the three networks are the same; a line is left. Use interpolate."
         )
-    u = {name: value / size for name, value in u.items()}
-    along = inner(u, v)
-    v = {name: value - along * u[name] for name, value in v.items()}
+    u = u / size
+    along = _inner(u, v)
+    v = v - along * u
     height = length(v)
     if height <= 1e-6 * other:
         raise InvalidProblem("plane: the three networks lie on a line. Use interpolate.")
-    v = {name: value / height for name, value in v.items()}
+    v = v / height
     spots = {"origin": (0.0, 0.0), "a": (size, 0.0), "b": (along, height)}
     return _grid(surface, zero, u, v, spots, resolution, margin)
 
@@ -179,34 +179,41 @@ def random_plane(
     in these coordinates. Biases and the scales of normalisation layers stay.
     """
     require(is_real(span) and span > 0, "random_plane needs span > 0", got=span)
-    zero = surface.weights(place)
-    u, v = (filter_normalised(zero, seed, k) for k in range(2))
+    zero = surface.theta(place)
+    u, v = (filter_normalised(surface, zero, seed, k) for k in range(2))
     require(is_whole(resolution) and resolution >= 2, "A plane needs resolution >= 2", got=resolution)
     at = np.linspace(-span, span, resolution)
-    points = (moved(moved(zero, v, float(y)), u, float(x)) for y in at for x in at)
-    return Plane(at, at, surface.values(points).reshape(resolution, resolution), {"network": (0.0, 0.0)})
+    values = surface.values(_points(zero, u, v, at, at)).reshape(resolution, resolution)
+    return Plane(at, at, values, {"network": (0.0, 0.0)})
 
 
-def filter_normalised(point: Weights, *seed: int) -> dict[str, torch.Tensor]:
-    """A random direction: each filter (row of a matrix, output channel) as long as the point's; else zero."""
-    generator = torch_generator(*seed)
-    found = {}
-    for name, value in point.items():
-        drawn = torch.randn(value.shape, generator=generator, dtype=torch.float64).to(value)
+def filter_normalised(surface: LossSurface, place: Place, *seed: int) -> Tensor:
+    """A random direction, (p,): each filter (row of a matrix, output channel) as long as the network's; else zero."""
+    theta, draws = surface.theta(place), torch_generator(*seed)
+    found = []
+    for value in surface.named(theta).values():
+        drawn = torch.randn(value.shape, generator=draws, dtype=torch.float64).to(value)
         if value.ndim < 2:
-            found[name] = torch.zeros_like(value)
+            found.append(torch.zeros_like(value).reshape(-1))
             continue
-        norms = drawn.flatten(1).norm(dim=1)
-        scale = value.flatten(1).norm(dim=1) / norms
-        found[name] = drawn * scale.reshape(-1, *[1] * (value.ndim - 1))
-    return found
+        scale = value.flatten(1).norm(dim=1) / drawn.flatten(1).norm(dim=1)
+        found.append((drawn.flatten(1) * scale[:, None]).reshape(-1))
+    return torch.cat(found).to(theta.dtype)
+
+
+def _points(zero: Tensor, u: Tensor, v: Tensor, x: Array, y: Array) -> Iterator[Tensor]:
+    """Row by row."""
+    for t in y:
+        row = zero + float(t) * v
+        for s in x:
+            yield row + float(s) * u
 
 
 def _grid(
     surface: LossSurface,
-    zero: Weights,
-    u: Weights,
-    v: Weights,
+    zero: Tensor,
+    u: Tensor,
+    v: Tensor,
     spots: dict[str, tuple[float, float]],
     resolution: int,
     margin: float,
@@ -218,8 +225,8 @@ def _grid(
         low, high = min(values), max(values)
         sides.append(np.linspace(low - margin * (high - low), high + margin * (high - low), resolution))
     x, y = sides
-    points = (moved(moved(zero, v, float(t)), u, float(s)) for t in y for s in x)
-    return Plane(x, y, surface.values(points).reshape(resolution, resolution), spots)
+    losses = surface.values(_points(zero, u, v, x, y)).reshape(resolution, resolution)
+    return Plane(x, y, losses, spots)
 
 
 def cosine(surface: LossSurface, origin: Place, a: Place, b: Place) -> float:
@@ -228,12 +235,16 @@ def cosine(surface: LossSurface, origin: Place, a: Place, b: Place) -> float:
     Raises:
         InvalidProblem: one that has not left the origin.
     """
-    zero = surface.weights(origin)
-    u, v = (difference(zero, surface.weights(place)) for place in (a, b))
+    zero = surface.theta(origin)
+    u, v = (surface.theta(place) - zero for place in (a, b))
     sizes = length(u) * length(v)
     if sizes == 0:
         raise InvalidProblem("cosine: a network that has not left the origin has no direction.")
-    return inner(u, v) / sizes
+    return _inner(u, v) / sizes
+
+
+def _inner(u: Tensor, v: Tensor) -> float:
+    return float(u.double() @ v.double())
 
 
 def _shown(values: Array) -> list[float]:

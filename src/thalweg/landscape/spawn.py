@@ -7,6 +7,7 @@ Singh et al. (2024), arXiv 2406.16300, for the picture.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +24,7 @@ from thalweg.core.seeding import generator
 from thalweg.core.validation import is_whole, require
 from thalweg.landscape.barriers import barrier_by_ends
 from thalweg.landscape.slices import cosine, interpolate
-from thalweg.landscape.surface import LossSurface, Weights, _Judged, difference, length
+from thalweg.landscape.surface import Judged, LossSurface, Weights, length
 from thalweg.training.task import Loss, cross_entropy
 
 Array = NDArray[np.float64]
@@ -154,7 +155,7 @@ class _Stack:
         loss: Loss,
         batch_size: int,
     ) -> None:
-        self.judged = _Judged(copy.deepcopy(module).train(), loss)
+        self.judged = Judged(copy.deepcopy(module).train(), loss)
         self.data, self.optimizer, self.batch_size = tuple(data), optimizer, batch_size
         self.start = {name: p.detach().clone() for name, p in module.named_parameters()}
 
@@ -256,15 +257,15 @@ def _same(a: object, b: object) -> bool:
 
 @dataclass(frozen=True, eq=False)
 class Ridges:
-    """Barriers between branches, by when they parted.
+    """Barriers between branches, by when they parted; a column for each pair.
 
     Args:
         after: shared steps, (moments,).
-        barrier: largest rise above the chord, mean over pairs of branches.
+        barrier: largest rise above the chord, (moments, pairs).
         predicted: the same by slopes and curvatures at the ends.
         distance: between the ends.
         cosine: of the angle at the root.
-        norm: of the weights at the root.
+        norm: of the weights at the root, (moments,).
     """
 
     after: Array
@@ -276,28 +277,33 @@ class Ridges:
 
     @property
     def rank_agreement(self) -> float:
-        """Spearman's correlation of predicted and measured barriers."""
-        return float(spearmanr(self.predicted, self.barrier).statistic)
+        """Spearman's correlation of predicted and measured barriers over all pairs."""
+        return rank_correlation(self.predicted.ravel(), self.barrier.ravel())
 
     def to_frame(self) -> Any:  # noqa: ANN401 -- pandas loads only when asked for
-        """A row a moment, as a pandas DataFrame."""
+        """A row a moment with means over pairs, as a pandas DataFrame."""
         import pandas as pd
 
-        names = ("after", "barrier", "predicted", "distance", "cosine", "norm")
-        return pd.DataFrame({name: getattr(self, name) for name in names})
+        means = {name: getattr(self, name).mean(1) for name in ("barrier", "predicted", "distance", "cosine")}
+        return pd.DataFrame({"after": self.after, **means, "norm": self.norm})
 
     def figure(self) -> Figure:
-        """Barriers and angles over the shared steps."""
-        x = (self.after + 1.0).tolist()
-        series = [
-            Series(name, x, getattr(self, name).tolist()) for name in ("barrier", "predicted", "cosine")
-        ]
+        """Barriers and angles over the shared steps, the mean over pairs and their range."""
+        x = self.after + 1.0
+        series = [Series.of(name, x, getattr(self, name).T) for name in ("barrier", "predicted", "cosine")]
         caption = (
             "Runs that part early end on different sides of a ridge; those that part late share a valley."
         )
         return Figure(
             "Barriers by when runs parted", caption, "shared steps + 1", "loss, or cosine", series, log_x=True
         )
+
+
+def rank_correlation(x: Array, y: Array) -> float:
+    """Spearman's correlation; NaN where one of the two is constant."""
+    if np.ptp(x) == 0 or np.ptp(y) == 0:
+        return math.nan
+    return float(spearmanr(x, y).statistic)
 
 
 def ridges(surface: LossSurface, spawned: Spawned, points: int = 25) -> Ridges:
@@ -315,9 +321,9 @@ def ridges(surface: LossSurface, spawned: Spawned, points: int = 25) -> Ridges:
         pairs = [(a, b) for i, a in enumerate(ends) for b in ends[i + 1 :]]
         if not pairs:
             raise InvalidProblem("ridges compares branches: spawn two or more.")
-        rows.append(np.mean([_pair(surface, root, a, b, points) for a, b in pairs], axis=0))
-    barrier, predicted, distance, angle = np.array(rows).T
-    norms = np.array([length(root) for root in spawned.roots.values()])
+        rows.append([_pair(surface, root, a, b, points) for a, b in pairs])
+    barrier, predicted, distance, angle = np.moveaxis(np.array(rows), -1, 0)
+    norms = np.array([length(surface.theta(root)) for root in spawned.roots.values()])
     return Ridges(np.array(list(spawned.roots), dtype=np.float64), barrier, predicted, distance, angle, norms)
 
 
@@ -326,5 +332,6 @@ def _pair(
 ) -> tuple[float, float, float, float]:
     line = interpolate(surface, a, b, points)
     predicted = float(barrier_by_ends(surface, a, b, points)[1].max())
-    moved_both = length(difference(root, a)) * length(difference(root, b)) > 0
+    start = surface.theta(root)
+    moved_both = length(surface.theta(a) - start) * length(surface.theta(b) - start) > 0
     return line.barrier, predicted, line.distance, cosine(surface, root, a, b) if moved_both else 1.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -23,18 +24,18 @@ from thalweg.training.task import Loss, cross_entropy
 
 #: Weights by name.
 Weights = Mapping[str, Tensor]
-#: What has weights: a network, a `state_dict`, or weights by name.
-Place = nn.Module | Weights
+#: What has weights: a network, a `state_dict`, weights by name, or theta itself.
+Place = nn.Module | Weights | Tensor
 
-#: Points are evaluated together up to so many examples, and so many numbers in a chunk of points.
-FEW, CHUNK = 256, 2**24
+#: Networks of so many weights times examples are evaluated at many points together; such a chunk has so many numbers.
+SMALL, CHUNK = 2**19, 2**24
 
 
 class Unmoved(UserWarning):
     """Tensors that differ between two networks and are not moved: frozen ones, and whole numbers."""
 
 
-class _Judged(nn.Module):
+class Judged(nn.Module):
     """The loss as a module of its own, so that all of the network's weights can be put in its place."""
 
     def __init__(self, inner: nn.Module, loss: Loss) -> None:
@@ -105,7 +106,7 @@ class LossSurface:
 
     @cached_property
     def _judged(self) -> nn.Module:
-        return _Judged(self.module, self.loss)
+        return Judged(self.module, self.loss)
 
     @cached_property
     def names(self) -> list[str]:
@@ -113,10 +114,15 @@ class LossSurface:
         return [n for n, p in self.module.named_parameters() if p.requires_grad and p.is_floating_point()]
 
     @cached_property
+    def _held(self) -> dict[str, nn.Parameter]:
+        """The weights that move, by name."""
+        every = dict(self.module.named_parameters())
+        return {name: every[name] for name in self.names}
+
+    @cached_property
     def size(self) -> int:
         """How many numbers theta has."""
-        held = dict(self.module.named_parameters())
-        return sum(held[name].numel() for name in self.names)
+        return sum(p.numel() for p in self._held.values())
 
     @cached_property
     def batches(self) -> list[tuple[Tensor, ...]]:
@@ -128,29 +134,61 @@ class LossSurface:
         """How many there are."""
         return sum(len(batch[0]) for batch in self.batches)
 
-    def weights(self, place: Place) -> dict[str, Tensor]:
-        """theta of a network or a `state_dict` of the same architecture, not copied.
+    def theta(self, place: Place) -> Tensor:
+        """The weights of a network or a `state_dict` of the same architecture, or theta itself, as one vector (p,).
 
         Raises:
             InvalidProblem: a weight that is missing, or has another shape.
             NotFinite: NaN or infinity.
         """
+        if isinstance(place, Tensor):
+            if place.shape != (self.size,):
+                raise InvalidProblem(f"theta has shape ({self.size},); got {tuple(place.shape)}.")
+            return place.detach()
         given: Weights = dict(place.state_dict()) if isinstance(place, nn.Module) else place
-        held = dict(self.module.named_parameters())
-        found = {}
-        for name in self.names:
+        found = []
+        for name, held in self._held.items():
             if name not in given:
                 raise InvalidProblem(f"The weights lack '{name}'; both networks need the same architecture.")
             value = given[name].detach()
-            if value.shape != held[name].shape:
+            if value.shape != held.shape:
                 raise InvalidProblem(
-                    f"'{name}' has shape {tuple(value.shape)}; the network's has {tuple(held[name].shape)}."
+                    f"'{name}' has shape {tuple(value.shape)}; the network's has {tuple(held.shape)}."
                 )
             if not bool(torch.isfinite(value).all()):
                 raise NotFinite(f"'{name}' holds NaN or infinity.")
-            found[name] = value.to(held[name])
+            found.append(value.reshape(-1).to(held.device))
         self._tell_unmoved(given)
-        return found
+        return torch.cat(found)
+
+    def named(self, theta: Tensor) -> dict[str, Tensor]:
+        """theta's pieces by name, in the weights' shapes and types."""
+        pieces = torch.split(theta, [p.numel() for p in self._held.values()])
+        return {
+            name: piece.reshape(p.shape).to(p.dtype)
+            for (name, p), piece in zip(self._held.items(), pieces, strict=True)
+        }
+
+    @cached_property
+    def _place(self) -> Tensor | None:
+        """One tensor that all weights are views of: a point is written at once. None where their types differ."""
+        first = next(iter(self._held.values()))
+        if any(p.dtype != first.dtype or p.device != first.device for p in self._held.values()):
+            return None
+        whole = torch.cat([p.detach().reshape(-1) for p in self._held.values()])
+        for p, piece in zip(
+            self._held.values(), torch.split(whole, [p.numel() for p in self._held.values()]), strict=True
+        ):
+            p.data = piece.view(p.shape)
+        return whole
+
+    def _go_to(self, theta: Tensor) -> None:
+        """Write theta into the module."""
+        if self._place is not None:
+            self._place.copy_(theta)
+            return
+        for p, value in zip(self._held.values(), self.named(theta).values(), strict=True):
+            p.data.copy_(value)
 
     def _tell_unmoved(self, given: Weights) -> None:
         moving = set(self.names)
@@ -175,70 +213,64 @@ class LossSurface:
 
     def __call__(self, place: Place) -> float:
         """The loss at weights; infinite where it is not a number."""
-        return float(self.values([self.weights(place)])[0])
+        return float(self.values([self.theta(place)])[0])
 
-    def values(self, points: Iterable[Weights]) -> NDArray[np.float64]:
-        """The loss at each of some points of the surface.
+    def values(self, points: Iterable[Tensor]) -> NDArray[np.float64]:
+        """The loss at each of some points theta, (p,) each.
 
-        Few examples are evaluated at many points together, many of them one point after another: on a CPU that is the
-        faster way, too.
+        Small networks on few examples are evaluated at many points together, others at one after another: on a CPU that
+        is the faster way.
         """
         waiting = iter(points)
-        many = max(1, CHUNK // (self.size * self.examples)) if self._together else 1
+        many = max(1, CHUNK // (self.size + self.examples)) if self._together else 1
         found: list[float] = []
-        while chunk := [point for _, point in zip(range(many), waiting, strict=False)]:
-            found += self._at_many(chunk) if len(chunk) > 1 else [self._at(chunk[0])]
+        while chunk := list(itertools.islice(waiting, many)):
+            found += self._at_many(torch.stack(chunk)) if len(chunk) > 1 else [self._at(chunk[0])]
         return np.asarray(found)
 
     @cached_property
     def _together(self) -> bool:
-        """Whether many points can be evaluated at once."""
-        on_gpu = next(self.module.parameters()).is_cuda
-        return self.statistics is None and (on_gpu or self.examples <= FEW)
+        """Whether many points are evaluated at once."""
+        on_gpu = next(iter(self._held.values())).is_cuda
+        return self.statistics is None and (on_gpu or self.examples * self.size <= SMALL)
 
-    def _at(self, point: Weights) -> float:
+    def _at(self, theta: Tensor) -> float:
         with torch.no_grad():
+            self._go_to(theta)
             if self.statistics is not None:
-                self._compute_statistics(point)
-            total = sum(float(self.at(point, *batch)) * len(batch[0]) for batch in self.batches)
+                self._compute_statistics()
+            total = sum(float(_scalar(self._judged(*batch))) * len(batch[0]) for batch in self.batches)
         value = total / self.examples
         return value if math.isfinite(value) else math.inf
 
-    def _at_many(self, points: list[Weights]) -> list[float]:
-        stack = {name: torch.stack([point[name] for point in points]) for name in self.names}
+    def _at_many(self, points: Tensor) -> list[float]:
         total = np.zeros(len(points))
         with torch.no_grad():
             for batch in self.batches:
                 try:
-                    values = vmap(lambda point, batch=batch: self.at(point, *batch))(stack)
+                    values = vmap(lambda theta, batch=batch: self.at(theta, *batch))(points)
                 except RuntimeError:  # a network that looks at numbers, or has no rule for many points
                     vars(self)["_together"] = False
-                    return [self._at(point) for point in points]
+                    return [self._at(theta) for theta in points]
                 total += values.double().cpu().numpy() * len(batch[0])
         means = total / self.examples
         return list(np.where(np.isfinite(means), means, np.inf))
 
-    def at(self, point: Weights, *batch: Tensor) -> Tensor:
-        """The mean loss of a batch, as a function of the weights that autograd and `torch.func` see through."""
-        named = {f"inner.{name}": value for name, value in point.items()}
-        value = cast(Tensor, functional_call(self._judged, named, batch))
-        if value.numel() != 1:
-            raise InvalidProblem(
-                f"The loss has shape {tuple(value.shape)}; expected a scalar, the mean over a batch."
-            )
-        return value.reshape(())
+    def at(self, theta: Tensor, *batch: Tensor) -> Tensor:
+        """The mean loss of a batch, as a function of theta that autograd and `torch.func` see through."""
+        named = {f"inner.{name}": value for name, value in self.named(theta).items()}
+        return _scalar(functional_call(self._judged, named, batch))
 
-    def _compute_statistics(self, point: Weights) -> None:
-        """Batch normalisation's statistics at a point: the plain mean over batches."""
+    def _compute_statistics(self) -> None:
+        """Batch normalisation's statistics where the module is: the plain mean over batches."""
         layers = [m for m in self.module.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
         momenta = [layer.momentum for layer in layers]
         for layer in layers:
             layer.reset_running_stats()
             layer.momentum = None  # a mean over all batches
             layer.train()
-        named = {f"inner.{name}": value for name, value in point.items()}
         for batch in self._statistics_batches:
-            functional_call(self._judged, named, batch)
+            self._judged(*batch)
         for layer, momentum in zip(layers, momenta, strict=True):
             layer.momentum = momentum
             layer.eval()
@@ -273,29 +305,22 @@ def _pieces(
     return batches
 
 
-def moved(point: Weights, direction: Weights, t: float) -> dict[str, Tensor]:
-    """``point + t direction``."""
-    return {name: value + t * direction[name] for name, value in point.items()}
+def _scalar(value: Tensor) -> Tensor:
+    if value.numel() != 1:
+        raise InvalidProblem(
+            f"The loss has shape {tuple(value.shape)}; expected a scalar, the mean over a batch."
+        )
+    return value.reshape(())
 
 
-def between(a: Weights, b: Weights, t: float) -> dict[str, Tensor]:
+def between(a: Tensor, b: Tensor, t: float) -> Tensor:
     """``(1 - t) a + t b``; a at 0 and b at 1, to the bit."""
-    return {name: (1.0 - t) * value + t * b[name] for name, value in a.items()}
+    return torch.lerp(a, b, t)
 
 
-def difference(a: Weights, b: Weights) -> dict[str, Tensor]:
-    """``b - a``."""
-    return {name: b[name] - value for name, value in a.items()}
-
-
-def inner(a: Weights, b: Weights) -> float:
-    """The inner product, summed in float64."""
-    return float(sum((value.double() * b[name].double()).sum() for name, value in a.items()))
-
-
-def length(a: Weights) -> float:
-    """The Euclidean norm."""
-    return math.sqrt(inner(a, a))
+def length(d: Tensor) -> float:
+    """The Euclidean norm, summed in float64."""
+    return float(torch.linalg.vector_norm(d, dtype=torch.float64))
 
 
 def by_layer(names: Iterable[str]) -> Iterator[tuple[str, list[str]]]:
