@@ -20,6 +20,7 @@ from thalweg.online.mdp.environments import (
 from thalweg.online.mdp.estimators import negative_mean, plain_estimates, reduced_estimates
 from thalweg.online.mdp.ftrl import entropy_probabilities, log_barrier_probabilities
 from thalweg.online.mdp.learner import EpisodeLearner
+from thalweg.online.mdp.linear import FeatureWorld, LinearLearner, Rollouts, SimulatedWorld
 from thalweg.online.mdp.methods import (
     EpisodicMethod,
     LogBarrier,
@@ -36,11 +37,15 @@ __all__ = [
     "Dynamics",
     "EpisodeLearner",
     "EpisodicMethod",
+    "FeatureWorld",
+    "LinearLearner",
     "LogBarrier",
     "LuoWeiLee",
     "MagnitudeReduced",
     "NotLinear",
     "PlainEntropy",
+    "Rollouts",
+    "SimulatedWorld",
     "UniformPolicy",
     "block_losses",
     "dilated_bonus",

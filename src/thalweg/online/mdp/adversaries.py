@@ -1,7 +1,7 @@
 """Who chooses the losses: the same always, switching, slowly turning, or drawn anew every so often.
 
-They are oblivious: all losses are fixed before the first episode. All are linear in the features, by vectors of d numbers
-in [0, 1] for each layer and episode, so that features need to be non-negative and to sum to at most one.
+They are oblivious: all losses are fixed before the first episode. All are linear in the features, by vectors of d
+numbers in [0, 1] for each layer and episode, so that features need to be non-negative and to sum to at most one.
 """
 
 from __future__ import annotations

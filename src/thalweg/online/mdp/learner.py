@@ -58,8 +58,8 @@ class EpisodeLearner:
     """Follows the regularised leader in every state, from estimates of what each episode would have lost elsewhere.
 
     An episode is ``a = learner.act(state)`` and ``learner.learn(loss)``, H times; then the next one begins. Methods
-    make it: ``MagnitudeReduced().learner(dynamics, episodes=1000)``. It must know transitions; `measured_dynamics` counts
-    those of a simulator, and `LinearLearner` does without.
+    make it: ``MagnitudeReduced().learner(dynamics, episodes=1000)``. It must know transitions; `measured_dynamics`
+    counts those of a simulator, and `LinearLearner` does without.
 
     Args:
         dynamics: features and transitions.
