@@ -19,6 +19,7 @@ from thalweg.online.mdp.environments import (
 )
 from thalweg.online.mdp.estimators import negative_mean, plain_estimates, reduced_estimates
 from thalweg.online.mdp.ftrl import entropy_probabilities, log_barrier_probabilities
+from thalweg.online.mdp.gymnasium_world import GymnasiumWorld
 from thalweg.online.mdp.learner import EpisodeLearner
 from thalweg.online.mdp.linear import FeatureWorld, LinearLearner, Rollouts, SimulatedWorld
 from thalweg.online.mdp.methods import (
@@ -38,6 +39,7 @@ __all__ = [
     "EpisodeLearner",
     "EpisodicMethod",
     "FeatureWorld",
+    "GymnasiumWorld",
     "LinearLearner",
     "LogBarrier",
     "LuoWeiLee",

@@ -202,7 +202,9 @@ def negative_mean(rows, inverse, weights):
     found = np.zeros(len(rows))
     for i in range(len(rows)):
         if weights[i] > 0.0:
-            for j in range(len(rows)):  # without a branch and a sum over j: the processor does several at once
+            for j in range(
+                len(rows)
+            ):  # without a branch and a sum over j: the processor does several at once
                 found[j] += weights[i] * min(products[i, j], 0.0)
     return found
 

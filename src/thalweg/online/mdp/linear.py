@@ -82,7 +82,8 @@ class LinearLearner:
 
     An episode is ``a = learner.act(features)``, the features of the state's actions, shape (A, d), and
     ``learner.learn(loss)``, H times. After it the simulator plays ``samples`` episodes under the same policy, from
-    which covariances and the bonus are had. It is for linear MDPs: what comes after an action must be linear in its features.
+    which covariances and the bonus are had. It is for linear MDPs: what comes after an action is linear in its
+    features.
 
     Magnitude-reduced estimates are not linear in the features, and cannot be summed so: `EpisodeLearner` has them.
 
