@@ -1,4 +1,4 @@
-"""A courier crosses a town where jams move from day to day: its regret beside that of the best fixed route in hindsight.
+"""A courier crosses a town where jams move from day to day: its regret against the best fixed route in hindsight.
 
 python examples/deliveries_through_changing_jams.py [page.html]
 """
@@ -16,8 +16,8 @@ from thalweg.online.mdp import AdversarialMDP, MagnitudeReduced, UniformPolicy, 
 def town(days: int = 2000, side: int = 3, seed: int = 0) -> AdversarialMDP:
     """A day is an episode of five moves from the north-western corner; arriving in the opposite one ends the toil.
 
-    A move costs 0.4, and 1 from within a jam. Jams sit on one of the two ways round the middle, and change sides now and
-    then; the northern way is the better one on two days of three.
+    A move costs 0.4, and 1 from within a jam. Jams sit on one of the two ways round the middle, and change sides now
+    and then; the northern way is the better one on two days of three.
     """
     rng = np.random.default_rng(seed)
     world = grid(side, layers=5, slip=0.05)
