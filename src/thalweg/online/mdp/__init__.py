@@ -28,6 +28,7 @@ from thalweg.online.mdp.methods import (
     LuoWeiLee,
     MagnitudeReduced,
     PlainEntropy,
+    RegularizedLeader,
     UniformPolicy,
 )
 from thalweg.online.mdp.problem import AdversarialMDP, Dynamics, NotLinear
@@ -46,6 +47,7 @@ __all__ = [
     "MagnitudeReduced",
     "NotLinear",
     "PlainEntropy",
+    "RegularizedLeader",
     "Rollouts",
     "SimulatedWorld",
     "UniformPolicy",
