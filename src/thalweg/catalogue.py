@@ -133,6 +133,7 @@ SYSTEMS = (
             "online.LogBarrier",
             "online.EpisodeLearner",
             "online.mdp.LinearLearner",
+            "online.mdp.EpochLearner",
             "online.mdp.GymnasiumWorld",
         ),
         "adversarial_mdp",

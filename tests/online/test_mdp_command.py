@@ -75,7 +75,14 @@ class TestSolve:
 class TestCompare:
     def test_it_runs_all_that_play_episodes(self, world):
         rows = json.loads(thalweg("compare", "online", world, "--json").stdout)
-        names = {"log-barrier", "luo-wei-lee", "magnitude-reduced", "plain-entropy", "uniform-policy"}
+        names = {
+            "log-barrier",
+            "luo-wei-lee",
+            "magnitude-reduced",
+            "plain-entropy",
+            "uniform-policy",
+            "simulator-free",
+        }
         assert {row["method"] for row in rows} == names
         assert all(row["status"] == "converged" for row in rows)
 

@@ -11,6 +11,7 @@ from thalweg.core import CheckpointMismatch, InvalidParameter, InvalidProblem, N
 from thalweg.core.tree import load_tree, save_tree
 from thalweg.online.mdp import (
     AdversarialMDP,
+    EpochLearner,
     LinearLearner,
     LogBarrier,
     Rollouts,
@@ -29,7 +30,7 @@ def all_episodes(learner):
     for rest in itertools.product(range(2), range(3), range(2), range(3), range(2)):
         states, actions = (0, rest[1], rest[3]), rest[::2]
         features = np.array([d.features[h, s] for h, s in enumerate(states)])
-        p = np.array([learner._policy(h, features[h]) for h in range(3)])
+        p = np.array([learner.policy(h, features[h]) for h in range(3)])
         weight = np.prod([p[h, a] for h, a in enumerate(actions)])
         weight *= np.prod([d.transitions[h, states[h], actions[h], states[h + 1]] for h in range(2)])
         found.append((features, p, actions, weight))
@@ -51,12 +52,12 @@ class TestLinearLearner:
             for h in range(3):
                 action = table.act(state)
                 for s in range(3):
-                    ours = linear._policy(h, WORLD.features[h, s])
+                    ours = linear.policy(h, WORLD.features[h, s])
                     np.testing.assert_allclose(ours, table.policy[h, s], atol=1e-6)
                 path.append(WORLD.features[h, state, action])
                 table.learn(losses[h])
                 state = int(rng.choice(3, p=WORLD.transitions[h, state, action]))
-            linear.take_in(rollouts, np.array(path), losses)
+            linear.take_in(rollouts, np.array(path)[None], losses[None])
         assert np.ptp(table.policy) > 0.2
 
     def test_it_learns_from_a_simulator(self):
@@ -66,7 +67,7 @@ class TestLinearLearner:
         learner = LinearLearner(SimulatedWorld(world), 3, 3, 2, 300, method=method, seed=1)
         policies, play = np.empty(problem.losses.shape), np.random.default_rng(7)
         for k, losses in enumerate(problem.losses):
-            policies[k] = [learner._policy(h, world.features[h]) for h in range(2)]
+            policies[k] = [learner.policy(h, world.features[h]) for h in range(2)]
             state = 0
             for h in range(2):
                 action = learner.act(world.features[h, state])
@@ -120,8 +121,16 @@ class TestLinearLearner:
             learner.learn(-0.5)
         with pytest.raises(InvalidParameter, match="LinearLearner needs episodes >= 1"):
             LinearLearner(SimulatedWorld(WORLD), 2, 2, 3, 0)
-        with pytest.raises(CheckpointMismatch, match="expected a LinearLearner with"):
-            learner.load_state_dict(LinearLearner(SimulatedWorld(WORLD), 2, 2, 2, 50).state_dict())
+        for other in (
+            LinearLearner(SimulatedWorld(WORLD), 2, 2, 2, 50),
+            LinearLearner(SimulatedWorld(WORLD), 2, 2, 3, 50, method=LogBarrier(gamma=0.5)),
+            EpochLearner(2, 2, 3, 50),
+        ):
+            with pytest.raises(CheckpointMismatch, match="expected a LinearLearner with"):
+                learner.load_state_dict(other.state_dict())
+        for method in (LogBarrier(doubling=True), LogBarrier(covariance="resampling")):
+            with pytest.raises(InvalidParameter, match="no doubling and no resampling"):
+                LinearLearner(SimulatedWorld(WORLD), 2, 2, 3, 50, method=method)
 
     def test_a_simulator_with_other_shapes_is_refused(self):
         class Narrow(SimulatedWorld):

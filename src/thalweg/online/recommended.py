@@ -7,6 +7,7 @@ from typing import Any
 from thalweg.core import InvalidParameter, Method, recommended
 from thalweg.core.contestant import contestant
 from thalweg.online.cheb_cb import ChebCB
+from thalweg.online.mdp.epochs import SimulatorFree
 from thalweg.online.mdp.methods import (
     LogBarrier,
     LuoWeiLee,
@@ -32,6 +33,7 @@ METHODS: dict[str, type[Any]] = {
     "magnitude-reduced": MagnitudeReduced,
     "one-for-all": OneForAll,
     "plain-entropy": PlainEntropy,
+    "simulator-free": SimulatorFree,
     "tsallis-inf": TsallisINF,
     "uniform-policy": UniformPolicy,
 }

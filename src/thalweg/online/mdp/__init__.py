@@ -17,11 +17,13 @@ from thalweg.online.mdp.environments import (
     random_linear_mdp,
     tabular,
 )
+from thalweg.online.mdp.epochs import EpochLearner, SimulatorFree
 from thalweg.online.mdp.estimators import negative_mean, plain_estimates, reduced_estimates
+from thalweg.online.mdp.features import FeatureLearner, Rollouts
 from thalweg.online.mdp.ftrl import entropy_probabilities, log_barrier_probabilities
 from thalweg.online.mdp.gymnasium_world import GymnasiumWorld
 from thalweg.online.mdp.learner import EpisodeLearner
-from thalweg.online.mdp.linear import FeatureWorld, LinearLearner, Rollouts, SimulatedWorld
+from thalweg.online.mdp.linear import FeatureWorld, LinearLearner, SimulatedWorld
 from thalweg.online.mdp.methods import (
     EpisodicMethod,
     LogBarrier,
@@ -38,6 +40,8 @@ __all__ = [
     "Constants",
     "Dynamics",
     "EpisodeLearner",
+    "EpochLearner",
+    "FeatureLearner",
     "EpisodicMethod",
     "FeatureWorld",
     "GymnasiumWorld",
@@ -50,6 +54,7 @@ __all__ = [
     "RegularizedLeader",
     "Rollouts",
     "SimulatedWorld",
+    "SimulatorFree",
     "UniformPolicy",
     "block_losses",
     "dilated_bonus",

@@ -59,7 +59,7 @@ class EpisodeLearner:
 
     An episode is ``a = learner.act(state)`` and ``learner.learn(loss)``, H times; then the next one begins. Methods
     make it: ``MagnitudeReduced().learner(dynamics, episodes=1000)``. It must know transitions; `measured_dynamics`
-    counts those of a simulator, and `LinearLearner` does without.
+    counts those of a simulator. `LinearLearner` and `EpochLearner` do without.
 
     Args:
         dynamics: features and transitions.

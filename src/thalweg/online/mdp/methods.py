@@ -68,14 +68,7 @@ class EpisodicMethod(Method[AdversarialMDP, EpisodesState]):
         losses = problem.losses[rows]
         state.total += float(state.learner.run(losses, state.world, state.x[rows]).sum())
         state.sums += losses.sum(axis=0)
-        d, done = problem.dynamics, state.learner.episode
-        choice = np.zeros((d.layers, d.states), dtype=np.int64)
-        best = float(kernels.best_policy(d.transitions, d.start, state.sums, choice))
-        state.metrics = {
-            "regret": state.total - best,
-            "loss": state.total / max(done, 1),
-            "left": float(problem.episodes - done),
-        }
+        state.metrics = problem.so_far(state.total, state.sums, state.learner.episode)
         return state
 
 

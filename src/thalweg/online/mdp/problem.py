@@ -279,6 +279,16 @@ class AdversarialMDP(Problem):
         total = float(lost[played].sum())
         return {"loss": total / float(played.sum()), "regret": total - self.best(played)[1], "left": left}
 
+    def so_far(self, total: float, sums: Array, done: int) -> dict[str, float]:
+        """The metrics of the first ``done`` episodes, of which ``total`` was lost in expectation.
+
+        ``sums`` are of their losses, shape (H, S, A): a method keeps both, so that a step need not look back.
+        """
+        d = self.dynamics
+        choice = np.zeros((d.layers, d.states), dtype=np.int64)
+        best = float(kernels.best_policy(d.transitions, d.start, sums, choice))
+        return {"loss": total / max(done, 1), "regret": total - best, "left": float(self.episodes - done)}
+
     def curve(self, x: ArrayLike, points: int = 100) -> tuple[NDArray[np.int64], Array]:
         """Numbers of episodes, at most ``points`` of them, and the regret after each. Cost O(K H S A) more."""
         lost = self.expected_losses(x)
