@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from thalweg import solve
 from thalweg.core import InvalidParameter, InvalidProblem, NotFinite, recommended
 from thalweg.online.mdp import (
     AdversarialMDP,
@@ -256,6 +257,30 @@ class TestWorlds:
         signed = Dynamics(-world.features, world.transitions)
         with pytest.raises(InvalidProblem, match="not negative and sum to at most one"):
             fixed_losses(signed, 3)
+
+
+class TestLayers:
+    def test_layers_that_are_alike_are_kept_once_and_played_the_same(self):
+        world = random_linear_mdp(5, 3, 3, 4, seed=2)
+        spelled = Dynamics(world.features, world.transitions)
+        assert (len(world.packed_features), len(spelled.packed_features)) == (1, 4)
+        losses = sinusoidal_losses(world, 60, seed=2)
+        once, each = (AdversarialMDP(dynamics=d, losses=losses) for d in (world, spelled))
+        for method in (MagnitudeReduced(), MagnitudeReduced(doubling=True)):
+            first, second = solve(once, method), solve(each, method)
+            np.testing.assert_array_equal(first.x, second.x)
+            assert first.metrics == second.metrics
+
+    def test_layers_of_their_own_are_told_apart(self, rng):
+        """The last layer alone has losses; reaching its good state is up to the first, whose moves differ."""
+        moves = np.zeros((2, 2, 2, 2))
+        moves[0, :, 0, 0] = moves[0, :, 1, 1] = 1.0
+        moves[1, :, :, 0] = 1.0
+        losses = np.zeros((1, 2, 2, 2))
+        losses[0, 1, 0] = 1.0
+        choice, total = AdversarialMDP(dynamics=tabular(moves), losses=losses).best()
+        assert (choice[0, 0], total) == (1, 0.0)
+        assert AdversarialMDP(dynamics=tabular(moves[::-1]), losses=losses).best()[1] == 1.0
 
 
 class TestSimulator:

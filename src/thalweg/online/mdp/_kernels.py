@@ -1,6 +1,7 @@
 """Numba loops of episodic control: leaders, occupancies, covariances, estimates, bonuses, and whole episodes.
 
-Arrays of layers are (H, S, A) unless said: H layers, S states, A actions; ``features`` are (H, S, A, d).
+Arrays of layers are (H, S, A) unless said: H layers, S states, A actions. ``features`` are (H, S, A, d), transitions
+and their running ``sums`` (H, S, A, S), or with one layer in place of H where all are alike.
 """
 
 from __future__ import annotations
@@ -69,13 +70,14 @@ def occupy(transitions, first, policy, chances):
     layers, states, actions = policy.shape
     chances[0] = first
     for h in range(layers - 1):
+        moves = transitions[h % len(transitions)]
         chances[h + 1] = 0.0
         for s in range(states):
             for a in range(actions):
                 weight = chances[h, s] * policy[h, s, a]
                 if weight > 0.0:
                     for t in range(states):
-                        chances[h + 1, t] += weight * transitions[h, s, a, t]
+                        chances[h + 1, t] += weight * moves[s, a, t]
 
 
 @njit(cache=True)
@@ -102,13 +104,14 @@ def best_policy(transitions, first, losses, choice):
     layers, states, actions = losses.shape
     after, now = np.zeros(states), np.zeros(states)
     for h in range(layers - 1, -1, -1):
+        moves = transitions[h % len(transitions)]
         for s in range(states):
             least = np.inf
             for a in range(actions):
                 worth = losses[h, s, a]
                 if h < layers - 1:
                     for t in range(states):
-                        worth += transitions[h, s, a, t] * after[t]
+                        worth += moves[s, a, t] * after[t]
                 if worth < least:
                     least, choice[h, s] = worth, a
             now[s] = least
@@ -122,12 +125,13 @@ def dilate(transitions, policy, local, factor, found):
     layers, states, actions = policy.shape
     after = np.zeros(states)
     for h in range(layers - 1, -1, -1):
+        moves = transitions[h % len(transitions)]
         for s in range(states):
             for a in range(actions):
                 ahead = 0.0
                 if h < layers - 1:
                     for t in range(states):
-                        ahead += transitions[h, s, a, t] * after[t]
+                        ahead += moves[s, a, t] * after[t]
                 found[h, s, a] = local[h, s, a] + factor * ahead
         after = (policy[h] * found[h]).sum(axis=1)
 
@@ -231,12 +235,13 @@ def take_in(
 
     Inverse covariances and the mean of negatives are exact, or of samples of the policy's own visits.
     """
-    layers, n_states, n_actions, d = features.shape
+    layers, n_states, n_actions = policy.shape
+    d = features.shape[3]
     pairs = n_states * n_actions
     local = np.zeros((layers, n_states, n_actions))
     found, mean = np.empty(pairs), np.zeros(pairs)
     for h in range(layers):
-        rows = features[h].reshape(pairs, d)
+        rows = features[h % len(features)].reshape(pairs, d)
         weights = (chances[h].reshape(-1, 1) * policy[h]).reshape(pairs)
         played = states[h] * n_actions + actions[h]
         seen = weights if covariance == EXACT else counted(rng, weights, samples)
@@ -278,7 +283,7 @@ def play_episodes(
 
     ``sums`` are the running sums of the transitions. The learner draws from ``rng``, the world from ``world``.
     """
-    layers, n_states, n_actions, _ = features.shape
+    layers, n_states, n_actions = cumulative.shape
     chances = np.empty((layers, n_states))
     states, actions = np.empty(layers, dtype=np.int64), np.empty(layers, dtype=np.int64)
     tails, start = np.empty(layers), np.cumsum(first)
@@ -296,7 +301,7 @@ def play_episodes(
         for h in range(layers):
             states[h], actions[h] = state, draw(rng, np.cumsum(policy[h, state]))
             if h < layers - 1:
-                state = draw(world, sums[h, state, actions[h]])
+                state = draw(world, sums[h % len(sums), state, actions[h]])
         total = 0.0
         for h in range(layers - 1, -1, -1):
             total += losses[k, h, states[h], actions[h]]

@@ -160,7 +160,7 @@ class SimulatorFree(Method[AdversarialMDP, EpochsState]):
         for policy, lost in zip(state.x[rows], losses, strict=True):
             self._play(problem, lost, state, policy)
         expected = np.empty(len(losses))
-        kernels.expected_losses(d.transitions, d.start, state.x[rows], losses, expected)
+        kernels.expected_losses(d.packed_transitions, d.start, state.x[rows], losses, expected)
         state.total, state.sums = state.total + float(expected.sum()), state.sums + losses.sum(axis=0)
         state.metrics = problem.so_far(state.total, state.sums, state.learner.episode)
         return state

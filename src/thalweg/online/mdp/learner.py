@@ -215,15 +215,15 @@ class EpisodeLearner:
         d = self.dynamics
         for h in range(d.layers):
             kernels.leaders(self.rule.leader, self.cumulative[h], self.constants.eta, self.policy[h])
-        kernels.occupy(d.transitions, d.start, self.policy, self._chances)
+        kernels.occupy(d.packed_transitions, d.start, self.policy, self._chances)
 
     def _end(self) -> None:
         d = self.dynamics
         if self.rule.leader != kernels.UNIFORM:
             tails = np.cumsum(self._losses[::-1])[::-1].copy()
             kernels.take_in(
-                d.features, d.is_tabular, d.transitions, self.policy, self._chances, self._states, self._actions,
-                tails, *self._learning(), self._rng, self.cumulative, self._least,
+                d.packed_features, d.is_tabular, d.packed_transitions, self.policy, self._chances, self._states,
+                self._actions, tails, *self._learning(), self._rng, self.cumulative, self._least,
             )  # fmt: skip
             self._check_finite()
         self.episode, self._layer = self.episode + 1, 0
@@ -232,9 +232,9 @@ class EpisodeLearner:
         d = self.dynamics
         try:
             kernels.play_episodes(
-                d.features, d.is_tabular, d.transitions, d.sums, d.start, losses, self.rule.leader,
-                self.constants.eta, *self._learning(), self._rng, world, self.cumulative, self._least, policies,
-                expected,
+                d.packed_features, d.is_tabular, d.packed_transitions, d.packed_sums, d.start, losses,
+                self.rule.leader, self.constants.eta, *self._learning(), self._rng, world, self.cumulative,
+                self._least, policies, expected,
             )  # fmt: skip
         except np.linalg.LinAlgError:  # of a covariance under a policy that is not finite
             raise self._beyond() from None

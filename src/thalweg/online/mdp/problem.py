@@ -44,14 +44,17 @@ class Dynamics:
         InvalidProblem: shapes that do not fit, features longer than one, chances that are none.
         NotFinite: NaN or infinity.
 
+    Memory: that of the arrays as given, layers that are alike once, and running sums of the transitions.
+
     >>> chain = Dynamics(np.eye(4).reshape(2, 2, 4), np.full((2, 2, 2), 0.5), layers=3)
     >>> (chain.layers, chain.states, chain.actions, chain.rank)
     (3, 2, 2, 4)
     """
 
-    features: Array
-    transitions: Array
+    layers: int
     start: Array
+    packed_features: Array  # (H, S, A, d), or (1, S, A, d) where all layers have the same
+    packed_transitions: Array  # (H, S, A, S) or (1, S, A, S)
 
     def __init__(
         self,
@@ -83,40 +86,46 @@ class Dynamics:
                 f"Dynamics: transitions has shape {moves.shape}; expected (..., {states}, {actions}, {states}), as the "
                 f"features have {states} states and {actions} actions."
             )
-        phi = np.broadcast_to(phi, (depth, *phi.shape[-3:])).copy()
-        moves = np.broadcast_to(moves, (depth, *moves.shape[-3:])).copy()
+        phi, moves = (array.reshape(-1, *array.shape[-3:]).copy() for array in (phi, moves))
         _check_length(phi)
         _check_chances("the transitions", moves)
-        object.__setattr__(self, "features", phi)
-        object.__setattr__(self, "transitions", moves)
+        object.__setattr__(self, "layers", int(depth))
         object.__setattr__(self, "start", _started(start, states))
+        object.__setattr__(self, "packed_features", phi)
+        object.__setattr__(self, "packed_transitions", moves)
 
     @property
-    def layers(self) -> int:
-        """H, the length of an episode."""
-        return self.features.shape[0]
+    def features(self) -> Array:
+        """Of all layers, shape (H, S, A, d)."""
+        return np.broadcast_to(self.packed_features, (self.layers, *self.packed_features.shape[1:]))
+
+    @property
+    def transitions(self) -> Array:
+        """Of all layers, shape (H, S, A, S)."""
+        return np.broadcast_to(self.packed_transitions, (self.layers, *self.packed_transitions.shape[1:]))
 
     @property
     def states(self) -> int:
         """S."""
-        return self.features.shape[1]
+        return self.packed_features.shape[1]
 
     @property
     def actions(self) -> int:
         """A."""
-        return self.features.shape[2]
+        return self.packed_features.shape[2]
 
     @property
     def dimension(self) -> int:
         """d, of the features."""
-        return self.features.shape[3]
+        return self.packed_features.shape[3]
 
     @cached_property
     def rank(self) -> int:
         """The smallest rank of a layer's features; below d they do not span."""
         if self.is_tabular:
             return self.dimension
-        return min(int(np.linalg.matrix_rank(rows.reshape(-1, self.dimension))) for rows in self.features)
+        flat = self.packed_features.reshape(len(self.packed_features), -1, self.dimension)
+        return int(np.linalg.matrix_rank(flat).min())
 
     @cached_property
     def is_tabular(self) -> bool:
@@ -124,12 +133,17 @@ class Dynamics:
         pairs = self.states * self.actions
         if self.dimension != pairs:
             return False
-        return bool((self.features.reshape(self.layers, pairs, pairs) == np.eye(pairs)).all())
+        return bool((self.packed_features.reshape(-1, pairs, pairs) == np.eye(pairs)).all())
 
     @cached_property
+    def packed_sums(self) -> Array:
+        """Running sums of the packed transitions, from which next states are drawn."""
+        return np.cumsum(self.packed_transitions, axis=-1)
+
+    @property
     def sums(self) -> Array:
-        """Running sums of the transitions, from which next states are drawn."""
-        return np.cumsum(self.transitions, axis=-1)
+        """Running sums of the transitions, shape (H, S, A, S)."""
+        return np.broadcast_to(self.packed_sums, (self.layers, *self.packed_sums.shape[1:]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -233,15 +247,18 @@ class AdversarialMDP(Problem):
             self.losses[-1],
             self.losses[rng.integers(self.episodes)],
         ]
-        bases = [scipy.linalg.orth(rows.reshape(-1, d.dimension), rcond=1e-12) for rows in d.features]
+        flat = d.packed_features.reshape(len(d.packed_features), -1, d.dimension)
+        bases = [scipy.linalg.orth(rows, rcond=1e-12) for rows in flat]
         for losses in tried:
             choice = rng.integers(d.actions, size=(d.layers, d.states))
             after = np.zeros(d.states)
             for h in range(d.layers - 1, -1, -1):
                 values = losses[h] if h == d.layers - 1 else losses[h] + d.transitions[h] @ after
-                flat = values.ravel()
-                left = flat - bases[h] @ (bases[h].T @ flat)
-                worst = max(worst, float(np.linalg.norm(left)) / max(float(np.linalg.norm(flat)), 1e-300))
+                all_values, basis = values.ravel(), bases[h % len(bases)]
+                left = all_values - basis @ (basis.T @ all_values)
+                worst = max(
+                    worst, float(np.linalg.norm(left)) / max(float(np.linalg.norm(all_values)), 1e-300)
+                )
                 after = values[np.arange(d.states), choice[h]]
         return worst
 
@@ -259,14 +276,15 @@ class AdversarialMDP(Problem):
         played = policies[~np.isnan(policies).all(axis=(1, 2, 3))]
         _check_chances("x", played)
         found = np.empty(self.episodes)
-        kernels.expected_losses(self.dynamics.transitions, self.dynamics.start, policies, self.losses, found)
+        d = self.dynamics
+        kernels.expected_losses(d.packed_transitions, d.start, policies, self.losses, found)
         return found
 
     def best(self, episodes: NDArray[np.bool_] | slice = slice(None)) -> tuple[NDArray[np.int64], float]:
         """The best fixed policy of some episodes in hindsight, shape (H, S), and what it loses in total."""
         d = self.dynamics
         choice = np.zeros((d.layers, d.states), dtype=np.int64)
-        total = kernels.best_policy(d.transitions, d.start, self.losses[episodes].sum(axis=0), choice)
+        total = kernels.best_policy(d.packed_transitions, d.start, self.losses[episodes].sum(axis=0), choice)
         return choice, float(total)
 
     def metrics(self, x: ArrayLike) -> dict[str, float]:
@@ -286,7 +304,7 @@ class AdversarialMDP(Problem):
         """
         d = self.dynamics
         choice = np.zeros((d.layers, d.states), dtype=np.int64)
-        best = float(kernels.best_policy(d.transitions, d.start, sums, choice))
+        best = float(kernels.best_policy(d.packed_transitions, d.start, sums, choice))
         return {"loss": total / max(done, 1), "regret": total - best, "left": float(self.episodes - done)}
 
     def curve(self, x: ArrayLike, points: int = 100) -> tuple[NDArray[np.int64], Array]:
@@ -295,11 +313,12 @@ class AdversarialMDP(Problem):
         played = int(np.isfinite(lost).argmin()) if not np.isfinite(lost).all() else self.episodes
         at = np.unique(np.linspace(0, played, min(points, played) + 1).astype(np.int64)[1:])
         found, total, start = np.empty(len(at)), np.zeros(self.losses.shape[1:]), 0
-        choice = np.zeros((self.dynamics.layers, self.dynamics.states), dtype=np.int64)
+        d = self.dynamics
+        choice = np.zeros((d.layers, d.states), dtype=np.int64)
         sums = np.cumsum(lost[:played])
         for i, end in enumerate(at):
             total += self.losses[start:end].sum(axis=0)
-            best = kernels.best_policy(self.dynamics.transitions, self.dynamics.start, total, choice)
+            best = kernels.best_policy(d.packed_transitions, d.start, total, choice)
             found[i], start = sums[end - 1] - best, end
         return at, found
 
