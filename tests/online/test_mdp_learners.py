@@ -55,7 +55,7 @@ def one_by_one(problem, learner, seed):
     """The policies of a learner that is told each loss by itself, in a world of tables."""
     world, d, policies = generator(seed, 1), problem.dynamics, []
     for losses in problem.losses:
-        state = int(kernels.draw(world, np.cumsum(d.start)))
+        state = int(kernels.choose(world, d.start))
         for h in range(d.layers):
             action = learner.act(state)
             if h == 0:

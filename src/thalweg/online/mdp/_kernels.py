@@ -68,10 +68,12 @@ def leaders(kind, losses, eta, p):
 def occupy(transitions, first, policy, chances):
     """Fill ``chances`` (H, S) with those of being in each state of each layer."""
     layers, states, actions = policy.shape
-    chances[0] = first
+    for s in range(states):
+        chances[0, s] = first[s]
     for h in range(layers - 1):
         moves = transitions[h % len(transitions)]
-        chances[h + 1] = 0.0
+        for s in range(states):
+            chances[h + 1, s] = 0.0
         for s in range(states):
             for a in range(actions):
                 weight = chances[h, s] * policy[h, s, a]
@@ -133,7 +135,10 @@ def dilate(transitions, policy, local, factor, found):
                     for t in range(states):
                         ahead += moves[s, a, t] * after[t]
                 found[h, s, a] = local[h, s, a] + factor * ahead
-        after = (policy[h] * found[h]).sum(axis=1)
+        for s in range(states):
+            after[s] = 0.0
+            for a in range(actions):
+                after[s] += policy[h, s, a] * found[h, s, a]
 
 
 @njit(cache=True)
@@ -158,45 +163,83 @@ def counted(rng, weights, samples):
 @njit(cache=True)
 def inverse_covariance(rows, weights, gamma):
     """``(gamma I + sum weights rows rows^T)^-1``, rows (n, d)."""
-    weighted = rows * weights.reshape(-1, 1)
+    weighted = np.empty_like(rows)
+    for i in range(len(rows)):
+        for j in range(rows.shape[1]):
+            weighted[i, j] = weights[i] * rows[i, j]
     sigma = np.dot(weighted.T, rows)
     for j in range(len(sigma)):
         sigma[j, j] += gamma
-    found = np.linalg.inv(sigma)
-    return 0.5 * (found + found.T)
+    return symmetric(np.linalg.inv(sigma), 1.0)
+
+
+@njit(cache=True)
+def symmetric(matrix, scale):
+    """``scale (matrix + matrix^T) / 2``, row by row."""
+    found = np.empty(matrix.shape)
+    for i in range(len(matrix)):
+        for j in range(len(matrix)):
+            found[i, j] = 0.5 * scale * (matrix[i, j] + matrix[j, i])
+    return found
 
 
 @njit(cache=True)
 def geometric_resampling(rows, gamma):
     """``c sum_{n=0}^N prod_{j<=n} (I - c (gamma I + row_j row_j^T))``, c = 1/2, rows (N, d)."""
     d = rows.shape[1]
-    product, total = np.eye(d), np.eye(d)
+    product, total = np.zeros((d, d)), np.zeros((d, d))
+    for i in range(d):
+        product[i, i], total[i, i] = 1.0, STEP
     for n in range(len(rows)):
-        lifted = np.dot(product, rows[n])
         for i in range(d):
+            lifted = 0.0
             for j in range(d):
-                product[i, j] += -STEP * gamma * product[i, j] - STEP * lifted[i] * rows[n, j]
-        total += product
-    return STEP * total
+                lifted += product[i, j] * rows[n, j]
+            for j in range(d):
+                product[i, j] -= STEP * (gamma * product[i, j] + lifted * rows[n, j])
+                total[i, j] += STEP * product[i, j]
+    return total
 
 
 @njit(cache=True)
 def resampled(rng, rows, weights, gamma, length, repeats):
     """The mean of ``repeats`` geometric resamplings of ``length`` rows drawn by their weights, made symmetric."""
-    cumulative = np.cumsum(weights)
-    total = np.zeros((rows.shape[1], rows.shape[1]))
+    sums, total = weights.copy(), np.zeros((rows.shape[1], rows.shape[1]))
+    for i in range(1, len(sums)):
+        sums[i] += sums[i - 1]
     drawn = np.empty((length, rows.shape[1]))
     for _ in range(repeats):
         for n in range(length):
-            drawn[n] = rows[draw(rng, cumulative)]
+            drawn[n] = rows[draw(rng, sums)]
         total += geometric_resampling(drawn, gamma)
-    return 0.5 * (total + total.T) / repeats
+    return symmetric(total, 1.0 / repeats)
 
 
 @njit(cache=True)
-def draw(rng, cumulative):
-    """A number drawn with the chances whose sums are ``cumulative``."""
-    return min(np.searchsorted(cumulative, rng.random() * cumulative[-1], side="right"), len(cumulative) - 1)
+def draw(rng, sums):
+    """A number drawn with the chances whose running sums are ``sums``: the first whose sum is above."""
+    level, low, high = rng.random() * sums[-1], 0, len(sums) - 1
+    while low < high:
+        middle = (low + high) // 2
+        if sums[middle] > level:
+            high = middle
+        else:
+            low = middle + 1
+    return low
+
+
+@njit(cache=True)
+def choose(rng, chances):
+    """A number drawn with these chances."""
+    total, reached = 0.0, 0.0
+    for chance in chances:
+        total += chance
+    level = rng.random() * total
+    for i in range(len(chances)):
+        reached += chances[i]
+        if reached > level:
+            return i
+    return len(chances) - 1
 
 
 @njit(cache=True)
@@ -219,11 +262,14 @@ def estimates(rows, inverse, played, total, most, reduced, mean, found):
 
     ``u total``, ``u = rows^T inverse rows[played]``; reduced: ``- most (u)_- + most mean`` beside it.
     """
-    u = np.dot(rows, np.dot(inverse, rows[played]))
+    lifted = np.dot(inverse, rows[played])
     for i in range(len(rows)):
-        found[i] = u[i] * total
+        u = 0.0
+        for j in range(len(lifted)):
+            u += rows[i, j] * lifted[j]
+        found[i] = u * total
         if reduced:
-            found[i] += most * (mean[i] - min(u[i], 0.0))
+            found[i] += most * (mean[i] - min(u, 0.0))
 
 
 @njit(cache=True)
@@ -239,15 +285,16 @@ def take_in(
     d = features.shape[3]
     pairs = n_states * n_actions
     local = np.zeros((layers, n_states, n_actions))
-    found, mean = np.empty(pairs), np.zeros(pairs)
+    found, mean, norms, weights = np.empty(pairs), np.zeros(pairs), np.empty(pairs), np.empty(pairs)
     for h in range(layers):
         rows = features[h % len(features)].reshape(pairs, d)
-        weights = (chances[h].reshape(-1, 1) * policy[h]).reshape(pairs)
+        for i in range(pairs):
+            weights[i] = chances[h, i // n_actions] * policy[h, i // n_actions, i % n_actions]
         played = states[h] * n_actions + actions[h]
         seen = weights if covariance == EXACT else counted(rng, weights, samples)
         if onehot and covariance != RESAMPLING:  # the covariance is diagonal, and nothing is negative
-            norms = 1.0 / (gamma + seen)
-            found[:] = 0.0
+            for i in range(pairs):
+                norms[i], found[i] = 1.0 / (gamma + seen[i]), 0.0
             found[played] = tails[h] * norms[played]
         else:
             if covariance == RESAMPLING:
@@ -258,9 +305,12 @@ def take_in(
                 fresh = weights if covariance == EXACT else counted(rng, weights, samples)
                 mean = negative_mean(rows, inverse, fresh)
             estimates(rows, inverse, played, tails[h], layers - h, reduced, mean, found)
-            # Resampled inverses can have small negative values; a norm has none.
-            norms = np.maximum((np.dot(rows, inverse) * rows).sum(axis=1), 0.0)
-        least[0] = min(least[0], found.min())
+            lifted = np.dot(rows, inverse)
+            for i in range(pairs):
+                norms[i] = 0.0
+                for j in range(d):
+                    norms[i] += lifted[i, j] * rows[i, j]
+                norms[i] = max(norms[i], 0.0)  # resampled inverses can have small negative values
         for s in range(n_states):
             own = 0.0
             for a in range(n_actions):
@@ -268,10 +318,14 @@ def take_in(
             for a in range(n_actions):
                 local[h, s, a] = beta * (norms[s * n_actions + a] + own)
                 cumulative[h, s, a] += found[s * n_actions + a]
+                least[0] = min(least[0], found[s * n_actions + a])
     if beta > 0.0:
         bonus = np.empty_like(local)
         dilate(transitions, policy, local, 1.0 + 1.0 / layers, bonus)
-        cumulative -= bonus
+        for h in range(layers):
+            for s in range(n_states):
+                for a in range(n_actions):
+                    cumulative[h, s, a] -= bonus[h, s, a]
 
 
 @njit(cache=True)
@@ -286,7 +340,7 @@ def play_episodes(
     layers, n_states, n_actions = cumulative.shape
     chances = np.empty((layers, n_states))
     states, actions = np.empty(layers, dtype=np.int64), np.empty(layers, dtype=np.int64)
-    tails, start = np.empty(layers), np.cumsum(first)
+    tails = np.empty(layers)
     for k in range(len(losses)):
         policy = policies[k]
         for h in range(layers):
@@ -297,9 +351,9 @@ def play_episodes(
             for s in range(n_states):
                 for a in range(n_actions):
                     expected[k] += chances[h, s] * policy[h, s, a] * losses[k, h, s, a]
-        state = draw(world, start)
+        state = choose(world, first)
         for h in range(layers):
-            states[h], actions[h] = state, draw(rng, np.cumsum(policy[h, state]))
+            states[h], actions[h] = state, choose(rng, policy[h, state])
             if h < layers - 1:
                 state = draw(world, sums[h % len(sums), state, actions[h]])
         total = 0.0

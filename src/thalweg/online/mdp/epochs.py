@@ -169,7 +169,7 @@ class SimulatorFree(Method[AdversarialMDP, EpochsState]):
         d, learner = problem.dynamics, state.learner
         for h in range(d.layers):
             policy[h] = learner.policy(h, d.features[h])
-        at = int(kernels.draw(state.world, np.cumsum(d.start)))
+        at = int(kernels.choose(state.world, d.start))
         for h in range(d.layers):
             action = learner.act(d.features[h, at])
             loss = float(losses[h, at, action])

@@ -103,7 +103,7 @@ class FeatureLearner(ABC):
         """
         require(not self._acted, "act: tell the loss of the last action first, with learn(loss)")
         rows, h = self.checked(features, (), "features"), self._layer
-        self._actions[h] = kernels.draw(self._rng, np.cumsum(self.policy(h, rows)))
+        self._actions[h] = kernels.choose(self._rng, self.policy(h, rows))
         self._features[h], self._acted = rows, True
         return int(self._actions[h])
 

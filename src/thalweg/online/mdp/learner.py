@@ -129,7 +129,7 @@ class EpisodeLearner:
         if self._layer == 0:
             self._begin()
         h = self._layer
-        action = int(kernels.draw(self._rng, np.cumsum(self.policy[h, state])))
+        action = int(kernels.choose(self._rng, self.policy[h, state]))
         self._states[h], self._actions[h], self._acted = state, action, True
         return action
 
