@@ -233,6 +233,12 @@ class TestConstants:
             luo = luo_schedule(which)(episodes, actions, d, layers)
             assert luo.gamma >= 2 * luo.eta * layers
 
+    def test_gamma_of_luo_wei_and_lee_follows_eta(self, problem):
+        known = LuoWeiLee(eta=0.5).learner(problem.dynamics, 70).constants
+        assert (known.eta, known.gamma) == (0.5, 3.0)
+        with pytest.raises(InvalidParameter, match="eta >= 0; got -1"):
+            LuoWeiLee(eta=-1.0)
+
     def test_doubling_begins_anew_at_each_stage(self, problem):
         learner = MagnitudeReduced().learner(problem.dynamics)
         etas = []

@@ -122,6 +122,11 @@ class TestDoor:
         ):
             Dynamics(2.0 * self.phi, self.stay, layers=1)
 
+    def test_features_too_short_for_gamma_are_refused(self):
+        for scale in (1e-6, 0.0):
+            with pytest.raises(InvalidProblem, match="expected about 1, in whose units gamma counts"):
+                Dynamics(scale * self.phi, self.stay, layers=1)
+
     def test_chances_that_are_none_are_refused(self):
         wrong = self.stay.copy()
         wrong[1, 0] = [0.7, 0.7]

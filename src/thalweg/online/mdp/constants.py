@@ -62,16 +62,18 @@ def reduced_schedule(which: Which) -> Schedule:
     return made
 
 
-def luo_schedule(which: Which) -> Schedule:
+def luo_schedule(which: Which, given: float | None = None) -> Schedule:
     """``eta = c (ln A / (d K))^(2/3)``, ``gamma = 2 eta H``.
 
     Theory: c = 1, ``beta = H sqrt(gamma)/2``. Practice: c = 3, the best of 1, 3, 6 and 10 on random linear MDPs, and
-    ``beta = eta H^2 / 500``. The rate of ``K^(2/3)`` comes from gamma, which keeps ``eta Q >= -1/2``.
+    ``beta = eta H^2 / 500``. The rate of ``K^(2/3)`` comes from gamma, which keeps ``eta Q >= -1/2``; it follows an eta
+    that is ``given``, too.
     """
 
     def made(episodes: int, actions: int, dimension: int, layers: int) -> Constants:
         scale = 1.0 if which == "theory" else 3.0
-        eta = scale * (math.log(actions) / (dimension * episodes)) ** (2.0 / 3.0)
+        own = scale * (math.log(actions) / (dimension * episodes)) ** (2.0 / 3.0)
+        eta = own if given is None else given
         gamma = max(2.0 * eta * layers, 1.0 / episodes)  # with one action eta is zero
         theory = layers * math.sqrt(gamma) / 2.0
         return Constants(eta, gamma, theory if which == "theory" else eta * layers**2 / 500.0)

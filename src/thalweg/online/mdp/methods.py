@@ -175,7 +175,7 @@ class LogBarrier(RegularizedLeader):
 class LuoWeiLee(RegularizedLeader):
     """Entropy with plain estimates and ``gamma >= 2 eta H``, which keeps them mild: regret ``O~(K^(2/3))``.
 
-    The method before; here as what the others have to beat. Options as `MagnitudeReduced`.
+    The method before; here as what the others have to beat. Options as `MagnitudeReduced`; gamma follows eta.
 
     Source: Luo, Wei and Lee (2021), "Policy optimization in adversarial MDPs: improved exploration via dilated
     bonuses".
@@ -187,7 +187,7 @@ class LuoWeiLee(RegularizedLeader):
     leader: ClassVar[int] = kernels.ENTROPY
 
     def schedule(self) -> Schedule:
-        return luo_schedule(self.constants)
+        return luo_schedule(self.constants, self.eta)
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,8 @@ Array = NDArray[np.float64]
 
 #: What rounding may add to a length of one, and to chances that sum to one.
 ROUNDING = 1e-6
+#: Features shorter than this would be drowned by what is added to covariances.
+SHORT = 0.01
 #: The share of Q, in the norm over states and actions, that features may leave unexplained.
 LINEAR = 1e-6
 
@@ -41,7 +43,7 @@ class Dynamics:
     state with features that are the unit vectors is a bandit.
 
     Raises:
-        InvalidProblem: shapes that do not fit, features longer than one, chances that are none.
+        InvalidProblem: shapes that do not fit, features longer than one or all shorter than 0.01, chances that are none.
         NotFinite: NaN or infinity.
 
     Memory: that of the arrays as given, layers that are alike once, and running sums of the transitions.
@@ -331,6 +333,11 @@ def _check_length(features: Array) -> None:
         raise InvalidProblem(
             f"Dynamics: the features at {where} (layer, state, action) have length {longest:.6g}; expected at most 1. "
             f"Divide all of them by {longest:.6g}."
+        )
+    if longest < SHORT:
+        raise InvalidProblem(
+            f"Dynamics: the longest features have length {longest:.3g}; expected about 1, in whose units gamma counts. "
+            "Multiply all of them by one number."
         )
 
 
