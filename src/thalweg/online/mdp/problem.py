@@ -43,7 +43,8 @@ class Dynamics:
     state with features that are the unit vectors is a bandit.
 
     Raises:
-        InvalidProblem: shapes that do not fit, features longer than one or all shorter than 0.01, chances that are none.
+        InvalidProblem: shapes that do not fit, features longer than one or all shorter than 0.01, chances that are
+            none.
         NotFinite: NaN or infinity.
 
     Memory: that of the arrays as given, layers that are alike once, and running sums of the transitions.
