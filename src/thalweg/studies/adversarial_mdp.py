@@ -314,7 +314,7 @@ def _rows(what: str, scores: Mapping[str, Scores]) -> list[Row]:
         {
             "problem": what,
             "contestant": name,
-            what: median(values),
+            "median": median(values),
             "least": float(values.min()),
             "most": float(values.max()),
         }
