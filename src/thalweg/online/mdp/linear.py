@@ -65,6 +65,8 @@ class LinearLearner(FeatureLearner):
         dimension, actions, layers: d, A and H.
         episodes: K.
         method: with the options that are not its defaults: ``constants``, ``eta``, ``gamma``, ``beta``, ``samples``.
+            The default number of samples is theory's; a hundred do as well on random linear MDPs, in a twentieth of the
+            time.
         seed: names the stream that actions and simulated episodes are drawn from.
 
     Raises:
