@@ -129,6 +129,12 @@ def test_every_group_of_people_does_better_than_with_one_model(tmp_path):
     assert "one model for all" in (tmp_path / "page.html").read_text()
 
 
+def test_a_courier_learns_which_way_is_jammed(tmp_path):
+    ours, random = example("deliveries_through_changing_jams").main(str(tmp_path / "page.html"))
+    assert ours < 0.6 * random
+    assert "moves at random" in (tmp_path / "page.html").read_text()
+
+
 def test_a_table_of_sensors_is_filled_to_near_its_noise():
     plain, error, rank = example("fill_a_table").main()
     assert error < 0.5 < plain / 5

@@ -1,4 +1,4 @@
-"""24: rows a second of groupwise prediction, against one river model a group; weights of ten thousand experts."""
+"""24: rows a second of groupwise prediction, against one river model a group; weights of experts. 09: episodes."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.online import mdp
 from benchmarks.race import Row, race
 from thalweg.online import AdaNormalHedge, GroupwiseRegressor
 
@@ -19,6 +20,7 @@ def rows() -> Iterator[Row]:
     yield from predictions(6, 25)
     yield from predictions(13, 100)
     yield weights()
+    yield from mdp.rows()
 
 
 def table(groups: int, columns: int) -> tuple[Any, Any, Any]:

@@ -127,6 +127,16 @@ SYSTEMS = (
         "Refined regret for adversarial MDPs with linear function approximation",
         "arXiv 2301.12942, ICML 2023",
         "online",
+        (
+            "online.AdversarialMDP",
+            "online.MagnitudeReduced",
+            "online.LogBarrier",
+            "online.EpisodeLearner",
+            "online.mdp.LinearLearner",
+            "online.mdp.EpochLearner",
+            "online.mdp.GymnasiumWorld",
+        ),
+        "adversarial_mdp",
     ),
     System(
         "10",

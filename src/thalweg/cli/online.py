@@ -1,4 +1,4 @@
-"""Decisions and predictions as the data comes: tables of losses, and tables of rows in groups."""
+"""Decisions and predictions as the data comes: tables of losses, tables of rows in groups, and episodes."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from thalweg.cli import episodes
 from thalweg.cli.case import Case, named
 from thalweg.cli.options import Header
 from thalweg.cli.output import array_of
@@ -34,7 +35,10 @@ Groups = Annotated[
 def read(
     tables: Annotated[
         list[Path],
-        typer.Argument(help="A row a round: losses, a column an arm; or features and a --target."),
+        typer.Argument(
+            help="A row a round: losses, a column an arm; or features and a --target. Or an .npz with transitions and "
+            "losses of episodes."
+        ),
     ],
     target: Annotated[str | None, typer.Option(help="Predict this column, row by row.")] = None,
     groups: Groups = "",
@@ -49,12 +53,19 @@ def read(
     ] = None,
     header: Header = None,
 ) -> Mapping[str, Problem]:
-    """Play a table of losses, or predict a column so well that no group of rows is worse off."""
+    """Play losses of arms or of episodes, or predict a column so well that no group of rows is worse off."""
     from thalweg.datasets import load_frame
     from thalweg.online import GroupedStream, encode, group_rules
 
     found: dict[str, Problem] = {}
     for name, path in named(tables).items():
+        if path.suffix.lower() == ".npz":
+            if target is not None or context is not None or groups or low is not None or high is not None:
+                raise InvalidParameter(
+                    "--target, --groups, --context, --low and --high are for tables, not .npz."
+                )
+            found[name] = episodes.read_episodes(path)
+            continue
         if target is None:
             if groups or low is not None or high is not None:
                 raise InvalidParameter("--groups, --low and --high are for rows with a --target.")
@@ -91,7 +102,8 @@ def _played(name: str, problem: Problem) -> LossTable:
 
     if not isinstance(problem, LossTable):
         raise InvalidProblem(
-            f"{name} plays tables of losses; rows with a --target need groupwise or one-for-all."
+            f"{name} plays tables of losses; rows with a --target need groupwise or one-for-all, episodes "
+            "magnitude-reduced or log-barrier."
         )
     return problem
 
@@ -128,7 +140,7 @@ MAKERS = {"tsallis-inf": tsallis_inf, "cheb-cb": cheb_cb, "fixed": fixed}
 
 @dataclass
 class OnlineCase(Case):
-    """Every group's regret, beside that of one model for all."""
+    """Every group's regret, beside that of one model for all; or the regret of episodes."""
 
     @cached_property
     def _one(self) -> np.ndarray:
@@ -149,12 +161,18 @@ class OnlineCase(Case):
         }
 
     def told(self, result: Result) -> dict[str, object]:
+        played = episodes.episodes_of(self.problem)
+        if played is not None:
+            return episodes.told(played, result)
         ledgers = self._ledgers(result)
         if not ledgers:
             return {}
         return {"regrets": ledgers["ours"], "regrets_of_one_model": ledgers["one model for all"]}
 
     def said(self, result: Result) -> Sequence[str]:
+        played = episodes.episodes_of(self.problem)
+        if played is not None:
+            return episodes.said(played, result)
         ledgers = self._ledgers(result)
         if not ledgers:
             return ()
@@ -170,6 +188,9 @@ class OnlineCase(Case):
         return lines
 
     def figures(self, result: Result) -> Sequence[Figure]:
+        played = episodes.episodes_of(self.problem)
+        if played is not None:
+            return episodes.figures(played, result)
         ledgers = self._ledgers(result)
         if not ledgers:
             return ()

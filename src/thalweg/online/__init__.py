@@ -1,4 +1,4 @@
-"""Decisions to make as the data comes: bandits that `act` and `learn`, predictions that are good on every group."""
+"""Decisions to make as the data comes: bandits that `act` and `learn`, episodes, predictions good on every group."""
 
 from thalweg.online.cheb_cb import ChebCB
 from thalweg.online.encoding import Encoded, RowEncoder, encode, group_rules
@@ -6,6 +6,7 @@ from thalweg.online.experts import AdaNormalHedge, Specialists
 from thalweg.online.groups import By, TimeIntervals, Where
 from thalweg.online.groupwise import GroupwiseRegressor
 from thalweg.online.ledger import Hindsight, regret_curve
+from thalweg.online.mdp import AdversarialMDP, EpisodeLearner, LogBarrier, MagnitudeReduced
 from thalweg.online.perturbed_leader import (
     BlumLykouris,
     GroupwiseLeader,
@@ -25,18 +26,22 @@ from thalweg.online.tsallis_inf import TsallisINF, tsallis_probabilities
 __all__ = [
     "METHODS",
     "AdaNormalHedge",
+    "AdversarialMDP",
     "Binned",
     "BlumLykouris",
     "By",
     "ChebCB",
     "Encoded",
+    "EpisodeLearner",
     "Fixed",
     "GroupedStream",
     "Groupwise",
     "GroupwiseLeader",
     "GroupwiseRegressor",
     "Hindsight",
+    "LogBarrier",
     "LossTable",
+    "MagnitudeReduced",
     "OneForAll",
     "OutsideRange",
     "PerturbedLeader",
