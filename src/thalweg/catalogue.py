@@ -399,6 +399,18 @@ SYSTEMS = (
         "Landscaping linear mode connectivity: mountainside and ridge",
         "arXiv 2406.16300, HiLD workshop at ICML 2024",
         "landscape",
+        (
+            "landscape.LossSurface",
+            "landscape.interpolate",
+            "landscape.plane",
+            "landscape.spawn",
+            "landscape.ridges",
+            "landscape.barrier_by_ends",
+            "landscape.layer_table",
+            "landscape.top_eigenvalues",
+            "landscape.Mountainside",
+        ),
+        "landscape_ridges",
     ),
     System(
         "33",
