@@ -9,7 +9,15 @@ import sys
 import numpy as np
 
 from thalweg.datasets import load
-from thalweg.landscape.double_descent import EarlyStopping, Exact, Features, RandomFeatures, Scan, Split, scan
+from thalweg.landscape.double_descent import (
+    EarlyStopping,
+    Exact,
+    FeatureModels,
+    RandomFeatures,
+    Scan,
+    Split,
+    scan,
+)
 from thalweg.workbench import render_figures
 
 WIDTHS = (20, 40, 60, 80, 100, 120, 160, 200, 400, 800)
@@ -20,8 +28,8 @@ def main(page: str = "") -> tuple[Scan, Scan]:
     table = load("diabetes")
     X, y = np.asarray(table.X), np.asarray(table.y, dtype=np.float64)
     data = Split((X - X.mean(0)) / X.std(0), (y - y.mean()) / y.std(), rows=100)
-    exact = scan(Features(RandomFeatures(), Exact()), data, WIDTHS)
-    stopped = scan(Features(RandomFeatures(), EarlyStopping()), data, WIDTHS)
+    exact = scan(FeatureModels(RandomFeatures(), Exact()), data, WIDTHS)
+    stopped = scan(FeatureModels(RandomFeatures(), EarlyStopping()), data, WIDTHS)
     if page:
         render_figures([exact.figure(), stopped.figure()], page, "Error by width, exact and stopped early")
     return exact, stopped

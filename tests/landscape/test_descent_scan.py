@@ -13,7 +13,7 @@ from thalweg.landscape.double_descent import (
     Columns,
     EarlyStopping,
     Exact,
-    Features,
+    FeatureModels,
     GradientDescent,
     HeavyBall,
     LinearTeacher,
@@ -127,7 +127,7 @@ class TestOptimizers:
             (lambda: LBFGS(0), "memory >= 1"),
             (lambda: RandomFeatures("tanh"), "'relu' or 'fourier'"),
             (lambda: RandomFeatures(spread=0.5), "spread is >= 1"),
-            (lambda: Features(RandomFeatures(), "adam"), "optimizer is one of"),
+            (lambda: FeatureModels(RandomFeatures(), "adam"), "optimizer is one of"),
             (lambda: LinearTeacher(noise=-1.0), "noise >= 0"),
         ],
     )
@@ -185,20 +185,20 @@ class TestScan:
     def test_the_exact_solution_peaks_and_ridge_does_not(self):
         data = LinearTeacher(rows=40, columns=8)
         widths = [8, 16, 30, 40, 50, 80, 320]
-        exact = scan(Features(RandomFeatures(), Exact()), data, widths, seeds=7)
+        exact = scan(FeatureModels(RandomFeatures(), Exact()), data, widths, seeds=7)
         assert exact.peak_width == 40
         assert exact.threatened
         assert exact.ratio > 20
         assert "A peak" in str(exact)
         assert np.median(exact.effects["early stopping by a quarter of the rows"]) < 0.1 * exact.peak
-        assert not scan(Features(RandomFeatures(), Ridge()), data, widths, seeds=7).threatened
+        assert not scan(FeatureModels(RandomFeatures(), Ridge()), data, widths, seeds=7).threatened
 
     def test_few_steps_do_not_peak_and_are_told_what_more_would_do(self):
         found = scan(RandomFeatures(), LinearTeacher(rows=40, columns=8), [8, 16, 40, 320], steps=50, seeds=7)
         assert not found.threatened
         assert "No peak threatens" in str(found)
         many = scan(
-            Features(RandomFeatures(), GradientDescent()),
+            FeatureModels(RandomFeatures(), GradientDescent()),
             LinearTeacher(rows=40, columns=8),
             [8, 16, 40, 320],
             steps=100_000,
@@ -243,7 +243,7 @@ class TestScan:
     def test_a_start_outside_the_span_stays(self):
         found = [
             scan(
-                Features(RandomFeatures(), Exact(), start=s),
+                FeatureModels(RandomFeatures(), Exact(), start=s),
                 LinearTeacher(rows=20, columns=4),
                 [20, 160],
                 effects=False,
@@ -255,7 +255,7 @@ class TestScan:
     def test_divergence_is_infinite_and_not_nan(self):
         wild = Torch(lambda p: torch.optim.SGD(p, lr=1e9))
         found = scan(
-            Features(RandomFeatures(), wild),
+            FeatureModels(RandomFeatures(), wild),
             LinearTeacher(rows=20, columns=4),
             [20],
             steps=100,

@@ -12,7 +12,7 @@ from thalweg.cli.output import strict_json
 from thalweg.core import InvalidParameter, InvalidProblem, UnknownName
 
 if TYPE_CHECKING:
-    from thalweg.landscape.double_descent import Features, LastLayer
+    from thalweg.landscape.double_descent import FeatureModels, LastLayer
     from thalweg.landscape.double_descent.features import FeatureMap
 
 #: Trainers of the last layer by the names that the command takes.
@@ -20,7 +20,9 @@ TRAINERS = ("descent", "momentum", "cg", "sgd", "exact", "ridge", "early-stoppin
 
 
 def double_descent(
-    table: Annotated[Path, typer.Argument(help="Features and target: .svm, .csv or .npz (X, y); also .gz.")],
+    table: Annotated[
+        Path, typer.Argument(help="FeatureModels and target: .svm, .csv or .npz (X, y); also .gz.")
+    ],
     target: Annotated[str | None, typer.Option(help="The target's column of a .csv.")] = None,
     rows: Annotated[
         int | None, typer.Option(min=10, help="Rows to train on, drawn anew for each seed; half of them.")
@@ -109,7 +111,7 @@ def double_descent(
     raise typer.Exit(1 if found.threatened else 0)
 
 
-def _family(features: str, optimizer: str) -> Features:
+def _family(features: str, optimizer: str) -> FeatureModels:
     from thalweg.landscape import double_descent as dd
 
     maps: dict[str, FeatureMap] = {
@@ -131,7 +133,7 @@ def _family(features: str, optimizer: str) -> Features:
         raise UnknownName("features", features, maps)
     if optimizer not in trainers:
         raise UnknownName("optimizer", optimizer, trainers)
-    return dd.Features(maps[features], trainers[optimizer]())
+    return dd.FeatureModels(maps[features], trainers[optimizer]())
 
 
 def _widths(text: str, rows: int, most: int | None) -> list[int]:

@@ -9,6 +9,7 @@ from thalweg.landscape.barriers import (
     barrier_by_midpoint,
     layer_table,
 )
+from thalweg.landscape.branches import Ridges, Spawned, late_decay, ridges, spawn
 from thalweg.landscape.curvature import (
     Eigenpairs,
     Trace,
@@ -29,7 +30,6 @@ from thalweg.landscape.slices import (
     radial,
     random_plane,
 )
-from thalweg.landscape.spawn import Ridges, Spawned, late_decay, ridges, spawn
 from thalweg.landscape.surface import LossSurface, Unmoved
 from thalweg.landscape.toy import Mountainside
 

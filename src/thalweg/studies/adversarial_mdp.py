@@ -202,8 +202,11 @@ def _worst(sizes: Sizes) -> dict[str, Scores]:
         runs = range(1000 * seed, 1000 * seed + sizes.bandits)
         return max(_played(_bandit(run, episodes), method, run)[1] for run in runs)
 
-    few = {"gamma": 1.0 / episodes, "beta": 0.0}
-    methods = {OURS: MagnitudeReduced(**few), "plain entropy": PlainEntropy(**few)}
+    gamma = 1.0 / episodes
+    methods = {
+        OURS: MagnitudeReduced(gamma=gamma, beta=0.0),
+        "plain entropy": PlainEntropy(gamma=gamma, beta=0.0),
+    }
     return _by_seed(methods, largest, sizes.seeds)
 
 

@@ -21,7 +21,7 @@ from thalweg.landscape.double_descent import (
     SGD,
     EarlyStopping,
     Exact,
-    Features,
+    FeatureModels,
     GradientDescent,
     HeavyBall,
     LastLayer,
@@ -193,7 +193,7 @@ def _scanned(
     optimizer: LastLayer, size: Size, widths: Sequence[int], steps: int = 10_000, **options: Any
 ) -> Scan:
     features = options.pop("features", RandomFeatures())
-    family = Features(features, optimizer, **options)
+    family = FeatureModels(features, optimizer, **options)
     return scan(family, _teacher(size), widths, steps=steps, seeds=size.seeds, effects=False)
 
 
@@ -302,7 +302,12 @@ def _real(size: Size, table: Table) -> list[Verdict]:
         data = Split(X, y, size.rows)
         found = {
             label: scan(
-                Features(RandomFeatures(), o), data, widths, steps=100_000, seeds=size.seeds, effects=False
+                FeatureModels(RandomFeatures(), o),
+                data,
+                widths,
+                steps=100_000,
+                seeds=size.seeds,
+                effects=False,
             )
             for label, o in (("exact", Exact()), ("early stopping", EarlyStopping()), ("ridge", Ridge()))
         }

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from thalweg.datasets import load
 from thalweg.landscape import LossSurface, Mountainside, Ridges, Spawned, layer_table, plane, ridges, spawn
-from thalweg.landscape.spawn import rank_correlation
+from thalweg.landscape.branches import rank_correlation
 from thalweg.studies.evidence import Evidence, Figure, Scale, Series, Table, Tell
 from thalweg.studies.intervals import median, median_interval
 from thalweg.studies.verdict import Pair, Relation, Verdict

@@ -1,7 +1,7 @@
 """Double descent: whether a peak of the test error threatens a setting, where, and what helps."""
 
 from thalweg.landscape.double_descent.data import LinearTeacher, Rows, Split
-from thalweg.landscape.double_descent.families import Family, Features, Measured
+from thalweg.landscape.double_descent.families import Family, FeatureModels, Measured
 from thalweg.landscape.double_descent.features import Columns, RandomFeatures
 from thalweg.landscape.double_descent.networks import Networks, small_cnn, two_layer
 from thalweg.landscape.double_descent.optimizers import (
@@ -29,7 +29,7 @@ __all__ = [
     "EarlyStopping",
     "Exact",
     "Family",
-    "Features",
+    "FeatureModels",
     "GradientDescent",
     "HeavyBall",
     "LastLayer",

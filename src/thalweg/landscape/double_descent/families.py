@@ -67,7 +67,7 @@ class Family(ABC):
 
 
 @dataclass(frozen=True)
-class Features(Family):
+class FeatureModels(Family):
     """Features of a width whose last layer is trained on squared loss.
 
     Args:
@@ -82,10 +82,10 @@ class Features(Family):
     start: float = 0.0
 
     def __post_init__(self) -> None:
-        require(callable(self.features), "Features needs a feature map, a function", got=self.features)
+        require(callable(self.features), "FeatureModels needs a feature map, a function", got=self.features)
         require(
             isinstance(self.optimizer, LastLayer),
-            "Features: optimizer is one of thalweg.landscape.double_descent, or Torch(make)",
+            "FeatureModels: optimizer is one of thalweg.landscape.double_descent, or Torch(make)",
             got=self.optimizer,
         )
 
@@ -105,7 +105,7 @@ class Features(Family):
         found, tests = [], []
         for rows, seed in zip(draws, seeds, strict=True):
             if rows.X.ndim != 2:
-                raise InvalidProblem(f"Features take X of shape (n, d); got {rows.X.shape}.")
+                raise InvalidProblem(f"FeatureModels take X of shape (n, d); got {rows.X.shape}.")
             train, test = features_of(self.features, rows.X, rows.X_test, width, seed)
             start = None
             if self.start:
@@ -197,7 +197,7 @@ def as_family(family: Any) -> Family:  # noqa: ANN401 -- what a user gives
     if isinstance(family, Family):
         return family
     if callable(family):
-        return Features(family)
+        return FeatureModels(family)
     raise InvalidProblem(
-        f"A family is Features(map), Networks(module), or a feature map; got {type(family).__name__}."
+        f"A family is FeatureModels(map), Networks(module), or a feature map; got {type(family).__name__}."
     )

@@ -15,7 +15,7 @@ from thalweg.core import Figure, InvalidParameter, Series
 from thalweg.core.figure import Surface
 from thalweg.core.validation import as_real, is_whole, require
 from thalweg.landscape.double_descent.data import Data, Rows, as_data
-from thalweg.landscape.double_descent.families import Family, Features, Measured, as_family
+from thalweg.landscape.double_descent.families import Family, FeatureModels, Measured, as_family
 from thalweg.landscape.double_descent.features import FeatureMap
 
 Array = NDArray[np.float64]
@@ -183,8 +183,8 @@ def scan(
     says more.
 
     Args:
-        family: `Features` of a feature map with an optimizer of the last layer, `Networks` of a function that makes a
-            module of a width, or a feature map alone, for gradient descent.
+        family: `FeatureModels` of a feature map with an optimizer of the last layer, `Networks` of a function that makes
+            a module of a width, or a feature map alone, for gradient descent.
         data: ``(X, y, X_test, y_test)``, `Split` of a table, `LinearTeacher`, or a function of a seed.
         widths: different, at least one between half the threshold and twice; take some up to eight times it.
         steps: of the optimizer. Default 10 000.
@@ -269,7 +269,7 @@ class DescentMap:
 
 
 def descent_map(
-    family: FeatureMap | Features,
+    family: FeatureMap | FeatureModels,
     data: Data | Rows | tuple[ArrayLike, ...],
     widths: Sequence[int],
     steps: Sequence[int],
@@ -292,7 +292,7 @@ def descent_map(
     (3, 1, 2, 2)
     """
     models = as_family(family)
-    if not isinstance(models, Features):
+    if not isinstance(models, FeatureModels):
         raise InvalidParameter(
             "descent_map has a closed form for features with a trained last layer; use scan."
         )

@@ -7,7 +7,7 @@ from torch import nn
 
 from thalweg.core import InvalidParameter, InvalidProblem, NotFinite
 from thalweg.landscape import LossSurface, Mountainside, late_decay, ridges, spawn
-from thalweg.landscape.spawn import _order
+from thalweg.landscape.branches import _order
 
 
 def network(seed=0):
