@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -21,6 +22,8 @@ from thalweg.matrix import (
     SketchedAltMin,
     Underdetermined,
 )
+from thalweg.matrix.alternating import rows_of
+from thalweg.matrix.half_steps import Work
 
 EXACT = {"held_out": 0.0}
 METHODS = [ExactAltMin(), CGAltMin(), SketchedAltMin(), AutomaticAltMin()]
@@ -168,6 +171,27 @@ class TestHalfSteps:
         for method in (ExactAltMin(), CGAltMin(cg_steps=300), SketchedAltMin(accuracy=1e-12)):
             found = method.updated(problem, 1, U, np.zeros((1, k)), 0, 0)[0]
             np.testing.assert_allclose(found[0], v, atol=1e-7)
+
+    @pytest.mark.parametrize("method", METHODS, ids=lambda m: m.name)
+    @pytest.mark.parametrize("rank", [5, 20, 70])
+    @pytest.mark.parametrize("ridge", [0.0, 0.1])
+    def test_no_row_depends_on_its_block(self, rng, method, rank, ridge):
+        rows, columns = np.nonzero(rng.random((150, 90)) < np.linspace(0.0, 1.0, 90))
+        problem = Completion((rows, columns, rng.standard_normal(len(rows))), rank, ridge=ridge, **EXACT)
+        D, V = rng.standard_normal((150, rank)), rng.standard_normal((problem.n, rank))
+        rows, none = rows_of(problem, problem.train, 1), np.empty(0)
+
+        def fitted(*cuts):
+            found = []
+            for a, b in pairwise((0, *cuts, problem.n)):
+                part = rows.part(a, b)  # as another process gets it
+                X, slopes, rights = V[a:b].copy(), np.zeros(b - a), np.zeros(b - a)
+                work = Work(part, D, problem.gram(D), part.targets(none))
+                method.half_step(3)(work, 0, b - a, X, slopes, rights)
+                found.append(np.column_stack([X, slopes, rights]))
+            return np.vstack(found)
+
+        np.testing.assert_array_equal(fitted(), fitted(1, 17, 18, 60))
 
     def test_threads_change_no_bit(self, rng):
         import numba

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from thalweg.core import InvalidParameter, UnreadableFile
-from thalweg.matrix import _kernels as kernels
+from thalweg.matrix import _entry_kernels as kernels
 from thalweg.matrix.observations import Labels, Places, Reals, refuse_index
 from thalweg.matrix.problem import Completion
 

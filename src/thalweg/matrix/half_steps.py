@@ -8,7 +8,9 @@ from typing import ClassVar, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from thalweg.matrix import _kernels as kernels
+from thalweg.matrix._conjugate_kernels import cg_rows
+from thalweg.matrix._normal_kernels import coordinate_rows, exact_rows
+from thalweg.matrix._sketched_kernels import sketched_rows
 from thalweg.matrix.observations import Reals, Side
 from thalweg.matrix.problem import targets_of
 
@@ -55,7 +57,7 @@ class Work:
     gram: Reals
     targets: Reals
 
-    def buffer(self, last: int) -> Reals:
+    def buffer(self) -> Reals:
         """Where a row's part of D is gathered."""
         q = self.D.shape[1]
         most = int(self.rows.side.counts.max(initial=1))
@@ -90,27 +92,29 @@ class Exact:
     bounded: ClassVar[bool] = False
 
     def __call__(self, work: Work, first: int, last: int, X: Reals, slopes: Vector, rights: Vector) -> None:
+        blocks = [(first, last)]
         if work.D.shape[1] >= LIBRARY and not len(work.gram):
-            first = self._by_library(work, first, last, X, slopes, rights)
-            if first == last:
-                return
-        kernels.exact_rows(
-            *work.system(), first, X[first:last], slopes[first:last], rights[first:last], work.buffer(last)
-        )
+            blocks = [(j, j + 1) for j in self._by_library(work, first, last, X, slopes, rights)]
+        buffer = work.buffer() if blocks else X
+        for a, b in blocks:
+            exact_rows(*work.system(), a, X[a:b], slopes[a:b], rights[a:b], buffer)
 
-    def _by_library(self, work: Work, first: int, last: int, X: Reals, slopes: Vector, rights: Vector) -> int:
-        """Rows one after another by BLAS and LAPACK, up to the first that is singular, which is returned."""
+    def _by_library(
+        self, work: Work, first: int, last: int, X: Reals, slopes: Vector, rights: Vector
+    ) -> list[int]:
+        """Rows one after another by BLAS and LAPACK; those that are singular are left, and returned."""
         from scipy.linalg.lapack import dposv, sposv
 
         side, posv = work.rows.side, dposv if work.D.dtype == np.float64 else sposv
-        eps = float(np.finfo(work.D.dtype).eps)
+        eps, left = float(np.finfo(work.D.dtype).eps), []
         for j in range(first, last):
             a, b = int(side.starts[j]), int(side.starts[j + 1])
             if a == b:
                 X[j], slopes[j], rights[j] = 0, 0.0, 0.0
                 continue
             if b - a < work.D.shape[1] and not work.rows.ridge:
-                return j
+                left.append(j)
+                continue
             A = work.D.take(side.others[a:b], axis=0)
             right = A.T @ work.targets[a:b]
             if len(side.weights):
@@ -121,9 +125,10 @@ class Exact:
             factor, found, failed = posv(N, right, lower=1, overwrite_a=1)
             pivots = factor.diagonal()
             if failed or not pivots.min() ** 2 > 32 * len(N) * eps * pivots.max() ** 2:
-                return j
+                left.append(j)
+                continue
             X[j], slopes[j], rights[j] = found, float(before @ before), float(right @ right)
-        return last
+        return left
 
 
 @dataclass(frozen=True)
@@ -134,8 +139,8 @@ class ConjugateGradients:
     bounded: ClassVar[bool] = False
 
     def __call__(self, work: Work, first: int, last: int, X: Reals, slopes: Vector, rights: Vector) -> None:
-        parts = (X[first:last], slopes[first:last], rights[first:last], work.buffer(last))
-        kernels.cg_rows(*work.system(), self.steps, first, *parts)
+        parts = (X[first:last], slopes[first:last], rights[first:last], work.buffer())
+        cg_rows(*work.system(), self.steps, first, *parts)
 
 
 @dataclass(frozen=True)
@@ -163,10 +168,10 @@ class Sketched:
     ) -> None:
         """Only some of the rows; all where ``only`` is empty."""
         q = work.D.shape[1]
-        kernels.sketched_rows(
+        sketched_rows(
             *work.system(),
             *(self.steps, self.accuracy, self.rows * q, only, self.seed, first),
-            *(X[first:last], slopes[first:last], rights[first:last], work.buffer(last)),
+            *(X[first:last], slopes[first:last], rights[first:last], work.buffer()),
         )
 
 
@@ -204,5 +209,5 @@ class Coordinates:
     bounded: ClassVar[bool] = True
 
     def __call__(self, work: Work, first: int, last: int, X: Reals, slopes: Vector, rights: Vector) -> None:
-        parts = (X[first:last], slopes[first:last], rights[first:last], work.buffer(last))
-        kernels.coordinate_rows(*work.system(), self.passes, work.rows.free, first, *parts)
+        parts = (X[first:last], slopes[first:last], rights[first:last], work.buffer())
+        coordinate_rows(*work.system(), self.passes, work.rows.free, first, *parts)

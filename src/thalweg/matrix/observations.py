@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from thalweg.core import InvalidParameter, InvalidProblem, NotFinite
 from thalweg.core.validation import as_real, is_whole, require
-from thalweg.matrix._kernels import counting_order
+from thalweg.matrix._entry_kernels import counting_order
 from thalweg.numerics.operators import is_sparse
 
 Reals = NDArray[np.floating[Any]]

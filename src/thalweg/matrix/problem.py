@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from thalweg.core import InvalidParameter, InvalidProblem, Problem, Stop
 from thalweg.core.seeding import generator
 from thalweg.core.validation import check_finite, is_real, is_whole, require
-from thalweg.matrix import _kernels as kernels
+from thalweg.matrix import _entry_kernels as kernels
 from thalweg.matrix._blocks import over_rows
 from thalweg.matrix.observations import (
     Duplicates,
