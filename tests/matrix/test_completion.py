@@ -22,8 +22,7 @@ from thalweg.matrix import (
     SketchedAltMin,
     Underdetermined,
 )
-from thalweg.matrix.alternating import rows_of
-from thalweg.matrix.half_steps import Work
+from thalweg.matrix.half_steps import Work, rows_of
 
 EXACT = {"held_out": 0.0}
 METHODS = [ExactAltMin(), CGAltMin(), SketchedAltMin(), AutomaticAltMin()]
@@ -466,6 +465,9 @@ class TestInput:
             (lambda: ExactAltMin(clip="some"), "clip rows, entries or none"),
             (lambda: ExactAltMin(mu=0.0), "mu > 0"),
             (lambda: ExactAltMin(parts=2), "parts = 1, or 3 and more"),
+            (lambda: ExactAltMin(workers=0), "workers >= 1, or None"),
+            (lambda: ExactAltMin(workers=2.5), "workers >= 1, or None"),
+            (lambda: ExactAltMin(workers=2, parts=3), "workers hold all entries; they need parts = 1"),
         ],
     )
     def test_an_option_out_of_range_is_refused(self, make, message):

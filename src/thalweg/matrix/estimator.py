@@ -17,7 +17,6 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from thalweg.core import InvalidParameter, InvalidProblem, Stop, solve
 from thalweg.matrix.alternating import (
-    UNBOUNDED,
     AltMin,
     AutomaticAltMin,
     CGAltMin,
@@ -26,7 +25,7 @@ from thalweg.matrix.alternating import (
     SketchedAltMin,
 )
 from thalweg.matrix.factors import Factors
-from thalweg.matrix.half_steps import Coordinates, Exact, Rows, Work
+from thalweg.matrix.half_steps import UNBOUNDED, Coordinates, Exact, Rows, Work
 from thalweg.matrix.held_out_error import held_out_error
 from thalweg.matrix.observations import Duplicates, Entries, Given, Reals, read_entries
 from thalweg.matrix.problem import Completion
@@ -71,6 +70,7 @@ class MatrixCompletion(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         max_rank: where ``"auto"`` ends. Default 128.
         max_iter: most sweeps. Default 300.
         duplicates: for places given twice, ``"error"`` (default), ``"sum"`` or ``"mean"``.
+        workers: fit in so many processes of Ray, on one machine or several; see `AltMin`. By default in threads.
         dtype: of the factors, float64 (default) or float32, which takes two thirds of the memory.
         random_state: which entries are held out, and the start; a whole number, default 0.
 
@@ -107,6 +107,7 @@ class MatrixCompletion(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         "max_rank": [Interval(Integral, 1, None, closed="left")],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
         "duplicates": [StrOptions({"error", "sum", "mean"})],
+        "workers": [None, Interval(Integral, 1, None, closed="left")],
         "dtype": "no_validation",
         "random_state": [Interval(Integral, 0, None, closed="left")],
     }
@@ -126,6 +127,7 @@ class MatrixCompletion(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         max_rank: int = 128,
         max_iter: int = 300,
         duplicates: Duplicates = "error",
+        workers: int | None = None,
         dtype: DTypeLike = np.float64,
         random_state: int = 0,
     ) -> None:
@@ -141,6 +143,7 @@ class MatrixCompletion(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         self.max_rank = max_rank
         self.max_iter = max_iter
         self.duplicates = duplicates
+        self.workers = workers
         self.dtype = dtype
         self.random_state = random_state
 
@@ -162,7 +165,8 @@ class MatrixCompletion(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
             InvalidProblem, NotFinite: see `Completion`.
         """
         problem = self._problem(self._entries(X, weights, shape, reset=True))
-        method: AltMin = CoordinateAltMin() if self.nonnegative else SOLVERS[self.solver]()
+        kind = CoordinateAltMin if self.nonnegative else SOLVERS[self.solver]
+        method: AltMin = kind(workers=self.workers)
         stop = Stop(below=problem.recommended_stop().below, steps=self.max_iter)
         result = solve(problem, method, stop=stop, seed=int(self.random_state), progress=False)
         if not result.converged:

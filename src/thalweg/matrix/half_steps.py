@@ -11,13 +11,15 @@ from numpy.typing import NDArray
 from thalweg.matrix._conjugate_kernels import cg_rows
 from thalweg.matrix._normal_kernels import coordinate_rows, exact_rows
 from thalweg.matrix._sketched_kernels import sketched_rows
-from thalweg.matrix.observations import Reals, Side
-from thalweg.matrix.problem import targets_of
+from thalweg.matrix.observations import Entries, Reals, Side
+from thalweg.matrix.problem import Completion, targets_of
 
 #: Bytes of the gathered rows of a design: what a core's second cache holds beside the rest.
 BUFFER = 704 * 1024
 #: Width from which a library's symmetric product, called a row at a time, beats loops.
 LIBRARY = 64
+#: More unknowns than any row has.
+UNBOUNDED = 2**30
 
 Vector = NDArray[np.float64]
 
@@ -46,6 +48,14 @@ class Rows:
     def targets(self, offset: Reals) -> Reals:
         """What each entry's row has to explain, times its weight."""
         return targets_of(self.side, offset, self.implicit)
+
+
+def rows_of(problem: Completion, entries: Entries, at: int) -> Rows:
+    """The rows (``at`` 0) or columns (1) of some entries, ready for half-steps."""
+    side: Side = entries.by_column if at else entries.by_row
+    implicit = problem.confidence is not None
+    free = int(problem.biases) if problem.nonnegative else UNBOUNDED
+    return Rows(side, problem.ridge, problem.ridge_by_count, implicit, free)
 
 
 @dataclass(frozen=True, eq=False)

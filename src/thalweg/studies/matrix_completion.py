@@ -15,8 +15,7 @@ from scipy.linalg import solve_triangular
 
 from thalweg.core import Method, Run, Stop, solve
 from thalweg.matrix import AltMin, CGAltMin, Completion, ExactAltMin, Underdetermined
-from thalweg.matrix.alternating import rows_of
-from thalweg.matrix.half_steps import ConjugateGradients, Exact, HalfStep, Work
+from thalweg.matrix.half_steps import ConjugateGradients, Exact, HalfStep, Work, rows_of
 from thalweg.matrix.observations import Reals
 from thalweg.numerics import sketched_factor, sketched_lstsq
 from thalweg.studies.evidence import Evidence, Figure, Row, Scale, Series, Table, Tell
