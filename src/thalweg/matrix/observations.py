@@ -27,6 +27,8 @@ Duplicates = Literal["error", "sum", "mean"]
 Given = sp.sparray | sp.spmatrix | ArrayLike | tuple[ArrayLike, ArrayLike, ArrayLike]
 #: Rows and columns are kept in 32 bits.
 MOST = 2**31 - 2
+#: Entries that go through a sum at once.
+BLOCK = 2**16
 #: Values beyond these have squares that overflow, or vanish.
 SMALLEST, LARGEST = 1e-120, 1e120
 
@@ -160,21 +162,22 @@ def read_entries(
     if not len(values):
         raise InvalidProblem(f"{name} holds no entry: nothing was seen, so that nothing can be completed.")
     _check_values(name, values, rows, columns)
+    rows, columns = rows.astype(np.int32), columns.astype(np.int32)
     order, _ = counting_order(columns, np.arange(len(rows)), n)
     order, _ = counting_order(rows, order, m)
     rows, columns, values = rows[order], columns[order], values[order]
     kept = kept[order] if len(kept) else kept
+    del order  # as large as the values
     rows, columns, values, kept = _merged(rows, columns, values, kept, duplicates, name)
     with np.errstate(over="ignore"):
         values = values.astype(kind)
     _check_values(f"{name} as {kind}", values, rows, columns)
-    parts = (rows.astype(np.int32), columns.astype(np.int32), values, kept.astype(kind))
-    return Entries((m, n), *parts)
+    return Entries((m, n), rows, columns, values, kept.astype(kind))
 
 
 def _triples(
     given: Given, name: str, weights: ArrayLike | None
-) -> tuple[Places, Places, NDArray[np.float64], tuple[int, int] | None, NDArray[np.float64]]:
+) -> tuple[Indices, Indices, NDArray[np.float64], tuple[int, int] | None, NDArray[np.float64]]:
     """Rows, columns, values, shape where it is known, and weights, empty where there are none."""
     if isinstance(given, tuple):
         if len(given) != 3:
@@ -210,7 +213,7 @@ def _stored(
     given: Any,  # noqa: ANN401 -- a sparse matrix of any class
     name: str,
     weights: ArrayLike | None,
-) -> tuple[Places, Places, NDArray[np.float64], tuple[int, int], NDArray[np.float64]]:
+) -> tuple[Indices, Indices, NDArray[np.float64], tuple[int, int], NDArray[np.float64]]:
     if given.ndim != 2:
         raise InvalidProblem(f"{name} has {given.ndim} dimensions; expected a matrix.")
     if isinstance(given, sp.csr_array | sp.csc_array | sp.csr_matrix | sp.csc_matrix):
@@ -221,8 +224,13 @@ def _stored(
     coo = given if isinstance(given, sp.coo_array | sp.coo_matrix) else given.tocoo()
     values = as_real(name, coo.data)
     m, n = coo.shape
-    rows, columns = np.asarray(coo.row, dtype=np.int64), np.asarray(coo.col, dtype=np.int64)
-    return rows, columns, values, (int(m), int(n)), _weights(name, weights, values.shape)
+    return (
+        np.asarray(coo.row),
+        np.asarray(coo.col),
+        values,
+        (int(m), int(n)),
+        _weights(name, weights, values.shape),
+    )
 
 
 def _indices(name: str, given: ArrayLike) -> Places:
@@ -239,10 +247,10 @@ def _indices(name: str, given: ArrayLike) -> Places:
     if len(array) and not 0 <= array.min() <= array.max() <= MOST:
         first = int(np.flatnonzero((array < 0) | (array > MOST))[0])
         raise InvalidProblem(f"{name} holds {array[first]} (at {first}); expected indices from 0 to {MOST}.")
-    return array.astype(np.int64)
+    return array.astype(np.int64, copy=False)
 
 
-def _shape(rows: Places, columns: Places, shape: tuple[int, int] | None, name: str) -> tuple[int, int]:
+def _shape(rows: Indices, columns: Indices, shape: tuple[int, int] | None, name: str) -> tuple[int, int]:
     least = (int(rows.max(initial=-1)) + 1, int(columns.max(initial=-1)) + 1)
     if shape is None:
         return max(least[0], 1), max(least[1], 1)
@@ -284,13 +292,13 @@ def _check_values(name: str, values: Reals, rows: NDArray[np.integer], columns: 
 
 
 def _merged(
-    rows: Places,
-    columns: Places,
+    rows: Index,
+    columns: Index,
     values: NDArray[np.float64],
     weights: NDArray[np.float64],
     duplicates: Duplicates,
     name: str,
-) -> tuple[Places, Places, NDArray[np.float64], NDArray[np.float64]]:
+) -> tuple[Index, Index, NDArray[np.float64], NDArray[np.float64]]:
     """Each place once; entries are sorted. The mean of a place is weighted, and its weight their sum."""
     repeated = (rows[1:] == rows[:-1]) & (columns[1:] == columns[:-1])
     if not repeated.any():
@@ -345,3 +353,16 @@ def refuse_index(name: str, indices: ArrayLike, size: int) -> Places:
         at = int(np.argmax(found >= size))
         raise InvalidParameter(f"{name} holds {found[at]} (at {at}); there are {size}, counted from 0.")
     return found
+
+
+def sum_of_squares(values: Reals, weights: Reals) -> tuple[float, float]:
+    """``sum_e w_e v_e^2`` and ``sum_e w_e`` in float64, a block at a time; weights empty where all are one."""
+    total, mass = 0.0, float(len(values)) if not len(weights) else 0.0
+    for first in range(0, len(values), BLOCK):
+        v = values[first : first + BLOCK].astype(np.float64)
+        if not len(weights):
+            total += float(v @ v)
+            continue
+        w = weights[first : first + BLOCK].astype(np.float64)
+        total, mass = total + float(w @ (v * v)), mass + float(w.sum())
+    return total, mass
