@@ -18,9 +18,11 @@ from thalweg.matrix import (
     CGAltMin,
     Completion,
     CoordinateAltMin,
+    Entries,
     ExactAltMin,
     SketchedAltMin,
     Underdetermined,
+    held_out_error,
 )
 from thalweg.matrix.half_steps import Work, rows_of
 
@@ -396,6 +398,56 @@ class TestInput:
         assert not found[[1, 3]].any()
         assert not found[:, [1, 3]].any()
 
+    def test_the_mean_of_a_place_is_weighted(self):
+        given = ([0, 0, 1], [0, 0, 0], [1.0, 4.0, 9.0])
+        seen = Completion(given, 1, weights=[2.0, 1.0, 1.0], duplicates="mean").seen
+        assert (seen.values.tolist(), seen.weights.tolist()) == ([2.0, 9.0], [3.0, 1.0])
+
+    def test_what_is_masked_was_not_seen(self, rng):
+        values = np.ma.masked_where(rng.random((6, 5)) < 0.3, rng.standard_normal((6, 5)))
+        assert len(Completion(values, 1).seen) == values.count()
+
+    def test_weights_of_any_spread_leave_a_matrix_without_noise_as_it_is(self, rng):
+        """The start knows no weights: the share seen is only a scale."""
+        entries, M = low_rank(rng)
+        weights = 10.0 ** rng.uniform(-3, 3, len(entries[2]))
+        problem = Completion(entries, 3, weights=weights, **EXACT)
+        x = solve(problem, ExactAltMin(), stop=Stop(below={"gradient": 1e-12}, steps=500)).x
+        np.testing.assert_allclose(completed(problem, x), M, atol=1e-6)
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"rows": [1, 0]},
+            {"rows": [0, 0]},
+            {"rows": [0, 7]},
+            {"columns": [0, 9]},
+            {"columns": [-1, 0]},
+            {"columns": [0, 1, 2]},
+            {"weights": np.ones(1)},
+            {"values": np.array([1, 2])},
+        ],
+        ids=str,
+    )
+    def test_entries_made_elsewhere_are_looked_at(self, change):
+        made = {"rows": [0, 1], "columns": [0, 0], "values": np.ones(2), "weights": np.empty(0), **change}
+        made |= {name: np.array(made[name], dtype=np.int32) for name in ("rows", "columns")}
+        with pytest.raises(InvalidProblem, match=r"not sorted int32, within \(3, 2\), each once"):
+            Completion(Entries((3, 2), **made), 1)
+
+    @pytest.mark.parametrize(
+        "x", [np.zeros((3, 2)), np.zeros((6, 0)), np.zeros((6, 9)), np.zeros(6), [[0.0]]], ids=np.shape
+    )
+    def test_what_is_no_answer_is_not_judged(self, x):
+        problem = Completion(np.eye(3), 1, **EXACT)
+        for ask in (
+            problem.metrics,
+            lambda x: problem.predict(x, [0], [0]),
+            lambda x: held_out_error(problem, x),
+        ):
+            with pytest.raises(InvalidProblem, match="an answer has shape"):
+                ask(x)
+
     @pytest.mark.parametrize(
         ("entries", "options", "message", "error"),
         [
@@ -431,6 +483,35 @@ class TestInput:
             (np.eye(3), {"held_out": 0.6, "test": 0.6}, "held_out . test < 1", InvalidParameter),
             (np.eye(3), {"duplicates": "first"}, "error, sum or mean", InvalidParameter),
             (np.eye(3), {"dtype": int}, "float64 or float32", InvalidParameter),
+            (np.eye(3), {"dtype": np.float16}, "float64 or float32", InvalidParameter),
+            (np.eye(3), {"dtype": "fast", "standardize": True}, "float64 or float32", InvalidParameter),
+            (np.eye(3) * 1e-300, {"dtype": np.float32}, "all values vanish in float32", InvalidProblem),
+            (np.eye(3) * 1e20, {"dtype": np.float32}, "largest value is 1e.20", InvalidProblem),
+            (np.eye(3), {"weights": np.full((3, 3), 1e200)}, "between 1e-30 and 1e.30", InvalidProblem),
+            (
+                np.eye(3),
+                {"weights": np.full((3, 3), 1e-9), "dtype": np.float32},
+                "weights are from 1e-09",
+                InvalidProblem,
+            ),
+            (sp.csr_array([[1.0, np.nan]]), {}, "NaN or infinite .first in row 0, column 1", NotFinite),
+            (
+                np.eye(3),
+                {"confidence": 1e300},
+                "confidence times the largest entry is 1e.300",
+                InvalidProblem,
+            ),
+            (np.eye(3), {"ridge": 1e200}, "ridge <= 1e.120", InvalidParameter),
+            (np.eye(3), {"biases": "no"}, "biases is True or False", InvalidParameter),
+            (np.eye(3), {"nonnegative": 1}, "nonnegative is True or False", InvalidParameter),
+            (np.eye(3), {"row_ids": np.array([2, 1, 0])}, "row_ids are not sorted", InvalidProblem),
+            (
+                np.eye(3),
+                {"column_ids": np.array(["a", "a", "b"])},
+                "column_ids are not sorted",
+                InvalidProblem,
+            ),
+            (np.eye(3), {"row_ids": np.array([1, 2])}, "row_ids has shape", InvalidProblem),
             (-np.eye(3), {"confidence": 1.0}, "counts >= 0; the least entry is -1", InvalidProblem),
             (np.eye(3), {"confidence": 1.0, "biases": True}, "takes no biases", InvalidProblem),
             (-np.ones((3, 3)), {"nonnegative": True}, "no entry is positive", InvalidProblem),
