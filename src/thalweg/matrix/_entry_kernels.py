@@ -14,8 +14,8 @@ def predictions(rows, columns, U, V, out):
     q = U.shape[1]
     for e in range(len(out)):
         u, v = U[rows[e]], V[columns[e]]
-        s = u[0] * v[0]
-        for c in range(1, q):
+        s = U.dtype.type(0)
+        for c in range(q):
             s += u[c] * v[c]
         out[e] = s
 
@@ -28,8 +28,8 @@ def row_products(indptr, indices, U, V, start, stop, out):
         u = U[i]
         for e in range(indptr[i], indptr[i + 1]):
             v = V[indices[e]]
-            s = u[0] * v[0]
-            for c in range(1, q):
+            s = U.dtype.type(0)
+            for c in range(q):
                 s += u[c] * v[c]
             out[e] = s
 

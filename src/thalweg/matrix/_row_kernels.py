@@ -27,15 +27,12 @@ def gather(D, indices, first, count, A):
 @njit(cache=True, nogil=True, fastmath=FAST)
 def curvature(A, count, p, weights, first, out):
     """``out += A' W A p`` over the buffer's rows, four at a time; weights empty where all are one."""
-    q = len(p)
+    q, zero = len(p), p.dtype.type(0)  # sums that begin at column 0 keep to whole vector registers
     weighted = len(weights) > 0
     e = 0
     while e + 4 <= count:
-        s0 = p[0] * A[e, 0]
-        s1 = p[0] * A[e + 1, 0]
-        s2 = p[0] * A[e + 2, 0]
-        s3 = p[0] * A[e + 3, 0]
-        for c in range(1, q):
+        s0 = s1 = s2 = s3 = zero
+        for c in range(q):
             s0 += p[c] * A[e, c]
             s1 += p[c] * A[e + 1, c]
             s2 += p[c] * A[e + 2, c]
@@ -49,8 +46,8 @@ def curvature(A, count, p, weights, first, out):
             out[c] += s0 * A[e, c] + s1 * A[e + 1, c] + s2 * A[e + 2, c] + s3 * A[e + 3, c]
         e += 4
     while e < count:
-        s0 = p[0] * A[e, 0]
-        for c in range(1, q):
+        s0 = zero
+        for c in range(q):
             s0 += p[c] * A[e, c]
         if weighted:
             s0 *= weights[first + e]
@@ -116,8 +113,8 @@ def right(D, indices, A, targets, first, count, b):
 
 @njit(cache=True, nogil=True, fastmath=FAST)
 def dot(a, b):
-    s = a[0] * b[0]
-    for c in range(1, len(a)):
+    s = a.dtype.type(0)
+    for c in range(len(a)):
         s += a[c] * b[c]
     return s
 
