@@ -121,7 +121,7 @@ class Worker:
     def fit(self, at: int, fit: HalfStep, given: Given, X: Reals) -> tuple[Reals, Vector, Vector]:
         """The rows' factors anew, and what `HalfStep` tells of them."""
         rows = self.held[at]
-        D, gram, offset = map(_written, given)
+        D, gram, offset = _read(given[0]), _written(given[1]), _written(given[2])
         new, slopes, rights = _written(X), np.zeros(len(X)), np.zeros(len(X))
         fit(Work(rows, D, gram, rows.targets(offset)), 0, len(new), new, slopes, rights)
         return new, slopes, rights
@@ -129,6 +129,16 @@ class Worker:
 
 def _own(side: Side) -> Side:
     return Side(*(_written(values) for values in (side.starts, side.others, side.values, side.weights)))
+
+
+def _read(values: Reals) -> Reals:
+    """The same memory, said to be writable: kernels are compiled for that, and do not write a design.
+
+    So all workers of a machine read one copy of what may be gigabytes.
+    """
+    kind = np.ctypeslib.as_ctypes_type(values.dtype)
+    held = (kind * values.size).from_address(values.ctypes.data)
+    return np.ctypeslib.as_array(held).reshape(values.shape)
 
 
 def _written(values: Any) -> Any:  # noqa: ANN401 -- an array of any type
