@@ -9,6 +9,7 @@ import pytest
 import scipy.sparse as sp
 from hypothesis import given
 from hypothesis import strategies as st
+from threadpoolctl import threadpool_limits
 
 from thalweg import Checkpoint, Stop, solve
 from thalweg.core import Status
@@ -201,6 +202,17 @@ class TestHalfSteps:
         for threads in (1, 2):
             numba.set_num_threads(threads)
             found.append(after(problem, CGAltMin(), 3).x)
+        np.testing.assert_array_equal(*found)
+
+    @pytest.mark.parametrize("rank", [8, 70])
+    def test_threads_of_the_library_change_no_bit(self, rng, rank):
+        entries, _ = low_rank(rng, 700, 60, 3, 0.9)
+        problem = Completion(entries, rank if rank < 60 else 60, ridge=0.1)
+        U = rng.standard_normal((700, rank))
+        found = []
+        for threads in (1, 2):
+            with threadpool_limits(threads, user_api="blas"):
+                found.append(ExactAltMin().updated(problem, 1, U, np.zeros((60, rank)), 0, 0)[0])
         np.testing.assert_array_equal(*found)
 
 

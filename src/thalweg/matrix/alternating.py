@@ -16,7 +16,6 @@ import numpy as np
 from thalweg.core import InvalidProblem, Method, NotFinite, State, Status
 from thalweg.core.ray_engine import start_ray
 from thalweg.core.validation import is_real, is_whole, require
-from thalweg.matrix._blocks import over_rows
 from thalweg.matrix.half_steps import (
     Automatic,
     ConjugateGradients,
@@ -25,6 +24,7 @@ from thalweg.matrix.half_steps import (
     HalfStep,
     Sketched,
     Work,
+    fit_rows,
     rows_of,
 )
 from thalweg.matrix.initial import Clip, clipped, leading_vectors
@@ -70,8 +70,9 @@ class AltMin(Method[Completion, AltMinState]):
         parts: split the entries at random, one part for the start and one for each half-step in turn, as theory asks
             for independence; default 1, all entries each time, which is better in practice.
         workers: fit rows and columns in so many processes of Ray, each of which holds its blocks of the entries; by
-            default in threads of this process. The answer has the same bits. A worker that dies is replaced. They end
-            with the problem. To use several machines, connect to their Ray first: ``ray.init(address=...)``.
+            default in threads of this process. The answer has the same bits, on processors of one kind. A worker that
+            dies is replaced; all end with the problem. To use several machines, connect to their Ray first:
+            ``ray.init(address=...)``.
 
     Metrics of a sweep: ``held_out``, as the problem's; ``change`` of its predictions at the held-out entries, relative;
     ``gradient``, the problem's, taken before each half-step; ``rank``.
@@ -180,8 +181,7 @@ class AltMin(Method[Completion, AltMinState]):
             held_rows(problem, self.workers).fit(problem, at, fit, (D, gram, offset), X, slopes, rights)
         else:
             rows = rows_of(problem, self._part(problem, half + 1, seed), at)
-            work = Work(rows, D, gram, rows.targets(offset))
-            over_rows(rows.side.starts, lambda a, b: fit(work, a, b, X, slopes, rights))
+            fit_rows(fit, Work(rows, D, gram, rows.targets(offset)), X, slopes, rights)
         size = float(rights.sum())
         return X, math.sqrt(float(slopes.sum()) / size) if size else 0.0
 

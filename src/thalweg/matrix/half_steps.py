@@ -8,11 +8,13 @@ from typing import ClassVar, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from thalweg.matrix._blocks import over_rows
 from thalweg.matrix._conjugate_kernels import cg_rows
 from thalweg.matrix._normal_kernels import coordinate_rows, exact_rows
 from thalweg.matrix._sketched_kernels import sketched_rows
 from thalweg.matrix.observations import Entries, Reals, Side
 from thalweg.matrix.problem import Completion, targets_of
+from thalweg.numerics.parallel import one_blas_thread
 
 #: Bytes of the gathered rows of a design: what a core's second cache holds beside the rest.
 BUFFER = 704 * 1024
@@ -93,6 +95,17 @@ class HalfStep(Protocol):
 
     def __call__(self, work: Work, first: int, last: int, X: Reals, slopes: Vector, rights: Vector) -> None:
         """Fit some rows."""
+
+
+def fit_rows(
+    fit: HalfStep, work: Work, X: Reals, slopes: Vector, rights: Vector, *, threads: bool = True
+) -> None:
+    """A half-step on all rows of a work, whose bits hang neither on threads nor on blocks."""
+    with one_blas_thread():
+        if threads:
+            over_rows(work.rows.side.starts, lambda a, b: fit(work, a, b, X, slopes, rights))
+        else:
+            fit(work, 0, len(X), X, slopes, rights)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import numpy as np
 
 from thalweg.core.ray_engine import check_alive, first_ready, refuse_failures, start_ray
 from thalweg.matrix._blocks import equal_blocks
-from thalweg.matrix.half_steps import HalfStep, Rows, Vector, Work, rows_of
+from thalweg.matrix.half_steps import HalfStep, Rows, Vector, Work, fit_rows, rows_of
 from thalweg.matrix.observations import Reals, Side
 from thalweg.matrix.problem import Completion
 
@@ -123,7 +123,7 @@ class Worker:
         rows = self.held[at]
         D, gram, offset = _read(given[0]), _written(given[1]), _written(given[2])
         new, slopes, rights = _written(X), np.zeros(len(X)), np.zeros(len(X))
-        fit(Work(rows, D, gram, rows.targets(offset)), 0, len(new), new, slopes, rights)
+        fit_rows(fit, Work(rows, D, gram, rows.targets(offset)), new, slopes, rights, threads=False)
         return new, slopes, rights
 
 
