@@ -11,7 +11,7 @@ import pytest
 
 from thalweg import Checkpoint, Stop, solve
 from thalweg.core import InvalidProblem, MissingExtra
-from thalweg.matrix import CGAltMin, Completion, MatrixCompletion, ray_rows
+from thalweg.matrix import CGAltMin, Completion, CoordinateAltMin, MatrixCompletion, ray_rows
 
 
 class Lost(Exception):
@@ -97,6 +97,13 @@ def test_every_kind_of_problem_can_be_parted(engine, rng, options):
     problem = Completion(counts, **{"rank": 3, "ridge": 0.1, **options})
     found = solve(problem, CGAltMin(workers=4), stop=STOP)
     np.testing.assert_array_equal(found.x, solve(problem, CGAltMin(), stop=STOP).x)
+
+
+def test_bounds_hold_in_workers_too(engine, rng):
+    problem = Completion(rng.random((40, 30)), 3, nonnegative=True, ridge=0.1)
+    found = solve(problem, CoordinateAltMin(workers=3), stop=STOP)
+    assert found.x.min() >= 0
+    np.testing.assert_array_equal(found.x, solve(problem, CoordinateAltMin(), stop=STOP).x)
 
 
 def test_lost_answers_are_redone_by_others(engine, problem):
