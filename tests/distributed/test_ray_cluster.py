@@ -1,4 +1,4 @@
-"""Coded training in processes of Ray: the same models as in virtual time, workers killed on the way."""
+"""Coded training and rows of a matrix in processes of Ray: the same answers as here, workers killed on the way."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from torch import nn
 
 from thalweg import Stop, solve
 from thalweg.core import InvalidProblem, Status
+from thalweg.core.ray_engine import RayLost
 from thalweg.core.waiting import GivenUp, run_ends
-from thalweg.distributed._ray import RayLost
 from thalweg.distributed.coding import (
     CodedTraining,
     DataParallel,
@@ -26,6 +26,8 @@ from thalweg.distributed.coding import (
     Uncoded,
     VirtualCluster,
 )
+from thalweg.matrix import AutomaticAltMin, CGAltMin, Completion, ExactAltMin, SketchedAltMin
+from thalweg.matrix.half_steps import Exact
 
 os.environ.setdefault(
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0"
@@ -145,3 +147,41 @@ class TestWaiting:
         assert (found.status, found.steps) == (Status.EXHAUSTED, 0)
         assert "seconds used, the last of them waiting" in found.message
         assert math.isfinite(found.metrics["loss"])
+
+
+@pytest.fixture(scope="module")
+def uneven():
+    """A matrix whose rows are of very unlike length, some without any entry."""
+    rng = np.random.default_rng(0)
+    rows, columns = np.nonzero(rng.random((300, 200)) < np.linspace(0.0, 0.8, 200))
+    return Completion((rows, columns, rng.standard_normal(len(rows))), 20, biases=True, shape=(310, 200))
+
+
+class TestRowsOfAMatrix:
+    @pytest.mark.filterwarnings("ignore::thalweg.matrix.Underdetermined")
+    def test_processes_give_the_bits_of_one(self, uneven):
+        for method in (AutomaticAltMin, CGAltMin, ExactAltMin, SketchedAltMin):
+            one = solve(uneven, method(), stop=Stop(steps=3))
+            many = solve(uneven, method(workers=2), stop=Stop(steps=3))
+            np.testing.assert_array_equal(many.x, one.x)
+            assert many.history["gradient"].tolist() == one.history["gradient"].tolist()
+
+    @pytest.mark.filterwarnings("ignore::thalweg.matrix.Underdetermined")
+    def test_a_worker_killed_in_the_midst_changes_no_bit(self, uneven, tmp_path):
+        note = tmp_path / "killed"
+
+        class Dying(Exact):  # goes to the workers by value
+            def __call__(self, work, first, last, X, slopes, rights):
+                if os.getpid() != here and not note.exists():
+                    note.touch()
+                    os.kill(os.getpid(), signal.SIGKILL)
+                super().__call__(work, first, last, X, slopes, rights)
+
+        class DyingAltMin(ExactAltMin):
+            def half_step(self, seed):
+                return Dying()
+
+        here = os.getpid()
+        disturbed = solve(uneven, DyingAltMin(workers=2), stop=Stop(steps=2))
+        assert note.exists()
+        np.testing.assert_array_equal(disturbed.x, solve(uneven, ExactAltMin(), stop=Stop(steps=2)).x)

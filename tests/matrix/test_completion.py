@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import warnings
+from itertools import pairwise
 
 import numpy as np
 import pytest
 import scipy.sparse as sp
 from hypothesis import given
 from hypothesis import strategies as st
+from threadpoolctl import threadpool_limits
 
-from thalweg import Checkpoint, Stop, recommended, solve
-from thalweg.core import InvalidParameter, InvalidProblem, NotFinite, Status
+from thalweg import Checkpoint, Stop, solve
+from thalweg.core import Status
 from thalweg.matrix import (
     AutomaticAltMin,
     CGAltMin,
@@ -19,8 +20,8 @@ from thalweg.matrix import (
     CoordinateAltMin,
     ExactAltMin,
     SketchedAltMin,
-    Underdetermined,
 )
+from thalweg.matrix.half_steps import Work, rows_of
 
 EXACT = {"held_out": 0.0}
 METHODS = [ExactAltMin(), CGAltMin(), SketchedAltMin(), AutomaticAltMin()]
@@ -169,6 +170,27 @@ class TestHalfSteps:
             found = method.updated(problem, 1, U, np.zeros((1, k)), 0, 0)[0]
             np.testing.assert_allclose(found[0], v, atol=1e-7)
 
+    @pytest.mark.parametrize("method", METHODS, ids=lambda m: m.name)
+    @pytest.mark.parametrize("rank", [5, 20, 70])
+    @pytest.mark.parametrize("ridge", [0.0, 0.1])
+    def test_no_row_depends_on_its_block(self, rng, method, rank, ridge):
+        rows, columns = np.nonzero(rng.random((150, 90)) < np.linspace(0.0, 1.0, 90))
+        problem = Completion((rows, columns, rng.standard_normal(len(rows))), rank, ridge=ridge, **EXACT)
+        D, V = rng.standard_normal((150, rank)), rng.standard_normal((problem.n, rank))
+        rows, none = rows_of(problem, problem.train, 1), np.empty(0)
+
+        def fitted(*cuts):
+            found = []
+            for a, b in pairwise((0, *cuts, problem.n)):
+                part = rows.part(a, b)  # as another process gets it
+                X, slopes, rights = V[a:b].copy(), np.zeros(b - a), np.zeros(b - a)
+                work = Work(part, D, problem.gram(D), part.targets(none))
+                method.half_step(3)(work, 0, b - a, X, slopes, rights)
+                found.append(np.column_stack([X, slopes, rights]))
+            return np.vstack(found)
+
+        np.testing.assert_array_equal(fitted(), fitted(1, 17, 18, 60))
+
     def test_threads_change_no_bit(self, rng):
         import numba
 
@@ -180,6 +202,16 @@ class TestHalfSteps:
         for threads in (1, 2):
             numba.set_num_threads(threads)
             found.append(after(problem, CGAltMin(), 3).x)
+        np.testing.assert_array_equal(*found)
+
+    @pytest.mark.parametrize("rank", [40, 128])
+    def test_threads_of_the_library_change_no_bit(self, rng, rank):
+        entries, _ = low_rank(rng, 700, 60, 3, 0.9)
+        problem, U = Completion(entries, 3, ridge=0.1), rng.standard_normal((700, rank))
+        found = []
+        for threads in (1, 2):
+            with threadpool_limits(threads, user_api="blas"):
+                found.append(ExactAltMin().updated(problem, 1, U, np.zeros((60, rank)), 0, 0)[0])
         np.testing.assert_array_equal(*found)
 
 
@@ -320,133 +352,6 @@ class TestHoldingOut:
         problem = Completion(counts, 3, confidence=1.0, held_out=0.2)
         guess = problem.error(rng.standard_normal((500, 3)), "held_out")
         assert guess == pytest.approx(0.5, abs=4 * 0.29 / np.sqrt(len(problem.parts["held_out"])))
-
-
-class TestInput:
-    def test_sparse_dense_and_triples_are_the_same_entries(self, rng):
-        entries, _ = low_rank(rng, 8, 6, 2, 0.6)
-        rows, columns, values = entries
-        dense = np.full((8, 6), np.nan)
-        dense[rows, columns] = values
-        given = [
-            entries,
-            dense,
-            *(sp.coo_array((values, (rows, columns)), (8, 6)).asformat(f) for f in ("coo", "csr", "csc")),
-        ]
-        seen = [Completion(g, 2, shape=(8, 6)).seen for g in given]
-        for other in seen[1:]:
-            for name in ("rows", "columns", "values"):
-                np.testing.assert_array_equal(getattr(seen[0], name), getattr(other, name))
-
-    def test_a_stored_zero_is_an_entry(self):
-        stored = sp.coo_array(([0.0, 1.0], ([0, 1], [0, 1])), (2, 2)).tocsr()
-        assert len(Completion(stored, 1).seen) == 2
-
-    @pytest.mark.parametrize(("how", "value"), [("sum", 3.0), ("mean", 1.5)])
-    def test_places_given_twice_are_joined(self, how, value):
-        problem = Completion(([1, 0, 1], [0, 0, 0], [1.0, 9.0, 2.0]), 1, duplicates=how)
-        np.testing.assert_array_equal(problem.seen.values, [9.0, value])
-
-    def test_a_matrix_of_more_than_2_to_the_31_places_is_taken(self):
-        far = 2**20
-        problem = Completion(([0, far], [far, 0], [1.0, 2.0]), 1, shape=(far + 1, far + 1), **EXACT)
-        assert problem.metrics(problem.start(1))["train"] == pytest.approx(np.sqrt(2.5))
-
-    def test_all_entries_equal_are_completed_by_that_number(self):
-        problem = Completion(np.where(np.eye(5), np.nan, 3.0), 1, **EXACT)
-        np.testing.assert_allclose(completed(problem, solve(problem).x), 3.0)
-
-    def test_zeros_are_completed_by_zeros(self):
-        problem = Completion(np.where(np.eye(5), np.nan, 0.0), 2, **EXACT)
-        result = solve(problem)
-        assert result.converged
-        np.testing.assert_array_equal(completed(problem, result.x), 0.0)
-
-    @pytest.mark.parametrize("shape", [(1, 5), (5, 1), (1, 1)])
-    def test_one_row_or_column_is_completed(self, shape):
-        problem = Completion(np.arange(1.0, 1 + shape[0] * shape[1]).reshape(shape), 1, **EXACT)
-        np.testing.assert_allclose(completed(problem, solve(problem).x).ravel(), problem.seen.values)
-
-    def test_empty_rows_and_columns_have_zero_factors(self):
-        problem = Completion(([0, 0, 2, 2], [0, 2, 0, 2], [1.0, 2, 2, 4]), 1, shape=(4, 4), **EXACT)
-        found = completed(problem, solve(problem).x)
-        assert not found[[1, 3]].any()
-        assert not found[:, [1, 3]].any()
-
-    @pytest.mark.parametrize(
-        ("entries", "options", "message", "error"),
-        [
-            (
-                ([0, 0], [1, 1], [1, 2]),
-                {},
-                "1 entries at places given before .first: row 0, column 1",
-                InvalidProblem,
-            ),
-            (([], [], []), {}, "holds no entry", InvalidProblem),
-            (
-                ([0], [0], [np.nan]),
-                {},
-                "1 values that are NaN or infinite .first in row 0, column 0",
-                NotFinite,
-            ),
-            (([0, -1], [0, 0], [1, 1]), {}, "rows holds -1 .at 1.; expected indices from 0", InvalidProblem),
-            (([0.5], [0], [1]), {}, "rows holds 0.5 .at 0.; expected whole numbers", InvalidProblem),
-            (([True], [0], [1]), {}, "truth values", InvalidProblem),
-            (([0, 1], [0], [1]), {}, "2 rows, 1 columns and 1 values", InvalidProblem),
-            (([0, 5], [0, 0], [1, 1]), {"shape": (3, 3)}, "row 5, but only 3 rows", InvalidProblem),
-            (([2**32], [0], [1]), {}, "expected indices from 0 to 2147483646", InvalidProblem),
-            (np.eye(3) * 1j, {}, "complex", InvalidProblem),
-            (np.ones(3), {}, r"shape \(3,\); expected a matrix", InvalidProblem),
-            ((1, 2), {}, "tuple of 2", InvalidProblem),
-            (np.eye(3), {"weights": -np.eye(3)}, "expected finite weights > 0", InvalidProblem),
-            (np.eye(3), {"weights": np.ones(3)}, "one for each entry", InvalidProblem),
-            (np.eye(3) * 1e150, {}, "largest value is 1e.150", InvalidProblem),
-            (np.eye(3), {"rank": 4}, "rank 4 is more than a 3 x 3 matrix can have", InvalidProblem),
-            (np.eye(3), {"rank": 0}, "needs rank >= 1", InvalidParameter),
-            (np.eye(3), {"rank": "auto"}, "of 9 entries none is held out", InvalidParameter),
-            (np.eye(3), {"ridge": -1.0}, "ridge >= 0", InvalidParameter),
-            (np.eye(3), {"held_out": 0.6, "test": 0.6}, "held_out . test < 1", InvalidParameter),
-            (np.eye(3), {"duplicates": "first"}, "error, sum or mean", InvalidParameter),
-            (np.eye(3), {"dtype": int}, "float64 or float32", InvalidParameter),
-            (-np.eye(3), {"confidence": 1.0}, "counts >= 0; the least entry is -1", InvalidProblem),
-            (np.eye(3), {"confidence": 1.0, "biases": True}, "takes no biases", InvalidProblem),
-            (-np.ones((3, 3)), {"nonnegative": True}, "no entry is positive", InvalidProblem),
-        ],
-    )
-    def test_it_is_refused(self, entries, options, message, error):
-        with pytest.raises(error, match=message):
-            Completion(entries, **{"rank": 1, **options})
-
-    def test_bounds_need_a_method_that_knows_them(self, rng):
-        problem = Completion(rng.random((5, 4)), 2, nonnegative=True)
-        with pytest.raises(InvalidProblem, match="CGAltMin knows no bounds"):
-            solve(problem, CGAltMin())
-        assert isinstance(recommended(problem), CoordinateAltMin)
-
-    def test_rows_with_fewer_entries_than_unknowns_are_told(self, rng):
-        entries, _ = low_rank(rng, share=0.05)
-        with pytest.warns(Underdetermined, match="fewer entries than their 9 unknowns"):
-            ExactAltMin().init(Completion(entries, 9, **EXACT), 0)
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            ExactAltMin().init(Completion(entries, 9, ridge=0.1, **EXACT), 0)
-
-    @pytest.mark.parametrize(
-        ("make", "message"),
-        [
-            (lambda: CGAltMin(cg_steps=0), "cg_steps >= 1"),
-            (lambda: AutomaticAltMin(cg_steps=0), "cg_steps >= 1"),
-            (lambda: CoordinateAltMin(passes=0), "passes >= 1"),
-            (lambda: SketchedAltMin(accuracy=1.0), "0 < accuracy < 1"),
-            (lambda: SketchedAltMin(sketch_rows=1), "sketch_rows >= 2"),
-            (lambda: ExactAltMin(clip="some"), "clip rows, entries or none"),
-            (lambda: ExactAltMin(mu=0.0), "mu > 0"),
-            (lambda: ExactAltMin(parts=2), "parts = 1, or 3 and more"),
-        ],
-    )
-    def test_an_option_out_of_range_is_refused(self, make, message):
-        with pytest.raises(InvalidParameter, match=message):
-            make()
 
 
 def test_too_long_rows_of_the_first_factor_are_shortened(rng):

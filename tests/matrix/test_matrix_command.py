@@ -185,6 +185,10 @@ def test_methods_are_compared(shell, ratings):
         (("--implicit", "1", "--biases"), "takes no biases"),
         (("--rank", "101"), "rank 101 is more than a 150 x 100 matrix can have"),
         (("--out", "f.csv"), "expected .npz"),
+        (("--method", "cg-altmin:workers=0"), "needs workers >= 1, or None; got 0"),
+        (("--method", "cg-altmin:workers=two"), "workers needs none or a whole number; got 'two'"),
+        (("--method", "cg-altmin:workers=2,parts=3"), "they need parts = 1; got 3"),
+        (("--resume", __file__), "is not"),
     ],
 )
 def test_what_cannot_be_done_is_refused_in_a_line(shell, ratings, words, message):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import pickle
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
 from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
@@ -129,6 +131,58 @@ def test_rows_and_columns_without_entries_are_told_and_get_their_bias(table):
     assert model.predict([7], [4])[0] == pytest.approx(model.mean_ + model.column_bias_[4])
 
 
+def test_a_row_without_entries_gets_the_columns_bias(table):
+    _, X = table
+    model = MatrixCompletion(2).fit(X)
+    nothing = np.full((1, 80), np.nan)
+    assert not model.transform(nothing).any()
+    np.testing.assert_allclose(model.predict(nothing)[0], model.mean_ + model.column_bias_)
+    model.partial_fit(nothing)
+    assert list(model.cold_rows_) == [120]
+
+
+@pytest.mark.parametrize(
+    "later",
+    [
+        {"biases": False},
+        {"nonnegative": True},
+        {"confidence": 3.0},
+        {"ridge": 100.0},
+        {"ridge_by_count": False},
+    ],
+    ids=str,
+)
+def test_parameters_that_are_changed_hold_from_the_next_fit_on(table, later):
+    _, X = table
+    model = MatrixCompletion(2).fit(X)
+    before = model.transform(X[:5])
+    np.testing.assert_array_equal(model.set_params(**later).transform(X[:5]), before)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(model)).transform(X[:5]), before)
+
+
+def test_what_is_masked_was_not_seen(table):
+    _, X = table
+    masked = MatrixCompletion(2).fit(np.ma.masked_invalid(X))
+    np.testing.assert_array_equal(masked.row_factors_, MatrixCompletion(2).fit(X).row_factors_)
+    hidden = np.ma.array(np.nan_to_num(X, nan=1e6), mask=np.isnan(X))
+    np.testing.assert_array_equal(masked.transform(hidden), masked.transform(X))
+
+
+def test_models_fitted_in_threads_are_those_fitted_one_by_one(table):
+    _, X = table
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(lambda k: MatrixCompletion(k, solver="cg").fit(X).row_factors_, (1, 2, 3)))
+    for k, factors in zip((1, 2, 3), found, strict=True):
+        np.testing.assert_array_equal(factors, MatrixCompletion(k, solver="cg").fit(X).row_factors_)
+
+
+def test_all_entries_equal_are_completed_by_that_number(table):
+    X = np.where(np.isnan(table[1]), np.nan, 7.0)
+    model = MatrixCompletion().fit(X)
+    np.testing.assert_allclose(model.predict([0, 3], [1, 2]), 7.0)
+    assert model.test_error_.error < 1e-12
+
+
 def test_bounds_hold_for_new_rows_too(rng):
     M = rng.random((60, 3)) @ rng.random((3, 40))
     X = np.where(rng.random(M.shape) < 0.5, M, np.nan)
@@ -209,11 +263,31 @@ class TestBadInput:
             (np.eye(3), {"rank": 9}, "rank 9 is more than a 3 x 3 matrix", InvalidProblem),
             (np.eye(3), {"solver": "als"}, "solver", ValueError),
             (np.eye(3), {"confidence": 1.0, "biases": True}, "takes no biases", InvalidProblem),
+            (np.eye(3), {"dtype": np.float16}, "float64 or float32", InvalidParameter),
+            (np.eye(3) * 1j, {}, "Complex data not supported", ValueError),
+            (([0], [0], [1j]), {}, "complex", InvalidProblem),
+            ((["ann"], ["x"], [1.0]), {}, "expected numbers", InvalidProblem),
+            (([0, 1], [0, 1], [1, 2**60 + 1]), {}, "beyond 2.53", InvalidProblem),
+            (sp.csr_array((3, 3)), {}, "holds no entry", InvalidProblem),
         ],
     )
     def test_it_is_refused(self, X, options, message, error):
         with pytest.raises(error, match=message):
             MatrixCompletion(**options).fit(X)
+
+    @pytest.mark.parametrize(
+        "ask",
+        [
+            lambda model: model.predict([0], [0]),
+            lambda model: model.transform(np.eye(3)),
+            lambda model: model.inverse_transform(np.eye(3)),
+            lambda model: model.score(np.eye(3)),
+            lambda model: model.factors_,
+        ],
+    )
+    def test_nothing_is_said_before_a_fit(self, ask):
+        with pytest.raises(NotFittedError):
+            ask(MatrixCompletion())
 
     def test_places_outside_are_refused(self, table):
         model = MatrixCompletion(2).fit(table[1])

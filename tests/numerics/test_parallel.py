@@ -7,10 +7,12 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from thalweg import Stop, solve
 from thalweg.linear import SOR, LinearSystem
 from thalweg.numerics import FivePointStencil
+from thalweg.numerics.parallel import one_blas_thread
 
 FIRST_LOOPS = """
 import torch
@@ -43,3 +45,19 @@ def test_eight_threads_sweep_large_systems_at_once():
         together = list(pool.map(swept, omegas))
     for omega, x in zip(omegas, together, strict=True):
         np.testing.assert_array_equal(x, swept(omega))
+
+
+def test_the_librarys_threads_come_back_when_the_last_block_that_held_them_ends():
+    def threads():
+        return {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
+
+    with threadpool_limits(2, user_api="blas"):
+        before = threads()
+        first, second = one_blas_thread(), one_blas_thread()
+        first.__enter__()
+        second.__enter__()
+        assert threads() == {1}
+        first.__exit__(None, None, None)  # not in the order in which they began
+        assert threads() == {1}
+        second.__exit__(None, None, None)
+        assert threads() == before

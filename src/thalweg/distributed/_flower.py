@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from thalweg.core import InvalidProblem, MissingExtra
-from thalweg.distributed._ray import prepare_ray
+from thalweg.core.ray_engine import prepare_ray
 
 if TYPE_CHECKING:
     from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict

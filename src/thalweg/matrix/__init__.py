@@ -32,8 +32,9 @@ from thalweg.matrix.dictionary_streams import SparseStream, minibatches
 from thalweg.matrix.estimator import ColdWarning, MatrixCompletion
 from thalweg.matrix.factors import Factors
 from thalweg.matrix.held_out_error import HeldOutError, held_out_error
-from thalweg.matrix.observations import Entries, read_entries
+from thalweg.matrix.observations import Entries
 from thalweg.matrix.problem import Completion
+from thalweg.matrix.reading import read_entries
 from thalweg.matrix.recommended import METHODS
 
 __all__ = [

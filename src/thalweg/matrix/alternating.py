@@ -9,26 +9,28 @@ from __future__ import annotations
 import math
 import warnings
 from abc import abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from thalweg.core import InvalidProblem, Method, NotFinite, State, Status
+from thalweg.core.ray_engine import start_ray
 from thalweg.core.validation import is_real, is_whole, require
-from thalweg.matrix._blocks import over_rows
 from thalweg.matrix.half_steps import (
     Automatic,
     ConjugateGradients,
     Coordinates,
     Exact,
     HalfStep,
-    Rows,
     Sketched,
     Work,
+    fit_rows,
+    rows_of,
 )
 from thalweg.matrix.initial import Clip, clipped, leading_vectors
-from thalweg.matrix.observations import Entries, Reals, Side
+from thalweg.matrix.observations import Entries, Reals
 from thalweg.matrix.problem import Completion
+from thalweg.matrix.ray_rows import held_rows
 
 #: The held-out error has settled when it has not fallen by this share in so many sweeps.
 SHARE, SWEEPS = 1e-4, 3
@@ -36,8 +38,6 @@ SHARE, SWEEPS = 1e-4, 3
 COARSE = 1e-2
 #: What twice the rank has to bring.
 WORTH = 5e-3
-#: More unknowns than any row has.
-UNBOUNDED = 2**30
 
 
 class Underdetermined(UserWarning):
@@ -69,6 +69,10 @@ class AltMin(Method[Completion, AltMinState]):
         mu: the incoherence for that; by default the 95th percentile of the rows' own.
         parts: split the entries at random, one part for the start and one for each half-step in turn, as theory asks
             for independence; default 1, all entries each time, which is better in practice.
+        workers: fit rows and columns in so many processes of Ray, each of which holds its blocks of the entries; by
+            default in threads of this process. The answer has the same bits, on processors of one kind. A worker that
+            dies is replaced; all end with the problem. To use several machines, connect to their Ray first:
+            ``ray.init(address=...)``.
 
     Metrics of a sweep: ``held_out``, as the problem's; ``change`` of its predictions at the held-out entries, relative;
     ``gradient``, the problem's, taken before each half-step; ``rank``.
@@ -81,6 +85,7 @@ class AltMin(Method[Completion, AltMinState]):
     clip: Clip = "rows"
     mu: float | None = None
     parts: int = 1
+    workers: int | None = field(default=None, kw_only=True, compare=False)
 
     def __post_init__(self) -> None:
         name = type(self).__name__
@@ -93,6 +98,10 @@ class AltMin(Method[Completion, AltMinState]):
         require(fits, f"{name} needs mu > 0", got=self.mu)
         fits = is_whole(self.parts) and (self.parts == 1 or self.parts >= 3)
         require(fits, f"{name} needs parts = 1, or 3 and more", got=self.parts)
+        fits = self.workers is None or (is_whole(self.workers) and self.workers >= 1)
+        require(fits, f"{name} needs workers >= 1, or None", got=self.workers)
+        alone = self.workers is None or self.parts == 1
+        require(alone, f"{name}: workers hold all entries; they need parts = 1", got=self.parts)
 
     @abstractmethod
     def half_step(self, seed: int) -> HalfStep:
@@ -103,6 +112,8 @@ class AltMin(Method[Completion, AltMinState]):
         if problem.nonnegative and not self.half_step(0).bounded:
             raise InvalidProblem(f"{name} knows no bounds. Use CoordinateAltMin for nonnegative=True.")
         rank = 1 if problem.rank == "auto" else problem.rank
+        if self.workers:
+            start_ray()  # which may be missing
         warn_of_few(problem, rank)
         x = problem.start(rank)
         x[: problem.m, :rank] = self._start(problem, self._part(problem, 0, seed), rank, (seed, 0x15, rank))
@@ -166,9 +177,11 @@ class AltMin(Method[Completion, AltMinState]):
         X, gram = np.array(own, order="C"), problem.gram(D)
         slopes, rights = np.zeros(len(X)), np.zeros(len(X))
         fit = self.half_step(2 * seed + half)
-        rows = rows_of(problem, self._part(problem, half + 1, seed), at)
-        work = Work(rows, D, gram, rows.targets(offset))
-        over_rows(rows.side.starts, lambda a, b: fit(work, a, b, X, slopes, rights))
+        if self.workers:
+            held_rows(problem, self.workers).fit(problem, at, fit, (D, gram, offset), X, slopes, rights)
+        else:
+            rows = rows_of(problem, self._part(problem, half + 1, seed), at)
+            fit_rows(fit, Work(rows, D, gram, rows.targets(offset)), X, slopes, rights)
         size = float(rights.sum())
         return X, math.sqrt(float(slopes.sum()) / size) if size else 0.0
 
@@ -239,14 +252,6 @@ def _orthonormal(own: Reals, other: Reals, rank: int) -> None:
     size = Q.dtype.type(np.sqrt(len(Q)))
     own[:, :rank] = Q * size
     other[:, :rank] = other[:, :rank] @ (R.T / size)
-
-
-def rows_of(problem: Completion, entries: Entries, at: int) -> Rows:
-    """The rows (``at`` 0) or columns (1) of some entries, ready for half-steps."""
-    side: Side = entries.by_column if at else entries.by_row
-    implicit = problem.confidence is not None
-    free = int(problem.biases) if problem.nonnegative else UNBOUNDED
-    return Rows(side, problem.ridge, problem.ridge_by_count, implicit, free)
 
 
 def warn_of_few(problem: Completion, rank: int) -> None:

@@ -13,7 +13,6 @@ from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.fft import dct
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin, _fit_context
 from sklearn.utils import Tags, check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
@@ -22,6 +21,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from thalweg.core import CheckpointMismatch, InvalidProblem, UnreadableFile
 from thalweg.core.tree import load_tree, require_alike, restoring, save_tree
 from thalweg.core.validation import as_real
+from thalweg.matrix._dictionary_start import first_basis
 from thalweg.matrix._dictionary_steps import Learned, Loss, Matrix, Rule, advanced, fields_of
 from thalweg.matrix.dictionary_codes import Coding, check_coding, coded, filled
 
@@ -31,8 +31,6 @@ Rules = dict[str, list[Any]]
 GAUSSIAN = math.sqrt(8.0 / math.pi)
 #: Rows of a whole array that go through a product at once.
 ROWS = 8192
-#: How far from orthogonal a given start may be.
-ORTHOGONAL = 1e-6
 
 
 class OnlineDictionary(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -173,7 +171,7 @@ class OnlineDictionary(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
                 "OnlineDictionary: no sample of X says anything: each is zeros, or has missing entries."
             )
         random = check_random_state(self.random_state)
-        state = Learned.at(self._first(X, random), self.whiten)
+        state = Learned.at(first_basis(self.start, X, random), self.whiten)
         for _ in range(self.epochs):
             order = random.permutation(len(X))
             for first in range(0, len(X), self.batch_size):
@@ -191,7 +189,9 @@ class OnlineDictionary(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         X = self._checked(X, reset=first_call)
         if first_call:
             check_coding(self.coding, self.n_nonzero, self.threshold, X.shape[1])
-            self.state_ = Learned.at(self._first(X, check_random_state(self.random_state)), self.whiten)
+            self.state_ = Learned.at(
+                first_basis(self.start, X, check_random_state(self.random_state)), self.whiten
+            )
         for first in range(0, len(X), self.batch_size):
             self.state_ = self._advanced(self.state_, X[first : first + self.batch_size])
         return self
@@ -254,25 +254,6 @@ class OnlineDictionary(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
             self, X, dtype=np.float64, order="C", reset=reset, ensure_all_finite=finite
         )
         return checked
-
-    def _first(self, X: Matrix, random: np.random.RandomState) -> Matrix:
-        """Where D starts."""
-        n = X.shape[1]
-        if not isinstance(self.start, str):
-            start = as_real("start", self.start)
-            if start.shape != (n, n) or not np.abs(start.T @ start - np.eye(n)).max() <= ORTHOGONAL:
-                raise InvalidProblem(
-                    f"OnlineDictionary: start has shape {start.shape}; expected orthonormal columns, ({n}, {n})."
-                )
-            return start
-        if self.start == "dct":
-            return np.asarray(dct(np.eye(n), norm="ortho", axis=1))
-        if self.start == "pca":
-            whole = X[~np.isnan(X).any(1)]
-            whole = whole / (float(np.abs(whole).max(initial=0.0)) or 1.0)
-            return np.asarray(np.linalg.eigh(whole.T @ whole)[1][:, ::-1])
-        Q, R = np.linalg.qr(random.standard_normal((n, n)))
-        return np.asarray(Q * np.sign(np.diag(R)))
 
     def _advanced(self, state: Learned, batch: Matrix) -> Learned:
         """One step on a batch, its samples with missing entries left out or filled."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from dataclasses import asdict, dataclass
 from numbers import Integral, Real
 from typing import Any, ClassVar, Literal, Self
 
@@ -17,7 +18,6 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from thalweg.core import InvalidParameter, InvalidProblem, Stop, solve
 from thalweg.matrix.alternating import (
-    UNBOUNDED,
     AltMin,
     AutomaticAltMin,
     CGAltMin,
@@ -26,10 +26,11 @@ from thalweg.matrix.alternating import (
     SketchedAltMin,
 )
 from thalweg.matrix.factors import Factors
-from thalweg.matrix.half_steps import Coordinates, Exact, Rows, Work
+from thalweg.matrix.half_steps import UNBOUNDED, Coordinates, Exact, Rows, Work
 from thalweg.matrix.held_out_error import held_out_error
-from thalweg.matrix.observations import Duplicates, Entries, Given, Reals, read_entries
+from thalweg.matrix.observations import Duplicates, Entries, Given, Reals
 from thalweg.matrix.problem import Completion
+from thalweg.matrix.reading import read_entries, unmasked
 
 SOLVERS: dict[str, type[AltMin]] = {
     "automatic": AutomaticAltMin,
@@ -41,6 +42,17 @@ SOLVERS: dict[str, type[AltMin]] = {
 PASSES = 1000
 #: Shares of a row's entries, each predicted from the others, by which `MatrixCompletion.score` judges.
 FOLDS = 5
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What a model was fitted with, and new rows are: parameters that are changed later hold from the next fit on."""
+
+    ridge: float
+    ridge_by_count: bool
+    biases: bool
+    nonnegative: bool
+    confidence: float | None
 
 
 class ColdWarning(UserWarning):
@@ -71,6 +83,7 @@ class MatrixCompletion(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         max_rank: where ``"auto"`` ends. Default 128.
         max_iter: most sweeps. Default 300.
         duplicates: for places given twice, ``"error"`` (default), ``"sum"`` or ``"mean"``.
+        workers: fit in so many processes of Ray, on one machine or several; see `AltMin`. By default in threads.
         dtype: of the factors, float64 (default) or float32, which takes two thirds of the memory.
         random_state: which entries are held out, and the start; a whole number, default 0.
 
@@ -107,6 +120,7 @@ class MatrixCompletion(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         "max_rank": [Interval(Integral, 1, None, closed="left")],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
         "duplicates": [StrOptions({"error", "sum", "mean"})],
+        "workers": [None, Interval(Integral, 1, None, closed="left")],
         "dtype": "no_validation",
         "random_state": [Interval(Integral, 0, None, closed="left")],
     }
@@ -126,6 +140,7 @@ class MatrixCompletion(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         max_rank: int = 128,
         max_iter: int = 300,
         duplicates: Duplicates = "error",
+        workers: int | None = None,
         dtype: DTypeLike = np.float64,
         random_state: int = 0,
     ) -> None:
@@ -141,6 +156,7 @@ class MatrixCompletion(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         self.max_rank = max_rank
         self.max_iter = max_iter
         self.duplicates = duplicates
+        self.workers = workers
         self.dtype = dtype
         self.random_state = random_state
 
@@ -162,7 +178,8 @@ class MatrixCompletion(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
             InvalidProblem, NotFinite: see `Completion`.
         """
         problem = self._problem(self._entries(X, weights, shape, reset=True))
-        method: AltMin = CoordinateAltMin() if self.nonnegative else SOLVERS[self.solver]()
+        kind = CoordinateAltMin if self.nonnegative else SOLVERS[self.solver]
+        method: AltMin = kind(workers=self.workers)
         stop = Stop(below=problem.recommended_stop().below, steps=self.max_iter)
         result = solve(problem, method, stop=stop, seed=int(self.random_state), progress=False)
         if not result.converged:
@@ -173,6 +190,7 @@ class MatrixCompletion(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
             )
         x = result.x
         self._set(Factors.of(problem, x))
+        self._terms = self._asked()
         self.rank_ = problem.rank_of(x)
         self.unit_ = problem.unit
         self.n_iter_ = max(result.steps, 1)
@@ -207,22 +225,19 @@ class MatrixCompletion(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
                 raise InvalidParameter("shape is for triples; a matrix has its own.")
             X = validate_data(
                 self,
-                X,
+                unmasked(X),
                 accept_sparse=("csr", "csc", "coo"),
                 dtype=np.float64,
                 ensure_all_finite="allow-nan",
                 reset=reset,
             )
-        return read_entries(X, name="X", shape=shape, weights=weights, duplicates=self.duplicates)
+        return read_entries(
+            X, name="X", shape=shape, weights=weights, duplicates=self.duplicates, may_be_empty=not reset
+        )
 
     def _problem(self, entries: Entries) -> Completion:
-        biases = self.confidence is None and not self.nonnegative if self.biases == "auto" else self.biases
         options: dict[str, Any] = {
-            "ridge": float(self.ridge),
-            "ridge_by_count": bool(self.ridge_by_count),
-            "biases": bool(biases),
-            "nonnegative": bool(self.nonnegative),
-            "confidence": self.confidence,
+            **asdict(self._asked()),
             "held_out": self.held_out,
             "test": self.test,
             "max_rank": int(self.max_rank),
@@ -234,6 +249,12 @@ class MatrixCompletion(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         if rank == "auto" and int(self.held_out * len(entries)) < 1:
             rank = 1
         return Completion(entries, rank, **options)
+
+    def _asked(self) -> Terms:
+        plain = self.confidence is None and not self.nonnegative
+        biases = plain if self.biases == "auto" else bool(self.biases)
+        held = (float(self.ridge), bool(self.ridge_by_count), biases, bool(self.nonnegative))
+        return Terms(*held, self.confidence)
 
     def _set(self, factors: Factors) -> None:
         self.row_factors_, self.column_factors_ = factors.row_factors, factors.column_factors
@@ -253,9 +274,7 @@ class MatrixCompletion(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
 
     @property
     def _has_biases(self) -> bool:
-        return bool(self.biases == "auto" and self.confidence is None and not self.nonnegative) or (
-            self.biases is True
-        )
+        return self._terms.biases
 
     def predict(self, rows: ArrayLike | Given, columns: ArrayLike | None = None) -> Reals:
         """Entries at places (rows, columns), counted from 0, shape (places,).
@@ -283,23 +302,24 @@ class MatrixCompletion(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
             )
         kind = self.column_factors_.dtype
         unit = kind.type(self.unit_)
-        values = entries.values if self.confidence is not None else (entries.values - self.mean_) / self.unit_
+        terms, confidence = self._terms, self._terms.confidence
+        values = entries.values if confidence is not None else (entries.values - self.mean_) / self.unit_
         kept = entries.weights.astype(kind)
         D, offset = self.column_factors_, np.empty(0, kind)
-        if self._has_biases:
+        if terms.biases:
             D = np.hstack([D, np.ones((n, 1), kind)])
             offset = self.column_bias_ / unit
-        if self.confidence is not None:
-            kept = (self.confidence * values).astype(kind)
+        if confidence is not None:
+            kept = (confidence * values).astype(kind)
             values = kept + 1
         seen = Entries(entries.shape, entries.rows, entries.columns, values.astype(kind), kept)
-        free = int(self._has_biases) if self.nonnegative else UNBOUNDED
-        held = (float(self.ridge), bool(self.ridge_by_count), self.confidence is not None)
+        free = int(terms.biases) if terms.nonnegative else UNBOUNDED
+        held = (terms.ridge, terms.ridge_by_count, confidence is not None)
         rows = Rows(seen.by_row, *held, free)
-        gram = D.T @ D if self.confidence is not None else np.empty((0, D.shape[1]), kind)
+        gram = D.T @ D if confidence is not None else np.empty((0, D.shape[1]), kind)
         work = Work(rows, np.ascontiguousarray(D), gram, rows.targets(offset))
         x, spare = np.zeros((entries.shape[0], D.shape[1]), kind), np.zeros(entries.shape[0])
-        fit = Coordinates(PASSES) if self.nonnegative else Exact()
+        fit = Coordinates(PASSES) if terms.nonnegative else Exact()
         fit(work, 0, len(x), x, spare, spare.copy())
         return x * unit
 
@@ -348,7 +368,7 @@ class MatrixCompletion(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
             sides = (x[:, : self.rank_], self.column_factors_)
             bias = x[:, -1] if self._has_biases else np.zeros(len(x), x.dtype)
             found = Factors(np.ascontiguousarray(sides[0]), sides[1], bias, self.column_bias_, self.mean_)
-            truth = np.ones(len(hidden)) if self.confidence is not None else hidden.values
+            truth = np.ones(len(hidden)) if self._terms.confidence is not None else hidden.values
             squares += float(((found.predict(hidden.rows, hidden.columns) - truth) ** 2).sum())
         return -math.sqrt(squares / len(entries))
 

@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from thalweg.core import InvalidParameter, UnreadableFile
-from thalweg.matrix import _kernels as kernels
-from thalweg.matrix.observations import Labels, Places, Reals, refuse_index
+from thalweg.matrix import _entry_kernels as kernels
+from thalweg.matrix.observations import Labels, Places, Reals
 from thalweg.matrix.problem import Completion
+from thalweg.matrix.reading import refuse_index
 
 NONE: NDArray[np.int64] = np.empty(0, np.int64)
 #: The arrays of a file, all of which it must have.

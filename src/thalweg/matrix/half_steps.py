@@ -8,14 +8,20 @@ from typing import ClassVar, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from thalweg.matrix import _kernels as kernels
-from thalweg.matrix.observations import Reals, Side
-from thalweg.matrix.problem import targets_of
+from thalweg.matrix._blocks import over_rows
+from thalweg.matrix._conjugate_kernels import cg_rows
+from thalweg.matrix._normal_kernels import coordinate_rows, exact_rows
+from thalweg.matrix._sketched_kernels import sketched_rows
+from thalweg.matrix.observations import Entries, Reals, Side
+from thalweg.matrix.problem import Completion, targets_of
+from thalweg.numerics.parallel import one_blas_thread
 
 #: Bytes of the gathered rows of a design: what a core's second cache holds beside the rest.
 BUFFER = 704 * 1024
 #: Width from which a library's symmetric product, called a row at a time, beats loops.
 LIBRARY = 64
+#: More unknowns than any row has.
+UNBOUNDED = 2**30
 
 Vector = NDArray[np.float64]
 
@@ -46,6 +52,14 @@ class Rows:
         return targets_of(self.side, offset, self.implicit)
 
 
+def rows_of(problem: Completion, entries: Entries, at: int) -> Rows:
+    """The rows (``at`` 0) or columns (1) of some entries, ready for half-steps."""
+    side: Side = entries.by_column if at else entries.by_row
+    implicit = problem.confidence is not None
+    free = int(problem.biases) if problem.nonnegative else UNBOUNDED
+    return Rows(side, problem.ridge, problem.ridge_by_count, implicit, free)
+
+
 @dataclass(frozen=True, eq=False)
 class Work:
     """A half-step on ``rows``: the design D, targets, and the Gram matrix of what is seen everywhere."""
@@ -55,7 +69,7 @@ class Work:
     gram: Reals
     targets: Reals
 
-    def buffer(self, last: int) -> Reals:
+    def buffer(self) -> Reals:
         """Where a row's part of D is gathered."""
         q = self.D.shape[1]
         most = int(self.rows.side.counts.max(initial=1))
@@ -83,6 +97,17 @@ class HalfStep(Protocol):
         """Fit some rows."""
 
 
+def fit_rows(
+    fit: HalfStep, work: Work, X: Reals, slopes: Vector, rights: Vector, *, threads: bool = True
+) -> None:
+    """A half-step on all rows of a work, whose bits hang neither on threads nor on blocks."""
+    with one_blas_thread():
+        if threads:
+            over_rows(work.rows.side.starts, lambda a, b: fit(work, a, b, X, slopes, rights))
+        else:
+            fit(work, 0, len(X), X, slopes, rights)
+
+
 @dataclass(frozen=True)
 class Exact:
     """Normal equations and Cholesky; the solution of least norm where they are singular."""
@@ -90,27 +115,29 @@ class Exact:
     bounded: ClassVar[bool] = False
 
     def __call__(self, work: Work, first: int, last: int, X: Reals, slopes: Vector, rights: Vector) -> None:
+        blocks = [(first, last)]
         if work.D.shape[1] >= LIBRARY and not len(work.gram):
-            first = self._by_library(work, first, last, X, slopes, rights)
-            if first == last:
-                return
-        kernels.exact_rows(
-            *work.system(), first, X[first:last], slopes[first:last], rights[first:last], work.buffer(last)
-        )
+            blocks = [(j, j + 1) for j in self._by_library(work, first, last, X, slopes, rights)]
+        buffer = work.buffer() if blocks else X
+        for a, b in blocks:
+            exact_rows(*work.system(), a, X[a:b], slopes[a:b], rights[a:b], buffer)
 
-    def _by_library(self, work: Work, first: int, last: int, X: Reals, slopes: Vector, rights: Vector) -> int:
-        """Rows one after another by BLAS and LAPACK, up to the first that is singular, which is returned."""
+    def _by_library(
+        self, work: Work, first: int, last: int, X: Reals, slopes: Vector, rights: Vector
+    ) -> list[int]:
+        """Rows one after another by BLAS and LAPACK; those that are singular are left, and returned."""
         from scipy.linalg.lapack import dposv, sposv
 
         side, posv = work.rows.side, dposv if work.D.dtype == np.float64 else sposv
-        eps = float(np.finfo(work.D.dtype).eps)
+        eps, left = float(np.finfo(work.D.dtype).eps), []
         for j in range(first, last):
             a, b = int(side.starts[j]), int(side.starts[j + 1])
             if a == b:
                 X[j], slopes[j], rights[j] = 0, 0.0, 0.0
                 continue
             if b - a < work.D.shape[1] and not work.rows.ridge:
-                return j
+                left.append(j)
+                continue
             A = work.D.take(side.others[a:b], axis=0)
             right = A.T @ work.targets[a:b]
             if len(side.weights):
@@ -121,9 +148,10 @@ class Exact:
             factor, found, failed = posv(N, right, lower=1, overwrite_a=1)
             pivots = factor.diagonal()
             if failed or not pivots.min() ** 2 > 32 * len(N) * eps * pivots.max() ** 2:
-                return j
+                left.append(j)
+                continue
             X[j], slopes[j], rights[j] = found, float(before @ before), float(right @ right)
-        return last
+        return left
 
 
 @dataclass(frozen=True)
@@ -134,8 +162,8 @@ class ConjugateGradients:
     bounded: ClassVar[bool] = False
 
     def __call__(self, work: Work, first: int, last: int, X: Reals, slopes: Vector, rights: Vector) -> None:
-        parts = (X[first:last], slopes[first:last], rights[first:last], work.buffer(last))
-        kernels.cg_rows(*work.system(), self.steps, first, *parts)
+        parts = (X[first:last], slopes[first:last], rights[first:last], work.buffer())
+        cg_rows(*work.system(), self.steps, first, *parts)
 
 
 @dataclass(frozen=True)
@@ -163,10 +191,10 @@ class Sketched:
     ) -> None:
         """Only some of the rows; all where ``only`` is empty."""
         q = work.D.shape[1]
-        kernels.sketched_rows(
+        sketched_rows(
             *work.system(),
             *(self.steps, self.accuracy, self.rows * q, only, self.seed, first),
-            *(X[first:last], slopes[first:last], rights[first:last], work.buffer(last)),
+            *(X[first:last], slopes[first:last], rights[first:last], work.buffer()),
         )
 
 
@@ -204,5 +232,5 @@ class Coordinates:
     bounded: ClassVar[bool] = True
 
     def __call__(self, work: Work, first: int, last: int, X: Reals, slopes: Vector, rights: Vector) -> None:
-        parts = (X[first:last], slopes[first:last], rights[first:last], work.buffer(last))
-        kernels.coordinate_rows(*work.system(), self.passes, work.rows.free, first, *parts)
+        parts = (X[first:last], slopes[first:last], rights[first:last], work.buffer())
+        coordinate_rows(*work.system(), self.passes, work.rows.free, first, *parts)

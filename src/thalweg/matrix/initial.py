@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 
 from thalweg.core.seeding import generator
-from thalweg.matrix import _kernels as kernels
+from thalweg.matrix import _entry_kernels as kernels
 from thalweg.matrix._blocks import over_rows
 from thalweg.matrix.observations import Entries, Reals, Side
 

@@ -7,18 +7,19 @@ matrix of spectral norm 1 reaches. Higham (2008), "Functions of matrices", chapt
 from __future__ import annotations
 
 import math
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from thalweg.core.errors import InvalidProblem
 from thalweg.core.validation import as_real, check_finite, is_real, is_whole, require
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 Matrix = NDArray[np.float64]
-ArrayOrTensor = TypeVar("ArrayOrTensor", NDArray[np.float64], Tensor)
+ArrayOrTensor = TypeVar("ArrayOrTensor", NDArray[np.float64], "Tensor")
 
 #: Steps of Newton and Schulz that bring singular values of 1e-3 of the largest to one: each multiplies them by 1.5.
 STEPS = 24
@@ -74,6 +75,7 @@ def newton_schulz(A: ArrayOrTensor, steps: int = STEPS) -> ArrayOrTensor:
 
     Cost: 4 n^3 operations a step.
 
+    >>> import torch
     >>> newton_schulz(torch.tensor([[2.0, 0.0], [0.0, -3.0]]))
     tensor([[ 1.,  0.],
             [ 0., -1.]])
@@ -90,17 +92,19 @@ def newton_schulz(A: ArrayOrTensor, steps: int = STEPS) -> ArrayOrTensor:
 
 def _into_the_ball(A: ArrayOrTensor) -> ArrayOrTensor:
     """A over a bound of its spectral norm, ``|A'A|_F^(1/2)``, which is at most n^(1/4) too large."""
-    if isinstance(A, Tensor):
-        largest = A.abs().amax((-2, -1), keepdim=True)
-        A = A / torch.where(largest > 0, largest, 1.0)
-        G = A.mT @ A
-        bound = torch.linalg.matrix_norm(G, keepdim=True).sqrt()
-        return A / torch.where(bound > 0, bound, 1.0)
-    largest = np.abs(A).max((-2, -1), keepdims=True)
-    A = A / np.where(largest > 0, largest, 1.0)
-    G = np.swapaxes(A, -1, -2) @ A
-    bound = np.sqrt(np.linalg.norm(G, axis=(-2, -1), keepdims=True))
-    return A / np.where(bound > 0, bound, 1.0)
+    if isinstance(A, np.ndarray):
+        largest = np.abs(A).max((-2, -1), keepdims=True)
+        A = A / np.where(largest > 0, largest, 1.0)
+        G = np.swapaxes(A, -1, -2) @ A
+        bound = np.sqrt(np.linalg.norm(G, axis=(-2, -1), keepdims=True))
+        return A / np.where(bound > 0, bound, 1.0)
+    import torch  # here alone, for it is slow to load
+
+    largest = A.abs().amax((-2, -1), keepdim=True)
+    A = A / torch.where(largest > 0, largest, 1.0)
+    G = A.mT @ A
+    bound = torch.linalg.matrix_norm(G, keepdim=True).sqrt()
+    return A / torch.where(bound > 0, bound, 1.0)
 
 
 def spectral_ball(G: Matrix, radius: float = 1.0, near: Matrix | None = None) -> Matrix:

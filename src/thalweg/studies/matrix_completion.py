@@ -9,14 +9,14 @@ from __future__ import annotations
 import time
 import warnings
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from scipy.linalg import solve_triangular
 
 from thalweg.core import Method, Run, Stop, solve
 from thalweg.matrix import AltMin, CGAltMin, Completion, ExactAltMin, Underdetermined
-from thalweg.matrix.alternating import rows_of
-from thalweg.matrix.half_steps import ConjugateGradients, Exact, HalfStep, Work
+from thalweg.matrix.half_steps import ConjugateGradients, Exact, HalfStep, Work, rows_of
 from thalweg.matrix.observations import Reals
 from thalweg.numerics import sketched_factor, sketched_lstsq
 from thalweg.studies.evidence import Evidence, Figure, Row, Scale, Series, Table, Tell
@@ -34,7 +34,10 @@ METHODS: dict[str, AltMin] = {EXACT: ExactAltMin(), CG: CGAltMin()}
 
 @dataclass(frozen=True)
 class Size:
-    """Side and drawn entries of A, shape and drawn entries of B and its rounds, seeds and sweeps of D."""
+    """Side and drawn entries of A, shape and drawn entries of B and its rounds, seeds and sweeps of D.
+
+    Rows are as long at quick scale as at full scale, and there are fewer of them.
+    """
 
     side: int
     drawn: int
@@ -46,7 +49,7 @@ class Size:
 
 SIZES = {
     "smoke": Size(300, 40_000, (300, 200, 30_000), 5, 2, 30),
-    "quick": Size(2000, 400_000, (3000, 2000, 1_500_000), 5, 10, 100),
+    "quick": Size(1000, 200_000, (3000, 400, 300_000), 7, 10, 100),
     "full": Size(2000, 400_000, (3000, 2000, 1_500_000), 11, 40, 100),
 }
 
@@ -73,14 +76,21 @@ class Hidden:
         return cls(U, V, Completion((rows, columns, values), rank, shape=(m, n), held_out=0.0))
 
     def error(self, x: Reals) -> float:
-        """``|X - M| / |M|`` in Frobenius' norm, by Gram matrices but for what they cannot resolve."""
+        """``|X - M| / |M|`` in Frobenius' norm, by triangular factors: 1e-15 is seen."""
         A, B = self.problem.pair(x)
         P, Q = np.hstack([A, -self.U]), np.hstack([B, self.V])
-        _, R = np.linalg.qr(P)
-        _, S = np.linalg.qr(Q)
-        _, T = np.linalg.qr(self.U)
-        _, W = np.linalg.qr(self.V)
-        return float(np.linalg.norm(R @ S.T) / np.linalg.norm(T @ W.T))
+        return _size_of_product(P, Q) / self.size
+
+    @cached_property
+    def size(self) -> float:
+        """``|M|``."""
+        return _size_of_product(self.U, self.V)
+
+
+def _size_of_product(U: Reals, V: Reals) -> float:
+    """``|U V'|``, by triangular factors."""
+    (_, R), (_, S) = np.linalg.qr(U), np.linalg.qr(V)
+    return float(np.linalg.norm(R @ S.T))
 
 
 def errors(hidden: Hidden, method: Method, sweeps: int, below: float = 0.0) -> list[float]:
@@ -148,8 +158,8 @@ def _paths(size: Size) -> Part:
         sweeps.append(_first_below(found[CG], 1e-9))
         for name, path in found.items():
             curves.setdefault(name, []).append(path)
-    few = {f"CG({steps})": errors(Hidden.of(size.side, size.side, 5, size.drawn, 0), CGAltMin(cg_steps=steps), 15)
-           for steps in (1, 2)}  # fmt: skip
+    hidden = Hidden.of(size.side, size.side, 5, size.drawn, 0)
+    few = {f"CG({steps})": errors(hidden, CGAltMin(cg_steps=steps), 15) for steps in (1, 2)}
     verdicts = [
         Verdict(
             "A: the error of CG(3) after each of the first ten sweeps is that of exact ones (largest relative gap)",
@@ -203,26 +213,31 @@ def _costs(size: Size) -> Part:
 
     claims: list[tuple[str, np.ndarray, float, str]] = [
         (
-            "B: seconds of an exact half-step over those of CG(4), rank 64",
+            "B: processor seconds of an exact half-step over those of CG(4), rank 64",
             ratio("exact", "CG(4)", 64),
             2.5,
             ">=",
         ),
         (
-            "B: seconds of an exact half-step over those of CG(4), rank 128",
+            "B: processor seconds of an exact half-step over those of CG(4), rank 128",
             ratio("exact", "CG(4)", 128),
             3.0,
             ">=",
         ),
-        ("B: power of the rank in the seconds of CG(3), ranks 32 to 128", power("CG(3)"), 1.1, "<="),
         (
-            "B: power of the rank in the seconds of exact half-steps, ranks 32 to 128",
+            "B: power of the rank in the processor seconds of CG(3), ranks 32 to 128",
+            power("CG(3)"),
+            1.1,
+            "<=",
+        ),
+        (
+            "B: power of the rank in the processor seconds of exact half-steps, ranks 32 to 128",
             power("exact"),
             1.3,
             ">=",
         ),
         (
-            "B: seconds of an exact half-step over those of CG(3), rank 8",
+            "B: processor seconds of an exact half-step over those of CG(3), rank 8",
             ratio("exact", "CG(3)", 8),
             1.0,
             "<=",
@@ -244,7 +259,7 @@ def _costs(size: Size) -> Part:
 
 
 class _HalfStep:
-    """V anew from a random U, timed."""
+    """V anew from a random U, in seconds of the processor: a busy machine does not count."""
 
     def __init__(self, pattern: Completion, rank: int) -> None:
         D = np.random.default_rng([0x15, rank]).standard_normal((pattern.m, rank))
@@ -254,9 +269,9 @@ class _HalfStep:
 
     def __call__(self, fit: HalfStep) -> float:
         X, spare, more = np.zeros(self.shape), np.zeros(self.shape[0]), np.zeros(self.shape[0])
-        start = time.perf_counter()
+        start = time.process_time()
         fit(self.work, 0, len(X), X, spare, more)
-        return time.perf_counter() - start
+        return time.process_time() - start
 
 
 def _injected() -> Part:

@@ -119,7 +119,7 @@ def _is_timed(system: System) -> bool:
 
 
 def _register_ray() -> None:
-    from thalweg.distributed._ray import start_ray
+    from thalweg.core.ray_engine import start_ray
 
     start_ray()
     from ray.util.joblib import register_ray

@@ -9,8 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from thalweg.core import InvalidProblem
-from thalweg.distributed._ray import check_alive, first_ready, start_ray
+from thalweg.core.ray_engine import check_alive, first_ready, refuse_failures, start_ray
 from thalweg.distributed.coding.schemes import Scheme, WorkItem
 from thalweg.distributed.coding.stragglers import DelayProfile
 from thalweg.distributed.coding.training import Arrival, Cluster, DataParallel, Vector, Worker
@@ -18,9 +17,6 @@ from thalweg.distributed.coding.training import Arrival, Cluster, DataParallel, 
 if TYPE_CHECKING:
     from ray import ObjectRef
     from ray.actor import ActorHandle
-
-#: Failures of a worker in a row, after which it is the work that is wrong.
-RESTARTS = 5
 
 
 @dataclass(init=False, eq=False)
@@ -103,8 +99,7 @@ class RayCluster(Cluster):
     def _replace(self, worker: int, error: Exception) -> None:
         """Another process in the place of one that has fallen; not without end."""
         self.fallen[worker] += 1
-        if self.fallen[worker] > RESTARTS:
-            raise InvalidProblem(f"Worker {worker} has failed {RESTARTS} times in a row: {error}") from error
+        refuse_failures(worker, self.fallen[worker], error)
         check_alive(self.ray)
         self.ray.kill(self.actors[worker])
         self.actors[worker] = self.hire()

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from thalweg.core import MissingExtra, ThalwegError
+from thalweg.core.errors import InvalidProblem, MissingExtra, ThalwegError
 from thalweg.core.waiting import check_wait
 
 if TYPE_CHECKING:
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 #: Seconds between two looks at whether a wait still makes sense.
 LOOK = 0.5
+#: Failures of a worker in a row, after which it is the work that is wrong.
+RESTARTS = 5
 
 
 def prepare_ray() -> None:
@@ -52,6 +54,12 @@ def check_alive(ray: ModuleType) -> None:
             "No node of the Ray cluster is alive any more. Start Ray again; a run that kept a checkpoint goes on from "
             "there."
         )
+
+
+def refuse_failures(worker: int, times: int, error: Exception) -> None:
+    """Raise `InvalidProblem` where a worker has failed more often in a row than another process can mend."""
+    if times > RESTARTS:
+        raise InvalidProblem(f"Worker {worker} has failed {RESTARTS} times in a row: {error}") from error
 
 
 def first_ready(ray: ModuleType, futures: Sequence[ObjectRef], until: float) -> ObjectRef | None:
