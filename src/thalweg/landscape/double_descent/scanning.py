@@ -183,8 +183,8 @@ def scan(
     says more.
 
     Args:
-        family: `FeatureModels` of a feature map with an optimizer of the last layer, `Networks` of a function that makes
-            a module of a width, or a feature map alone, for gradient descent.
+        family: `FeatureModels` of a feature map with an optimizer of the last layer, `Networks` of a function that
+            makes a module of a width, or a feature map alone, for gradient descent.
         data: ``(X, y, X_test, y_test)``, `Split` of a table, `LinearTeacher`, or a function of a seed.
         widths: different, at least one between half the threshold and twice; take some up to eight times it.
         steps: of the optimizer. Default 10 000.
