@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import warnings
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -19,6 +19,9 @@ from torch import Tensor
 from thalweg.core.validation import is_real, is_whole, require
 from thalweg.landscape.curvature import along, has_kinks
 from thalweg.landscape.surface import LossSurface, Place, between, by_layer, length
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Array = NDArray[np.float64]
 
@@ -114,7 +117,7 @@ class LayerTable:
     from_output: Array
     distance: Array
 
-    def to_frame(self) -> Any:  # noqa: ANN401 -- pandas loads only when asked for
+    def to_frame(self) -> pd.DataFrame:
         """A row a layer, as a pandas DataFrame."""
         import pandas as pd
 

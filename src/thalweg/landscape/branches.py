@@ -10,7 +10,7 @@ import copy
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -26,6 +26,9 @@ from thalweg.landscape.barriers import barrier_by_ends
 from thalweg.landscape.slices import cosine, interpolate
 from thalweg.landscape.surface import Judged, LossSurface, Weights, length
 from thalweg.training.task import Loss, cross_entropy
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Array = NDArray[np.float64]
 
@@ -280,7 +283,7 @@ class Ridges:
         """Spearman's correlation of predicted and measured barriers over all pairs."""
         return rank_correlation(self.predicted.ravel(), self.barrier.ravel())
 
-    def to_frame(self) -> Any:  # noqa: ANN401 -- pandas loads only when asked for
+    def to_frame(self) -> pd.DataFrame:
         """A row a moment with means over pairs, as a pandas DataFrame."""
         import pandas as pd
 

@@ -10,12 +10,18 @@ from typing import Any, ClassVar, Literal, cast
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from thalweg.core import InvalidParameter, Problem, Stop
+from thalweg.core import InvalidParameter, InvalidProblem, Problem, Stop
 from thalweg.core.seeding import generator
-from thalweg.core.validation import check_finite
+from thalweg.core.validation import check_finite, is_real, is_whole, require
 from thalweg.matrix import _entry_kernels as kernels
 from thalweg.matrix._blocks import over_rows
-from thalweg.matrix._completion_checks import check_answer, check_options
+from thalweg.matrix._completion_checks import (
+    check_answer,
+    check_confidence,
+    check_labels,
+    check_rank,
+    check_shares,
+)
 from thalweg.matrix.observations import (
     Duplicates,
     Entries,
@@ -25,6 +31,7 @@ from thalweg.matrix.observations import (
     Reals,
     Side,
     check_range,
+    limits_of,
     number_kind,
     standardized,
     sum_of_squares,
@@ -124,7 +131,34 @@ class Completion(Problem):
         object.__setattr__(self, "shape", found.shape)
         object.__setattr__(self, "weights", None)
         object.__setattr__(self, "dtype", found.values.dtype)
-        check_options(self)
+        self._check()
+
+    def _check(self) -> None:
+        """Refuse options that are out of range, or do not go together."""
+        check_rank(self.rank, self.max_rank, (self.m, self.n))
+        require(
+            is_real(self.ridge) and 0 <= self.ridge < math.inf, "Completion needs ridge >= 0", got=self.ridge
+        )
+        largest = limits_of(self.number).largest
+        require(self.ridge <= largest, f"Completion needs ridge <= {largest:g} in its dtype", got=self.ridge)
+        for name in ("ridge_by_count", "biases", "nonnegative", "standardize"):
+            value = getattr(self, name)
+            require(isinstance(value, bool | np.bool_), f"Completion: {name} is True or False", got=value)
+        check_shares(self.held_out, self.test)
+        require(is_whole(self.seed) and self.seed >= 0, "Completion needs seed >= 0", got=self.seed)
+        if self.rank == "auto" and not len(self.parts["held_out"]):
+            raise InvalidParameter(
+                f'Completion: rank="auto" goes by the held-out error, and of {len(self.seen)} entries none is held '
+                "out. Name a rank, or raise held_out."
+            )
+        check_labels("row_ids", self.row_ids, self.m)
+        check_labels("column_ids", self.column_ids, self.n)
+        if self.nonnegative and not self.biases and float(self.seen.values.max()) <= 0:
+            raise InvalidProblem(
+                "Completion: no entry is positive, so that nonnegative factors are all zero."
+            )
+        if self.confidence is not None:
+            check_confidence(self.confidence, self.seen, self.number, self.biases)
 
     @property
     def seen(self) -> Entries:
@@ -212,7 +246,7 @@ class Completion(Problem):
 
     def pair(self, x: Reals) -> tuple[Reals, Reals]:
         """U and V such that a prediction is ``mean + u_i v_j``: biases have become columns beside ones."""
-        check_answer(self, x)
+        check_answer(x, (self.m, self.n), self.biases)
         U, V = x[: self.m], x[self.m :]
         if not self.biases:
             return np.ascontiguousarray(U), np.ascontiguousarray(V)

@@ -12,10 +12,10 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from thalweg.convex import (
     ConvexReLU,
@@ -35,6 +35,8 @@ from thalweg.studies.contest import contest
 from thalweg.studies.evidence import Evidence, Scale, Table, Tell
 from thalweg.studies.intervals import log_slope, median, median_interval
 from thalweg.studies.verdict import Verdict
+
+Reals = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ SMALL, DIABETES = 0.1, 10.0
 RATE = 1e-2
 
 
-def small_example(seed: int) -> tuple[Any, Any]:
+def small_example(seed: int) -> tuple[Reals, Reals]:
     """16 points in the plane, with a column of ones."""
     rng = np.random.default_rng(seed)
     x = rng.standard_normal((16, 2))
@@ -72,7 +74,7 @@ def small_example(seed: int) -> tuple[Any, Any]:
     return np.column_stack([x, np.ones(16)]), y
 
 
-def diabetes() -> tuple[Any, Any]:
+def diabetes() -> tuple[Reals, Reals]:
     """The diabetes data, standardised, without the column of ones."""
     data = load("diabetes")
     X, y = np.asarray(data.X), np.asarray(data.y, dtype=np.float64)
@@ -80,8 +82,8 @@ def diabetes() -> tuple[Any, Any]:
 
 
 def adam(
-    X: Any, y: Any, beta: float, width: int, seeds: Sequence[int], steps: int, rate: float
-) -> tuple[Any, Any, Any]:
+    X: Reals, y: Reals, beta: float, width: int, seeds: Sequence[int], steps: int, rate: float
+) -> tuple[Reals, Reals, Reals]:
     """Networks without output bias from several starts: hidden (s, m, d), output (s, m), objectives (s,)."""
     data, target = torch.tensor(X), torch.tensor(y)
     hidden, output = [], []
@@ -125,7 +127,7 @@ class Adam:
 @lru_cache(maxsize=4)
 def trained(
     problem: ConvexReLU, width: int, starts: tuple[int, int], steps: int, rate: float
-) -> tuple[Any, Any, Any]:
+) -> tuple[Reals, Reals, Reals]:
     """`adam` on a problem from the starts of a range."""
     X, y = np.asarray(problem.X), np.asarray(problem.y)
     return adam(X, y, problem.beta, width, range(*starts), steps, rate)
@@ -283,14 +285,14 @@ def _iterations(table: Table) -> tuple[list[Verdict], Figure]:
 class Draw:
     """Rows to train on with their patterns, and rows to attack."""
 
-    X: Any
-    y: Any
-    patterns: Any
-    X_test: Any
-    y_test: Any
+    X: Reals
+    y: Reals
+    patterns: NDArray[np.bool_]
+    X_test: Reals
+    y_test: Reals
 
 
-def threes_and_eights(count: int, seed: int) -> tuple[Any, Any, Any, Any]:
+def threes_and_eights(count: int, seed: int) -> tuple[Reals, Reals, Reals, Reals]:
     """Digits 3 and 8 in [0, 1] with a column of ones: ``count`` rows to train on, and the rest."""
     data = load("digits")
     labels = np.asarray(data.y)
@@ -302,7 +304,7 @@ def threes_and_eights(count: int, seed: int) -> tuple[Any, Any, Any, Any]:
     return X[train], y[train], X[test], y[test]
 
 
-def attacked(network: TwoLayerNetwork, X: Any, y: Any, radius: float, steps: int) -> float:
+def attacked(network: TwoLayerNetwork, X: Reals, y: Reals, radius: float, steps: int) -> float:
     """Accuracy after projected gradient ascent on the margin, signs of gradients, from the rows; ones stay."""
     W, a = network.hidden, network.output[:, 0]
     moved, mask = X.copy(), np.ptp(X, axis=0) > 0

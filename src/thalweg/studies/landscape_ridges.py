@@ -38,7 +38,7 @@ class Size:
 SIZES: dict[Scale, Size] = {
     "smoke": Size((0, 20), 20, 2, 1, 60, 5),
     "quick": Size((0, 100, 1000), 600, 3, 1, 500, 15),
-    "full": Size((0, 30, 100, 300, 1000, 2000), 600, 2, 5, 500, 31),
+    "full": Size((0, 30, 100, 300, 1000, 2000), 600, 4, 5, 500, 31),
 }
 #: Shared steps of the toy's pairs.
 TOY = (0, 10, 20, 40, 80, 160)
@@ -104,7 +104,8 @@ def run(scale: Scale = "quick", tell: Tell = lambda share, what: None) -> Eviden
     for seed in range(1, size.seeds + 1):
         tell(0.8 * (seed - 1) / size.seeds, f"branches, seed {seed}")
         found.append(measured(size, seed, data))
-        table += [{"seed": seed, **row} for row in found[-1].found.to_frame().to_dict("records")]
+        frame = found[-1].found.to_frame()
+        table += frame.assign(seed=seed).to_dict("records")  # type: ignore[arg-type]
     tell(0.8, "mountainside")
     toy, shares = _toy(size, table)
     tell(0.9, "a plane")

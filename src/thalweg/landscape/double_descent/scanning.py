@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,6 +17,9 @@ from thalweg.core.validation import as_real, is_whole, require
 from thalweg.landscape.double_descent.data import Data, Rows, as_data
 from thalweg.landscape.double_descent.families import Family, FeatureModels, Measured, as_family
 from thalweg.landscape.double_descent.features import FeatureMap
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Array = NDArray[np.float64]
 
@@ -93,7 +96,7 @@ class Scan:
         """Whether there is a peak: 1.5 times the error of wide models, and 1.2 times that of some narrower one."""
         return self.ratio >= PEAK and not self.rise < RISE
 
-    def to_frame(self) -> Any:  # noqa: ANN401 -- pandas loads only when asked for
+    def to_frame(self) -> pd.DataFrame:
         """A row a width, as a pandas DataFrame: errors, size of the weights, condition, and what is left to learn."""
         import pandas as pd
 
