@@ -1,7 +1,7 @@
 """Two runs of one network that part early: the barrier between them, the layers that make it, and pictures.
 
-Run it: ``python examples/two_valleys.py page.html``. It prints the barrier of runs that part at the start and after a
-thousand steps, and draws the segment between the first two and the plane of their start.
+Run it: ``python examples/two_valleys.py page.html``. It prints the barrier of runs that part at the start and after eight
+hundred steps, and draws the segment between the first two and the plane of their start.
 """
 
 import sys
@@ -15,7 +15,7 @@ from thalweg.landscape import LossSurface, interpolate, layer_table, plane, spaw
 from thalweg.workbench import render_figures
 
 
-def main(page: str = "", late: int = 1000, steps: int = 600) -> dict[int, float]:
+def main(page: str = "", late: int = 800, steps: int = 300) -> dict[int, float]:
     """Barriers by shared steps."""
     data = load("digits")
     X = torch.tensor(np.asarray(data.X)[:1300] / 16.0, dtype=torch.float32)
@@ -25,7 +25,7 @@ def main(page: str = "", late: int = 1000, steps: int = 600) -> dict[int, float]
     runs = spawn(
         network,
         (X, y),
-        lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9),
+        lambda p: torch.optim.SGD(p, lr=0.08, momentum=0.9),
         after=[0, late],
         steps=steps,
         batch_size=8,
