@@ -1,7 +1,7 @@
 """Two runs of one network that part early: the barrier between them, the layers that make it, and pictures.
 
-Run it: ``python examples/two_valleys.py page.html``. It prints the barrier of runs that part at the start and after eight
-hundred steps, and draws the segment between the first two and the plane of their start.
+Run it: ``python examples/two_valleys.py page.html``. It prints the barrier of runs that part at the start and after
+eight hundred steps, and draws the segment between the first two and the plane of their start.
 """
 
 import sys

@@ -103,6 +103,8 @@ def test_dropout_is_another_in_each_branch_and_repeatable(data):
         ({"steps": 0}, InvalidParameter, "steps >= 1"),
         ({"branches": 0}, InvalidParameter, "branches >= 1"),
         ({"optimizer": lambda p: torch.optim.SGD(p, lr=1e200)}, NotFinite, "diverged"),
+        ({"optimizer": lambda p: torch.optim.LBFGS(p)}, InvalidParameter, "all parameters together"),
+        ({"optimizer": lambda p: None}, InvalidParameter, "function of the parameters"),
         ({"module": nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3)).double()}, InvalidProblem, "buffers"),
         ({"data": (torch.ones(3, 4), torch.ones(2).long())}, InvalidProblem, "as many examples"),
     ],

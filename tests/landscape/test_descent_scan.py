@@ -277,6 +277,14 @@ class TestScan:
         with pytest.raises(InvalidParameter, match=message):
             scan(RandomFeatures(), LinearTeacher(rows=30, columns=5), widths)
 
+    def test_sizes_that_have_no_squares_are_told(self):
+        rows = LinearTeacher(rows=20, columns=3)(0)
+        with pytest.raises(InvalidProblem, match="y holds 1e"):
+            Rows(rows.X, np.full(20, 1e200), rows.X_test, rows.y_test)
+        for scale in (1e-200, 1e200):
+            with pytest.raises(InvalidProblem, match="Divide the features"):
+                scan(RandomFeatures(), Rows(scale * rows.X, rows.y, rows.X_test, rows.y_test), [20], steps=3)
+
     def test_data_are_looked_at(self):
         X = np.ones((12, 2))
         with pytest.raises(InvalidProblem, match="10 rows to train on"):

@@ -1,6 +1,8 @@
 """Loss surfaces: values, slices, curvature and barriers against closed forms, dense matrices and torch itself."""
 
 import copy
+import pickle
+import threading
 import warnings
 
 import numpy as np
@@ -146,6 +148,36 @@ class TestValues:
         assert found[1] == pytest.approx(expected, rel=1e-10)
         with pytest.raises(InvalidProblem, match="Fold it"):
             trace(LossSurface(a, data, statistics=data), a)
+
+    def test_threads_do_not_meet_in_the_network(self, data):
+        a, b = network(0), network(1)
+        for repeats in (1, 400):  # evaluated together, and one point after another
+            surface = LossSurface(a, (data[0].repeat(repeats, 1), data[1].repeat(repeats)))
+            alone = interpolate(surface, a, b, 21).values
+            found = []
+
+            def walk(surface=surface, found=found):
+                found.append(interpolate(surface, a, b, 21).values)
+
+            threads = [threading.Thread(target=walk) for _ in range(4)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            assert len(found) == 4
+            for values in found:
+                np.testing.assert_array_equal(values, alone)
+
+    def test_copies_and_pickles_are_the_surface(self, data):
+        net = network()
+        surface = LossSurface(net, data)
+        value = surface(net)
+        assert copy.deepcopy(surface)(net) == value
+        assert pickle.loads(pickle.dumps(surface))(net) == value
+
+    def test_data_of_another_type_are_told(self, data):
+        with pytest.raises(InvalidProblem, match="could not be evaluated"):
+            LossSurface(network(), (data[0].float(), data[1]))(network())
 
 
 class TestSlices:

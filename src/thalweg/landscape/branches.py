@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ from torch.func import functional_call, vmap
 from thalweg.core import Figure, InvalidProblem, NotFinite, Series
 from thalweg.core.seeding import generator
 from thalweg.core.validation import is_whole, require
+from thalweg.landscape._stacked import MakeOptimizer, made
 from thalweg.landscape.barriers import barrier_by_ends
 from thalweg.landscape.slices import cosine, interpolate
 from thalweg.landscape.surface import Judged, LossSurface, Weights, length
@@ -58,7 +59,7 @@ class Spawned:
 def spawn(
     module: nn.Module,
     data: Sequence[Tensor],
-    optimizer: Callable[[Iterable[Any]], torch.optim.Optimizer],
+    optimizer: MakeOptimizer,
     *,
     after: Sequence[int],
     steps: int,
@@ -154,7 +155,7 @@ class _Stack:
         self,
         module: nn.Module,
         data: Sequence[Tensor],
-        optimizer: Callable[[Iterable[Any]], torch.optim.Optimizer],
+        optimizer: MakeOptimizer,
         loss: Loss,
         batch_size: int,
     ) -> None:
@@ -208,7 +209,7 @@ class _Stack:
         factor: Callable[[int], float],
     ) -> tuple[list[dict[str, Tensor]], list[State]]:
         stack = {name: torch.stack([start[name] for start in starts]).requires_grad_() for name in self.start}
-        optimizer = self.optimizer(list(stack.values()))
+        optimizer = made("spawn", self.optimizer, list(stack.values()))
         for place, p in enumerate(stack.values()):
             entries = [state[place] for state in states if state]
             if entries:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import copy
 import itertools
 import math
+import threading
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import cast
@@ -102,7 +104,15 @@ class LossSurface:
         vars(self)["module"] = own
         if not self.names:
             raise InvalidProblem("The network has no trainable weights of floating-point numbers.")
-        self.batches  # noqa: B018 -- looked at before any work
+        self.batches, self._lock, self._unmoved, self._place  # noqa: B018 -- made before any thread asks for them
+
+    @cached_property
+    def _lock(self) -> AbstractContextManager[object]:
+        """Evaluation writes weights into the module: one thread at a time."""
+        return threading.RLock()
+
+    def __getstate__(self) -> dict[str, object]:
+        return {name: value for name, value in vars(self).items() if name != "_lock"}
 
     @cached_property
     def _judged(self) -> nn.Module:
@@ -190,17 +200,23 @@ class LossSurface:
         for p, value in zip(self._held.values(), self.named(theta).values(), strict=True):
             p.data.copy_(value)
 
-    def _tell_unmoved(self, given: Weights) -> None:
+    @cached_property
+    def _unmoved(self) -> dict[str, Tensor]:
+        """Tensors that stay the module's: frozen weights and buffers, but for statistics that are computed anew."""
         moving = set(self.names)
-        tied = {p.data_ptr() for n, p in self.module.named_parameters() if n in moving}
+        tied = {p.data_ptr() for p in self._held.values()}
         layers = {n for n, m in self.module.named_modules() if isinstance(m, _BatchNorm)}
+        return {
+            name: value.clone()
+            for name, value in self.module.state_dict().items()
+            if name not in moving and value.data_ptr() not in tied and name.rpartition(".")[0] not in layers
+        }
+
+    def _tell_unmoved(self, given: Weights) -> None:
         other = [
             name
-            for name, value in self.module.state_dict().items()
-            if name not in moving
-            and value.data_ptr() not in tied
-            and name.rpartition(".")[0] not in layers  # computed anew
-            and name in given
+            for name, value in self._unmoved.items()
+            if name in given
             and (given[name].shape != value.shape or not torch.equal(given[name].to(value), value))
         ]
         if other:
@@ -235,7 +251,7 @@ class LossSurface:
         return self.statistics is None and (on_gpu or self.examples * self.size <= SMALL)
 
     def _at(self, theta: Tensor) -> float:
-        with torch.no_grad():
+        with torch.no_grad(), self._lock, _told():
             self._go_to(theta)
             if self.statistics is not None:
                 self._compute_statistics()
@@ -259,7 +275,8 @@ class LossSurface:
     def at(self, theta: Tensor, *batch: Tensor) -> Tensor:
         """The mean loss of a batch, as a function of theta that autograd and `torch.func` see through."""
         named = {f"inner.{name}": value for name, value in self.named(theta).items()}
-        return _scalar(functional_call(self._judged, named, batch))
+        with self._lock:
+            return _scalar(functional_call(self._judged, named, batch))
 
     def _compute_statistics(self) -> None:
         """Batch normalisation's statistics where the module is: the plain mean over batches."""
@@ -303,6 +320,16 @@ def _pieces(
             if part.is_floating_point() and not bool(torch.isfinite(part).all()):
                 raise NotFinite(f"{name} holds NaN or infinity. Remove or impute such examples.")
     return batches
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """What torch says of data that the network cannot take, in a line of ours."""
+    try:
+        yield
+    except (RuntimeError, TypeError, IndexError) as error:
+        text = " ".join(str(error).split())[:200]
+        raise InvalidProblem(f"The loss could not be evaluated on the data: {text}.") from error
 
 
 def _scalar(value: Tensor) -> Tensor:

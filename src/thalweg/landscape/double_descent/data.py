@@ -14,6 +14,8 @@ from thalweg.core.validation import as_real, check_finite, is_real, is_whole, re
 
 Array = NDArray[np.float64]
 
+#: Targets have squares up to here.
+LARGEST = 1e140
 #: Fewer rows have no width to speak of on either side of the threshold.
 FEWEST = 10
 
@@ -32,6 +34,11 @@ class Rows:
             values = as_real(name, getattr(self, name))
             check_finite(name, values)
             object.__setattr__(self, name, values)
+        most = max(float(np.abs(v).max(initial=0.0)) for v in (self.y, self.y_test))
+        if most > LARGEST:
+            raise InvalidProblem(
+                f"y holds {most:.3g}, whose square is no number. Divide the targets by their size."
+            )
         if len(self.X) != len(self.y) or len(self.X_test) != len(self.y_test):
             raise InvalidProblem(
                 f"X has {len(self.X)} rows and y {len(self.y)}; X_test has {len(self.X_test)} and y_test "

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from torch.nn.functional import cross_entropy
 from thalweg.core import InvalidProblem, NotFinite
 from thalweg.core.seeding import generator
 from thalweg.core.validation import is_whole, require
+from thalweg.landscape._stacked import MakeOptimizer, made
 from thalweg.landscape.double_descent.data import Rows
 from thalweg.landscape.double_descent.families import Family, Measured
 from thalweg.landscape.double_descent.spectrum import Condition, Spectrum
@@ -47,7 +48,7 @@ class Networks(Family):
     """
 
     make: Callable[[int], nn.Module]
-    optimizer: Callable[[Iterable[Any]], Any]
+    optimizer: MakeOptimizer
     loss: Literal["squares", "cross-entropy"] = "squares"
     batch: int | None = None
     dtype: torch.dtype = torch.float32
@@ -111,7 +112,8 @@ class Networks(Family):
             return vmap(lambda p, x: functional_call(base, p, (x,)), randomness="different")(theta, rows)
 
         self._check(outputs(parameters, X[:, :1]), y[:, :1])
-        optimizer, draw = self.optimizer(list(parameters.values())), generator(seeds[0], width, 0x17)
+        optimizer = made("Networks", self.optimizer, list(parameters.values()))
+        draw = generator(seeds[0], width, 0x17)
         looks = {*np.logspace(0, math.log10(steps), LOOKS).astype(int).tolist(), steps}
         best = np.full(len(seeds), np.inf)
         for step in range(1, steps + 1):

@@ -318,10 +318,12 @@ class Torch(LastLayer):
     def fit(self, problems: Sequence[Spectrum], steps: int, seed: int) -> list[Array]:
         import torch
 
+        from thalweg.landscape._stacked import made
+
         Phi = torch.from_numpy(np.stack([np.asarray(p.features) for p in problems]))
         y = torch.from_numpy(np.stack([np.asarray(p.targets).reshape(Phi.shape[1], -1) for p in problems]))
         w = torch.from_numpy(np.stack([np.asarray(p.start) for p in problems])).requires_grad_()
-        optimizer = self.make([w])
+        optimizer = made("Torch", self.make, [w])
         draws, n = generator(seed, 0x70), Phi.shape[1]
         for _ in range(steps):
             rows, wanted = Phi, y

@@ -18,6 +18,9 @@ from thalweg.core.validation import as_real, check_finite, is_real, require
 
 Array = NDArray[np.float64]
 
+#: Largest singular values between which squares are numbers.
+SMALLEST, LARGEST = 1e-140, 1e140
+
 #: Most steps that `Spectrum.steps_to` looks at.
 MOST_STEPS = 10**15
 
@@ -98,6 +101,11 @@ class Spectrum:
         """U (n, r), s (r,), V (p, r), ``U'(y - Phi start)`` (r, k) and what lies outside U's span, (n, k)."""
         features, targets = np.asarray(self.features), np.asarray(self.targets)
         U, s, Vt = np.linalg.svd(features, full_matrices=False)
+        if s[0] > 0 and not SMALLEST <= s[0] <= LARGEST:
+            raise InvalidProblem(
+                f"Spectrum: the largest singular value is {s[0]:.3g}, whose square a float64 does not hold well. "
+                "Divide the features by their size."
+            )
         kept = s > max(features.shape) * np.finfo(np.float64).eps * s[0]
         if not kept.any():
             raise InvalidProblem("Spectrum: every feature is zero on every row.")
