@@ -1,5 +1,14 @@
 """Decisions to make as the data comes: bandits that `act` and `learn`, predictions that are good on every group."""
 
+from thalweg.online.actions import (
+    ActionSearch,
+    ActionTable,
+    FoundAction,
+    GapCertificate,
+    NetElimination,
+    NetSize,
+    Search,
+)
 from thalweg.online.cheb_cb import ChebCB
 from thalweg.online.encoding import Encoded, RowEncoder, encode, group_rules
 from thalweg.online.experts import AdaNormalHedge, Specialists
@@ -24,6 +33,8 @@ from thalweg.online.tsallis_inf import TsallisINF, tsallis_probabilities
 
 __all__ = [
     "METHODS",
+    "ActionSearch",
+    "ActionTable",
     "AdaNormalHedge",
     "Binned",
     "BlumLykouris",
@@ -31,12 +42,16 @@ __all__ = [
     "ChebCB",
     "Encoded",
     "Fixed",
+    "FoundAction",
+    "GapCertificate",
     "GroupedStream",
     "Groupwise",
     "GroupwiseLeader",
     "GroupwiseRegressor",
     "Hindsight",
     "LossTable",
+    "NetElimination",
+    "NetSize",
     "OneForAll",
     "OutsideRange",
     "PerturbedLeader",
@@ -44,6 +59,7 @@ __all__ = [
     "Policy",
     "RowEncoder",
     "RowLearner",
+    "Search",
     "ShortestPath",
     "Specialists",
     "TimeIntervals",
