@@ -1,11 +1,18 @@
-"""The policies and learners by name, and which of them suits a problem."""
+"""The policies, searches and learners by name, and which of them suits a problem."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from thalweg.core import InvalidParameter, Method, recommended
 from thalweg.core.contestant import contestant
+from thalweg.online.actions.elimination import NetElimination
+from thalweg.online.actions.g_optimal import GOptimal, PhasedElimination
+from thalweg.online.actions.lazy import LazyElimination
+from thalweg.online.actions.problem import ActionTable
+from thalweg.online.actions.rivals import EpsilonGreedy, LinUCB, RandomActions
+from thalweg.online.actions.sparse_design import ExploreThenCommit, SparseDesign
 from thalweg.online.cheb_cb import ChebCB
 from thalweg.online.play import Play, PlayState
 from thalweg.online.policy import Fixed, Policy
@@ -14,12 +21,21 @@ from thalweg.online.problem import LossTable
 from thalweg.online.stream import GroupedStream
 from thalweg.online.tsallis_inf import TsallisINF
 
-#: The area's policies, and its methods for streams, by the names that tables use.
+#: The area's policies, its searches, and its methods for streams, by the names that tables use.
 METHODS: dict[str, type[Any]] = {
     "cheb-cb": ChebCB,
+    "epsilon-greedy": EpsilonGreedy,
+    "explore-then-commit": ExploreThenCommit,
     "fixed": Fixed,
+    "g-optimal": GOptimal,
     "groupwise": Groupwise,
+    "lazy-elimination": LazyElimination,
+    "lin-ucb": LinUCB,
+    "net-elimination": NetElimination,
     "one-for-all": OneForAll,
+    "phased-elimination": PhasedElimination,
+    "random-actions": RandomActions,
+    "sparse-design": SparseDesign,
     "tsallis-inf": TsallisINF,
 }
 
@@ -34,6 +50,14 @@ def for_losses(problem: LossTable) -> Play:
 def for_streams(problem: GroupedStream) -> Groupwise:
     """A learner for each group, combined by their mean."""
     return Groupwise()
+
+
+@recommended.register
+def for_actions(problem: ActionTable) -> LazyElimination:
+    """Elimination without a net, for two entries of an unknown eps; for one, where pairs are too many."""
+    d = problem.features.shape[1]
+    sparsity = min(2, d) if math.comb(d, 2) <= LazyElimination().limit else 1
+    return LazyElimination(sparsity, accuracy=problem.noise / 2 or None)
 
 
 @contestant.register

@@ -75,7 +75,8 @@ class Elimination(Search):
         before = self.eps
         self.eps = 2.0 * before if before > 0 else max(self.slack, 1e-3 * self.largest)
         if self.given:
-            self.message = f"eps = {self._first_eps:g} is too small: {self.queries} answers contradict it. It is {self.eps:g} now."
+            told = f"eps = {self._first_eps:g} is too small: {self.queries} answers contradict it."
+            self.message = f"{told} It is {self.eps:g} now."
         self._renew()
 
     @abstractmethod
@@ -158,7 +159,8 @@ class NetElimination(ActionSearch):
         eta: of the net; None (default) for eps. Smaller promises more and costs ``(eps / eta)^s`` candidates.
         radius: most that ``|theta|_2`` may be. Default 1.
         prune: False removes one candidate a query, as the plainest form does, for comparison. Default True.
-        accuracy: with noise, how near means are brought; it is added to the tolerance. None (default) for eta.
+        accuracy: with noise, how near means are brought; it is added to the tolerance. None (default) for eta;
+            where eps is unknown it has to be given.
         delta: with noise, the probability of an action's mean being farther off. Default 0.05.
         limit: most candidates; the count is told before the work. Default 2 000 000: some seconds for 1000 actions.
 
@@ -203,7 +205,7 @@ class NetElimination(ActionSearch):
         largest = self.radius * largest_on_support(features, self.sparsity)
         eps = self._first_eps(features, largest) if self.eps is None else self.eps
         eta = eps if self.eta is None else self.eta
-        accuracy = eta if self.accuracy is None else self.accuracy
+        accuracy = (eta if self.eps is not None else 0.0) if self.accuracy is None else self.accuracy
         draws = draws_for(noise, accuracy, len(features), self.delta)
         return _NetSearch(features, self, eps, accuracy if noise else 0.0, largest, draws, seed)
 

@@ -40,6 +40,6 @@ def draws_for(noise: float, accuracy: float, actions: int, delta: float) -> int:
         return 1
     if accuracy <= 0:
         raise InvalidParameter(
-            f"Rewards have noise {noise:g}; with eps = 0 say how near their means must come: accuracy > 0."
+            f"Rewards have noise {noise:g}; say how near their means must come: accuracy > 0."
         )
     return math.ceil(2 * noise**2 * math.log(2 * actions / delta) / accuracy**2)
