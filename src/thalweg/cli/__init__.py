@@ -1,4 +1,5 @@
-"""The command: list, show, solve, compare, predict, schedule, coding, federated, stream, dictionary, reproduce, report.
+"""The command: list, show, solve, compare, predict, schedule, coding, federated, stream, search, dictionary, reproduce,
+report.
 
 Heavy imports wait until a command needs them, so that ``--help`` answers at once.
 """
@@ -12,7 +13,7 @@ from typing import Annotated, TextIO
 import click
 import typer
 
-from thalweg.cli import coding, dictionary, evidence, federated, look, matrix, stream, training
+from thalweg.cli import coding, dictionary, evidence, federated, look, matrix, search, stream, training
 from thalweg.cli.areas import AREAS
 from thalweg.cli.build import compare_command, solve_command
 
@@ -64,6 +65,7 @@ app.command("predict")(matrix.predict)
 app.add_typer(coding.coding_app, name="coding")
 app.add_typer(federated.federated_app, name="federated")
 app.command()(stream.stream)
+app.command()(search.search)
 app.command("dictionary")(dictionary.learn_dictionary)
 app.command()(evidence.reproduce)
 app.command()(evidence.report)

@@ -172,8 +172,9 @@ class GOptimal(ActionSearch):
     """Query a G-optimal design, fit least squares, and take the action that the fit likes best.
 
     Needs no sparsity: its estimates are off by at most ``eps sqrt((1 + tol) d)``, so that the answer is within
-    ``2 eps (1 + sqrt((1 + tol) d))`` of the best. Use it for d up to some dozens, where that is little; it queries up
-    to ``d (d + 1) / 2`` actions. With many features and few that matter, eliminations promise less error.
+    ``2 eps (1 + sqrt((1 + tol) d))`` of the best. Use it for d up to some dozens, where that is little; it queries
+    several times d actions, all of a table with d some hundreds. With many features and few that matter, eliminations
+    promise less error from fewer queries.
 
     Args:
         eps: the misspecification, of which the certificate speaks; None (default) gives none.

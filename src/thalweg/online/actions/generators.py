@@ -134,7 +134,7 @@ def reed_muller(m: int) -> NDArray[np.int64]:
     ((64, 8), 4)
     """
     require(
-        is_whole(m) and 1 <= m <= 5, "reed_muller needs 1 <= m <= 5; at 6 there are two million words", got=m
+        is_whole(m) and 2 <= m <= 5, "reed_muller needs 2 <= m <= 5; at 6 there are two million words", got=m
     )
     points = np.array(list(itertools.product((0, 1), repeat=m)))
     pairs = [points[:, i] * points[:, j] for i, j in itertools.combinations(range(m), 2)]

@@ -106,7 +106,8 @@ class _SparseSearch(_FitSearch):
         while theta is None:
             _, least = closest_fit(features, rewards)
             self.eps = max(2 * self.eps, least - self.slack, 1e-12)
-            self.message = f"No theta fits {len(rewards)} answers within eps = {self.options.eps:g}; it is {self.eps:.4g} now. "
+            told = f"No theta fits {len(rewards)} answers within eps = {self.options.eps:g};"
+            self.message = f"{told} it is {self.eps:.4g} now. "
             theta = shortest_fit(features, rewards, (self.eps + self.slack) * (1 + 1e-9))
         if self.options.refit:
             theta = refitted(features, rewards, theta, self.options.sparsity)
