@@ -185,7 +185,22 @@ class TestLazyElimination:
         assert found.metrics["gap"] <= 2 * (0.1 + 0.05)
         with pytest.raises(InvalidParameter, match="accuracy > 0"):
             LazyElimination(2).begin(problem.features, noise=0.1)
-        assert recommended(noisy).accuracy == 0.05
+        assert recommended(noisy).accuracy == 0.1
+
+    def test_an_unknown_eps_is_tried_by_actions_at_random_so_that_its_certificate_is_true(self):
+        wrong = {0: 0, None: 0}
+        for seed in range(20):
+            problem = table(seed, n=200, misfit="adversarial")
+            for probes in wrong:
+                search = LazyElimination(2, probes=probes).begin(problem.features, seed=seed)
+                while not search.done:
+                    search.observe(problem.rewards[search.next_action()])
+                found = search.result()
+                assert not found.certificate.given
+                assert "do not contradict" in str(found.certificate)
+                wrong[probes] += problem.metrics(found.action)["gap"] > found.certificate.gap + 1e-9
+                assert search.queries >= (20 if probes is None else 1)
+        assert wrong[None] == 0 < wrong[0]
 
     def test_it_is_what_solve_takes_by_default(self):
         problem = table(0)
@@ -225,7 +240,8 @@ class TestLazyElimination:
             LazyElimination(**options).begin(sphere(9, 6))
 
     @pytest.mark.parametrize(
-        "options", [{"sparsity": -1}, {"eps": -1.0}, {"radius": np.inf}, {"delta": 0.0}, {"limit": 0.5}]
+        "options",
+        [{"sparsity": -1}, {"eps": -1.0}, {"radius": np.inf}, {"delta": 0.0}, {"limit": 0.5}, {"probes": -1}],
     )
     def test_options_out_of_range_are_refused(self, options):
         with pytest.raises(InvalidParameter, match=f"LazyElimination needs .*{next(iter(options))}"):

@@ -88,7 +88,7 @@ def search(
         f",eps={eps}" if eps is not None else ""
     )
     if method is None and eps is None and noise:
-        given += f",accuracy={noise / 2}"
+        given += f",accuracy={noise}"
     chosen = _search_named(given)
     ours = chosen.begin(features, noise=noise, seed=seed)
     kept = Kept.at(keep, features)

@@ -57,7 +57,7 @@ def for_actions(problem: ActionTable) -> LazyElimination:
     """Elimination without a net, for two entries of an unknown eps; for one, where pairs are too many."""
     d = problem.features.shape[1]
     sparsity = min(2, d) if math.comb(d, 2) <= LazyElimination().limit else 1
-    return LazyElimination(sparsity, accuracy=problem.noise / 2 or None)
+    return LazyElimination(sparsity, accuracy=problem.noise or None)
 
 
 @contestant.register

@@ -16,7 +16,13 @@ from thalweg.online.actions.method import ActionSearch
 from thalweg.online.actions.net import Net, NetSize
 from thalweg.online.actions.problem import Features
 from thalweg.online.actions.search import GapCertificate, Search
-from thalweg.online.actions.tolerance import check_assumptions, check_size, draws_for
+from thalweg.online.actions.tolerance import (
+    check_assumptions,
+    check_probes,
+    check_size,
+    draws_for,
+    probes_for,
+)
 
 #: An unknown eps begins at the largest reward possible, halved at most so many times.
 HALVINGS = 10
@@ -36,14 +42,24 @@ class Elimination(Search):
         eps: the misspecification, and whether it was ``given``.
         slack: what a mean may be off by beside it: of the noise.
         largest: of the moduli of rewards that are exactly linear.
+        probes: actions drawn at random to be queried first.
         draws, seed: as `Search`.
     """
 
     def __init__(
-        self, features: Features, eps: float, given: bool, slack: float, largest: float, draws: int, seed: int
+        self,
+        features: Features,
+        eps: float,
+        given: bool,
+        slack: float,
+        largest: float,
+        probes: int,
+        draws: int,
+        seed: int,
     ) -> None:
         super().__init__(features, draws, seed)
         self.eps, self.given, self.slack, self.largest = eps, given, slack, largest
+        self.probes = self._rng.choice(self.n, min(probes, self.n), replace=False).tolist()
         self._first_eps = eps
         self._promise = 0.0  # of the last candidate looked at, the rounding of the others added
 
@@ -51,6 +67,12 @@ class Elimination(Search):
     def tolerance(self) -> float:
         """How far a mean may be from what the right candidate promises."""
         return self.eps + self.slack
+
+    def _choose(self) -> int | None:
+        for action in self.probes:
+            if not self.counts[action]:
+                return int(action)
+        return self._most_promising()
 
     def certificate(self) -> GapCertificate:
         reward = self.mean(self.answer())
@@ -80,6 +102,10 @@ class Elimination(Search):
         self._renew()
 
     @abstractmethod
+    def _most_promising(self) -> int | None:
+        """The action at which what is left promises most; None where its promise is as good as kept."""
+
+    @abstractmethod
     def _renew(self) -> None:
         """Begin again with the new eps, and apply all answers."""
 
@@ -101,7 +127,9 @@ class _NetSearch(Elimination):
         draws: int,
         seed: int,
     ) -> None:
-        super().__init__(features, eps, options.eps is not None, slack, largest, draws, seed)
+        given = options.eps is not None
+        probes = probes_for(options.probes, options.sparsity, given)
+        super().__init__(features, eps, given, slack, largest, probes, draws, seed)
         self.options = options
         self._renew()
 
@@ -121,7 +149,7 @@ class _NetSearch(Elimination):
         for action in self.queried.tolist() if self.options.prune else ():
             self.net.keep(action, self.mean(action), self.tolerance)
 
-    def _choose(self) -> int | None:
+    def _most_promising(self) -> int | None:
         while True:
             if not self.net.count:
                 self._contradicted()
@@ -162,6 +190,8 @@ class NetElimination(ActionSearch):
         accuracy: with noise, how near means are brought; it is added to the tolerance. None (default) for eta;
             where eps is unknown it has to be given.
         delta: with noise, the probability of an action's mean being farther off. Default 0.05.
+        probes: actions drawn at random that are queried first; None (default) for none where eps is given, and for
+            ``10 + 5 s`` where it is not, so that there is something to contradict a small one.
         limit: most candidates; the count is told before the work. Default 2 000 000: some seconds for 1000 actions.
 
     The first of these is stopped at whose promise the best reward seen reaches within the tolerance: never later than
@@ -191,10 +221,12 @@ class NetElimination(ActionSearch):
     prune: bool = True
     accuracy: float | None = None
     delta: float = 0.05
+    probes: int | None = None
     limit: int = 2_000_000
 
     def __post_init__(self) -> None:
         check_assumptions(self.sparsity, self.eps, self.radius, self.accuracy, self.delta, "NetElimination")
+        check_probes(self.probes, "NetElimination")
         check_size("eta", self.eta, "NetElimination", positive=True)
         require(is_whole(self.limit) and self.limit >= 1, "NetElimination needs limit >= 1", got=self.limit)
         require(

@@ -19,7 +19,7 @@ from thalweg.online.actions.elimination import HALVINGS, Elimination, largest_on
 from thalweg.online.actions.method import ActionSearch
 from thalweg.online.actions.problem import Features
 from thalweg.online.actions.search import Search
-from thalweg.online.actions.tolerance import check_assumptions, draws_for
+from thalweg.online.actions.tolerance import check_assumptions, check_probes, draws_for, probes_for
 
 Supports = NDArray[np.int64]
 
@@ -36,11 +36,12 @@ class PolytopeSearch(Elimination):
         given: bool,
         slack: float,
         radius: float,
+        probes: int = 0,
         draws: int = 1,
         seed: int = 0,
     ) -> None:
         largest = radius * largest_on_support(features, supports.shape[1])
-        super().__init__(features, eps, given, slack, largest, draws, seed)
+        super().__init__(features, eps, given, slack, largest, probes, draws, seed)
         self.supports, self.radius = supports, radius
         self.columns = np.ascontiguousarray(features.T)
         self.asked: list[int] = []  # in their order: bounds know up to where they have looked
@@ -54,9 +55,9 @@ class PolytopeSearch(Elimination):
         self.seen = np.zeros(count, dtype=np.int64)
         ball_promises(self.supports, self.columns, self.radius, self.bounds, self.choices, self.points)
 
-    def _choose(self) -> int | None:
+    def _most_promising(self) -> int | None:
         while True:
-            found = self._most_promising()
+            found = self._best_support()
             if found < 0:
                 self._contradicted()
                 continue
@@ -67,7 +68,8 @@ class PolytopeSearch(Elimination):
                 return None
             return action
 
-    def _most_promising(self) -> int:
+    def _best_support(self) -> int:
+        """Brings bounds up to date as needed; -1 where nothing is left."""
         means = self.sums[self.asked] / self.counts[self.asked] if self.asked else np.zeros(0)
         order = np.argsort(-self.bounds, kind="stable")
         order = order[: int(np.count_nonzero(self.bounds > -np.inf))]
@@ -115,6 +117,8 @@ class LazyElimination(ActionSearch):
         accuracy: with noise, how near means are brought; it is added to eps. None (default) for eps;
             where eps is unknown it has to be given.
         delta: with noise, the probability of an action's mean being farther off. Default 0.05.
+        probes: actions drawn at random that are queried first; None (default) for none where eps is given, and for
+            ``10 + 5 s`` where it is not, so that there is something to contradict a small one.
         limit: most supports, ``C(d, s)``; their count is told before the work. Default 2 000 000.
 
     Raises:
@@ -141,10 +145,12 @@ class LazyElimination(ActionSearch):
     radius: float = 1.0
     accuracy: float | None = None
     delta: float = 0.05
+    probes: int | None = None
     limit: int = 2_000_000
 
     def __post_init__(self) -> None:
         check_assumptions(self.sparsity, self.eps, self.radius, self.accuracy, self.delta, "LazyElimination")
+        check_probes(self.probes, "LazyElimination")
         require(is_whole(self.limit) and self.limit >= 1, "LazyElimination needs limit >= 1", got=self.limit)
 
     def made(self, features: Features, noise: float, seed: int) -> Search:
@@ -167,6 +173,7 @@ class LazyElimination(ActionSearch):
             given=self.eps is not None,
             slack=accuracy if noise else 0.0,
             radius=self.radius,
+            probes=probes_for(self.probes, s, self.eps is not None),
             draws=draws_for(noise, accuracy, len(features), self.delta),
             seed=seed,
         )

@@ -25,6 +25,23 @@ def check_assumptions(
     require(is_real(delta) and 0 < delta < 1, f"{method} needs 0 < delta < 1", got=delta)
 
 
+def check_probes(probes: int | None, method: str) -> None:
+    """Refuse a number of probes that is none."""
+    right = probes is None or (is_whole(probes) and probes >= 0)
+    require(right, f"{method} needs a whole number of probes >= 0, or None", got=probes)
+
+
+def probes_for(probes: int | None, sparsity: int, given: bool) -> int:
+    """How many actions are queried at random before an elimination: none by default where eps is given.
+
+    >>> probes_for(None, 2, given=True), probes_for(None, 2, given=False), probes_for(7, 2, given=False)
+    (0, 20, 7)
+    """
+    if probes is not None:
+        return probes
+    return 0 if given else 10 + 5 * sparsity
+
+
 def draws_for(noise: float, accuracy: float, actions: int, delta: float) -> int:
     """Rewards to observe of each action so that all means are within ``accuracy``, with probability 1 - delta.
 
