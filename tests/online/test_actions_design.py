@@ -360,6 +360,30 @@ class TestAllAlike:
             assert str(proof) in found.message
             assert found.metrics["gap"] <= proof.gap + 1e-9 or not proof.given
 
+    @pytest.mark.parametrize("size", [1e-9, 1e9])
+    @pytest.mark.parametrize(
+        "make",
+        [
+            lambda eps, radius: NetElimination(1, eps, radius=radius),
+            lambda eps, radius: LazyElimination(1, eps, radius=radius),
+            lambda eps, radius: SparseDesign(eps, 1),
+            lambda eps, radius: SparseDesign(eps, 1, estimator="lasso"),
+            lambda eps, radius: SparseDesign(eps, 1, follow=True, radius=radius),
+            lambda eps, radius: GOptimal(eps),
+            lambda eps, radius: PhasedElimination(eps),
+        ],
+    )
+    def test_other_units_of_rewards_and_features_change_nothing(self, make, size, problem):
+        plain = asked(make(0.1, 1.0), problem)
+        scaled = asked(
+            make(0.1 * size, size / 1e3), ActionTable(1e3 * problem.features, size * problem.rewards)
+        )
+        assert (scaled.answer(), scaled.queries) == (plain.answer(), plain.queries)
+        first, second = plain.certificate(), scaled.certificate()
+        assert (first is None) == (second is None)
+        if first is not None:
+            assert second.gap == pytest.approx(size * first.gap, rel=1e-4, abs=1e-6 * size)
+
     @by_name
     def test_one_action_is_the_answer(self, method):
         if isinstance(method, GOptimal) and method.dimension:

@@ -64,6 +64,8 @@ class TestActionTable:
             ([[1.0], [2j]], [0.0, 1.0], InvalidProblem, "features is complex"),
             ([[1.0], [2.0]], [0.0, 1j], InvalidProblem, "rewards is complex"),
             ([["a"], ["b"]], [0.0, 1.0], InvalidProblem, "expected numbers"),
+            ([[1e200], [2.0]], [0.0, 1.0], InvalidProblem, "largest feature is 1e.200.*Scale them"),
+            ([[1e-200], [0.0]], [0.0, 1.0], InvalidProblem, "largest feature is 1e-200"),
             (sp.eye_array(2).tocsr(), [0.0, 1.0], InvalidProblem, "sparse matrix"),
         ],
     )

@@ -229,7 +229,7 @@ class _PhasedSearch(Search):
         self.active: NDArray[np.int64] = np.arange(self.n)
         self.phase = 0
         self.plan: list[int] = []
-        self.estimates: Vector = np.zeros(self.n)
+        self.estimates: Vector | None = None
         self._spread = float(np.abs(features).sum(1).max())
         self._begin()
 
@@ -274,9 +274,9 @@ class _PhasedSearch(Search):
             )
         else:
             means, weights = self.sums / np.maximum(self.counts, 1), self.weights
-        self.estimates = _weighted_fit(self.features, weights, means)
+        found = _weighted_fit(self.features, weights, means)
         off = self.width + self.options.eps * math.sqrt(max(self.leverage, 0.0))
-        estimates = self.estimates[self.active]
+        self.estimates, estimates = found, found[self.active]
         kept = self.active[estimates >= estimates.max() - 2 * off]
         shrunk, self.active = len(kept) < len(self.active), kept
         self.message = f"{self.phase} phases left {len(kept)} of {self.n} actions."
@@ -284,7 +284,7 @@ class _PhasedSearch(Search):
         return len(kept) == 1 or (small if self.noise else not shrunk)
 
     def answer(self) -> int:
-        if self.phase == 1 and self.plan:
+        if self.estimates is None:
             return super().answer()
         return int(self.active[np.argmax(self.estimates[self.active])])
 

@@ -15,11 +15,16 @@ Features = NDArray[np.float64]
 Vector = NDArray[np.float64]
 
 
+#: The largest feature lies between this and its inverse.
+SMALL = 1e-100
+
+
 def as_features(features: object) -> Features:
     """``features`` as a finite float64 array, shape (n, d), of rows that all differ.
 
     Raises:
-        InvalidProblem: no actions, no features, two actions that nobody can tell apart. NotFinite: NaN or infinity.
+        InvalidProblem: no actions, no features, two actions that nobody can tell apart, sizes without a square.
+        NotFinite: NaN or infinity.
     """
     rows = as_real("features", features)
     if rows.ndim != 2 or rows.size == 0:
@@ -27,6 +32,12 @@ def as_features(features: object) -> Features:
             f"features have shape {rows.shape}; expected (actions, d), at least one of each."
         )
     check_finite("features", rows)
+    largest = float(np.abs(rows).max())
+    if largest and not SMALL <= largest <= 1 / SMALL:
+        raise InvalidProblem(
+            f"The largest feature is {largest:.3g}; expected one between {SMALL:g} and {1 / SMALL:g}, so that its "
+            "square is a number. Scale them all."
+        )
     rows = rows + 0.0  # a copy, in which -0.0 is 0.0: rows are compared by their bytes
     places: dict[bytes, int] = {}
     for i, row in enumerate(rows):

@@ -23,7 +23,8 @@ def shortest_fit(features: Features, rewards: Vector, eps: float) -> Vector | No
     >>> shortest_fit(np.array([[1.0, 0.5]]), np.array([1.0]), 0.1).round(6).tolist()
     [0.9, 0.0]
     """
-    rows = np.hstack([features, -features])
+    rows, rewards, unit = _scaled(features, rewards, eps)
+    rows, eps = np.hstack([rows, -rows]), eps / unit[1]
     found = linprog(
         np.ones(rows.shape[1]),
         A_ub=np.vstack([rows, -rows]),
@@ -34,7 +35,7 @@ def shortest_fit(features: Features, rewards: Vector, eps: float) -> Vector | No
     if found.status == 2:
         return None
     x = _solution(found.status, found.x, found.message)
-    return np.asarray(x[: features.shape[1]] - x[features.shape[1] :])
+    return np.asarray(x[: features.shape[1]] - x[features.shape[1] :]) * (unit[1] / unit[0])
 
 
 def closest_fit(features: Features, rewards: Vector) -> tuple[Vector, float]:
@@ -44,6 +45,7 @@ def closest_fit(features: Features, rewards: Vector) -> tuple[Vector, float]:
     >>> theta.tolist(), off
     ([0.5], 0.5)
     """
+    features, rewards, unit = _scaled(features, rewards)
     n, d = features.shape
     found = linprog(
         np.r_[np.zeros(d), 1.0],
@@ -53,7 +55,15 @@ def closest_fit(features: Features, rewards: Vector) -> tuple[Vector, float]:
         method="highs",
     )
     x = _solution(found.status, found.x, found.message)
-    return x[:d], float(x[d])
+    return x[:d] * (unit[1] / unit[0]), float(x[d]) * unit[1]
+
+
+def _scaled(
+    features: Features, rewards: Vector, eps: float = 0.0
+) -> tuple[Features, Vector, tuple[float, float]]:
+    """Both with a largest entry of one, for solvers whose tolerances are absolute; and the two units."""
+    unit = float(np.abs(features).max()) or 1.0, max(float(np.abs(rewards).max()), eps) or 1.0
+    return features / unit[0], rewards / unit[1], unit
 
 
 def _solution(status: int, x: Vector | None, message: str) -> Vector:
@@ -70,8 +80,9 @@ def lasso_fit(features: Features, rewards: Vector, weight: float) -> Vector:
     """
     from sklearn.linear_model import Lasso
 
-    model = Lasso(alpha=weight, fit_intercept=False, max_iter=100_000, tol=1e-8)
-    return np.asarray(model.fit(features, rewards).coef_)
+    rows, targets, unit = _scaled(features, rewards)
+    model = Lasso(alpha=weight / (unit[0] * unit[1]), fit_intercept=False, max_iter=100_000, tol=1e-8)
+    return np.asarray(model.fit(rows, targets).coef_ * (unit[1] / unit[0]))
 
 
 def support_of(theta: Vector, sparsity: int) -> NDArray[np.int64]:
