@@ -45,6 +45,17 @@ def test_reed_muller_words_are_half_coherent_in_exact_integers(m, count):
     assert (words[:, 0] == 1).all()  # of a word and its opposite one
 
 
+def test_the_largest_packing_is_half_coherent_too():
+    """A product of two words is a word, or the opposite of one: sums of words are all inner products there are."""
+    words = reed_muller(5)
+    assert words.shape == (32_768, 32)
+    sums = np.sort(np.abs(words.sum(1)))
+    assert sums[-1] == 32  # the word of ones, a word with itself
+    assert sums[-2] == 16
+    products = words[np.array([5, 99, 4000])] * words[np.array([7, 20_000, 31_000])]
+    assert {tuple(w) for w in products.tolist()} <= {tuple(w) for w in words.tolist()}
+
+
 def test_reed_muller_words_are_the_quadratic_forms():
     words = {tuple(w) for w in reed_muller(2).tolist()}
     points = list(itertools.product((0, 1), repeat=2))

@@ -105,7 +105,7 @@ def run(scale: Scale = "quick", tell: Tell = lambda share, what: None) -> Eviden
         figures=[race.bars("Queries until the answer is within 2 eps of the best"), _growth(dimensions, few)],
         costs=race.costs(),
         notes=(
-            f"{len(seeds)} judging seeds, {len(few)} where d is large; nothing is tuned, and every "
+            f"{len(seeds)} judging seeds, {len(few)} for least squares and signs; nothing is tuned, and every "
             "method is told eps and s where it takes them. The "
             "misfit is the worst for least squares on all actions, on random signs a copy of a wrong feature. Queries "
             "are counted until the judge, who knows the table, sees the answer within 2 eps of the best; eliminations "

@@ -81,7 +81,10 @@ def lasso_fit(features: Features, rewards: Vector, weight: float) -> Vector:
     from sklearn.linear_model import Lasso
 
     rows, targets, unit = _scaled(features, rewards)
-    model = Lasso(alpha=weight / (unit[0] * unit[1]), fit_intercept=False, max_iter=100_000, tol=1e-8)
+    alpha = weight / (unit[0] * unit[1])
+    if alpha >= np.abs(rows.T @ targets).max() / len(rows):
+        return np.zeros(rows.shape[1])  # by its optimality condition; the solver overflows far above
+    model = Lasso(alpha=alpha, fit_intercept=False, max_iter=100_000, tol=1e-8)
     return np.asarray(model.fit(rows, targets).coef_ * (unit[1] / unit[0]))
 
 
