@@ -213,6 +213,7 @@ class TestSparseDesign:
         assert found.queries <= 41
         assert np.abs(F @ (search.theta - theta)).max() <= 4 * 0.02
         assert problem.metrics(found.action)["gap"] <= found.certificate.gap
+        assert "linear and the restricted eigenvalue is at least" in str(found.certificate)
         assert np.abs(search.theta).sum() <= 1 + 1e-7
 
     def test_elimination_afterwards_certifies_twice_eps(self):
@@ -223,6 +224,7 @@ class TestSparseDesign:
         assert found.certificate.gap <= 0.2 + 1e-9
         assert problem.metrics(found.action)["gap"] <= found.certificate.gap
         assert f"Elimination on {1 + 2 * 38} supports" in found.message
+        assert "linear and the parameter's entries are those found" in str(found.certificate)
 
     def test_an_eps_that_nothing_fits_is_raised_and_told(self):
         problem = nearly_linear(sphere(100, 5, 1), sparse_parameter(5, 1, 1), 0.2, "signs")

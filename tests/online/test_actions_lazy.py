@@ -184,6 +184,8 @@ class TestLazyElimination:
         found = solve(noisy, LazyElimination(2, 0.1, accuracy=0.05), seed=seed)
         assert found.metrics["gap"] <= 2 * (0.1 + 0.05)
         with pytest.raises(InvalidParameter, match="accuracy > 0"):
+            LazyElimination(2, 0.0).begin(problem.features, noise=0.1)
+        with pytest.raises(InvalidParameter, match="accuracy > 0"):
             LazyElimination(2).begin(problem.features, noise=0.1)
         assert recommended(noisy).accuracy == 0.1
 

@@ -31,6 +31,7 @@ class GapCertificate:
         eps: the misspecification assumed.
         given: whether the user stated it.
         survivors: candidates (of a net) or supports (without one) that the answers leave; 0 where not counted.
+        condition: what else has to hold, in words; mostly nothing.
 
     >>> round(GapCertificate(reward=0.7, promise=0.8, tolerance=0.2, eps=0.1, given=True, survivors=3).gap, 9)
     0.3
@@ -42,6 +43,7 @@ class GapCertificate:
     eps: float
     given: bool
     survivors: int
+    condition: str = ""
 
     @property
     def gap(self) -> float:
@@ -51,7 +53,8 @@ class GapCertificate:
     def __str__(self) -> str:
         within = f"If rewards are within {self.eps:.4g} of linear"
         found = "" if self.given else ", which the answers do not contradict"
-        return f"{within}{found}, no action is better by more than {self.gap:.4g}."
+        also = f" and {self.condition}" if self.condition else ""
+        return f"{within}{found}{also}, no action is better by more than {self.gap:.4g}."
 
 
 @dataclass(frozen=True)

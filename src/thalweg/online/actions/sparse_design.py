@@ -7,7 +7,7 @@ and Dantzig selector", for why few answers are enough.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -136,13 +136,20 @@ class _SparseSearch(_FitSearch):
 
     def certificate(self) -> GapCertificate | None:
         if self.follower is not None:
-            return self.follower.certificate()
+            near = "the parameter's entries are those found, but for one at most"
+            return replace(self.follower.certificate(), condition=near)
         if self.theta is None or self.options.refit or not math.isfinite(self.error):
             return None
         promise = float((self.features @ self.theta).max())
         given = self.eps == self.options.eps
         return GapCertificate(
-            self.mean(self.answer()), promise, self.error + self.eps + self.slack, self.eps, given, 0
+            self.mean(self.answer()),
+            promise,
+            self.error + self.eps + self.slack,
+            self.eps,
+            given,
+            0,
+            f"the restricted eigenvalue is at least {self.kappa:.3g}",
         )
 
 
