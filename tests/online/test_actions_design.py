@@ -255,6 +255,7 @@ class TestSparseDesign:
             ({"eps": 0.1, "estimator": "ols"}, "'lp' or 'lasso'"),
             ({"eps": 0.0, "estimator": "lasso"}, "a lasso needs eps > 0"),
             ({"eps": 0.1, "radius": 0.0}, "radius > 0"),
+            ({"eps": 0.1, "sparsity": 9, "follow": True}, "with follow: polytopes of 9 dimensions"),
             ({"eps": 0.1, "delta": 2.0}, "0 < delta < 1"),
         ],
     )

@@ -5,7 +5,6 @@ Dong and Yang (2023) for elimination by promise; polytopes in place of lattice p
 
 from __future__ import annotations
 
-import itertools
 import math
 from dataclasses import dataclass
 
@@ -17,11 +16,25 @@ from thalweg.core.validation import is_whole, require
 from thalweg.online.actions._polytope_kernels import ball_promises, most_promising
 from thalweg.online.actions.elimination import HALVINGS, Elimination, largest_on_support
 from thalweg.online.actions.method import ActionSearch
+from thalweg.online.actions.net import all_supports
 from thalweg.online.actions.problem import Features
 from thalweg.online.actions.search import Search
 from thalweg.online.actions.tolerance import check_assumptions, check_probes, draws_for, probes_for
 
 Supports = NDArray[np.int64]
+
+
+#: A polytope of more dimensions has too many vertices.
+MOST_ENTRIES = 8
+
+
+def check_dimensions(sparsity: int, method: str) -> None:
+    """Refuse polytopes that have too many vertices to be found."""
+    require(
+        sparsity <= MOST_ENTRIES,
+        f"{method}: polytopes of {sparsity} dimensions have too many vertices; expected a sparsity of at most "
+        f"{MOST_ENTRIES}. Use SparseDesign, or GOptimal",
+    )
 
 
 class PolytopeSearch(Elimination):
@@ -122,7 +135,7 @@ class LazyElimination(ActionSearch):
         limit: most supports, ``C(d, s)``; their count is told before the work. Default 2 000 000.
 
     Raises:
-        InvalidParameter: sparsity > d, more supports than the limit.
+        InvalidParameter: sparsity > d or > 8, more supports than the limit.
         InvalidProblem: a reward beyond what radius and eps allow.
 
     Cost: n s operations a support at first; then, for each support that may still promise most and whose last best
@@ -163,7 +176,8 @@ class LazyElimination(ActionSearch):
                 f"There are {count} supports of {s} among {d} features; the limit is {self.limit}. Use a smaller "
                 "sparsity, SparseDesign, or a larger limit."
             )
-        supports = np.array(list(itertools.combinations(range(d), s)), dtype=np.int64).reshape(count, s)
+        check_dimensions(s, "LazyElimination")
+        supports = all_supports(d, s)
         largest = self.radius * largest_on_support(features, s)
         eps = (largest or 1.0) / 2**HALVINGS if self.eps is None else self.eps
         accuracy = (eps if self.eps is not None else 0.0) if self.accuracy is None else self.accuracy

@@ -115,9 +115,7 @@ class Net:
     def __init__(self, features: Features, size: NetSize) -> None:
         self.features, self.size = features, size
         s = size.sparsity
-        self.supports: NDArray[np.int64] = np.array(
-            list(itertools.combinations(range(size.d), s)), dtype=np.int64
-        ).reshape(size.supports, s)
+        self.supports = all_supports(size.d, s)
         self.grid = lattice(size)
         self.alive, self.rounding = self._sorted()
 
@@ -169,6 +167,17 @@ class Net:
     def drop_top(self) -> None:
         """Remove the candidate with the largest promise."""
         self.alive = self.alive[1:]
+
+
+def all_supports(d: int, sparsity: int) -> NDArray[np.int64]:
+    """Every choice of ``sparsity`` places among d, in order, shape (C(d, s), s).
+
+    >>> all_supports(3, 2).tolist()
+    [[0, 1], [0, 2], [1, 2]]
+    """
+    count = math.comb(d, sparsity)
+    places = itertools.chain.from_iterable(itertools.combinations(range(d), sparsity))
+    return np.fromiter(places, dtype=np.int64, count=count * sparsity).reshape(count, sparsity)
 
 
 def lattice(size: NetSize) -> Vector:

@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 
 from thalweg.core.validation import is_real, is_whole, require
-from thalweg.online.actions.lazy import PolytopeSearch, Supports
+from thalweg.online.actions.lazy import PolytopeSearch, Supports, check_dimensions
 from thalweg.online.actions.method import ActionSearch
 from thalweg.online.actions.problem import Features, Vector
 from thalweg.online.actions.search import GapCertificate, Search
@@ -206,6 +206,8 @@ class SparseDesign(ActionSearch):
         check_size("accuracy", self.accuracy, "SparseDesign", positive=True)
         whole = is_whole(self.sparsity) and self.sparsity >= 1
         require(whole, "SparseDesign needs a whole sparsity >= 1", got=self.sparsity)
+        if self.follow:
+            check_dimensions(self.sparsity, "SparseDesign with follow")
         known = self.estimator in ("lp", "lasso")
         require(known, "SparseDesign: estimator is 'lp' or 'lasso'", got=self.estimator)
         weighted = self.estimator == "lp" or self.eps > 0
