@@ -141,7 +141,7 @@ class LazyElimination(ActionSearch):
     Cost: n s operations a support at first; then, for each support that may still promise most and whose last best
     parameter an answer has contradicted, a polytope of some dozen vertices and n s operations for each of them.
     ``8 (2 s + 3)`` bytes a support, and as much again while they are sorted. Two million supports at 1000 actions take
-    some ten seconds and 300 MB.
+    some fifteen seconds and 250 MB.
 
     >>> from thalweg import solve
     >>> from thalweg.online import ActionTable
