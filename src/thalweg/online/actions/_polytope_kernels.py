@@ -22,13 +22,37 @@ def _side(row, sign, bound, vertex, radius):
 
 
 @njit(cache=True)
-def _share_an_edge(first, second, pairs, s):
-    """Whether two vertices lie on s - 1 common planes; parallel ones, which come in pairs, count once."""
-    common = 0
+def _share_an_edge(first, second, rows, pairs, basis):
+    """Whether two vertices lie on planes with s - 1 independent normals: then the line between them is an edge.
+
+    Planes are counted by rank and not by number: where some coincide, a count would take any two vertices for an edge.
+    """
+    s = rows.shape[1]
+    rank = 0
     for p in range(pairs):
-        if (first[2 * p] and second[2 * p]) or (first[2 * p + 1] and second[2 * p + 1]):
-            common += 1
-    return common >= s - 1
+        if rank >= s - 1:
+            return True
+        if not ((first[2 * p] and second[2 * p]) or (first[2 * p + 1] and second[2 * p + 1])):
+            continue
+        whole = 0.0
+        for j in range(s):
+            basis[rank, j] = rows[p - s, j] if p >= s else 1.0 * (j == p)
+            whole += basis[rank, j] * basis[rank, j]
+        for _ in range(2):  # Gram and Schmidt, twice: that is orthogonal to rounding
+            for q in range(rank):
+                along = 0.0
+                for j in range(s):
+                    along += basis[rank, j] * basis[q, j]
+                for j in range(s):
+                    basis[rank, j] -= along * basis[q, j]
+        left = 0.0
+        for j in range(s):
+            left += basis[rank, j] * basis[rank, j]
+        if left > 1e-14 * whole:
+            for j in range(s):
+                basis[rank, j] /= np.sqrt(left)
+            rank += 1
+    return rank >= s - 1
 
 
 @njit(cache=True)
@@ -36,7 +60,7 @@ def polytope_vertices(rows, rewards, tolerance, radius):
     """Vertices of ``{t : |t_j| <= radius, |rows t - rewards| <= tolerance}``, shape (V, s); none where it is empty.
 
     The box is cut by one half-space after the other: vertices outside go, and each edge that the plane meets leaves a
-    new one. Where planes meet in more than s at a point, points of the polytope that are no vertices may be among them.
+    new one. Widths (``tolerance``) far below 1e-7 of the rewards are lost in rounding.
     """
     k, s = rows.shape
     pairs = s + k
@@ -48,7 +72,7 @@ def polytope_vertices(rows, rewards, tolerance, radius):
             up = (v >> j) & 1
             vertices[v, j] = radius if up else -radius
             tight[v, 2 * j + 1 - up] = True
-    sides, values = np.empty(count, dtype=np.int64), np.empty(count)
+    sides, values, basis = np.empty(count, dtype=np.int64), np.empty(count), np.empty((s, s))
     for i in range(k):
         for half in range(2):
             sign = 1.0 if half == 0 else -1.0
@@ -79,7 +103,7 @@ def polytope_vertices(rows, rewards, tolerance, radius):
                 if sides[v] >= 0:
                     continue
                 for w in range(count):
-                    if sides[w] <= 0 or not _share_an_edge(tight[v], tight[w], s + i + 1, s):
+                    if sides[w] <= 0 or not _share_an_edge(tight[v], tight[w], rows, s + i + 1, basis):
                         continue
                     share = values[v] / (values[v] - values[w])
                     for j in range(s):

@@ -24,6 +24,8 @@ from thalweg.online.actions.tolerance import check_assumptions, check_probes, dr
 Supports = NDArray[np.int64]
 
 
+#: Share of the largest reward below which no tolerance is taken.
+LEAST = 1e-7
 #: A polytope of more dimensions has too many vertices.
 MOST_ENTRIES = 8
 
@@ -60,6 +62,11 @@ class PolytopeSearch(Elimination):
         self.asked: list[int] = []  # in their order: bounds know up to where they have looked
         self._renew()
 
+    @property
+    def tolerance(self) -> float:
+        """At least so much that rounding does not empty a polytope: eps may be zero."""
+        return max(super().tolerance, LEAST * self.largest)
+
     def _renew(self) -> None:
         count, s = self.supports.shape
         self.bounds = np.empty(count)
@@ -87,8 +94,6 @@ class PolytopeSearch(Elimination):
         order = np.argsort(-self.bounds, kind="stable")
         order = order[: int(np.count_nonzero(self.bounds > -np.inf))]
         asked = np.array(self.asked, dtype=np.int64)
-        # Rounding in the answers themselves must not empty a polytope that has no width, at eps = 0.
-        within = self.tolerance + 1e-12 * self.largest
         return int(
             most_promising(
                 order,
@@ -96,7 +101,7 @@ class PolytopeSearch(Elimination):
                 self.columns,
                 asked,
                 means,
-                within,
+                self.tolerance,
                 self.radius,
                 self.bounds,
                 self.choices,
@@ -123,9 +128,9 @@ class LazyElimination(ActionSearch):
 
     Args:
         sparsity: s, nonzero entries of theta. Default 2.
-        eps: most that a reward is off from linear; None (default) begins with a small one and doubles it while the
-            answers contradict it. That is no proof: see `GapCertificate`. One that is given and contradicted is doubled
-            as well, and told.
+        eps: most that a reward is off from linear, for rounding's sake at least 1e-7 of the largest reward. None
+            (default) begins with a small one and doubles it while the answers contradict it. That is no proof: see
+            `GapCertificate`. One that is given and contradicted is doubled as well, and told.
         radius: most that ``|theta|_2`` may be. Default 1.
         accuracy: with noise, how near means are brought; it is added to eps. None (default) for eps;
             where eps is unknown it has to be given.
