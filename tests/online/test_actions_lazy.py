@@ -138,6 +138,22 @@ class TestLazyElimination:
         assert found.certificate.given
         assert found.message == ""
 
+    @given(seed=st.integers(0, 10**6), net=st.booleans())
+    def test_what_is_certified_is_true_at_every_query_and_never_rises(self, seed, net):
+        problem = table(seed, misfit="signs")
+        found = solve(problem, NetElimination(2, 0.1) if net else LazyElimination(2, 0.1))
+        certified, gaps = found.history["certified"], found.history["gap"]
+        assert (gaps <= certified + 1e-9).all()
+        assert (np.diff(certified) <= 1e-9).all()
+
+    def test_a_user_may_end_it_when_enough_is_certain(self):
+        problem = table(0, d=16, n=300, eps=0.05)
+        whole = solve(problem, LazyElimination(2, 0.05))
+        enough = solve(problem, LazyElimination(2, 0.05), stop=Stop(below={"certified": 0.6}))
+        assert enough.converged
+        assert enough.calls < whole.calls
+        assert enough.metrics["gap"] <= 0.6
+
     @settings(max_examples=8)
     @given(seed=st.integers(0, 10**6), s=st.integers(1, 2))
     def test_every_choice_is_the_largest_linear_program_of_all(self, seed, s):

@@ -130,13 +130,14 @@ class TestAsking:
         search.observe(np.float32(0.25))
         assert search.mean(action) == 0.25
 
-    def test_before_the_end_there_is_an_answer_without_a_certificate(self, search):
+    def test_before_the_end_there_is_an_answer_and_what_is_certain_so_far(self, search, table):
         first = search.result()
         assert (first.queries, first.certificate) == (0, None)
         assert np.isnan(first.reward)
         search.next_action()
         search.observe(0.3)
         assert search.result().reward == 0.3
+        assert search.result().certificate.gap > 0.4
 
     def test_repeated_draws_are_averaged(self, table):
         search = NetElimination(1, 0.1, accuracy=0.1).begin(table.features, noise=0.1)

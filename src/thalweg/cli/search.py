@@ -209,7 +209,7 @@ def _tell(ours: Search, complete: bool, rows: pd.DataFrame, as_json: bool) -> No
         typer.echo("Nothing was measured.")
         return
     words = " ".join(f"{name}={v:.6g}" if isinstance(v, float) else f"{name}={v}" for name, v in row.items())
-    typer.echo(f"Use row {found.action}: {words}. Its reward: {found.reward:.6g}.")
+    typer.echo(f"Use row {found.action} (from 0): {words}. Its reward: {found.reward:.6g}.")
     typer.echo(
         f"{found.queries} of {len(rows)} rows measured, {found.draws} times in all. {found.message}".rstrip()
     )

@@ -5,6 +5,7 @@ Dong and Yang (2023), "Does sparsity help in learning misspecified linear bandit
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from dataclasses import dataclass
 
@@ -46,6 +47,8 @@ class Elimination(Search):
         draws, seed: as `Search`.
     """
 
+    certifies = True
+
     def __init__(
         self,
         features: Features,
@@ -61,7 +64,7 @@ class Elimination(Search):
         self.eps, self.given, self.slack, self.largest = eps, given, slack, largest
         self.probes = self._rng.choice(self.n, min(probes, self.n), replace=False).tolist()
         self._first_eps = eps
-        self._promise = 0.0  # of the last candidate looked at, the rounding of the others added
+        self._promise = math.inf  # the largest left, rounding added; unknown while probes are asked for
 
     @property
     def tolerance(self) -> float:
@@ -74,8 +77,11 @@ class Elimination(Search):
                 return int(action)
         return self._most_promising()
 
-    def certificate(self) -> GapCertificate:
-        reward = self.mean(self.answer())
+    def certificate(self) -> GapCertificate | None:
+        best = self.best()
+        if best is None or self._promise == math.inf:
+            return None
+        reward = self.mean(best)
         given = self.given and self.eps == self._first_eps
         return GapCertificate(reward, self._promise, self.tolerance, self.eps, given, self._survivors())
 
@@ -155,8 +161,8 @@ class _NetSearch(Elimination):
                 self._contradicted()
                 continue
             promise, action = self.net.top()
+            self._promise = promise + self.net.rounding
             if self._is_enough(promise):
-                self._promise = promise + self.net.rounding
                 return None
             if not self.counts[action]:
                 return action

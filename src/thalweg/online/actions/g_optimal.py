@@ -160,7 +160,7 @@ class _DesignSearch(Search):
 
     def certificate(self) -> GapCertificate | None:
         eps = self.options.eps
-        if eps is None or self.estimates is None or self.projected is not self.features:
+        if eps is None or self.estimates is None or not self.done or self.projected is not self.features:
             return None
         off = (eps + self.slack) * math.sqrt(self.design.leverage)
         promise, reward = float(self.estimates.max()), self.mean(self.answer())

@@ -82,11 +82,9 @@ class PolytopeSearch(Elimination):
                 self._contradicted()
                 continue
             promise, action = float(self.bounds[found]), int(self.choices[found])
+            self._promise = promise
             # A queried action's promise is within the tolerance of its answer, up to rounding: that is the end, too.
-            if self._is_enough(promise) or self.counts[action]:
-                self._promise = promise
-                return None
-            return action
+            return None if self._is_enough(promise) or self.counts[action] else action
 
     def _best_support(self) -> int:
         """Brings bounds up to date as needed; -1 where nothing is left."""

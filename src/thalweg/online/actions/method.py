@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from dataclasses import dataclass
 
@@ -27,8 +28,9 @@ class ActionSearch(Method[ActionTable, SearchState]):
     """Base of methods that search among actions: options, and `begin`, which makes a `Search` of them.
 
     A step is one reward observed; ``calls`` counts them. The metrics of a step are the ``gap`` of the answer where
-    the table knows it, its mean ``reward`` as observed, and the ``queries``: different actions. A search that ends with
-    a certificate is CONVERGED, one that ends without is EXHAUSTED.
+    the table knows it, its mean ``reward`` as observed, and the ``queries``: different actions. Eliminations also tell
+    what is ``certified`` so far, a bound of the gap: ``Stop(below={"certified": 0.3})`` ends them when that is enough.
+    A search that ends with a certificate is CONVERGED, one that ends without is EXHAUSTED.
     """
 
     in_place = True
@@ -76,8 +78,10 @@ def _told(problem: ActionTable, state: SearchState) -> SearchState:
         state.metrics["gap"] = float(problem.rewards.max() - problem.rewards[state.x])
     if search.counts[state.x]:
         state.metrics["reward"] = search.mean(state.x)
+    proof = search.certificate() if search.queries else None
+    if search.certifies:
+        state.metrics["certified"] = math.inf if proof is None else proof.gap
     if search.done:
-        proof = search.certificate()
         state.status = Status.EXHAUSTED if proof is None else Status.CONVERGED
         if proof is not None:
             state.message = " ".join(filter(None, (search.message, str(proof))))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,7 +66,7 @@ class FoundAction:
         reward: its mean reward as observed; NaN where it was not queried.
         queries: different actions queried.
         draws: rewards observed.
-        certificate: why it is near the best; None for a method that gives no such word.
+        certificate: why it is near the best; None for a method that gives no such word, or not yet.
         message: how the search ended, in a line.
     """
 
@@ -89,8 +89,12 @@ class Search(ABC):
         draws: rewards observed of each action that is queried, one after another; their mean is the answer.
         seed: names the random stream.
 
+    ``certifies`` says whether it may have a certificate before its end.
+
     A saved search is its rewards: they are played again to a new one, which then has the same bits.
     """
+
+    certifies: ClassVar[bool] = False
 
     def __init__(self, features: Features, draws: int = 1, seed: int = 0) -> None:
         self.features, self.draws = features, draws
@@ -154,7 +158,7 @@ class Search(ABC):
             self._next = self._choose()
 
     def result(self) -> FoundAction:
-        """The best action as far as is known; before the search has ended without a certificate."""
+        """The best action as far as is known, and what is certain of it by now."""
         action = self.answer()
         seen = self.counts[action]
         return FoundAction(
@@ -162,12 +166,12 @@ class Search(ABC):
             float(self.sums[action] / seen) if seen else math.nan,
             self.queries,
             len(self.actions),
-            self.certificate() if self.done else None,
+            self.certificate() if self.queries else None,
             self.message,
         )
 
     def certificate(self) -> GapCertificate | None:
-        """Of a search that has ended; None where the method gives none."""
+        """Of what is known after a query or more; None where the method gives none, or not yet."""
         return None
 
     # What is known

@@ -137,8 +137,9 @@ class _SparseSearch(_FitSearch):
     def certificate(self) -> GapCertificate | None:
         if self.follower is not None:
             near = "the parameter's entries are those found, but for one at most"
-            return replace(self.follower.certificate(), condition=near)
-        if self.theta is None or self.options.refit or not math.isfinite(self.error):
+            proof = self.follower.certificate()
+            return None if proof is None else replace(proof, condition=near)
+        if self.theta is None or not self.done or self.options.refit or not math.isfinite(self.error):
             return None
         promise = float((self.features @ self.theta).max())
         given = self.eps == self.options.eps
