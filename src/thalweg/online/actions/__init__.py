@@ -1,7 +1,7 @@
 """Search among actions with features, whose rewards are nearly linear in few of them."""
 
 from thalweg.online.actions.elimination import NetElimination
-from thalweg.online.actions.g_optimal import Design, GOptimal, PhasedElimination, g_optimal_design
+from thalweg.online.actions.g_optimal import GOptimal, OptimalDesign, PhasedElimination, g_optimal_design
 from thalweg.online.actions.lazy import LazyElimination
 from thalweg.online.actions.method import ActionSearch
 from thalweg.online.actions.net import NetSize
@@ -13,7 +13,6 @@ from thalweg.online.actions.sparse_design import ExploreThenCommit, SparseDesign
 __all__ = [
     "ActionSearch",
     "ActionTable",
-    "Design",
     "EpsilonGreedy",
     "ExploreThenCommit",
     "FoundAction",
@@ -23,6 +22,7 @@ __all__ = [
     "LinUCB",
     "NetElimination",
     "NetSize",
+    "OptimalDesign",
     "PhasedElimination",
     "RandomActions",
     "Search",

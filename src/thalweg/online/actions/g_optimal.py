@@ -25,7 +25,7 @@ REFRESH = 200
 
 
 @dataclass(frozen=True)
-class Design:
+class OptimalDesign:
     """Weights of actions, and how well they determine every other.
 
     Args:
@@ -41,7 +41,7 @@ class Design:
     steps: int
 
 
-def g_optimal_design(features: ArrayLike, tol: float = 0.02, max_steps: int = 100_000) -> Design:
+def g_optimal_design(features: ArrayLike, tol: float = 0.02, max_steps: int = 100_000) -> OptimalDesign:
     """Weights for which the largest leverage of an action is at most ``(1 + tol)`` times the rank.
 
     Frank-Wolfe steps towards the action of largest leverage, or away from the one of smallest in the design, each with
@@ -74,7 +74,7 @@ def g_optimal_design(features: ArrayLike, tol: float = 0.02, max_steps: int = 10
             inverse, leverages = _inverse(X, weights)
             most = int(np.argmax(leverages))
             if leverages[most] <= (1 + tol) * d:
-                return Design(weights, float(leverages[most]), d, step)
+                return OptimalDesign(weights, float(leverages[most]), d, step)
         inside = np.flatnonzero(weights)
         least = int(inside[np.argmin(leverages[inside])])
         towards = leverages[most] - d >= d - leverages[least]
