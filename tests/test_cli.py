@@ -324,7 +324,7 @@ def test_reproduce_prints_the_documented_json_and_keeps_what_is_done(tmp_path):
     assert (tmp_path / "report.html").exists()
     (tmp_path / "report.html").unlink()
     assert thalweg("report", "--runs", tmp_path).returncode == 0
-    assert "Phase I" in (tmp_path / "report.html").read_text()
+    assert "REX" in (tmp_path / "report.html").read_text()
 
 
 class TestEveryArea:

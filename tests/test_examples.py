@@ -141,6 +141,15 @@ def test_a_table_of_sensors_is_filled_to_near_its_noise():
     assert rank >= 3
 
 
+def test_a_good_alloy_takes_a_handful_of_experiments(tmp_path):
+    found = example("few_experiments").main(str(tmp_path / "page.html"))
+    experiments, below = found["elimination, eps known"]
+    assert experiments < found["elimination, eps unknown"][0] < 30
+    assert below <= 0.1  # twice eps
+    assert below < found["as many at random"][1] - 0.05
+    assert "below the best" in (tmp_path / "page.html").read_text()
+
+
 def test_every_example_is_tested_here():
     tested = Path(__file__).read_text(encoding="utf-8")
     missing = [path.stem for path in EXAMPLES.glob("*.py") if f'example("{path.stem}")' not in tested]

@@ -218,6 +218,14 @@ SYSTEMS = (
         "Does sparsity help in learning misspecified linear bandits?",
         "arXiv 2303.16998, ICML 2023",
         "online",
+        (
+            "online.ActionTable",
+            "online.LazyElimination",
+            "online.NetElimination",
+            "online.SparseDesign",
+            "online.GOptimal",
+        ),
+        "misspecified_bandits",
     ),
     System(
         "18",

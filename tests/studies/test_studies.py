@@ -11,7 +11,7 @@ from sklearn.datasets import dump_svmlight_file
 
 from thalweg.catalogue import with_study
 from thalweg.online import Fixed
-from thalweg.studies import learning_to_relax, rex_schedule, tasks
+from thalweg.studies import learning_to_relax, misspecified_bandits, rex_schedule, tasks
 
 
 @pytest.mark.parametrize("system", with_study(), ids=lambda s: s.slug)
@@ -69,6 +69,30 @@ def test_the_bound_of_learning_to_relax_can_fail(monkeypatch):
 
     monkeypatch.setattr(learning_to_relax.kernels, "sor_iterations", iterations)
     _, verdict = learning_to_relax._bound((1, 2, 3, 4, 5))
+    assert verdict.outcome == "fails"
+
+
+def test_claims_about_misspecified_bandits_can_fail(monkeypatch):
+    """A needle at the place where a method looks first, and a misfit that is harmless."""
+    held = (
+        misspecified_bandits._needles({3: 100}),
+        misspecified_bandits._least_squares((8, 16), (91, 92, 93, 94, 95)),
+    )
+    assert all(verdict.holds for verdicts in held for verdict in verdicts)
+    real = misspecified_bandits.needle
+    monkeypatch.setattr(
+        misspecified_bandits, "needle", lambda words, eps, seed: real(words, eps, place=0, seed=seed)
+    )
+    outcomes = {
+        v.claim.split(" of ")[1].split(" /")[0]: v.outcome for v in misspecified_bandits._needles({3: 100})
+    }
+    assert outcomes == {"random": "holds", "LinUCB": "fails", "epsilon-greedy": "fails"}
+    monkeypatch.setattr(
+        misspecified_bandits,
+        "worst_for_least_squares",
+        lambda features, linear, eps: np.full(len(linear), eps),
+    )
+    verdict = misspecified_bandits._least_squares((8, 16), (81, 82, 83, 84, 85))[0]
     assert verdict.outcome == "fails"
 
 

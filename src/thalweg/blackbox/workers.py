@@ -47,28 +47,37 @@ class Command:
         Raises:
             InvalidParameter: names the word and the placeholder, or the parameters that are not in the command.
         """
-        mentioned: set[str] = set()
-        for word in self.words:
-            for name in _placeholders(word):
-                if name not in space.parameters:
-                    raise InvalidParameter(
-                        f"The command's word {word!r} has a placeholder {{{name}}}, which is no parameter; the space "
-                        f"has {', '.join(space.parameters)}. For braces of its own write {{{{ and }}}}."
-                    )
-                mentioned.add(name)
-            for point in _samples(space):
-                try:
-                    _FILLER.vformat(word, (), point)
-                except (ValueError, LookupError, TypeError, AttributeError) as error:
-                    raise InvalidParameter(
-                        f"The command's word {word!r} cannot be filled with {point}: {error}."
-                    ) from None
+        mentioned = self.check_words(tuple(space.parameters), _samples(space), "parameter; the space has")
         missing = [name for name in space.parameters if name not in mentioned]
         if missing:
             verb = "is" if len(missing) == 1 else "are"
             raise InvalidParameter(
                 f"{', '.join(missing)} {verb} not in the command: write {{{missing[0]}}} where the value goes."
             )
+
+    def check_words(self, names: Sequence[str], points: Sequence[Point], what: str) -> set[str]:
+        """Refuse placeholders that are none of ``names`` or do not take the values of ``points``; returns those used.
+
+        Args:
+            what: the words of the refusal between "which is no" and the names.
+        """
+        mentioned: set[str] = set()
+        for word in self.words:
+            for name in _placeholders(word):
+                if name not in names:
+                    raise InvalidParameter(
+                        f"The command's word {word!r} has a placeholder {{{name}}}, which is no {what} "
+                        f"{', '.join(names)}. For braces of its own write {{{{ and }}}}."
+                    )
+                mentioned.add(name)
+            for point in points:
+                try:
+                    _FILLER.vformat(word, (), point)
+                except (ValueError, LookupError, TypeError, AttributeError) as error:
+                    raise InvalidParameter(
+                        f"The command's word {word!r} cannot be filled with {point}: {error}."
+                    ) from None
+        return mentioned
 
     def __call__(self, point: Point) -> float:
         """Run it at a point.

@@ -12,7 +12,18 @@ from typing import Annotated, TextIO
 import click
 import typer
 
-from thalweg.cli import coding, dictionary, evidence, federated, landscape, look, matrix, stream, training
+from thalweg.cli import (
+    coding,
+    dictionary,
+    evidence,
+    federated,
+    landscape,
+    look,
+    matrix,
+    search,
+    stream,
+    training,
+)
 from thalweg.cli.areas import AREAS
 from thalweg.cli.build import compare_command, solve_command
 
@@ -64,6 +75,7 @@ app.command("predict")(matrix.predict)
 app.add_typer(coding.coding_app, name="coding")
 app.add_typer(federated.federated_app, name="federated")
 app.command()(stream.stream)
+app.command()(search.search)
 app.command("dictionary")(dictionary.learn_dictionary)
 app.command("double-descent")(landscape.double_descent)
 app.command()(evidence.reproduce)

@@ -27,7 +27,7 @@ class Area:
         solved: the words of ``--tol``'s default.
         case: how a problem is put to `solve` and its answer told.
         makers: methods that are made of objects, by functions of what text can say; they go before ``METHODS``.
-        shown: the metric that tables of ``compare`` show, where it is another.
+        shown: the metrics that tables of ``compare`` show instead: the first that the problem has.
         solve: a command of its own, where an area is not solved by `solve` on one machine.
     """
 
@@ -37,7 +37,7 @@ class Area:
     solved: str
     case: type[Case] = Case
     makers: Mapping[str, Maker] = field(default_factory=dict)
-    shown: str = ""
+    shown: tuple[str, ...] = ()
     solve: Callable[..., None] | None = None
 
     def methods(self) -> dict[str, Maker]:
@@ -72,7 +72,7 @@ AREAS = (
         "gradient",
         "none where entries are held out: the method ends when their error has settled",
         matrix.CompletionCase,
-        shown="held_out",
+        shown=("held_out",),
     ),
     Area(
         "online",
@@ -81,7 +81,7 @@ AREAS = (
         "0: all rounds played",
         online.OnlineCase,
         online.MAKERS,
-        shown="regret",
+        shown=("regret", "gap"),
     ),
     Area("blackbox", blackbox.read, "value", "none", solve=blackbox.solve_blackbox),
 )

@@ -99,7 +99,8 @@ def compare_command(area: Area) -> Callable[..., None]:
         if as_json:
             typer.echo(strict_json(found.rows))
             return
-        found.show(area.shown or area.metric)
+        known = {name for row in found.rows for name in row}
+        found.show(next((name for name in area.shown if name in known), area.metric))
         if report is not None:
             typer.echo(f"Report: {report}")
 

@@ -1,4 +1,4 @@
-"""Decisions and predictions as the data comes: tables of losses, tables of rows in groups, and episodes."""
+"""Decisions as the data comes: tables of losses, of rows in groups, of actions to search among, and episodes."""
 
 from __future__ import annotations
 
@@ -18,11 +18,22 @@ from thalweg.core import Figure, InvalidParameter, InvalidProblem, Problem, Resu
 
 if TYPE_CHECKING:
     import numpy as np
+    import pandas as pd
 
-    from thalweg.online import GroupedStream, LossTable, Play
+    from thalweg.online import ActionTable, GroupedStream, LossTable, Play
 
 Low = Annotated[float | None, typer.Option(help="Smallest value that the target can have; seen by itself.")]
 High = Annotated[float | None, typer.Option(help="Largest value that the target can have; seen by itself.")]
+Noise = Annotated[
+    float, typer.Option(min=0.0, help="Of actions: standard deviation of a reward that is observed.")
+]
+Standardize = Annotated[
+    bool,
+    typer.Option(
+        "--standardize",
+        help="Of actions: centre features, scale them to one, and add one that is 1 for all.",
+    ),
+]
 Groups = Annotated[
     str,
     typer.Option(
@@ -36,8 +47,8 @@ def read(
     tables: Annotated[
         list[Path],
         typer.Argument(
-            help="A row a round: losses, a column an arm; or features and a --target. Or an .npz with transitions and "
-            "losses of episodes."
+            help="A row a round: losses, a column an arm; or features and a --target. Or a row an action, features "
+            "and a --reward. Or an .npz with transitions and losses of episodes."
         ),
     ],
     target: Annotated[str | None, typer.Option(help="Predict this column, row by row.")] = None,
@@ -51,20 +62,36 @@ def read(
     context: Annotated[
         str | None, typer.Option(help="Of losses: the column that is known before a round.")
     ] = None,
+    reward: Annotated[
+        str | None,
+        typer.Option(help="Of actions: the column that a query shows; a search looks for its largest value."),
+    ] = None,
+    noise: Noise = 0.0,
+    standardize: Standardize = False,
     header: Header = None,
 ) -> Mapping[str, Problem]:
-    """Play losses of arms or of episodes, or predict a column so well that no group of rows is worse off."""
+    """Play losses of arms or episodes, predict a column well on every group, or search among actions."""
     from thalweg.datasets import load_frame
     from thalweg.online import GroupedStream, encode, group_rules
 
     found: dict[str, Problem] = {}
+    if reward is None and (noise or standardize):
+        raise InvalidParameter("--noise and --standardize are for actions with a --reward.")
     for name, path in named(tables).items():
         if path.suffix.lower() == ".npz":
-            if target is not None or context is not None or groups or low is not None or high is not None:
+            columns = (target, context, low, high, reward)
+            if groups or any(option is not None for option in columns):
                 raise InvalidParameter(
-                    "--target, --groups, --context, --low and --high are for tables, not .npz."
+                    "--target, --groups, --context, --low, --high and --reward are for tables, not .npz."
                 )
             found[name] = episodes.read_episodes(path)
+            continue
+        if reward is not None:
+            if target is not None or context is not None or groups or low is not None or high is not None:
+                raise InvalidParameter(
+                    "--reward is for tables of actions; --target, --groups, --low, --high and --context are for others."
+                )
+            found[name] = _actions(path, reward, noise, standardize, header)
             continue
         if target is None:
             if groups or low is not None or high is not None:
@@ -97,13 +124,50 @@ def _losses(path: Path, context: str | None, header: bool | None) -> LossTable:
     return LossTable(arms.to_numpy(), None if context is None else table[context].to_numpy())
 
 
+def _actions(path: Path, reward: str, noise: float, standardize: bool, header: bool | None) -> ActionTable:
+    from thalweg.datasets import load_frame
+    from thalweg.online import ActionTable
+
+    table = load_frame(path, header=header, wanted=reward)
+    if table[reward].dtype == object or isinstance(table[reward].iloc[0], str):
+        raise InvalidProblem(f"{path}: column {reward!r} holds words; expected rewards.")
+    features, _ = features_of(table.drop(columns=[reward]), path, standardize)
+    return ActionTable(features, table[reward].to_numpy(), noise=noise)
+
+
+def features_of(table: pd.DataFrame, path: Path, standardize: bool) -> tuple[np.ndarray, list[str]]:
+    """The columns of numbers as features, and their names; columns of words name actions and are left out.
+
+    Standardised ones are centred and scaled to a deviation of one, then all by one number so that no row is longer than
+    one, and a constant one is added; columns that are constant are left out then.
+    """
+    import numpy as np
+    from pandas.api.types import is_numeric_dtype
+
+    names = [str(name) for name in table.columns if is_numeric_dtype(table[name])]
+    if not names:
+        raise InvalidProblem(f"{path} holds no column of numbers beside the reward; expected features.")
+    features = np.asarray(table[names].to_numpy(), dtype=np.float64)
+    if not standardize:
+        return features, names
+    with np.errstate(over="ignore", invalid="ignore"):
+        spread = features.std(0)
+    if not np.isfinite(spread).all():
+        raise InvalidProblem(f"{path}: features are too large to be standardised. Scale them down.")
+    varies = spread > 1e-12 * np.abs(features).max(0)
+    names = [name for name, kept in zip(names, varies, strict=True) if kept]
+    scaled = (features[:, varies] - features[:, varies].mean(0)) / spread[varies]
+    scaled = np.column_stack([scaled, np.ones(len(scaled))])
+    return scaled / np.linalg.norm(scaled, axis=1).max(), [*names, "one"]
+
+
 def _played(name: str, problem: Problem) -> LossTable:
     from thalweg.online import LossTable
 
     if not isinstance(problem, LossTable):
         raise InvalidProblem(
-            f"{name} plays tables of losses; rows with a --target need groupwise or one-for-all, episodes "
-            "magnitude-reduced or log-barrier."
+            f"{name} plays tables of losses; rows with a --target need groupwise or one-for-all, actions a search, "
+            "episodes magnitude-reduced or log-barrier."
         )
     return problem
 
@@ -140,7 +204,16 @@ MAKERS = {"tsallis-inf": tsallis_inf, "cheb-cb": cheb_cb, "fixed": fixed}
 
 @dataclass
 class OnlineCase(Case):
-    """Every group's regret, beside that of one model for all; or the regret of episodes."""
+    """Every group's regret, beside that of one model for all; the regret of episodes; the action that was found."""
+
+    def arrays(self, result: Result) -> dict[str, np.ndarray]:
+        import numpy as np
+
+        from thalweg.online import ActionTable
+
+        if not isinstance(self.problem, ActionTable):
+            return super().arrays(result)
+        return {"action": np.array([result.x]), "features": self.problem.features[result.x]}
 
     @cached_property
     def _one(self) -> np.ndarray:
@@ -164,6 +237,10 @@ class OnlineCase(Case):
         played = episodes.episodes_of(self.problem)
         if played is not None:
             return episodes.told(played, result)
+        from thalweg.online import ActionTable
+
+        if isinstance(self.problem, ActionTable):
+            return {"action": result.x, "queries": result.history["queries"][-1], "draws": result.calls}
         ledgers = self._ledgers(result)
         if not ledgers:
             return {}
@@ -173,6 +250,10 @@ class OnlineCase(Case):
         played = episodes.episodes_of(self.problem)
         if played is not None:
             return episodes.said(played, result)
+        from thalweg.online import ActionTable
+
+        if isinstance(self.problem, ActionTable):
+            return (f"Action {result.x}, the row counted from 0; {result.calls} rewards observed.",)
         ledgers = self._ledgers(result)
         if not ledgers:
             return ()
