@@ -5,6 +5,7 @@ from dataclasses import replace
 import cvxpy as cp
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
@@ -25,6 +26,7 @@ from thalweg.convex import (
     sample_patterns,
 )
 from thalweg.convex.relu.losses import LOSSES
+from thalweg.convex.relu.network import TwoLayerNetwork
 from thalweg.core import InvalidParameter, InvalidProblem, NotFinite, UnknownName
 
 TIGHT = Stop(below={"gap": 1e-5, "violation": 1e-5}, steps=2000)
@@ -373,3 +375,24 @@ def test_repeated_patterns_count_once():
     problem = ConvexReLU(X, Y, np.vstack([D, D]), 1.0)
     assert len(problem.patterns) == 1
     assert len(replace(problem, beta=2.0).patterns) == 1
+
+
+class TestConvolutions:
+    @pytest.mark.parametrize(("bias", "stride"), [(False, 1), (True, 2)])
+    def test_a_network_on_patches_is_a_convolution(self, bias, stride):
+        rng = np.random.default_rng(0)
+        images = rng.standard_normal((6, 2, 7, 7))
+        patches = image_patches(images, 3, stride=stride, bias=bias)
+        d = patches.shape[-1]
+        network = TwoLayerNetwork(
+            rng.standard_normal((5, d)), rng.standard_normal((5, 4)), rng.standard_normal(4)
+        )
+        module = network.to_convolution(2, 3, stride=stride, hidden_bias=bias)
+        with torch.no_grad():
+            found = module(torch.from_numpy(images)).numpy()
+        np.testing.assert_allclose(found, network.outputs(patches), rtol=1e-12, atol=1e-12)
+
+    def test_patches_of_another_size_are_told(self):
+        network = TwoLayerNetwork(np.ones((2, 9)), np.ones((2, 1)), np.zeros(1))
+        with pytest.raises(InvalidParameter, match="have 4 numbers; the network takes 9"):
+            network.to_convolution(1, 2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
@@ -292,3 +293,36 @@ class TestRefusals:
             pickle.loads(pickle.dumps(fitted)).partial_fit(Y[:, :7])
         with pytest.raises(InvalidProblem, match=r"expected \(samples, 8\)"):
             fitted.inverse_transform(Y[:, :7])
+
+
+class TestTogether:
+    def test_threads_learn_as_each_would_alone(self):
+        batches = [list(SparseStream(8, 0.3, seed=s).batches(16, 40)) for s in range(4)]
+
+        def learn(seed):
+            model = OnlineDictionary(random_state=seed)
+            for Y in batches[seed]:
+                model.partial_fit(Y)
+            return model.components_
+
+        alone = [learn(seed) for seed in range(4)]
+        with ThreadPoolExecutor(4) as pool:
+            for found, expected in zip(pool.map(learn, range(4)), alone, strict=True):
+                np.testing.assert_array_equal(found, expected)
+
+    def test_a_stream_cut_elsewhere_goes_on_from_a_copy(self):
+        batches = list(SparseStream(8, 0.3, seed=1).batches(16, 30))
+        whole, half = OnlineDictionary(random_state=0), OnlineDictionary(random_state=0)
+        for Y in batches:
+            whole.partial_fit(Y)
+        for Y in batches[:10]:
+            half.partial_fit(Y)
+        other = pickle.loads(pickle.dumps(half))
+        for Y in batches[10:]:
+            other.partial_fit(Y)
+        np.testing.assert_array_equal(other.components_, whole.components_)
+
+    def test_rows_of_another_width_are_told(self):
+        model = OnlineDictionary(random_state=0).partial_fit(next(SparseStream(8, 0.3).batches(16)))
+        with pytest.raises(ValueError, match="9 features"):
+            model.partial_fit(np.ones((16, 9)))

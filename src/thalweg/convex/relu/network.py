@@ -87,21 +87,64 @@ class TwoLayerNetwork:
         """
         import torch
 
-        m, d = self.hidden.shape
-        inputs = d - 1 if hidden_bias else d
-        if inputs < 1 or m < 1:
+        inputs = self._inputs(hidden_bias)
+        first = torch.nn.Linear(inputs, self.width, bias=hidden_bias, dtype=torch.float64)
+        return torch.nn.Sequential(self._filled(first), torch.nn.ReLU(), self._last())
+
+    def to_convolution(
+        self, channels: int, size: int, *, stride: int = 1, hidden_bias: bool = False
+    ) -> torch.nn.Sequential:
+        """``Sequential(Conv2d, ReLU, AdaptiveAvgPool2d(1), Flatten, Linear)`` in float64: a network on `image_patches`.
+
+        Args:
+            channels, size, stride: of the patches; the module takes images (n, channels, height, width).
+            hidden_bias: whether the patches had a column of ones.
+
+        Raises:
+            InvalidParameter: patches of another size than the network's.
+        """
+        import torch
+
+        if self._inputs(hidden_bias) != channels * size * size:
             raise InvalidParameter(
-                f"A module needs an input and a neuron; here are {inputs} and {m}. A constant needs no network."
+                f"Patches of {channels} channels and {size} x {size} pixels have {channels * size * size} numbers; the "
+                f"network takes {self._inputs(hidden_bias)}."
             )
-        first = torch.nn.Linear(inputs, m, bias=hidden_bias, dtype=torch.float64)
-        second = torch.nn.Linear(m, self.output.shape[1], dtype=torch.float64)
+        first = torch.nn.Conv2d(channels, self.width, size, stride, bias=hidden_bias, dtype=torch.float64)
+        pooled = torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()
+        return torch.nn.Sequential(self._filled(first), torch.nn.ReLU(), *pooled, self._last())
+
+    def _inputs(self, hidden_bias: bool) -> int:
+        """How many inputs a module has."""
+        inputs = self.hidden.shape[1] - int(hidden_bias)
+        if inputs < 1 or self.width < 1:
+            raise InvalidParameter(
+                f"A module needs an input and a neuron; here are {inputs} and {self.width}. A constant needs no "
+                "network."
+            )
+        return inputs
+
+    def _filled(self, layer: torch.nn.Linear | torch.nn.Conv2d) -> torch.nn.Module:
+        """The first layer with our weights; its bias, where it has one, is their last column."""
+        import torch
+
         with torch.no_grad():
-            first.weight.copy_(torch.from_numpy(np.array(self.hidden[:, :inputs])))
-            if hidden_bias:
-                first.bias.copy_(torch.from_numpy(np.array(self.hidden[:, -1])))
-            second.weight.copy_(torch.from_numpy(np.array(self.output.T)))
-            second.bias.copy_(torch.from_numpy(np.array(self.bias)))
-        return torch.nn.Sequential(first, torch.nn.ReLU(), second)
+            inputs = self.hidden.shape[1] - int(layer.bias is not None)
+            layer.weight.copy_(
+                torch.from_numpy(np.array(self.hidden[:, :inputs])).reshape(layer.weight.shape)
+            )
+            if layer.bias is not None:
+                layer.bias.copy_(torch.from_numpy(np.array(self.hidden[:, -1])))
+        return layer
+
+    def _last(self) -> torch.nn.Linear:
+        import torch
+
+        layer = torch.nn.Linear(self.width, self.output.shape[1], dtype=torch.float64)
+        with torch.no_grad():
+            layer.weight.copy_(torch.from_numpy(np.array(self.output.T)))
+            layer.bias.copy_(torch.from_numpy(np.array(self.bias)))
+        return layer
 
 
 def recovered(blocks: Vector, bias: Vector) -> TwoLayerNetwork:
