@@ -194,6 +194,9 @@ class TestSearch:
         done = thalweg("search", "known.csv", "--", "echo", "{y}")
         assert done.returncode == 2
         assert "holds rewards of another table" in done.stderr
+        other = search("--eps", "0.05", words=("-c", "print({row})"))
+        assert other.returncode == 2
+        assert "holds rewards of another program" in other.stderr
         save_tree("odd", {"table": 3})
         assert "odd is not a file of rewards" in search("--keep", "odd").stderr
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+import shlex
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -91,7 +92,7 @@ def search(
         given += f",accuracy={noise}"
     chosen = _search_named(given)
     ours = chosen.begin(features, noise=noise, seed=seed)
-    kept = Kept.at(keep, features)
+    kept = Kept.at(keep, features, program.words)
     if kept.count:
         typer.echo(f"{keep} holds {kept.count} rewards; they are used first.", err=True)
     complete = _play(ours, lambda row: program(points[row]), kept, rows)
@@ -118,19 +119,20 @@ class Kept:
 
     path: Path
     table: str  # the features, as a fingerprint
+    command: str  # the program's words
     rewards: dict[int, list[float]] = field(default_factory=dict)
 
     @classmethod
-    def at(cls, path: Path, features: object) -> Kept:
+    def at(cls, path: Path, features: object, words: Sequence[str]) -> Kept:
         """What the file holds; nothing where there is none.
 
         Raises:
-            CheckpointMismatch: it is of another table. UnreadableFile: no such file.
+            CheckpointMismatch: it is of another table or program. UnreadableFile: no such file.
         """
         from thalweg.core.fingerprint import fingerprint
         from thalweg.core.tree import load_tree, restoring
 
-        kept = cls(path, fingerprint(features))
+        kept = cls(path, fingerprint(features), shlex.join(words))
         if not path.exists():
             return kept
         with restoring(path, "a file of rewards"):
@@ -139,6 +141,11 @@ class Kept:
             if saved != kept.table:
                 raise CheckpointMismatch(
                     f"{path} holds rewards of another table. Name another file: --keep, or remove it."
+                )
+            if tree["command"] != kept.command:
+                raise CheckpointMismatch(
+                    f"{path} holds rewards of another program, {tree['command']}. Name another file: --keep, or remove "
+                    "it."
                 )
             for row, reward in pairs:
                 kept.rewards.setdefault(int(row), []).append(float(reward))
@@ -158,7 +165,12 @@ class Kept:
         self.rewards.setdefault(row, []).append(reward)
         rows = [row for row, found in self.rewards.items() for _ in found]
         values = [reward for found in self.rewards.values() for reward in found]
-        tree = {"table": self.table, "rows": np.array(rows), "rewards": np.array(values)}
+        tree = {
+            "table": self.table,
+            "command": self.command,
+            "rows": np.array(rows),
+            "rewards": np.array(values),
+        }
         save_tree(self.path, tree)
 
 
