@@ -143,11 +143,16 @@ class TestSearch:
 
     def test_a_program_that_fails_leaves_what_it_had(self, folder):
         assert search("--method", "random-actions:rounds=2").returncode == 1
-        done = search("--method", "random-actions:rounds=4", words=("-c", "raise SystemExit(3)", "{row}"))
+        program = folder[0] / "measure.py"
+        right = program.read_text()
+        program.write_text("raise SystemExit(3)")
+        done = search("--method", "random-actions:rounds=4")
         assert done.returncode == 1
         assert "The program failed in row" in done.stderr
         assert "exit 3" in done.stderr
         assert "2 of 120 rows measured" in done.stdout
+        program.write_text(right)  # mended: it goes on
+        assert "4 of 120 rows measured" in search("--method", "random-actions:rounds=4").stdout
         nothing = search("--keep", "new", words=("-c", "print('{name}')"))
         assert "Nothing was measured" in nothing.stdout
         assert "is no number" in nothing.stderr
