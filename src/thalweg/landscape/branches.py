@@ -172,7 +172,7 @@ class _Stack:
         state: State = []
         for k in moments:
             if k > done:
-                (now,), (state,) = self._train([now], [state], [order], k - done, lambda t: 1.0)
+                (now,), (state,) = self.train([now], [state], [order], k - done, lambda t: 1.0)
             roots[k], states[k], done = now, state, k
         return roots, states
 
@@ -196,18 +196,8 @@ class _Stack:
         orders: list[Callable[[], NDArray[np.int64]]],
         steps: int,
         factor: Callable[[int], float],
-    ) -> list[dict[str, Tensor]]:
-        """Weights after so many steps of each."""
-        return self._train(starts, states, orders, steps, factor)[0]
-
-    def _train(
-        self,
-        starts: list[dict[str, Tensor]],
-        states: list[State],
-        orders: list[Callable[[], NDArray[np.int64]]],
-        steps: int,
-        factor: Callable[[int], float],
     ) -> tuple[list[dict[str, Tensor]], list[State]]:
+        """Weights and optimizer states after so many steps of each."""
         stack = {name: torch.stack([start[name] for start in starts]).requires_grad_() for name in self.start}
         optimizer = made("spawn", self.optimizer, list(stack.values()))
         for place, p in enumerate(stack.values()):
