@@ -123,7 +123,7 @@ def spawn(
         for group in groups:
             orders = [_order(len(data[0]), run.batch_size, seed, k, j + 1) for k, j in group]
             starts = [roots[k] for k, _ in group]
-            found = run.train(
+            found, _ = run.train(
                 starts, [states[k] for k, _ in group], orders, steps, lambda t: schedule(t, steps)
             )
             for (k, _), end in zip(group, found, strict=True):
