@@ -9,6 +9,7 @@ from typing import ClassVar
 from thalweg.blackbox.evaluation import settle
 from thalweg.blackbox.method import StudyState, word
 from thalweg.blackbox.problem import BlackBox
+from thalweg.blackbox.space import Space
 from thalweg.blackbox.study import Study
 from thalweg.core import Method
 from thalweg.core.validation import require
@@ -36,11 +37,11 @@ class BayesianOptimization(Method[BlackBox, StudyState]):
     bayesian: bool = False
     batch: str = "joint"
 
-    def init(self, problem: BlackBox, seed: int) -> StudyState:
-        require(self.q >= 1, "BayesianOptimization needs q >= 1", got=self.q)
-        study = Study(
-            problem.space,
-            problem.direction,
+    def study(self, space: Space, direction: str, seed: int) -> Study:
+        """The study that it runs, to be asked and told by oneself."""
+        return Study(
+            space,
+            direction,
             acquisition=self.acquisition,
             noise=self.noise,
             initial=self.initial,
@@ -49,7 +50,10 @@ class BayesianOptimization(Method[BlackBox, StudyState]):
             batch=self.batch,
             seed=seed,
         )
-        return StudyState(study=study)
+
+    def init(self, problem: BlackBox, seed: int) -> StudyState:
+        require(self.q >= 1, "BayesianOptimization needs q >= 1", got=self.q)
+        return StudyState(study=self.study(problem.space, problem.direction, seed))
 
     def step(self, problem: BlackBox, state: StudyState) -> StudyState:
         study, message = state.study, state.message

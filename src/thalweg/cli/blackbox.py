@@ -11,11 +11,11 @@ import typer
 
 from thalweg.cli.options import Json, Page, Seed
 from thalweg.cli.output import strict_json
-from thalweg.core import Problem
+from thalweg.core import InvalidParameter, Problem
 from thalweg.core.files import check_target, write_text
 
 if TYPE_CHECKING:
-    from thalweg.blackbox import Trial
+    from thalweg.blackbox import BayesianOptimization, Trial
 
 Words = Annotated[
     list[str],
@@ -53,6 +53,9 @@ def solve_blackbox(
             help="Where the study is kept, after every evaluation: its checkpoint. The same command goes on from there."
         ),
     ] = Path("blackbox.study"),
+    method: Annotated[
+        str, typer.Option(help="bayesian-optimization:option=1,... in place of the two below.")
+    ] = "",
     acquisition: Annotated[str, typer.Option(help="auto, logei, noisy-ei, kg, mes, ucb, ...")] = "auto",
     exact: Annotated[bool, typer.Option("--exact", help="The values have no noise.")] = False,
     out: Annotated[
@@ -71,19 +74,14 @@ def solve_blackbox(
 
     Example: thalweg solve blackbox --space space.toml --trials 50 --parallel 4 -- ./simulate.sh {x} {y}
     """
-    from thalweg.blackbox import Space, Study
+    from thalweg.blackbox import Space
     from thalweg.blackbox.workers import Command, evaluate
 
     for path, endings in ((report, (".html", ".htm")), (out, (".json",)), (study, ())):
         if path is not None:
             check_target(path, endings)
-    ours = Study(
-        Space.from_toml(space),
-        "maximize" if maximize else "minimize",
-        acquisition=acquisition,
-        noise="none" if exact else "learn",
-        seed=seed,
-    )
+    chosen = _bayesian(method, acquisition, exact)
+    ours = chosen.study(Space.from_toml(space), "maximize" if maximize else "minimize", seed)
     program = Command(_as_utf8(command), timeout)
     program.check(ours.space)
     if study.exists():
@@ -119,6 +117,29 @@ def solve_blackbox(
         typer.echo(f"Use {_words(found.point)}: {found.mean:.6g} +- {found.std:.2g}")
         typer.echo(f"{'Done' if complete else 'Interrupted'}; kept in {study}.")
     raise typer.Exit(0 if complete and ours.done else 1)
+
+
+def _bayesian(method: str, acquisition: str, exact: bool) -> BayesianOptimization:
+    """The method of a study: by its text, or by the two options that are wanted most."""
+    from thalweg.blackbox import METHODS, BayesianOptimization, BlackBox, Real, Space
+    from thalweg.cli.methods import parsed
+
+    if not method:
+        return BayesianOptimization(acquisition=acquisition, noise="none" if exact else "learn")
+    if acquisition != "auto" or exact:
+        raise InvalidParameter(
+            "--method has options of its own: --method bayesian-optimization:acquisition=logei,noise=none."
+        )
+    nowhere = BlackBox(lambda point: 0.0, Space({"x": Real(0.0, 1.0)}))
+    chosen = parsed(method, METHODS, nowhere, "blackbox")
+    if not isinstance(chosen, BayesianOptimization):
+        raise InvalidParameter(
+            f"A study that is kept is Bayesian optimisation; {method.partition(':')[0]} runs in `thalweg compare "
+            "blackbox`."
+        )
+    if chosen.q != 1:
+        raise InvalidParameter("Evaluations at once are --parallel here, not q.")
+    return chosen
 
 
 def _words(point: Mapping[str, object]) -> str:
