@@ -23,6 +23,7 @@ from .core import InvalidParameter as InvalidParameter
 from .core import InvalidProblem as InvalidProblem
 from .core import Method as Method
 from .core import MissingExtra as MissingExtra
+from .core import MLflow as MLflow
 from .core import NotFinite as NotFinite
 from .core import Problem as Problem
 from .core import Progress as Progress

@@ -1,6 +1,6 @@
 """The vocabulary: Problem, Method, Result, and the one loop `solve`."""
 
-from thalweg.core.callbacks import Callback, Checkpoint, Progress, TensorBoard
+from thalweg.core.callbacks import Callback, Checkpoint, MLflow, Progress, TensorBoard
 from thalweg.core.contestant import contestant
 from thalweg.core.errors import (
     CheckpointMismatch,
@@ -30,6 +30,7 @@ __all__ = [
     "History",
     "InvalidParameter",
     "InvalidProblem",
+    "MLflow",
     "Method",
     "MissingExtra",
     "NotFinite",

@@ -1,4 +1,4 @@
-"""What watches a run: a progress bar, a checkpoint, TensorBoard. Any callable taking the run will do."""
+"""What watches a run: a progress bar, a checkpoint, TensorBoard, MLflow. Any callable taking the run will do."""
 
 from __future__ import annotations
 
@@ -158,3 +158,52 @@ class TensorBoard(Callback):
 
     def finish(self, run: Run, status: Status | None) -> None:
         self._writer.flush()
+
+
+class MLflow(Callback):
+    """Log every metric of every step to MLflow: to the run that is active, or to one of its own.
+
+    Method, problem and seed are logged as parameters of a run of its own, the status as its tag. MLflow's tracking URI
+    and experiment are the user's to set.
+
+    Args:
+        name: of a run of its own. Default: the method's.
+        every: steps between two entries; the last step is always one. Default 1.
+
+    Raises:
+        MissingExtra: when mlflow is not installed.
+    """
+
+    def __init__(self, name: str = "", every: int = 1) -> None:
+        require(is_whole(every) and every >= 1, "MLflow needs every >= 1", got=every)
+        try:
+            import mlflow
+        except ImportError:
+            raise MissingExtra("mlflow", "track") from None
+        self._mlflow, self._name, self._every = mlflow, name, every
+        self._is_own, self._logged = False, -1
+
+    def start(self, run: Run) -> None:
+        if self._mlflow.active_run() is not None:
+            return
+        self._is_own = True
+        self._mlflow.start_run(run_name=self._name or run.method.name)
+        told = {"method": run.method.name, "problem": type(run.problem).__name__, "seed": run.seed}
+        self._mlflow.log_params(told)
+
+    def __call__(self, run: Run) -> None:
+        if run.steps % self._every == 0:
+            self._log(run)
+
+    def _log(self, run: Run) -> None:
+        if run.steps != self._logged:
+            self._logged = run.steps
+            self._mlflow.log_metrics({k: float(v) for k, v in run.state.metrics.items()}, step=run.steps)
+
+    def finish(self, run: Run, status: Status | None) -> None:
+        if run.steps > 0:
+            self._log(run)
+        if self._is_own:
+            self._is_own = False
+            self._mlflow.set_tag("status", "error" if status is None else status.value)
+            self._mlflow.end_run("FAILED" if status is None else "FINISHED")
