@@ -1,5 +1,6 @@
 """Networks from different seeds, brought into one basin by permuting hidden units: match, merge, and see why."""
 
+from thalweg.landscape.permutation.activations import ActivationMatching, StraightThrough
 from thalweg.landscape.permutation.alignment import Alignment, alignment, input_energy
 from thalweg.landscape.permutation.matching import WeightMatching
 from thalweg.landscape.permutation.merging import (
@@ -24,6 +25,7 @@ from thalweg.landscape.permutation.specification import (
 from thalweg.landscape.permutation.tracing import trace
 
 __all__ = [
+    "ActivationMatching",
     "Alignment",
     "Axis",
     "Factor",
@@ -32,6 +34,7 @@ __all__ = [
     "PermutationSpec",
     "Rebasin",
     "Segment",
+    "StraightThrough",
     "WeightMatching",
     "alignment",
     "check_preserved",
