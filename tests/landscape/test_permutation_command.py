@@ -1,7 +1,6 @@
 """Two networks in files are matched and merged by the command."""
 
 import json
-import os
 
 import pytest
 import torch
@@ -22,7 +21,7 @@ def number():
 @pytest.fixture
 def files(tmp_path, monkeypatch):
     (tmp_path / "my_factory.py").write_text(FACTORY)
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
+    monkeypatch.syspath_prepend(str(tmp_path))
     net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
     spec = trace(net)
     save_weights(tmp_path / "a.safetensors", net.state_dict())

@@ -14,7 +14,7 @@ from thalweg.cli.case import Case
 from thalweg.core import Figure, InvalidParameter, InvalidProblem, Problem, Result, Series
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from thalweg.landscape.permutation import Rebasin
 
@@ -88,7 +88,7 @@ def _shape(text: str) -> tuple[int, ...]:
         ) from None
 
 
-def _data(path: Path | None) -> tuple[object, ...] | None:
+def _data(path: Path | None) -> tuple[Tensor, ...] | None:
     if path is None:
         return None
     import numpy as np
@@ -144,5 +144,7 @@ class RebasinCase(Case):
         for name, other in (("as it was", problem.second), ("matched", moved)):
             values = list(alignment(problem.first, other).by_layer.values())
             series.append(Series(name, [float(k) for k in range(len(values))], values))
-        caption = "Of singular vectors whose value is at least 0.3 of the layer's largest; 1 where the layers are alike."
+        caption = (
+            "Of singular vectors whose value is 0.3 of the layer's largest or more; 1 where layers are alike."
+        )
         return [Figure("How the layers' singular vectors lie", caption, "layer", "alignment", series)]

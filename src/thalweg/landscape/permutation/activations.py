@@ -21,7 +21,7 @@ from thalweg.core.seeding import generator
 from thalweg.core.validation import is_real, is_whole, require
 from thalweg.landscape.permutation.matching import assign, best_order
 from thalweg.landscape.permutation.problem import Rebasin
-from thalweg.landscape.permutation.specification import Order, Orders
+from thalweg.landscape.permutation.specification import Order
 from thalweg.training.task import Loss, cross_entropy
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -19,6 +20,7 @@ class Units:
     repeated: bool = False  # one value many times: it hangs under whatever it meets
 
     def root(self) -> Units:
+        """The set that stands for all that are joined with it."""
         at = self
         while at.same is not None:
             at = at.same
@@ -49,10 +51,12 @@ def fixed(size: int) -> Dim:
 
 
 def size_of(product: Product) -> int:
+    """How many entries a product has."""
     return math.prod(u.size for u in product)
 
 
 def extent(dim: Dim) -> int:
+    """How many entries an axis has."""
     return sum(size_of(product) for product in dim)
 
 
@@ -93,10 +97,12 @@ def split(units: Units, outer: int) -> tuple[Units, Units]:
 
 
 def is_pinned(dim: Dim) -> bool:
+    """Whether nothing of an axis moves."""
     return all(u.pinned for product in resolved(dim) for u in product)
 
 
 def pin(dim: Dim) -> None:
+    """Hold all of an axis in place."""
     for product in dim:
         for units in product:
             units.pin()
@@ -107,10 +113,12 @@ def join(a: Dim, b: Dim) -> None:
     one, two = resolved(a), resolved(b)
     if [size_of(p) for p in one] != [size_of(p) for p in two]:
         ends = sorted({*_ends(one), *_ends(two)})
-        cut(a, ends), cut(b, ends)
+        cut(a, ends)
+        cut(b, ends)
         one, two = resolved(a), resolved(b)
     if [size_of(p) for p in one] != [size_of(p) for p in two]:
-        pin(a), pin(b)
+        pin(a)
+        pin(b)
         return
     for left, right in zip(one, two, strict=True):
         _join_products(left, right)
@@ -136,7 +144,7 @@ def cut(dim: Dim, ends: list[int]) -> None:
         if len(product) == 1:
             bounds = [0, *inner, size]
             units = product[0]
-            units.runs = [Units(j - i, units.pinned) for i, j in zip(bounds, bounds[1:], strict=False)]
+            units.runs = [Units(j - i, units.pinned) for i, j in itertools.pairwise(bounds)]
         else:
             pin([product])
 

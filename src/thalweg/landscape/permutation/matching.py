@@ -44,8 +44,8 @@ class WeightMatching(Method[Rebasin, MatchingState]):
     which for one hidden layer is the best of all; for more the problem is NP-hard.
 
     Args:
-        skip_unchanged: leave out permutations none of whose neighbours has changed since their last visit. The answer is
-            the same, with fewer assignments.
+        skip_unchanged: leave out permutations none of whose neighbours has changed since their last visit: the same answer
+            with fewer assignments.
 
     Cost per step (a sweep): a product of size n^2 times the other axes, and an assignment of n units, for each
     permutation; memory one n x n matrix.
@@ -130,7 +130,8 @@ def best_order(problem: Rebasin, orders: Orders, name: str) -> dict[str, Order] 
 
 def worths(problem: Rebasin, orders: Orders, name: str) -> Worth:
     """``<a, P b>`` as a function of one permutation and those inside it: sums of entries of these arrays."""
-    spec, found = problem.spec, {}
+    spec = problem.spec
+    found: Worth = {}
     still = spec.identity()
     mine = {n: still[n] for n in (name, *spec.children[name])}
     for use in spec.uses[name]:

@@ -20,7 +20,7 @@ from thalweg.core import InvalidProblem, Method, MissingExtra, UnreadableFile, s
 from thalweg.core.files import atomic_write, check_target
 from thalweg.core.seeding import generator
 from thalweg.core.validation import is_real, require
-from thalweg.landscape.permutation.matching import WeightMatching, best_order
+from thalweg.landscape.permutation.matching import WeightMatching
 from thalweg.landscape.permutation.preserving import check_preserved
 from thalweg.landscape.permutation.problem import Rebasin, weights_of
 from thalweg.landscape.permutation.specification import Order, PermutationSpec, StateDict
@@ -224,7 +224,7 @@ def recomputed(
         layer.train()
     if layers:
         with torch.no_grad():
-            for batch in inputs.split(batch_size):
+            for batch in torch.split(inputs, batch_size):
                 own(batch)
     return {n: v.detach().clone() for n, v in own.state_dict().items()}
 
@@ -267,5 +267,5 @@ def _safetensors() -> Any:  # noqa: ANN401 -- a module loaded when asked for
     try:
         import safetensors.torch
     except ImportError:
-        raise MissingExtra("safetensors is not installed. pip install safetensors") from None
+        raise MissingExtra("safetensors", "safetensors") from None
     return safetensors.torch

@@ -23,6 +23,8 @@ ALSO_POINTWISE = {"clone", "detach", "alias", "_to_copy", "dropout", "lift_fresh
 
 
 def rule(*names: str) -> Callable[[Rule], Rule]:
+    """Keep a rule under names of operations."""
+
     def keep(function: Rule) -> Rule:
         for name in names:
             RULES[name] = function
@@ -32,6 +34,7 @@ def rule(*names: str) -> Callable[[Rule], Rule]:
 
 
 def is_pointwise(func: Any, name: str) -> bool:  # noqa: ANN401 -- an operation of torch
+    """Whether an operation treats each number by itself."""
     return torch.Tag.pointwise in func.tags or name in ALSO_POINTWISE
 
 
@@ -47,6 +50,7 @@ def broadcast(labels: list[Label], rank: int) -> Label:
 
 
 def pointwise(look: Look, args: Any, kwargs: Any, out: Any) -> list[Label]:  # noqa: ANN401
+    """Numbers met one by one."""
     given = [look(v) for v in tree_leaves((args, kwargs)) if isinstance(v, Tensor)]
     results = [v for v in tree_leaves(out) if isinstance(v, Tensor)]
     return [broadcast(given, v.ndim) for v in results]
@@ -81,7 +85,7 @@ def _expand(look: Look, args: Any, kwargs: Any, out: Tensor) -> list[Label]:
     """New axes hold one value many times: their units may change places."""
     label = look(args[0])
     old: Label = [[[]] for _ in range(out.ndim - len(label))] + list(label)
-    repeated = [[[Units(n, repeated=True)]] if n > 1 else [[]] for n in out.shape]
+    repeated: Label = [[[Units(n, repeated=True)]] if n > 1 else [[]] for n in out.shape]
     return [[d if axes.extent(d) == n else r for d, n, r in zip(old, out.shape, repeated, strict=True)]]
 
 

@@ -281,7 +281,8 @@ class PermutationSpec:
         """Where each entry of a permuted axis comes from; None where it stays."""
         parts, start, moves = [], 0, False
         for segment in self.axes[tensor][axis]:
-            found, places, moved = np.zeros(1, np.int64), {}, False
+            found, moved = np.zeros(1, np.int64), False
+            places: dict[str, Order] = {}
             for factor in segment:
                 name = factor.permutation
                 order = np.arange(factor.size)[None] if name is None else np.atleast_2d(orders[name])

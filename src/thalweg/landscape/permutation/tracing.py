@@ -117,7 +117,7 @@ class _Watch(TorchDispatchMode):
     """Follows labels of axes through operations."""
 
     def __init__(self, module: nn.Module, hold: frozenset[str]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.hold, self.path = hold, [""]
         self.known: Any = WeakTensorKeyDictionary()
         self.seen: list[Label] = []
