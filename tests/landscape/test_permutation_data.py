@@ -35,7 +35,8 @@ def test_a_permuted_copy_is_recovered_from_activations(data, correlation):
         Rebasin(net, spec.apply(net.state_dict(), spec.random(2)), spec, net, data),
         ActivationMatching(correlation),
     )
-    assert found.converged and found.metrics["distance"] == 0
+    assert found.converged
+    assert found.metrics["distance"] == 0
 
 
 def test_channels_are_matched_by_their_activations():
@@ -62,10 +63,11 @@ def test_the_midpoint_gets_better_and_a_resumed_run_is_the_same(data, tmp_path):
             optimizer.zero_grad()
             nn.functional.cross_entropy(net(X), y).backward()
             optimizer.step()
-    given, method = problem(*ends, (X, y)), StraightThrough(steps=40)
+    given, method = problem(*ends, (X, y)), StraightThrough(steps=200)
     whole = solve(given, method)
     middle = whole.history["midpoint"]
-    assert (np.diff(middle) <= 0).all() and middle[-1] < middle[0]
+    assert (np.diff(middle) <= 0).all()
+    assert middle[-1] < middle[0]
     solve(given, method, stop=Stop(steps=10), callbacks=[Checkpoint(tmp_path / "run", every=10)])
     resumed = solve(given, method, resume=tmp_path / "run")
     assert all(np.array_equal(resumed.x[n], order) for n, order in whole.x.items())

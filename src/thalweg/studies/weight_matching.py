@@ -1,4 +1,4 @@
-"""29: networks from different seeds are connected by a straight line once units are permuted, though they stay far apart.
+"""29: networks from different seeds are linearly connected once units are permuted, though they stay far apart.
 
 Ito, Yamada and Kumagai (2025), "Analysis of linear mode connectivity via permutation-based weight matching" (arXiv
 2402.04051); Ainsworth, Hayase and Srinivasa (2023), "Git re-basin" (arXiv 2209.04836). The claims on digits.
@@ -126,10 +126,12 @@ class Judge:
 
 
 def distance(a: State, b: State) -> float:
+    """Between weights."""
     return math.sqrt(sum(float((a[n] - b[n]).double().square().sum()) for n in a))
 
 
 def aligned(a: State, b: State, gamma: float) -> float:
+    """R of two networks."""
     return alignment(a, b, gamma).total
 
 
@@ -169,8 +171,8 @@ def run(scale: Scale = "quick", tell: Tell = lambda share, what: None) -> Eviden
         curves,
     )
     notes = (
-        f"Networks 64-{size.width}-{size.width}-10; three pairs of four seeds a group, {size.groups} groups; numbers are "
-        "medians over groups of means over pairs. Straight through begins at a random permutation."
+        f"Networks 64-{size.width}-{size.width}-10; three pairs of four seeds a group, "
+        f"{size.groups} groups; numbers are medians over groups of means over pairs. Straight through begins at a random permutation."
     )
     return Evidence(_verdicts(rows, many), table, [figure], notes=notes)
 
@@ -215,22 +217,32 @@ def _verdicts(rows: list[dict[str, dict[str, float]]], many: list[dict[str, floa
     def number(method: str, key: str) -> np.ndarray:
         return np.array([r[method][key] for r in rows])
 
-    weights, none, through = "weights", "none", "straight through"
-    ratio = number(weights, "barrier") / number(none, "barrier")
+    weights, none, through, alike = "weights", "none", "straight through", "activations"
+
+    def rise(key: str) -> np.ndarray:
+        return number(weights, key) - number(none, key)
+
+    def share(key: str, one: str, other: str) -> np.ndarray:
+        return number(one, key) / number(other, key)
+
+    lost = number(weights, "ends") - number(weights, "accuracy")
+    gained = np.array([m["merged"] - m["naive"] for m in many])
+    short = np.array([m["single"] - m["merged"] for m in many])
+    third = "barrier between two matched to a third"
     found = [
-        ("barrier after weight matching over before", ratio, 0.12, "<="),
-        ("accuracy of the ends less that of the midpoint", number(weights, "ends") - number(weights, "accuracy"), 0.03, "<="),
+        ("barrier after weight matching over before", share("barrier", weights, none), 0.12, "<="),
+        ("accuracy of the ends less that of the midpoint", lost, 0.03, "<="),
         ("distance after weight matching over before", number(weights, "distance"), (0.6, 0.95), "within"),
-        ("rise of R at 0.3", number(weights, "R 0.3") - number(none, "R 0.3"), 0.2, ">="),
-        ("R of the midpoint, matched less not", number(weights, "R of midpoint") - number(none, "R of midpoint"), 0.08, ">="),
-        ("barrier by activations over that by weights", number("activations", "barrier") / number(weights, "barrier"), (0.5, 2.0), "within"),
-        ("R at 0.3 by activations over that by weights", number("activations", "R 0.3") / number(weights, "R 0.3"), (0.5, 2.0), "within"),
-        ("R at 0.3, straight through over weights", number(through, "R 0.3") / number(weights, "R 0.3"), 0.7, "<="),
-        ("barrier between two matched to a third, weights over none", number(weights, "between others") / number(none, "between others"), 0.35, "<="),
-        ("the same, straight through over weights", number(through, "between others") / number(weights, "between others"), 2.0, ">="),
-        ("accuracy of a merge of three less the naive mean's", np.array([m["merged"] - m["naive"] for m in many]), 0.1, ">="),
-        ("accuracy of one network less that of a merge of three", np.array([m["single"] - m["merged"] for m in many]), 0.04, "<="),
-    ]  # fmt: skip
+        ("rise of R at 0.3", rise("R 0.3"), 0.2, ">="),
+        ("R of the midpoint, matched less not", rise("R of midpoint"), 0.08, ">="),
+        ("barrier, activations over weights", share("barrier", alike, weights), (0.5, 2.0), "within"),
+        ("R at 0.3, activations over weights", share("R 0.3", alike, weights), (0.5, 2.0), "within"),
+        ("R at 0.3, straight through over weights", share("R 0.3", through, weights), 0.7, "<="),
+        (f"{third}, weights over none", share("between others", weights, none), 0.35, "<="),
+        (f"{third}, straight through over weights", share("between others", through, weights), 2.0, ">="),
+        ("accuracy of a merge of three less the naive mean's", gained, 0.1, ">="),
+        ("accuracy of one network less that of a merge of three", short, 0.04, "<="),
+    ]
     return [_verdict(*row) for row in found]  # type: ignore[arg-type]
 
 

@@ -1,5 +1,7 @@
 """How the labels of an operation's outputs follow from those of its inputs, by ATen's names."""
 
+# ruff: noqa: ANN401 -- operations of torch take and give anything
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -33,7 +35,7 @@ def rule(*names: str) -> Callable[[Rule], Rule]:
     return keep
 
 
-def is_pointwise(func: Any, name: str) -> bool:  # noqa: ANN401 -- an operation of torch
+def is_pointwise(func: Any, name: str) -> bool:
     """Whether an operation treats each number by itself."""
     return torch.Tag.pointwise in func.tags or name in ALSO_POINTWISE
 
@@ -49,7 +51,7 @@ def broadcast(labels: list[Label], rank: int) -> Label:
     return found
 
 
-def pointwise(look: Look, args: Any, kwargs: Any, out: Any) -> list[Label]:  # noqa: ANN401
+def pointwise(look: Look, args: Any, kwargs: Any, out: Any) -> list[Label]:
     """Numbers met one by one."""
     given = [look(v) for v in tree_leaves((args, kwargs)) if isinstance(v, Tensor)]
     results = [v for v in tree_leaves(out) if isinstance(v, Tensor)]
@@ -84,7 +86,8 @@ def _view(look: Look, args: Any, kwargs: Any, out: Tensor) -> list[Label]:
 def _expand(look: Look, args: Any, kwargs: Any, out: Tensor) -> list[Label]:
     """New axes hold one value many times: their units may change places."""
     label = look(args[0])
-    old: Label = [[[]] for _ in range(out.ndim - len(label))] + list(label)
+    new: Label = [[[]] for _ in range(out.ndim - len(label))]
+    old = [*new, *label]
     repeated: Label = [[[Units(n, repeated=True)]] if n > 1 else [[]] for n in out.shape]
     return [[d if axes.extent(d) == n else r for d, n, r in zip(old, out.shape, repeated, strict=True)]]
 

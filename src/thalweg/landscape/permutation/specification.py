@@ -63,7 +63,7 @@ def width(segment: Segment) -> int:
     return math.prod(f.size for f in segment)
 
 
-def read_axis(given: str | int | None | Sequence[object], size: int, sizes: Mapping[str, int]) -> Axis:
+def read_axis(given: str | int | Sequence[object] | None, size: int, sizes: Mapping[str, int]) -> Axis:
     """An axis from short words: a permutation's name, None, or ``(name, block)`` for a flattened channel."""
     if given is None:
         return ((Factor(size),),)
@@ -146,7 +146,7 @@ class PermutationSpec:
     @classmethod
     def by_hand(
         cls,
-        axes: Mapping[str, Sequence[str | None | tuple[str, int]]],
+        axes: Mapping[str, Sequence[str | tuple[str, int] | None]],
         shapes: Mapping[str, Sequence[int] | Tensor] | nn.Module,
         *,
         statistics: frozenset[str] | set[str] = frozenset(),
