@@ -152,11 +152,11 @@ def test_dead_units_have_one_order():
 def test_bad_networks_are_refused():
     a = mlp(4, 8, 2)
     spec = trace(a)
-    with pytest.raises(InvalidProblem, match="network b: '0.weight' has shape \\(9, 4\\)"):
+    with pytest.raises(InvalidProblem, match=r"network b: '0.weight' has shape \(9, 4\)"):
         Rebasin(a, mlp(4, 9, 2), spec)
-    with pytest.raises(InvalidProblem, match="network b lacks '0.bias'"):
+    with pytest.raises(InvalidProblem, match=r"network b lacks '0.bias'"):
         Rebasin(a, {"0.weight": torch.zeros(8, 4)}, spec)
     bad = mlp(4, 8, 2)
     bad[0].bias.data[1] = torch.nan
-    with pytest.raises(NotFinite, match="network b: '0.bias' holds NaN"):
+    with pytest.raises(NotFinite, match=r"network b: '0.bias' holds NaN"):
         Rebasin(a, bad, spec)

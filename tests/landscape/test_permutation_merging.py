@@ -47,7 +47,7 @@ def test_weights_are_shares():
     moved = match(a, b).weights
     found = merge([a, b], weights=[0.25, 0.75])
     torch.testing.assert_close(found["0.bias"], 0.25 * a[0].bias.detach() + 0.75 * moved["0.bias"])
-    with pytest.raises(InvalidParameter, match="of sum 1"):
+    with pytest.raises(InvalidParameter, match=r"of sum 1"):
         merge([a, b], weights=[1, 1])
 
 
@@ -64,7 +64,7 @@ def test_batch_normalisation_needs_data_and_gets_its_statistics():
         return nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3))
 
     a, b, x = net(1), net(2), torch.randn(100, 6)
-    with pytest.raises(InvalidProblem, match="Give data="):
+    with pytest.raises(InvalidProblem, match=r"Give data="):
         merge([a, b])
     found = merge([a, b], data=(x,))
     inner = x @ found["0.weight"].T + found["0.bias"]
@@ -74,11 +74,11 @@ def test_batch_normalisation_needs_data_and_gets_its_statistics():
 
 
 def test_what_cannot_be_merged_is_refused():
-    with pytest.raises(InvalidProblem, match="two or more"):
+    with pytest.raises(InvalidProblem, match=r"two or more"):
         merge([mlp()])
-    with pytest.raises(InvalidProblem, match="state dicts need spec="):
+    with pytest.raises(InvalidProblem, match=r"state dicts need spec="):
         match(mlp().state_dict(), mlp().state_dict())
-    with pytest.raises(InvalidProblem, match="Both networks need one architecture"):
+    with pytest.raises(InvalidProblem, match=r"Both networks need one architecture"):
         merge([mlp(), mlp(width=17)])
 
 
@@ -112,9 +112,9 @@ class TestAlignment:
         assert input_energy(weight, x, 0.9) < 1
 
     def test_bad_input_is_refused(self):
-        with pytest.raises(InvalidParameter, match="0 <= threshold <= 1"):
+        with pytest.raises(InvalidParameter, match=r"0 <= threshold <= 1"):
             alignment(mlp(), mlp(), 2)
-        with pytest.raises(InvalidProblem, match="no '0.weight' of shape"):
+        with pytest.raises(InvalidProblem, match=r"no '0.weight' of shape"):
             alignment(mlp(), mlp(width=4))
 
 

@@ -1,5 +1,7 @@
 """Specifications found by tracing keep the function of many architectures, and say what they do not understand."""
 
+from typing import ClassVar
+
 import pytest
 import torch
 from torch import nn
@@ -138,7 +140,7 @@ def test_what_is_not_understood_is_named_and_can_be_held():
 
 
 def test_an_input_that_cannot_be_guessed_is_asked_for():
-    with pytest.raises(InvalidProblem, match="Give example="):
+    with pytest.raises(InvalidProblem, match=r"Give example="):
         trace(nn.LSTM(3, 4))
 
 
@@ -154,7 +156,7 @@ def test_orders_compose_and_turn_back_inside_heads_too():
 
 
 class TestByHand:
-    shapes = {"w": (3, 3), "b": (3,), "f": (2, 12)}
+    shapes: ClassVar[dict[str, tuple[int, ...]]] = {"w": (3, 3), "b": (3,), "f": (2, 12)}
 
     def test_a_flattened_channel_moves_in_blocks(self):
         spec = PermutationSpec.by_hand({"b": ("h",), "f": (None, ("h", 4))}, self.shapes)
@@ -163,27 +165,27 @@ class TestByHand:
         assert moved["f"][0].tolist() == [8, 9, 10, 11, 0, 1, 2, 3, 4, 5, 6, 7]
 
     def test_one_permutation_on_two_axes_is_refused_unless_declared(self):
-        with pytest.raises(InvalidProblem, match="moves axes 0 and 1 of 'w'.*twice="):
+        with pytest.raises(InvalidProblem, match=r"moves axes 0 and 1 of 'w'.*twice="):
             PermutationSpec.by_hand({"w": ("h", "h")}, self.shapes)
         assert PermutationSpec.by_hand({"w": ("h", "h")}, self.shapes, twice={"w"}).twice == {"w"}
 
     def test_bad_input_is_refused(self):
-        with pytest.raises(InvalidProblem, match="No tensor 'x'"):
+        with pytest.raises(InvalidProblem, match=r"No tensor 'x'"):
             PermutationSpec.by_hand({"x": ("h",)}, self.shapes)
-        with pytest.raises(InvalidProblem, match="'w' has 2 axes; 1 are specified"):
+        with pytest.raises(InvalidProblem, match=r"'w' has 2 axes; 1 are specified"):
             PermutationSpec.by_hand({"w": ("h",)}, self.shapes)
-        with pytest.raises(InvalidProblem, match="moved by 'h', which is of size"):
+        with pytest.raises(InvalidProblem, match=r"moved by 'h', which is of size"):
             PermutationSpec.by_hand({"b": ("h",), "f": ("h", None)}, self.shapes)
         spec = PermutationSpec.by_hand({"b": ("h",)}, {"b": (3,)})
-        with pytest.raises(InvalidProblem, match="each of 0..2 once"):
+        with pytest.raises(InvalidProblem, match=r"each of 0..2 once"):
             spec.apply({"b": torch.zeros(3)}, {"h": [0, 0, 1]})
-        with pytest.raises(InvalidProblem, match="has shape \\(4,\\)"):
+        with pytest.raises(InvalidProblem, match=r"has shape \(4,\)"):
             spec.apply({"b": torch.zeros(4)}, {"h": [0, 2, 1]})
-        with pytest.raises(NotFinite, match="'b' holds NaN"):
+        with pytest.raises(NotFinite, match=r"'b' holds NaN"):
             spec.apply({"b": torch.tensor([0, 1, torch.nan])}, {"h": [0, 2, 1]})
 
     def test_a_specification_of_another_network_is_told(self):
         net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2))
         wrong = PermutationSpec.by_hand({"0.weight": ("h", None)}, net)
-        with pytest.raises(InvalidProblem, match="does not keep the network's function"):
+        with pytest.raises(InvalidProblem, match=r"does not keep the network's function"):
             check_preserved(net, wrong, (torch.randn(3, 4),))

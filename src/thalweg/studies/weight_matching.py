@@ -172,7 +172,8 @@ def run(scale: Scale = "quick", tell: Tell = lambda share, what: None) -> Eviden
     )
     notes = (
         f"Networks 64-{size.width}-{size.width}-10; three pairs of four seeds a group, "
-        f"{size.groups} groups; numbers are medians over groups of means over pairs. Straight through begins at a random permutation."
+        f"{size.groups} groups; numbers are medians over groups of means over pairs. "
+        "Straight through begins at a random permutation."
     )
     return Evidence(_verdicts(rows, many), table, [figure], notes=notes)
 

@@ -44,8 +44,8 @@ class WeightMatching(Method[Rebasin, MatchingState]):
     which for one hidden layer is the best of all; for more the problem is NP-hard.
 
     Args:
-        skip_unchanged: leave out permutations none of whose neighbours has changed since their last visit: the same answer
-            with fewer assignments.
+        skip_unchanged: leave out permutations none of whose neighbours has changed since they
+            were visited: they have no better order. With it the same optimum takes fewer assignments.
 
     Cost per step (a sweep): a product of size n^2 times the other axes, and an assignment of n units, for each
     permutation; memory one n x n matrix.

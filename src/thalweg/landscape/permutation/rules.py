@@ -20,8 +20,10 @@ Rule = Callable[[Look, Any, Any, Any], list[Label]]
 RULES: dict[str, Rule] = {}
 
 #: Operations on each number by itself that ATen does not mark as such.
-ALSO_POINTWISE = {"clone", "detach", "alias", "_to_copy", "dropout", "lift_fresh", "copy", "contiguous", "zeros_like",
-                  "ones_like", "empty_like", "full_like", "native_dropout", "masked_fill", "where", "fill", "rsub"}  # fmt: skip
+ALSO_POINTWISE = {
+    *("clone", "detach", "alias", "_to_copy", "dropout", "lift_fresh", "copy", "contiguous", "zeros_like"),
+    *("ones_like", "empty_like", "full_like", "native_dropout", "masked_fill", "where", "fill", "rsub"),
+}
 
 
 def rule(*names: str) -> Callable[[Rule], Rule]:
@@ -143,7 +145,7 @@ def _convolution(look: Look, args: Any, kwargs: Any, out: Tensor) -> list[Label]
 
 
 @rule("native_batch_norm", "_native_batch_norm_legit_no_training", "cudnn_batch_norm", "_native_batch_norm_legit",
-      "native_layer_norm_backward", "_batch_norm_no_update", "_batch_norm_impl_index", "batch_norm")  # fmt: skip
+      "_batch_norm_no_update", "_batch_norm_impl_index", "batch_norm")  # fmt: skip
 def _batch_norm(look: Look, args: Any, kwargs: Any, out: Any) -> list[Label]:
     x = look(args[0])
     for value in args[1:5]:
@@ -192,7 +194,8 @@ def _reduce(look: Look, args: Any, kwargs: Any, out: Any) -> list[Label]:
 
 
 @rule("max_pool2d_with_indices", "avg_pool2d", "_adaptive_avg_pool2d", "adaptive_max_pool2d", "upsample_nearest2d",
-      "upsample_bilinear2d", "avg_pool1d", "max_pool2d", "mkldnn_max_pool2d", "constant_pad_nd", "upsample_nearest1d")  # fmt: skip
+      "upsample_bilinear2d", "avg_pool1d", "max_pool2d", "mkldnn_max_pool2d",
+      "constant_pad_nd", "upsample_nearest1d")  # fmt: skip
 def _pool(look: Look, args: Any, kwargs: Any, out: Any) -> list[Label]:
     x, value = look(args[0]), tree_leaves(out)[0]
     found: Label = []

@@ -1,6 +1,6 @@
 """Which axes of which weights a permutation of hidden units moves.
 
-Ainsworth, Hayase and Srinivasa (2023), "Git re-basin" (arXiv 2209.04836), section 3, for plain layers; heads are permuted
+Ainsworth, Hayase and Srinivasa (2023), "Git re-basin" (arXiv 2209.04836), section 3, for plain layers. Heads move
 as wholes, and inside each by permutations of its own.
 """
 
@@ -220,7 +220,7 @@ class PermutationSpec:
 
     @cached_property
     def neighbours(self) -> dict[str, frozenset[str]]:
-        """For each permutation of the first rank the others that move a tensor with it, which its best order hangs on."""
+        """For each permutation of the first rank the others that its best order hangs on."""
         by_tensor: dict[str, set[str]] = {}
         for t in self.tops:
             for tensor in self.tensors[t]:
@@ -239,7 +239,7 @@ class PermutationSpec:
     def identity(self) -> dict[str, Order]:
         """Orders that change nothing."""
         return {
-            name: np.tile(np.arange(p.size), self._rows(name) + (1,)) for name, p in self.permutations.items()
+            name: np.tile(np.arange(p.size), (*self._rows(name), 1)) for name, p in self.permutations.items()
         }
 
     def random(self, seed: int = 0) -> dict[str, Order]:

@@ -1,7 +1,8 @@
 """The permutations of a module, found by running it once and following every axis through every operation.
 
-An axis of a weight is a set of units. Where an operation adds, contracts or normalises along two axes, their units are
-the same and move together; where it looks at their order (a convolution along the image, a slice, an output), they stay.
+An axis of a weight is a set of units. Where an operation adds, contracts or normalises along two axes, their units
+are the same and move together; where it looks at their order (a convolution along the image, a slice, an output),
+they stay.
 """
 
 from __future__ import annotations
@@ -40,8 +41,8 @@ def trace(
 
     Args:
         module: with any weights; it is copied, and left as it is.
-        example: input to run it on: a tensor, a tuple of arguments, or keyword arguments by name. By default made for a
-            module that begins with a linear layer, a convolution (32 pixels wide) or an embedding.
+        example: input to run it on: a tensor, a tuple of arguments, or keyword arguments by name. By default made
+            for a module that begins with a linear layer, a convolution (32 pixels wide) or an embedding.
         hold: paths of submodules where operations that are not understood are taken to hold all units in place.
 
     The specification is tried on the example with random orders before it is returned. A branch that the example does
