@@ -180,6 +180,9 @@ def total(spec: PermutationSpec, name: str, worth: Worth, orders: Orders) -> flo
     """What orders are worth."""
     found = 0.0
     for inside, w in worth.items():
+        if not inside:
+            found += float(w[np.arange(len(w)), orders[name]].sum(dtype=np.float64))
+            continue
         for i, j in enumerate(orders[name]):
             found += float(
                 _entries(w[i][(slice(None),) * len(inside) + (j,)], [orders[n][i] for n in inside]).sum(
@@ -253,7 +256,6 @@ def _for_one(
         if inside[k] == name:
             continue
         at = np.arange(w.shape[k])
-        half = w.ndim // 2
-        moved = np.moveaxis(w, (k, half + k), (0, 1))
+        moved = np.moveaxis(w, (k, w.ndim // 2 + k), (0, 1))
         w = moved[at, rows[inside[k]]].sum(0)
     return w

@@ -49,8 +49,8 @@ def trace(
     not take is not seen: its weights stay in place.
 
     Raises:
-        InvalidProblem: an operation that is not understood on axes that could move, named with the submodule that called
-            it; no example where none can be guessed.
+        InvalidProblem: an operation that is not understood on axes that could move, named with the submodule that
+            called it; no example where none can be guessed.
 
     Cost: three forward passes, and a copy of the module on its device.
 
