@@ -194,3 +194,9 @@ def test_a_width_is_a_trap_until_training_stops_early(tmp_path):
     assert not stopped.threatened
     assert stopped.peak < 0.05 * exact.peak
     assert "Error by width" in (tmp_path / "page.html").read_text()
+
+
+def test_the_mean_of_two_networks_is_one_where_their_units_are_matched():
+    plain, matched = example("two_networks_one_basin").main(steps=400)
+    assert matched > plain + 0.05
+    assert matched > 0.9
