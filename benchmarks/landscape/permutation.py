@@ -11,7 +11,13 @@ from torch import Tensor, nn
 
 from benchmarks.race import Row, race
 from thalweg.core import Result, solve
-from thalweg.landscape.permutation import PermutationSpec, Rebasin, WeightMatching, matching, trace
+from thalweg.landscape.permutation import (
+    PermutationSpec,
+    Rebasin,
+    WeightMatching,
+    matching,
+    trace_permutations,
+)
 
 
 def mlp(width: int, seed: int) -> nn.Module:
@@ -64,7 +70,7 @@ def rows() -> Iterator[Row]:
         ("of ResNet-50's size", lambda s: resnet(s, 50)),
     ):
         a, b = make(0), make(1)
-        spec = trace(a, None if name.startswith("64") else torch.randn(2, 3, 32, 32))
+        spec = trace_permutations(a, None if name.startswith("64") else torch.randn(2, 3, 32, 32))
         (ours, fewer), (plain, every) = race(
             lambda a=a, b=b, spec=spec: run(a, b, spec, True),
             lambda a=a, b=b, spec=spec: run(a, b, spec, False),

@@ -377,7 +377,7 @@ SYSTEMS = (
         "arXiv 2402.04051, ICLR 2025; git re-basin 2209.04836",
         "landscape",
         (
-            "landscape.permutation.trace",
+            "landscape.permutation.trace_permutations",
             "landscape.permutation.match",
             "landscape.permutation.merge",
             "landscape.permutation.merge_many",

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from running import thalweg
-from thalweg.landscape.permutation import load_weights, save_weights, trace
+from thalweg.landscape.permutation import load_weights, save_weights, trace_permutations
 
 FACTORY = """
 from torch import nn
@@ -23,7 +23,7 @@ def files(tmp_path, monkeypatch):
     (tmp_path / "my_factory.py").write_text(FACTORY)
     monkeypatch.syspath_prepend(str(tmp_path))
     net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
-    spec = trace(net)
+    spec = trace_permutations(net)
     save_weights(tmp_path / "a.safetensors", net.state_dict())
     save_weights(tmp_path / "b.pt", spec.apply(net.state_dict(), spec.random(1)))
     return tmp_path, net

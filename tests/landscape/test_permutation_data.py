@@ -7,7 +7,7 @@ from torch import nn
 
 from thalweg import Checkpoint, Stop, solve
 from thalweg.core import InvalidParameter, InvalidProblem, NotFinite
-from thalweg.landscape.permutation import ActivationMatching, Rebasin, StraightThrough, trace
+from thalweg.landscape.permutation import ActivationMatching, Rebasin, StraightThrough, trace_permutations
 from thalweg.landscape.permutation.matching import best_order
 
 
@@ -23,14 +23,14 @@ def data():
 
 
 def problem(a, b, data):
-    spec = trace(a)
+    spec = trace_permutations(a)
     return Rebasin(a, b, spec, a, data)
 
 
 @pytest.mark.parametrize("correlation", [False, True])
 def test_a_permuted_copy_is_recovered_from_activations(data, correlation):
     net = mlp()
-    spec = trace(net)
+    spec = trace_permutations(net)
     found = solve(
         Rebasin(net, spec.apply(net.state_dict(), spec.random(2)), spec, net, data),
         ActivationMatching(correlation),
@@ -42,7 +42,7 @@ def test_a_permuted_copy_is_recovered_from_activations(data, correlation):
 def test_channels_are_matched_by_their_activations():
     net = nn.Sequential(nn.Conv2d(2, 6, 3), nn.ReLU(), nn.Conv2d(6, 4, 3), nn.Flatten(), nn.Linear(16, 3))
     x = torch.randn(20, 2, 6, 6)
-    spec = trace(net, x[:2])
+    spec = trace_permutations(net, x[:2])
     copy = spec.apply(net.state_dict(), spec.random(2))
     found = solve(Rebasin(net, copy, spec, net, (x,)), ActivationMatching(correlation=True))
     assert found.metrics["distance"] == 0
@@ -76,7 +76,7 @@ def test_the_midpoint_gets_better_and_a_resumed_run_is_the_same(data, tmp_path):
 def test_missing_data_and_bad_options_are_refused(data):
     for method in (ActivationMatching(), StraightThrough()):
         with pytest.raises(InvalidProblem, match=r"needs module= and data="):
-            solve(Rebasin(mlp(1), mlp(2), trace(mlp())), method)
+            solve(Rebasin(mlp(1), mlp(2), trace_permutations(mlp())), method)
     with pytest.raises(NotFinite, match="data holds NaN"):
         solve(problem(mlp(1), mlp(2), (data[0] * torch.nan, data[1])), ActivationMatching())
     with pytest.raises(InvalidParameter, match="rate > 0"):

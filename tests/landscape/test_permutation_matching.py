@@ -9,7 +9,7 @@ from torch import nn
 
 from thalweg import Checkpoint, Stop, solve
 from thalweg.core import InvalidProblem, NotFinite
-from thalweg.landscape.permutation import PermutationSpec, Rebasin, WeightMatching, trace
+from thalweg.landscape.permutation import PermutationSpec, Rebasin, WeightMatching, trace_permutations
 
 
 def mlp(*widths, seed=0, dtype=torch.float32):
@@ -25,7 +25,7 @@ def test_a_permuted_copy_is_recovered(hidden):
         net = mlp(16, *hidden, 5, seed=seed)
         for p in net.parameters():
             nn.init.normal_(p)
-        spec = trace(net)
+        spec = trace_permutations(net)
         result = solve(Rebasin(net, spec.apply(net.state_dict(), spec.random(seed)), spec), WeightMatching())
         recovered += result.metrics["distance"] == 0.0
     assert recovered >= (20 if len(hidden) == 1 else 19)
@@ -34,14 +34,14 @@ def test_a_permuted_copy_is_recovered(hidden):
 def test_one_hidden_layer_is_matched_as_by_brute_force():
     for seed in range(5):
         a, b = mlp(3, 4, 2, seed=seed), mlp(3, 4, 2, seed=100 + seed)
-        problem = Rebasin(a, b, trace(a))
+        problem = Rebasin(a, b, trace_permutations(a))
         best = max(problem.value({"0": np.array(p)}) for p in itertools.permutations(range(4)))
         assert solve(problem, WeightMatching()).metrics["objective"] == pytest.approx(best, rel=1e-6)
 
 
 def test_two_hidden_layers_end_where_no_order_of_one_is_better():
     a, b = mlp(3, 4, 4, 2, seed=1, dtype=torch.float64), mlp(3, 4, 4, 2, seed=2, dtype=torch.float64)
-    problem = Rebasin(a, b, trace(a))
+    problem = Rebasin(a, b, trace_permutations(a))
     result = solve(problem, WeightMatching())
     assert result.converged
     for name in problem.spec:
@@ -89,7 +89,7 @@ def problem_value(problem, tensor, heads, rows, inner):
 
 def test_the_objective_never_falls_and_fixes_the_distance():
     a, b = mlp(8, 24, 24, 24, 3, seed=1), mlp(8, 24, 24, 24, 3, seed=2)
-    problem = Rebasin(a, b, trace(a))
+    problem = Rebasin(a, b, trace_permutations(a))
     result = solve(problem, WeightMatching())
     values = result.history["objective"]
     assert (np.diff(values) >= 0).all()
@@ -114,7 +114,7 @@ class Stream(nn.Module):
 def test_a_permutation_on_both_axes_only_rises():
     torch.manual_seed(3)
     a, b = Stream(), Stream()
-    spec = trace(a, torch.randn(3, 4))
+    spec = trace_permutations(a, torch.randn(3, 4))
     assert spec.twice == {"a.weight"}
     result = solve(Rebasin(a, b, spec), WeightMatching())
     assert result.metrics["left"] < 1
@@ -123,7 +123,7 @@ def test_a_permutation_on_both_axes_only_rises():
 
 def test_skipping_what_did_not_change_gives_the_same_optimum_with_fewer_assignments():
     a, b = mlp(8, 24, 24, 24, 3, seed=1), mlp(8, 24, 24, 24, 3, seed=2)
-    problem = Rebasin(a, b, trace(a))
+    problem = Rebasin(a, b, trace_permutations(a))
     fewer, all_ = (solve(problem, WeightMatching(skip_unchanged=s), seed=4) for s in (True, False))
     assert fewer.metrics["objective"] == all_.metrics["objective"]
     assert fewer.calls < all_.calls
@@ -131,7 +131,7 @@ def test_skipping_what_did_not_change_gives_the_same_optimum_with_fewer_assignme
 
 def test_a_resumed_run_has_the_same_orders(tmp_path):
     a, b = mlp(8, 24, 24, 24, 3, seed=1), mlp(8, 24, 24, 24, 3, seed=2)
-    problem = Rebasin(a, b, trace(a))
+    problem = Rebasin(a, b, trace_permutations(a))
     whole = solve(problem, WeightMatching())
     solve(problem, WeightMatching(), stop=Stop(steps=1), callbacks=[Checkpoint(tmp_path / "run", every=1)])
     resumed = solve(problem, WeightMatching(), resume=tmp_path / "run")
@@ -144,14 +144,14 @@ def test_dead_units_have_one_order():
     with torch.no_grad():
         for net in (a, b):
             net[0].weight[2:6], net[0].bias[2:6], net[2].weight[:, 2:6] = 0.0, 0.0, 0.0
-    problem = Rebasin(a, b, trace(a))
+    problem = Rebasin(a, b, trace_permutations(a))
     one, two = solve(problem, WeightMatching()), solve(problem, WeightMatching(), seed=7)
     np.testing.assert_array_equal(one.x["0"], two.x["0"])
 
 
 def test_bad_networks_are_refused():
     a = mlp(4, 8, 2)
-    spec = trace(a)
+    spec = trace_permutations(a)
     with pytest.raises(InvalidProblem, match=r"network b: '0.weight' has shape \(9, 4\)"):
         Rebasin(a, mlp(4, 9, 2), spec)
     with pytest.raises(InvalidProblem, match=r"network b lacks '0.bias'"):

@@ -15,7 +15,7 @@ from thalweg.landscape.permutation import (
     merge_many,
     recomputed,
     save_weights,
-    trace,
+    trace_permutations,
 )
 
 
@@ -27,7 +27,7 @@ def mlp(seed=0, width=16):
 
 
 def shuffled(net, seed):
-    spec = trace(net)
+    spec = trace_permutations(net)
     return spec.apply(net.state_dict(), spec.random(seed))
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from thalweg.core import InvalidProblem, NotFinite
-from thalweg.landscape.permutation import PermutationSpec, check_preserved, trace
+from thalweg.landscape.permutation import PermutationSpec, check_preserved, trace_permutations
 
 
 class Residual(nn.Module):
@@ -98,7 +98,7 @@ def test_permutations_are_found_and_keep_the_function(name):
     for layer in net.modules():
         if isinstance(layer, nn.BatchNorm2d):
             layer.running_mean.normal_(), layer.running_var.uniform_(0.5, 2), layer.weight.data.normal_()
-    spec = trace(net, example)
+    spec = trace_permutations(net, example)
     assert len(spec.permutations) == count
     moved = spec.apply(net.state_dict(), spec.random(5))
     assert any(not torch.equal(moved[n], v) for n, v in net.state_dict().items())
@@ -117,14 +117,14 @@ def test_language_models_of_transformers_are_understood(kind):
             num_hidden_layers=1, vocab_size=40,
         )  # fmt: skip
         net = transformers.LlamaForCausalLM(config)
-    spec = trace(net, {"input_ids": torch.randint(40, (2, 7)), "use_cache": False})
+    spec = trace_permutations(net, {"input_ids": torch.randint(40, (2, 7)), "use_cache": False})
     stream = next(iter(spec.uses.values()))
     assert {use.tensor for use in stream} >= {"lm_head.weight"}
     assert any(p.under for p in spec.permutations.values())
 
 
 def test_layers_and_their_bias_share_a_permutation():
-    spec = trace(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)))
+    spec = trace_permutations(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)))
     assert str(spec) == "0 (8): 0.weight[0], 0.bias[0], 2.weight[1]"
 
 
@@ -135,18 +135,18 @@ def test_what_is_not_understood_is_named_and_can_be_held():
 
     net = nn.Sequential(nn.Linear(4, 8), Sorted(), nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 2))
     with pytest.raises(InvalidProblem, match=r"'sort', called by '1', is not understood.*hold=\['1'\]"):
-        trace(net)
-    assert [p.size for p in trace(net, hold=["1"]).permutations.values()] == [6]
+        trace_permutations(net)
+    assert [p.size for p in trace_permutations(net, hold=["1"]).permutations.values()] == [6]
 
 
 def test_an_input_that_cannot_be_guessed_is_asked_for():
     with pytest.raises(InvalidProblem, match=r"Give example="):
-        trace(nn.LSTM(3, 4))
+        trace_permutations(nn.LSTM(3, 4))
 
 
 def test_orders_compose_and_turn_back_inside_heads_too():
     net = Attention()
-    spec, state = trace(net, PLACES), net.state_dict()
+    spec, state = trace_permutations(net, PLACES), net.state_dict()
     p, q = spec.random(1), spec.random(2)
     twice, once = spec.apply(spec.apply(state, p), q), spec.apply(state, spec.composed(p, q))
     back = spec.apply(spec.apply(state, p), spec.inverse(p))

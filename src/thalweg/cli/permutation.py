@@ -48,12 +48,12 @@ def read(
     """
     import torch
 
-    from thalweg.landscape.permutation import Rebasin, load_weights, trace
+    from thalweg.landscape.permutation import Rebasin, load_weights, trace_permutations
 
     net = _made(module)
     given = torch.zeros(_shape(example)) if example else None
     arrays = _data(data)
-    problem = Rebasin(load_weights(first), load_weights(second), trace(net, given), net, arrays)
+    problem = Rebasin(load_weights(first), load_weights(second), trace_permutations(net, given), net, arrays)
     if problem.spec.statistics and arrays is None:
         raise InvalidProblem(
             "The network has batch normalisation; give --data, to compute its statistics on."

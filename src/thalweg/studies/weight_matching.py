@@ -26,7 +26,7 @@ from thalweg.landscape.permutation import (
     alignment,
     merge_many,
     mixed,
-    trace,
+    trace_permutations,
 )
 from thalweg.landscape.spawn import train_together
 from thalweg.studies.evidence import Evidence, Figure, Scale, Series, Table, Tell
@@ -107,7 +107,7 @@ class Judge:
         self.module = network(size.width, 0)
         self.train, self.test = train, test
         self.surface = LossSurface(self.module, train)
-        self.spec: PermutationSpec = trace(self.module)
+        self.spec: PermutationSpec = trace_permutations(self.module)
 
     def barrier(self, a: State, b: State) -> float:
         return interpolate(self.surface, a, b, POINTS).barrier

@@ -1,7 +1,6 @@
 """Networks from different seeds, brought into one basin by permuting hidden units: match, merge, and see why."""
 
 from thalweg.landscape.permutation.activations import ActivationMatching, StraightThrough
-from thalweg.landscape.permutation.alignment import Alignment, alignment, input_energy
 from thalweg.landscape.permutation.matching import WeightMatching
 from thalweg.landscape.permutation.merging import (
     Matched,
@@ -15,6 +14,7 @@ from thalweg.landscape.permutation.merging import (
 )
 from thalweg.landscape.permutation.preserving import check_preserved
 from thalweg.landscape.permutation.problem import Rebasin
+from thalweg.landscape.permutation.singular_vectors import Alignment, alignment, input_energy
 from thalweg.landscape.permutation.specification import (
     Axis,
     Factor,
@@ -22,7 +22,7 @@ from thalweg.landscape.permutation.specification import (
     PermutationSpec,
     Segment,
 )
-from thalweg.landscape.permutation.tracing import trace
+from thalweg.landscape.permutation.tracing import trace_permutations
 
 __all__ = [
     "ActivationMatching",
@@ -46,5 +46,5 @@ __all__ = [
     "mixed",
     "recomputed",
     "save_weights",
-    "trace",
+    "trace_permutations",
 ]

@@ -53,9 +53,9 @@ class WeightMatching(Method[Rebasin, MatchingState]):
     >>> import copy
     >>> from torch import nn
     >>> from thalweg import solve
-    >>> from thalweg.landscape.permutation import trace
+    >>> from thalweg.landscape.permutation import trace_permutations
     >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
-    >>> spec = trace(net)
+    >>> spec = trace_permutations(net)
     >>> shuffled = spec.apply(net.state_dict(), spec.random(3))
     >>> solve(Rebasin(net, shuffled, spec), WeightMatching()).metrics["distance"]
     0.0

@@ -24,7 +24,7 @@ from thalweg.landscape.permutation.matching import WeightMatching
 from thalweg.landscape.permutation.preserving import check_preserved
 from thalweg.landscape.permutation.problem import Rebasin, weights_of
 from thalweg.landscape.permutation.specification import Order, PermutationSpec, StateDict
-from thalweg.landscape.permutation.tracing import trace
+from thalweg.landscape.permutation.tracing import trace_permutations
 
 #: Sweeps of MergeMany at most; the distance falls with each.
 SWEEPS = 100
@@ -64,7 +64,7 @@ def match(
         a, b: networks or state dicts.
         spec: by default traced from the module.
         module: the architecture, where a is a state dict; with it b's function is checked to be kept.
-        example: see `trace`.
+        example: see `trace_permutations`.
         method: by default `WeightMatching`.
         data: for methods that need it.
 
@@ -97,7 +97,7 @@ def _architecture(
     if spec is None:
         if module is None:
             raise InvalidProblem("match: state dicts need spec=, or module= to trace one from.")
-        spec = trace(module, example)
+        spec = trace_permutations(module, example)
         example = example if example is not None else arguments(module, None)[0]
     if module is None or example is None:
         return module, spec, None, {}

@@ -29,7 +29,7 @@ class Rebasin(Problem):
 
     Args:
         a, b: networks or state dicts of one architecture.
-        spec: whose permutations; see `trace`.
+        spec: whose permutations; see `trace_permutations`.
         module: the architecture; needed by methods that look at activations or losses.
         data: inputs and labels, along the first axis; needed by the same.
 

@@ -1,10 +1,8 @@
 """How the labels of an operation's outputs follow from those of its inputs, by ATen's names."""
 
-# ruff: noqa: ANN401 -- operations of torch take and give anything
-
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -15,7 +13,10 @@ from thalweg.landscape.permutation import labels as axes
 from thalweg.landscape.permutation.labels import Dim, Label, Units
 
 Look = Callable[[Tensor], Label]
-Rule = Callable[[Look, Any, Any, Any], list[Label]]
+#: What operations take and give: tensors, numbers, lists of them.
+Given = Any
+Named = Mapping[str, Given]
+Rule = Callable[[Look, Given, Named, Given], list[Label]]
 
 RULES: dict[str, Rule] = {}
 
@@ -37,7 +38,7 @@ def rule(*names: str) -> Callable[[Rule], Rule]:
     return keep
 
 
-def is_pointwise(func: Any, name: str) -> bool:
+def is_pointwise(func: Given, name: str) -> bool:
     """Whether an operation treats each number by itself."""
     return torch.Tag.pointwise in func.tags or name in ALSO_POINTWISE
 
@@ -53,7 +54,7 @@ def broadcast(labels: list[Label], rank: int) -> Label:
     return found
 
 
-def pointwise(look: Look, args: Any, kwargs: Any, out: Any) -> list[Label]:
+def pointwise(look: Look, args: Given, kwargs: Named, out: Given) -> list[Label]:
     """Numbers met one by one."""
     given = [look(v) for v in tree_leaves((args, kwargs)) if isinstance(v, Tensor)]
     results = [v for v in tree_leaves(out) if isinstance(v, Tensor)]
@@ -61,12 +62,12 @@ def pointwise(look: Look, args: Any, kwargs: Any, out: Any) -> list[Label]:
 
 
 @rule("t")
-def _t(look: Look, args: Any, kwargs: Any, out: Any) -> list[Label]:
+def _t(look: Look, args: Given, kwargs: Named, out: Given) -> list[Label]:
     return [look(args[0])[::-1]]
 
 
 @rule("transpose")
-def _transpose(look: Look, args: Any, kwargs: Any, out: Any) -> list[Label]:
+def _transpose(look: Look, args: Given, kwargs: Named, out: Given) -> list[Label]:
     label = list(look(args[0]))
     i, j = args[1], args[2]
     label[i], label[j] = label[j], label[i]
@@ -74,18 +75,18 @@ def _transpose(look: Look, args: Any, kwargs: Any, out: Any) -> list[Label]:
 
 
 @rule("permute")
-def _permute(look: Look, args: Any, kwargs: Any, out: Any) -> list[Label]:
+def _permute(look: Look, args: Given, kwargs: Named, out: Given) -> list[Label]:
     label = look(args[0])
     return [[label[i] for i in args[1]]]
 
 
 @rule("view", "_unsafe_view", "reshape", "_reshape_alias", "unsqueeze", "squeeze", "flatten", "unflatten")
-def _view(look: Look, args: Any, kwargs: Any, out: Tensor) -> list[Label]:
+def _view(look: Look, args: Given, kwargs: Named, out: Tensor) -> list[Label]:
     return [axes.regrouped(look(args[0]), tuple(out.shape))]
 
 
 @rule("expand")
-def _expand(look: Look, args: Any, kwargs: Any, out: Tensor) -> list[Label]:
+def _expand(look: Look, args: Given, kwargs: Named, out: Tensor) -> list[Label]:
     """New axes hold one value many times: their units may change places."""
     label = look(args[0])
     new: Label = [[[]] for _ in range(out.ndim - len(label))]
@@ -103,17 +104,17 @@ def _matrix(a: Label, b: Label) -> Label:
 
 
 @rule("mm", "bmm", "matmul")
-def _mm(look: Look, args: Any, kwargs: Any, out: Any) -> list[Label]:
+def _mm(look: Look, args: Given, kwargs: Named, out: Given) -> list[Label]:
     return [_matrix(look(args[0]), look(args[1]))]
 
 
 @rule("addmm", "baddbmm")
-def _addmm(look: Look, args: Any, kwargs: Any, out: Tensor) -> list[Label]:
+def _addmm(look: Look, args: Given, kwargs: Named, out: Tensor) -> list[Label]:
     return [broadcast([_matrix(look(args[1]), look(args[2])), look(args[0])], out.ndim)]
 
 
 @rule("linear")
-def _linear(look: Look, args: Any, kwargs: Any, out: Tensor) -> list[Label]:
+def _linear(look: Look, args: Given, kwargs: Named, out: Tensor) -> list[Label]:
     x, weight = look(args[0]), look(args[1])
     axes.join(x[-1], weight[1])
     found = [*x[:-1], weight[0]]
@@ -121,7 +122,7 @@ def _linear(look: Look, args: Any, kwargs: Any, out: Tensor) -> list[Label]:
 
 
 @rule("convolution", "_convolution", "mkldnn_convolution", "cudnn_convolution")
-def _convolution(look: Look, args: Any, kwargs: Any, out: Tensor) -> list[Label]:
+def _convolution(look: Look, args: Given, kwargs: Named, out: Tensor) -> list[Label]:
     x, weight, bias = look(args[0]), look(args[1]), args[2]
     transposed, groups = args[6], args[8]
     for dim in [*x[2:], *weight[2:]]:
@@ -146,7 +147,7 @@ def _convolution(look: Look, args: Any, kwargs: Any, out: Tensor) -> list[Label]
 
 @rule("native_batch_norm", "_native_batch_norm_legit_no_training", "cudnn_batch_norm", "_native_batch_norm_legit",
       "_batch_norm_no_update", "_batch_norm_impl_index", "batch_norm")  # fmt: skip
-def _batch_norm(look: Look, args: Any, kwargs: Any, out: Any) -> list[Label]:
+def _batch_norm(look: Look, args: Given, kwargs: Named, out: Given) -> list[Label]:
     x = look(args[0])
     for value in args[1:5]:
         if isinstance(value, Tensor):
@@ -155,7 +156,7 @@ def _batch_norm(look: Look, args: Any, kwargs: Any, out: Any) -> list[Label]:
 
 
 @rule("native_layer_norm", "layer_norm", "_fused_rms_norm", "rms_norm")
-def _layer_norm(look: Look, args: Any, kwargs: Any, out: Any) -> list[Label]:
+def _layer_norm(look: Look, args: Given, kwargs: Named, out: Given) -> list[Label]:
     x = look(args[0])
     for value in args[2:4]:
         if isinstance(value, Tensor):
@@ -165,7 +166,7 @@ def _layer_norm(look: Look, args: Any, kwargs: Any, out: Any) -> list[Label]:
 
 
 @rule("native_group_norm")
-def _group_norm(look: Look, args: Any, kwargs: Any, out: Any) -> list[Label]:
+def _group_norm(look: Look, args: Given, kwargs: Named, out: Given) -> list[Label]:
     x, groups = look(args[0]), args[6]
     inner = Units(args[4] // groups)
     group = Units(groups)
@@ -178,12 +179,12 @@ def _group_norm(look: Look, args: Any, kwargs: Any, out: Any) -> list[Label]:
 
 
 @rule("_softmax", "_log_softmax", "_safe_softmax", "softmax", "log_softmax")
-def _softmax(look: Look, args: Any, kwargs: Any, out: Any) -> list[Label]:
+def _softmax(look: Look, args: Given, kwargs: Named, out: Given) -> list[Label]:
     return [look(args[0])]
 
 
 @rule("mean", "sum", "amax", "amin", "var", "std", "linalg_vector_norm", "norm", "logsumexp", "var_mean")
-def _reduce(look: Look, args: Any, kwargs: Any, out: Any) -> list[Label]:
+def _reduce(look: Look, args: Given, kwargs: Named, out: Given) -> list[Label]:
     x, (first, *_) = look(args[0]), [v for v in tree_leaves(out) if isinstance(v, Tensor)]
     given = [v for v in [*args[1:], kwargs.get("dim")] if isinstance(v, list | tuple)]
     ints = [v for v in args[1:2] if isinstance(v, int) and not isinstance(v, bool)]
@@ -196,7 +197,7 @@ def _reduce(look: Look, args: Any, kwargs: Any, out: Any) -> list[Label]:
 @rule("max_pool2d_with_indices", "avg_pool2d", "_adaptive_avg_pool2d", "adaptive_max_pool2d", "upsample_nearest2d",
       "upsample_bilinear2d", "avg_pool1d", "max_pool2d", "mkldnn_max_pool2d",
       "constant_pad_nd", "upsample_nearest1d")  # fmt: skip
-def _pool(look: Look, args: Any, kwargs: Any, out: Any) -> list[Label]:
+def _pool(look: Look, args: Given, kwargs: Named, out: Given) -> list[Label]:
     x, value = look(args[0]), tree_leaves(out)[0]
     found: Label = []
     for k, (dim, n) in enumerate(zip(x, value.shape, strict=True)):
@@ -208,14 +209,14 @@ def _pool(look: Look, args: Any, kwargs: Any, out: Any) -> list[Label]:
 
 
 @rule("embedding")
-def _embedding(look: Look, args: Any, kwargs: Any, out: Tensor) -> list[Label]:
+def _embedding(look: Look, args: Given, kwargs: Named, out: Tensor) -> list[Label]:
     weight = look(args[0])
     axes.pin(weight[0])
     return [[*(axes.fixed(n) for n in out.shape[:-1]), weight[1]]]
 
 
 @rule("cat")
-def _cat(look: Look, args: Any, kwargs: Any, out: Tensor) -> list[Label]:
+def _cat(look: Look, args: Given, kwargs: Named, out: Tensor) -> list[Label]:
     parts = [look(v) for v in args[0] if v.numel()]
     along = (args[1] if len(args) > 1 else kwargs.get("dim", 0)) % out.ndim
     found: Label = []
@@ -230,7 +231,7 @@ def _cat(look: Look, args: Any, kwargs: Any, out: Tensor) -> list[Label]:
 
 
 @rule("stack")
-def _stack(look: Look, args: Any, kwargs: Any, out: Tensor) -> list[Label]:
+def _stack(look: Look, args: Given, kwargs: Named, out: Tensor) -> list[Label]:
     along = (args[1] if len(args) > 1 else kwargs.get("dim", 0)) % out.ndim
     found = broadcast([look(v) for v in args[0]], out.ndim - 1)
     return [[*found[:along], axes.fixed(len(args[0])), *found[along:]]]
@@ -255,7 +256,7 @@ def _run(dim: Dim, start: int, stop: int) -> Dim:
 
 
 @rule("split", "split_with_sizes", "chunk")
-def _split(look: Look, args: Any, kwargs: Any, out: Any) -> list[Label]:
+def _split(look: Look, args: Given, kwargs: Named, out: Given) -> list[Label]:
     x = look(args[0])
     along = (args[2] if len(args) > 2 else kwargs.get("dim", 0)) % len(x)
     found, start = [], 0
@@ -267,7 +268,7 @@ def _split(look: Look, args: Any, kwargs: Any, out: Any) -> list[Label]:
 
 
 @rule("slice")
-def _slice(look: Look, args: Any, kwargs: Any, out: Tensor) -> list[Label]:
+def _slice(look: Look, args: Given, kwargs: Named, out: Tensor) -> list[Label]:
     x = look(args[0])
     along = (args[1] if len(args) > 1 else 0) % len(x)
     total = axes.extent(x[along])
@@ -281,7 +282,7 @@ def _slice(look: Look, args: Any, kwargs: Any, out: Tensor) -> list[Label]:
 
 
 @rule("select", "unbind")
-def _select(look: Look, args: Any, kwargs: Any, out: Any) -> list[Label]:
+def _select(look: Look, args: Given, kwargs: Named, out: Given) -> list[Label]:
     x = look(args[0])
     along = (args[1] if len(args) > 1 else kwargs.get("dim", 0)) % len(x)
     axes.pin(x[along])
@@ -292,7 +293,7 @@ def _select(look: Look, args: Any, kwargs: Any, out: Any) -> list[Label]:
 @rule("_scaled_dot_product_flash_attention_for_cpu", "_scaled_dot_product_flash_attention",
       "_scaled_dot_product_efficient_attention", "_scaled_dot_product_cudnn_attention",
       "_scaled_dot_product_attention_math", "_scaled_dot_product_fused_attention_overrideable")  # fmt: skip
-def _attention(look: Look, args: Any, kwargs: Any, out: Any) -> list[Label]:
+def _attention(look: Look, args: Given, kwargs: Named, out: Given) -> list[Label]:
     """Queries, keys, values of shape (batch, heads, places, inside); fewer key heads serve several query heads each."""
     q, k, v = (look(x) for x in args[:3])
     shared = axes.extent(q[1]) // max(axes.extent(k[1]), 1)

@@ -79,7 +79,7 @@ def read_axis(given: str | int | Sequence[object] | None, size: int, sizes: Mapp
 class PermutationSpec:
     """For every axis of every tensor the permutation that moves it, or none.
 
-    `trace` finds it for a module; `by_hand` takes it in short words.
+    `trace_permutations` finds it for a module; `by_hand` takes it in short words.
 
     Args:
         permutations: by name.

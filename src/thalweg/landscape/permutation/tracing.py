@@ -27,7 +27,7 @@ from thalweg.landscape.permutation.rules import RULES, is_pointwise, pointwise
 from thalweg.landscape.permutation.specification import Axis, Factor, Permutation, PermutationSpec
 
 
-def trace(
+def trace_permutations(
     module: nn.Module,
     example: Tensor | Sequence[Any] | dict[str, Any] | None = None,
     *,
@@ -54,13 +54,13 @@ def trace(
 
     Cost: three forward passes, and a copy of the module on its device.
 
-    >>> print(trace(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))))
+    >>> print(trace_permutations(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))))
     0 (8): 0.weight[0], 0.bias[0], 2.weight[1]
     """
     own = copy.deepcopy(module).eval()
     unknown = [path for path in hold if path not in dict(own.named_modules())]
     if unknown:
-        raise InvalidProblem(f"trace: hold names '{unknown[0]}', which is no submodule.")
+        raise InvalidProblem(f"trace_permutations: hold names '{unknown[0]}', which is no submodule.")
     args, kwargs = arguments(own, example)
     watch = _Watch(own, frozenset(hold))
     with _plain_attention(), torch.no_grad(), watch.paths(own), watch:
@@ -99,7 +99,7 @@ def _guessed(module: nn.Module) -> Tensor:
             return torch.randint(layer.num_embeddings, (2, 6), generator=draw).to(weight.device)
         break
     raise InvalidProblem(
-        "trace: what this module takes cannot be guessed. Give example=, a tensor or a tuple."
+        "trace_permutations: what this module takes cannot be guessed. Give example=, a tensor or a tuple."
     )
 
 
@@ -181,7 +181,8 @@ class _Watch(TorchDispatchMode):
             found = None
         else:
             raise InvalidProblem(
-                f"trace: '{name}', called by '{self.path[-1] or 'the module'}', is not understood on axes whose "
+                f"trace_permutations: '{name}', called by '{self.path[-1] or 'the module'}', "
+                "is not understood on axes whose "
                 f"units could change places. Hold them there with hold=['{self.path[-1]}'], or give a specification "
                 "with PermutationSpec.by_hand."
             )
