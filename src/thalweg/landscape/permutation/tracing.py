@@ -70,6 +70,7 @@ def trace_permutations(
             for dim in watch.label(value):
                 axes.pin(dim)
     spec = _specification(own, watch)
+    _stir(own, watch.statistics)
     check_preserved(own, spec, args, kwargs)
     return spec
 
@@ -112,6 +113,17 @@ def _plain_attention() -> Iterator[None]:
         yield
     finally:
         torch.backends.mha.set_fastpath_enabled(before)
+
+
+def _stir(module: nn.Module, statistics: set[str]) -> None:
+    """Make all weights unlike, so that a wrong order shows: new layers have zeros and ones that hide it."""
+    draw = torch.Generator().manual_seed(1)
+    state = module.state_dict()
+    with torch.no_grad():
+        for name in sorted(dict(module.named_parameters()).keys() | statistics):
+            value = state[name]
+            noise = torch.rand(value.shape, generator=draw).to(value)
+            value.add_(noise * (0.2 * value.abs().mean() + 0.05))  # upward: variances stay positive
 
 
 class _Watch(TorchDispatchMode):
