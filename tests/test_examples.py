@@ -210,3 +210,9 @@ def test_runs_that_part_early_end_in_two_valleys(tmp_path):
     assert found[0] > 0.3
     assert found[800] < 0.5 * found[0]
     assert '"surface"' in (tmp_path / "page.html").read_text()
+
+
+def test_the_mean_of_two_networks_is_one_where_their_units_are_matched():
+    plain, matched = example("two_networks_one_basin").main(steps=400)
+    assert matched > plain + 0.05
+    assert matched > 0.9

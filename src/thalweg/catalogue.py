@@ -384,6 +384,16 @@ SYSTEMS = (
         "Linear mode connectivity by permutation: weight matching and its analysis",
         "arXiv 2402.04051, ICLR 2025; git re-basin 2209.04836",
         "landscape",
+        (
+            "landscape.permutation.trace_permutations",
+            "landscape.permutation.match",
+            "landscape.permutation.merge",
+            "landscape.permutation.merge_many",
+            "landscape.permutation.Rebasin",
+            "landscape.permutation.WeightMatching",
+            "landscape.permutation.alignment",
+        ),
+        "weight_matching",
     ),
     System(
         "30",

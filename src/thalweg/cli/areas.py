@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from thalweg.cli import blackbox, constrained, convex, equilibrium, linear, matrix, online
+from thalweg.cli import blackbox, constrained, convex, equilibrium, linear, matrix, online, permutation
 from thalweg.cli.case import Case
 from thalweg.cli.methods import Maker
 from thalweg.core import Problem
@@ -82,6 +82,13 @@ AREAS = (
         online.OnlineCase,
         online.MAKERS,
         shown=("regret", "gap"),
+    ),
+    Area(
+        "landscape",
+        permutation.read,
+        "distance",
+        "none: the method ends when no permutation has a better order",
+        permutation.RebasinCase,
     ),
     Area("blackbox", blackbox.read, "value", "none", solve=blackbox.solve_blackbox),
 )

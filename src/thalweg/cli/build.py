@@ -13,7 +13,7 @@ import typer
 from thalweg.cli.areas import Area
 from thalweg.cli.methods import is_ready, parsed
 from thalweg.cli.options import Json, Method, Page, Seconds, Seed, Steps, Tolerance
-from thalweg.cli.output import strict_json, write_arrays
+from thalweg.cli.output import strict_json
 from thalweg.core import Figure, InvalidParameter, InvalidProblem, Problem, Result, Stop
 from thalweg.core.files import check_target
 
@@ -27,7 +27,9 @@ def solve_command(area: Area) -> Callable[..., None]:
         steps: Steps = None,
         seconds: Seconds = None,
         seed: Seed = 0,
-        out: Annotated[Path | None, typer.Option(help="Write the answer here: .npy, .npz or .csv.")] = None,
+        out: Annotated[
+            Path | None, typer.Option(help="Write the answer here; the ending is the format.")
+        ] = None,
         checkpoint: Annotated[Path | None, typer.Option(help="Keep the run here as it goes.")] = None,
         resume: Annotated[Path | None, typer.Option(help="Go on from a checkpoint.")] = None,
         report: Page = None,
@@ -53,7 +55,7 @@ def solve_command(area: Area) -> Callable[..., None]:
             resume=resume,
         )
         if out is not None:
-            write_arrays(out, case.arrays(result))
+            case.write(out, result)
         if report is not None:
             _write_page(report, area, case.figures(result), result)
         _tell(case.told(result), case.said(result), result, {"Answer": out, "Report": report}, as_json)

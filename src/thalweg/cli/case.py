@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Self
 
-from thalweg.cli.output import array_of
+from thalweg.cli.output import array_of, write_arrays
 from thalweg.core import Callback, Figure, InvalidProblem, Method, Problem, Result, Stop
 
 if TYPE_CHECKING:
@@ -46,6 +46,10 @@ class Case:
     def arrays(self, result: Result) -> dict[str, np.ndarray]:
         """What ``--out`` writes: arrays by name, the first one where the format holds one only."""
         return {"x": array_of(result.x)}
+
+    def write(self, path: Path, result: Result) -> None:
+        """``--out``."""
+        write_arrays(path, self.arrays(result))
 
     def told(self, result: Result) -> dict[str, object]:
         """What ``--json`` says beside status, steps, seconds, metrics and message."""

@@ -1,6 +1,6 @@
 """Why training works: questions about the loss and its minima, with answers that are measured."""
 
-from thalweg.landscape import double_descent
+from thalweg.landscape import double_descent, permutation
 from thalweg.landscape.barriers import (
     Kinks,
     LayerTable,
@@ -20,6 +20,7 @@ from thalweg.landscape.curvature import (
     top_eigenvalues,
     trace,
 )
+from thalweg.landscape.recommended import METHODS
 from thalweg.landscape.slices import (
     Line,
     Plane,
@@ -34,6 +35,7 @@ from thalweg.landscape.surface import LossSurface, Unmoved
 from thalweg.landscape.toy import Mountainside
 
 __all__ = [
+    "METHODS",
     "Eigenpairs",
     "Kinks",
     "LayerTable",
@@ -58,6 +60,7 @@ __all__ = [
     "interpolate",
     "late_decay",
     "layer_table",
+    "permutation",
     "plane",
     "radial",
     "random_plane",

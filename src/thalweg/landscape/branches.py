@@ -131,6 +131,28 @@ def spawn(
     return Spawned(roots, ends)
 
 
+def train_together(
+    module: nn.Module,
+    starts: Sequence[Weights],
+    data: Sequence[Tensor],
+    optimizer: MakeOptimizer,
+    *,
+    steps: int,
+    batch_size: int = 32,
+    schedule: Callable[[int, int], float] = late_decay,
+    loss: Loss = cross_entropy,
+    seed: int = 0,
+) -> list[dict[str, Tensor]]:
+    """Networks from different starts, trained as one stack, each with its own order of the data.
+
+    Args: see `spawn`; starts are weights of the module's names.
+    """
+    run = _Stack(module, data, optimizer, loss, min(batch_size, len(data[0])))
+    orders = [_order(len(data[0]), run.batch_size, seed, k, 1) for k in range(len(starts))]
+    factor = lambda t: schedule(t, steps)  # noqa: E731 -- a factor by the step
+    return run.train([dict(s) for s in starts], [[] for _ in starts], orders, steps, factor)[0]
+
+
 def _order(examples: int, size: int, *seed: int) -> Callable[[], NDArray[np.int64]]:
     """Batches of places by reshuffling; what does not fill a batch waits for no one."""
     draws = generator(*seed, 0x5A)

@@ -6,7 +6,6 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -192,7 +191,7 @@ def _inverse_deviation(features: Array) -> Array:
     return np.divide(1.0, deviation, out=np.zeros_like(deviation), where=deviation > 0)
 
 
-def as_family(family: Any) -> Family:  # noqa: ANN401 -- what a user gives
+def as_family(family: object) -> Family:
     """A family, from a feature map."""
     if isinstance(family, Family):
         return family

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, cast
@@ -14,6 +14,7 @@ from scipy.optimize import minimize
 
 from thalweg.core.seeding import generator
 from thalweg.core.validation import is_real, is_whole, require
+from thalweg.landscape._stacked import MakeOptimizer, made
 from thalweg.landscape.double_descent import _kernels as kernels
 from thalweg.landscape.double_descent.spectrum import Spectrum
 
@@ -304,7 +305,7 @@ class EarlyStopping(LastLayer):
 
 @dataclass(frozen=True)
 class Torch(LastLayer):
-    """Any optimizer of PyTorch on the mean squared error, all seeds at once.
+    """An optimizer of PyTorch on the mean squared error, all seeds at once.
 
     Args:
         make: called with the parameters: ``lambda p: torch.optim.Adam(p, lr=1e-2)``. It has to treat each number by
@@ -312,13 +313,11 @@ class Torch(LastLayer):
         batch: rows a step, drawn anew; None for all.
     """
 
-    make: Callable[[Iterable[Any]], Any]
+    make: MakeOptimizer
     batch: int | None = None
 
     def fit(self, problems: Sequence[Spectrum], steps: int, seed: int) -> list[Array]:
         import torch
-
-        from thalweg.landscape._stacked import made
 
         Phi = torch.from_numpy(np.stack([np.asarray(p.features) for p in problems]))
         y = torch.from_numpy(np.stack([np.asarray(p.targets).reshape(Phi.shape[1], -1) for p in problems]))

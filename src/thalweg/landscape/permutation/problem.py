@@ -1,0 +1,116 @@
+"""Two networks, and orders of the second's units: how near they bring it to the first."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from thalweg.core import InvalidProblem, Problem
+from thalweg.landscape.permutation.specification import Orders, PermutationSpec, StateDict
+
+
+def weights_of(given: nn.Module | StateDict) -> dict[str, Tensor]:
+    """A network's tensors by name, detached."""
+    state = given.state_dict() if isinstance(given, nn.Module) else given
+    return {name: value.detach() for name, value in state.items()}
+
+
+@dataclass(frozen=True, eq=False)
+class Rebasin(Problem):
+    """Orders of the units of network b that bring it into the basin of network a.
+
+    An answer is orders by the names of the specification's permutations; ``spec.apply(b, orders)`` is the network.
+
+    Args:
+        a, b: networks or state dicts of one architecture.
+        spec: whose permutations; see `trace_permutations`.
+        module: the architecture; needed by methods that look at activations or losses.
+        data: inputs and labels, along the first axis; needed by the same.
+
+    Metrics: ``distance``, the norm of ``a - P b`` over what is compared; ``objective``, the inner product of a and P b;
+    ``left``, the distance over that of b as it is.
+
+    Raises:
+        InvalidProblem: tensors that are missing or have another shape. NotFinite: NaN.
+
+    Cost of a judgement: one pass over the weights, a tensor at a time.
+    """
+
+    objective: ClassVar[str | None] = "distance"
+
+    a: nn.Module | StateDict
+    b: nn.Module | StateDict
+    spec: PermutationSpec
+    module: nn.Module | None = None
+    data: Sequence[Tensor] | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "a", weights_of(self.a))
+        object.__setattr__(self, "b", weights_of(self.b))
+        self.spec.check_state(self.first, "network a")
+        self.spec.check_state(self.second, "network b")
+        if not self.compared:
+            raise InvalidProblem("Rebasin: no tensor of floating-point numbers is compared.")
+
+    @property
+    def first(self) -> dict[str, Tensor]:
+        """Network a."""
+        return self.a  # type: ignore[return-value]
+
+    @property
+    def second(self) -> dict[str, Tensor]:
+        """Network b."""
+        return self.b  # type: ignore[return-value]
+
+    @cached_property
+    def compared(self) -> tuple[str, ...]:
+        """Tensors that are compared: numbers, no statistics, each of a tied pair once."""
+        found: dict[tuple[int, torch.Size], str] = {}
+        for name in self.spec.axes:
+            value = self.first[name]
+            if value.is_floating_point() and name not in self.spec.statistics and value.numel():
+                found.setdefault((value.data_ptr(), value.shape), name)
+        return tuple(found.values())
+
+    @cached_property
+    def norms(self) -> float:
+        """``|a|^2 + |b|^2``."""
+        return sum(_inner(s[n], s[n]) for s in (self.first, self.second) for n in self.compared)
+
+    @cached_property
+    def start(self) -> float:
+        """The distance of b as it is."""
+        return math.sqrt(max(self.norms - 2 * self.value(self.spec.identity()), 0.0))
+
+    def value(self, orders: Orders) -> float:
+        """``<a, P b>``, summed in float64."""
+        return sum(
+            _inner(self.first[n], self.spec.moved(n, self.second[n], orders).to(self.first[n].device))
+            for n in self.compared
+        )
+
+    def metrics(self, x: Any) -> dict[str, float]:  # noqa: ANN401 -- orders by name
+        self.spec.check_orders(x)
+        squares = sum(
+            _square(self.first[n] - self.spec.moved(n, self.second[n], x).to(self.first[n].device))
+            for n in self.compared
+        )
+        return {
+            "distance": math.sqrt(squares),
+            "objective": self.value(x),
+            "left": math.sqrt(squares) / self.start if self.start > 0 else 0.0,
+        }
+
+
+def _square(d: Tensor) -> float:
+    return float(torch.linalg.vector_norm(d, dtype=torch.float64)) ** 2
+
+
+def _inner(a: Tensor, b: Tensor) -> float:
+    return float((a.double() * b.double()).sum())
