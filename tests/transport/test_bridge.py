@@ -209,7 +209,7 @@ def test_parameters_that_make_no_bridge_are_refused(arguments, error, words):
 
 def test_questions_that_have_no_answer_are_refused():
     bridge, x = make(), [[0.0, 0.0]]
-    with pytest.raises(InvalidParameter, match="0 <= t < 1; got 1.0. At 1 the end is reached"):
+    with pytest.raises(InvalidParameter, match="0 <= t < 1; got 1\\.0\\. At 1 the end is reached"):
         bridge.drift(x, 1.0)
     with pytest.raises(InvalidProblem, match="expected \\(points, 2\\)"):
         bridge.barycentric([[0.0]])

@@ -29,7 +29,7 @@ class Bridge:
 
     Args:
         eps: entropy weight, > 0: the variance of the diffusion, in squared units of the data.
-        log_a: shape (K,); adding a number to all of them changes nothing.
+        log_a: shape (K,), an array or a tensor as all that follows; adding a number to all of them changes nothing.
         R: shape (K, D).
         S: shape (K, D), positive, for diagonal matrices; or (K, D, D), symmetric positive definite.
         centre0, centre1: shape (D,), taken off x and off y before all of the above. Default 0. Where the clouds lie
@@ -50,11 +50,11 @@ class Bridge:
     """
 
     eps: float
-    log_a: ArrayLike | Tensor
-    R: ArrayLike | Tensor
-    S: ArrayLike | Tensor
-    centre0: ArrayLike | Tensor | None = None
-    centre1: ArrayLike | Tensor | None = None
+    log_a: Tensor
+    R: Tensor
+    S: Tensor
+    centre0: Tensor = None  # type: ignore[assignment]  # a tensor of zeros from here on
+    centre1: Tensor = None  # type: ignore[assignment]
     #: Lower Cholesky factors of S, or roots of its diagonals.
     root: Tensor = field(init=False, repr=False)
 
@@ -82,29 +82,21 @@ class Bridge:
     @property
     def n_components(self) -> int:
         """K."""
-        return int(self._R.shape[0])
+        return int(self.R.shape[0])
 
     @property
     def dimensions(self) -> int:
         """D."""
-        return int(self._R.shape[1])
+        return int(self.R.shape[1])
 
     @property
     def is_full(self) -> bool:
         """Whether the S_k are matrices, and not diagonals."""
-        return self._S.ndim == 3
-
-    @property
-    def _R(self) -> Tensor:
-        return _tensor(self.R)
-
-    @property
-    def _S(self) -> Tensor:
-        return _tensor(self.S)
+        return self.S.ndim == 3
 
     def points(self, name: str, values: ArrayLike | Tensor) -> Tensor:
         """``values`` as finite points of shape (n, D) on the bridge's device, or `InvalidProblem`."""
-        found = _numbers(name, values, self._R)
+        found = _numbers(name, values, self.R)
         if found.ndim != 2 or found.shape[1] != self.dimensions:
             raise InvalidProblem(
                 f"{name} has shape {tuple(found.shape)}; expected (points, {self.dimensions})."
@@ -118,7 +110,7 @@ class Bridge:
     def potential(self, y: ArrayLike | Tensor) -> Tensor:
         """``log v(y) = log sum_k a_k N(y; r_k, eps S_k)``, shape (n,), of the centred y."""
         y = self._centred(self.points("y", y), 1.0)
-        return log_mixture(y, _tensor(self.log_a), self._R, self._S, self.root, self.eps).logsumexp(1)
+        return log_mixture(y, self.log_a, self.R, self.S, self.root, self.eps).logsumexp(1)
 
     def weights(self, x: ArrayLike | Tensor, t: float = 0.0) -> Tensor:
         """Each component's share in the law of the end, given that the diffusion is at x at time t, shape (n, K)."""
@@ -139,17 +131,17 @@ class Bridge:
         x = self._centred(self.points("x", x), t)
         SG, Gr, _ = self._law(t)
         W = self._exponents(x, t).softmax(1)
-        return _tensor(self.centre1) + (1 - t) * (W @ Gr) + _applied(W, SG, x)
+        return self.centre1 + (1 - t) * (W @ Gr) + _applied(W, SG, x)
 
     def conditional_covariance(self, x: ArrayLike | Tensor) -> Tensor:
         """The covariance of y given x, shape (n, D, D)."""
         points, K, D = self.points("x", x), self.n_components, self.dimensions
         size = max(1, BLOCK // (K * D))
-        return torch.cat([self._covariance(block) for block in points.split(size)])
+        return torch.cat([self._covariance(block) for block in torch.split(points, size)])
 
     def _covariance(self, x: Tensor) -> Tensor:
-        mean = self.barycentric(x) - _tensor(self.centre1)
-        x, R, S = self._centred(x, 0.0), self._R, self._S
+        mean = self.barycentric(x) - self.centre1
+        x, R, S = self._centred(x, 0.0), self.R, self.S
         W = self._exponents(x, 0.0).softmax(1)
         moved = torch.einsum("kde,ne->nkd", S, x) if self.is_full else x[:, None] * S
         between = (R + moved - mean[:, None]) * W.sqrt()[:, :, None]
@@ -166,13 +158,13 @@ class Bridge:
         z = _normal(x, generator)
         if not self.is_full:
             mean = (1 - t) * Gr[k] + SG[k] * x
-            return _tensor(self.centre1) + mean + (self.eps * (1 - t) * SG).sqrt()[k] * z
+            return self.centre1 + mean + (self.eps * (1 - t) * SG).sqrt()[k] * z
         root = torch.linalg.cholesky(self.eps * (1 - t) * SG)
         end = torch.empty_like(x)
-        for component in k.unique():  # one product a component, and no matrix a point
+        for component in range(self.n_components):  # one product a component, and no matrix a point
             at = k == component
             end[at] = (1 - t) * Gr[component] + x[at] @ SG[component] + z[at] @ root[component].T
-        return _tensor(self.centre1) + end
+        return self.centre1 + end
 
     def drift(self, x: ArrayLike | Tensor, t: float) -> Tensor:
         """``g(x, t)`` of ``dX = g dt + sqrt(eps) dW``, shape (n, D), for 0 <= t < 1."""
@@ -188,8 +180,8 @@ class Bridge:
     ) -> Tensor:
         """The diffusion from each x at times 0, 1/steps, ..., 1, shape (steps + 1, n, D).
 
-        ``"sde"`` takes Euler-Maruyama steps along the drift, and draws the last one from its law. ``"bridge"`` draws the
-        ends and then Brownian bridges: exact for any number of steps.
+        ``"sde"`` takes Euler-Maruyama steps along the drift, and draws the last one from its law. ``"bridge"`` draws
+        the ends and then Brownian bridges: exact for any number of steps.
         """
         require(is_whole(steps) and steps >= 1, "trajectory needs steps >= 1", got=steps)
         require(how in ("sde", "bridge"), "trajectory: how is sde or bridge", got=how)
@@ -220,7 +212,7 @@ class Bridge:
         return points[drawn], self.sample(points[drawn], generator)
 
     def _centred(self, x: Tensor, t: float) -> Tensor:
-        return x - (1 - t) * _tensor(self.centre0) - t * _tensor(self.centre1)
+        return x - (1 - t) * self.centre0 - t * self.centre1
 
     def _law(self, t: float) -> tuple[Tensor, Tensor, Tensor]:
         """``S G``, ``G r`` and the exponents' constants, with ``G = (t S + (1 - t) I)^-1``.
@@ -228,9 +220,9 @@ class Bridge:
         Component k of the end's law at time t has mean ``(1 - t) G r + S G x`` and covariance ``eps (1 - t) S G``: the
         paper's A_k^-1 c_k and A_k^-1, without an inverse of S.
         """
-        R, S = self._R, self._S
+        R, S = self.R, self.S
         if t == 0:
-            return S, R, _tensor(self.log_a)
+            return S, R, self.log_a
         if self.is_full:
             eye = torch.eye(self.dimensions, dtype=R.dtype, device=R.device)
             root = torch.linalg.cholesky(t * S + (1 - t) * eye)
@@ -239,7 +231,7 @@ class Bridge:
         else:
             mixed = t * S + (1 - t)
             SG, Gr, logdet = S / mixed, R / mixed, mixed.log().sum(1)
-        return SG, Gr, _tensor(self.log_a) - logdet / 2 - t * (R * Gr).sum(1) / (2 * self.eps)
+        return SG, Gr, self.log_a - logdet / 2 - t * (R * Gr).sum(1) / (2 * self.eps)
 
     def _exponents(self, x: Tensor, t: float) -> Tensor:
         """What the softmax is taken of, shape (n, K), of centred x."""
@@ -301,12 +293,6 @@ def _check_time(t: float) -> None:
 
 def _normal(like: Tensor, generator: torch.Generator) -> Tensor:
     return torch.randn(like.shape, dtype=like.dtype, device=like.device, generator=generator)
-
-
-def _tensor(value: ArrayLike | Tensor | None) -> Tensor:
-    if not isinstance(value, Tensor):
-        raise TypeError("expected a tensor")
-    return value
 
 
 def _numbers(name: str, values: ArrayLike | Tensor, like: Tensor | None) -> Tensor:
