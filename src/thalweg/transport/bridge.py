@@ -304,5 +304,5 @@ def _numbers(name: str, values: ArrayLike | Tensor, like: Tensor | None) -> Tens
         return wide.to(like) if like is not None else wide
     array = as_real(name, values)
     check_finite(name, array)
-    found = torch.from_numpy(array)
+    found = torch.from_numpy(array if array.flags.writeable else array.copy())
     return found.to(like) if like is not None else found

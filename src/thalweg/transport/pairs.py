@@ -27,8 +27,9 @@ def exact_bridge(
     """The bridge whose plan is ``exp(-|x - y|^2 / (2 eps)) sum_j p_j N(y; mu_j, Sigma_j)``, up to a factor of x.
 
     Given x it is a mixture: with ``P_j = (I / eps + Sigma_j^-1)^-1``, component j has mean
-    ``P_j (x / eps + Sigma_j^-1 mu_j)``, covariance P_j, and a weight proportional to ``p_j N(x; mu_j, Sigma_j + eps I)``. For whatever law of x,
-    the plan is optimal to the law of y that it makes.
+    ``P_j (x / eps + Sigma_j^-1 mu_j)``, covariance P_j, and a weight
+    proportional to ``p_j N(x; mu_j, Sigma_j + eps I)``. For whatever law of x, the plan is optimal to the law of y that
+    it makes.
 
     Args:
         eps: entropy weight, > 0.

@@ -42,6 +42,7 @@ class EntropicTransport(Problem):
         seed: which samples are held out.
         dtype: float64 (default) or float32.
         device: where the samples are and all is computed.
+        unit: centres and lengths to standardise by, those of another problem whose answers are to be kept.
 
     The clouds are centred and divided by their root mean square distances from the centre, eps with them; an answer is
     in that unit, an array of shape (K, columns) with ``log a``, r and the logarithm of S's roots (below the diagonal,
@@ -73,6 +74,7 @@ class EntropicTransport(Problem):
     seed: int = 0
     dtype: torch.dtype = torch.float64
     device: str = "cpu"
+    unit: tuple[tuple[NDArray[np.float64], NDArray[np.float64]], tuple[float, float]] | None = None
     #: Centres and lengths by which the clouds are standardised.
     centres: tuple[NDArray[np.float64], NDArray[np.float64]] = field(init=False)
     lengths: tuple[float, float] = field(init=False)
@@ -111,6 +113,8 @@ class EntropicTransport(Problem):
                 "EntropicTransport: all of x1 is one point; expected two different ones or more."
             )
         lengths = spread[0] if spread[0] > 1e-12 * float(np.abs(centres[0]).max()) else spread[1], spread[1]
+        if self.unit is not None:
+            centres, lengths = list(self.unit[0]), self.unit[1]
         object.__setattr__(self, "x0", clouds[0])
         object.__setattr__(self, "x1", clouds[1])
         object.__setattr__(self, "weights0", masses[0])
