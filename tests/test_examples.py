@@ -201,3 +201,10 @@ def test_runs_that_part_early_end_in_two_valleys(tmp_path):
     assert found[0] > 0.3
     assert found[800] < 0.5 * found[0]
     assert '"surface"' in (tmp_path / "page.html").read_text()
+
+
+def test_one_digit_becomes_another(tmp_path):
+    before, after = example("one_digit_into_another").main(str(tmp_path / "page.html"), steps=300)
+    assert before < 0.05
+    assert after > 0.9
+    assert "Ways from 3 to 8" in (tmp_path / "page.html").read_text()

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from thalweg.cli import blackbox, constrained, convex, equilibrium, linear, matrix, online
+from thalweg.cli import blackbox, constrained, convex, equilibrium, linear, matrix, online, transport
 from thalweg.cli.case import Case
 from thalweg.cli.methods import Maker
 from thalweg.core import Problem
@@ -82,6 +82,13 @@ AREAS = (
         online.OnlineCase,
         online.MAKERS,
         shown="regret",
+    ),
+    Area(
+        "transport",
+        transport.read,
+        "loss",
+        "none: the method ends after its steps",
+        transport.TransportCase,
     ),
     Area("blackbox", blackbox.read, "value", "none", solve=blackbox.solve_blackbox),
 )
