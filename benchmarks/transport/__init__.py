@@ -35,7 +35,7 @@ class Plain:
         loss = self.loss(x, y)
         loss.backward()
         self.adam.step()
-        return float(loss)
+        return float(loss.detach())
 
     def sample(self, x: torch.Tensor) -> torch.Tensor:
         log_a, R, log_root = (p.detach() for p in self.parameters)
