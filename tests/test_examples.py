@@ -216,3 +216,10 @@ def test_the_mean_of_two_networks_is_one_where_their_units_are_matched():
     plain, matched = example("two_networks_one_basin").main(steps=400)
     assert matched > plain + 0.05
     assert matched > 0.9
+
+
+def test_one_digit_becomes_another(tmp_path):
+    before, after = example("one_digit_into_another").main(str(tmp_path / "page.html"), steps=300)
+    assert before < 0.05
+    assert after > 0.9
+    assert "Ways from 3 to 8" in (tmp_path / "page.html").read_text()

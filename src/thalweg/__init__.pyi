@@ -14,6 +14,7 @@ from . import numerics as numerics
 from . import online as online
 from . import studies as studies
 from . import training as training
+from . import transport as transport
 from . import workbench as workbench
 from .catalogue import METHODS as METHODS
 from .core import Checkpoint as Checkpoint

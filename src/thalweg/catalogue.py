@@ -248,6 +248,15 @@ SYSTEMS = (
         "Light Schrodinger bridge",
         "arXiv 2310.01174, ICLR 2024",
         "transport",
+        (
+            "transport.LightBridge",
+            "transport.EntropicTransport",
+            "transport.LightSB",
+            "transport.Bridge",
+            "transport.eot_pair",
+            "transport.eps_path",
+        ),
+        "light_bridge",
     ),
     System(
         "20",

@@ -10,7 +10,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from thalweg.cli import blackbox, constrained, convex, equilibrium, linear, matrix, online, permutation
+from thalweg.cli import (
+    blackbox,
+    constrained,
+    convex,
+    equilibrium,
+    linear,
+    matrix,
+    online,
+    permutation,
+    transport,
+)
 from thalweg.cli.case import Case
 from thalweg.cli.methods import Maker
 from thalweg.core import Problem
@@ -89,6 +99,13 @@ AREAS = (
         "distance",
         "none: the method ends when no permutation has a better order",
         permutation.RebasinCase,
+    ),
+    Area(
+        "transport",
+        transport.read,
+        "loss",
+        "none: the method ends after its steps",
+        transport.TransportCase,
     ),
     Area("blackbox", blackbox.read, "value", "none", solve=blackbox.solve_blackbox),
 )

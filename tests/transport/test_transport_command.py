@@ -1,0 +1,73 @@
+"""The command: two tables in, a moved table and a page out, and tables that do not go together."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from thalweg.cli import app
+
+
+@pytest.fixture
+def files(tmp_path, rng):
+    for name, cloud in (
+        ("before", rng.standard_normal((80, 2))),
+        ("after", 5.0 + rng.standard_normal((70, 2))),
+    ):
+        np.savetxt(tmp_path / f"{name}.csv", cloud, delimiter=",", header="a,b", comments="")
+    return tmp_path
+
+
+def run(folder, *options):
+    where = [str(folder / "before.csv"), str(folder / "after.csv")]
+    return CliRunner().invoke(app, ["solve", "transport", *where, *options])
+
+
+FAST = ("--eps", "0.5", "--components", "2", "--method", "light-sb:steps=300")
+
+
+def test_a_table_is_carried_and_drawn(files):
+    out, page = files / "moved.csv", files / "page.html"
+    found = run(files, *FAST, "--out", str(out), "--report", str(page), "--json")
+    assert found.exit_code == 0, found.output
+    moved = np.loadtxt(out, delimiter=",")
+    assert moved.shape == (80, 2)
+    np.testing.assert_allclose(moved.mean(0), 5.0, atol=0.5)
+    told = json.loads(found.stdout)
+    assert told["points"] == [80, 70]
+    assert told["components"] == 2
+    assert "Before, after and carried" in page.read_text()
+
+
+def test_all_arrays_go_into_one_file(files):
+    assert run(files, *FAST, "--out", str(files / "moved.npz")).exit_code == 0
+    with np.load(files / "moved.npz") as arrays:
+        assert {name: arrays[name].shape for name in arrays} == {
+            "mean": (80, 2),
+            "drawn": (80, 2),
+            "parameters": (2, 5),
+        }
+
+
+def test_one_column_is_drawn_by_its_quantiles(files):
+    for name in ("before", "after"):
+        table = np.loadtxt(files / f"{name}.csv", delimiter=",", skiprows=1)[:, :1]
+        np.savetxt(files / f"{name}.csv", table, header="a", comments="")
+    assert run(files, *FAST, "--report", str(files / "page.html")).exit_code == 0
+    assert "share below" in (files / "page.html").read_text()
+
+
+def test_tables_that_do_not_go_together_are_refused(files):
+    (files / "after.csv").write_text("b,a\n1.5,2.5\n3.5,4.5\n")
+    found = run(files, *FAST)
+    assert "has columns a, b" in str(found.exception)
+    (files / "after.csv").write_text("a,b\n1.5,red\n3.5,blue\n")
+    assert "column 'b' holds words" in str(run(files, *FAST).exception)
+
+
+def test_an_unknown_covariance_is_refused(files):
+    found = run(files, *FAST, "--covariance", "ful")
+    assert "Did you mean 'full'?" in str(found.exception)
