@@ -15,6 +15,7 @@ import pytest
 import typer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 from running import thalweg
 from thalweg.cli import app
@@ -22,6 +23,7 @@ from thalweg.cli.areas import AREAS
 from thalweg.cli.methods import options
 from thalweg.core.files import save_array
 from thalweg.core.tree import save_tree
+from thalweg.landscape.permutation import save_weights
 
 LIMIT = 30  # seconds that no answer here may take
 
@@ -109,13 +111,25 @@ def folder(tmp_path_factory):
     (path / "X.svm").write_text("1 1:1 2:2\n-1 1:3 2:4\n1 1:2 2:1\n")
     (path / "space.toml").write_text('[x]\ntype = "real"\nlow = 0.0\nhigh = 1.0\n')
     (path / "folder").mkdir()
+    (path / "fuzz_factory.py").write_text(
+        "from torch import nn\ndef make():\n    return nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1))\n"
+    )
+    monkeypatch = pytest.MonkeyPatch()
+    monkeypatch.syspath_prepend(str(path))
+    for name in ("a", "b"):
+        network = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1))
+        save_weights(path / f"{name}.pt", network.state_dict())
+    for k, name in enumerate(("before", "after")):
+        rows = np.random.default_rng(k).standard_normal((12, 2)) + k
+        np.savetxt(path / f"{name}.csv", rows, delimiter=",", header="x,y", comments="")
     save_tree(path / "saved", {"steps": 1, "state": {"x": np.ones(2)}})
     save_array(path / "good.npz", np.eye(2))
     noise = bytearray((path / "good.npz").read_bytes())
     noise[40:44] = b"\xff\x00\xff\x00"
     (path / "noise.npz").write_bytes(noise)
     (path / "noise.mtx").write_bytes(b"%%MatrixMarket matrix array real general\n2 2\n1\n\xff\n")
-    return path
+    yield path
+    monkeypatch.undo()
 
 
 def checked(arguments, folder):
@@ -197,6 +211,8 @@ PROBLEMS = {
     "equilibrium": ["A.csv"],
     "matrix": ["ratings.csv"],
     "online": ["b.csv"],
+    "landscape": ["a.pt", "b.pt", "--module", "fuzz_factory:make"],
+    "transport": ["before.csv", "after.csv"],
 }
 
 

@@ -32,10 +32,20 @@ def files(tmp_path, monkeypatch):
 def test_a_permuted_copy_is_merged_into_the_network(files):
     folder, net = files
     done = thalweg(
-        "solve", "landscape", str(folder / "a.safetensors"), str(folder / "b.pt"), "--module", "my_factory:make",
-        "--method", "weight-matching", "--out", str(folder / "m.safetensors"), "--report", str(folder / "p.html"),
+        "solve",
+        "landscape",
+        str(folder / "a.safetensors"),
+        str(folder / "b.pt"),
+        "--module",
+        "my_factory:make",
+        "--method",
+        "weight-matching",
+        "--out",
+        str(folder / "m.safetensors"),
+        "--report",
+        str(folder / "p.html"),
         "--json",
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert told["metrics"]["distance"] == 0

@@ -14,6 +14,7 @@ from thalweg.landscape.permutation.merging import (
 )
 from thalweg.landscape.permutation.preserving import check_preserved
 from thalweg.landscape.permutation.problem import Rebasin
+from thalweg.landscape.permutation.repairing import repair
 from thalweg.landscape.permutation.singular_vectors import Alignment, alignment, input_energy
 from thalweg.landscape.permutation.specification import (
     Axis,
@@ -45,6 +46,7 @@ __all__ = [
     "merge_many",
     "mixed",
     "recomputed",
+    "repair",
     "save_weights",
     "trace_permutations",
 ]

@@ -98,11 +98,9 @@ def _architecture(
         if module is None:
             raise InvalidProblem("match: state dicts need spec=, or module= to trace one from.")
         spec = trace_permutations(module, example)
-        example = example if example is not None else arguments(module, None)[0]
-    if module is None or example is None:
-        return module, spec, None, {}
-    args, kwargs = arguments(module, example)
-    return module, spec, args, kwargs
+    if module is None:
+        return None, spec, None, {}
+    return module, spec, *arguments(module, example)
 
 
 def mixed(states: Sequence[StateDict], weights: Sequence[float]) -> dict[str, Tensor]:
