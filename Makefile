@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip install -q -c constraints.txt
+# One more than there are cores: the tests that start engines wait most of their time.
+WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 AREA ?= linear
 JSON ?=
 
@@ -24,7 +26,7 @@ run: .venv/.installed  ## rerun the papers' claims and open the report
 	$(BIN)/thalweg reproduce --scale quick --open
 
 test: .venv/.developing  ## run the tests
-	$(BIN)/python -m pytest -n auto --dist loadgroup --durations=25 --durations-min=5
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --durations=25 --durations-min=5
 
 lint: .venv/.developing  ## style, types and the import contract
 	$(BIN)/ruff check .

@@ -117,3 +117,13 @@ def test_tensors_are_taken_as_targets(clouds):
     one = LightBridge(eps=0.2, n_components=3, steps=10).fit(clouds[0], torch.tensor(clouds[1]))
     two = LightBridge(eps=0.2, n_components=3, steps=10).fit(*clouds)
     np.testing.assert_array_equal(one.transform(clouds[0]), two.transform(clouds[0]))
+
+
+def test_a_path_takes_arrays_and_clouds_without_squares_are_told():
+    rng = np.random.default_rng(0)
+    x0, x1 = rng.standard_normal((2, 80, 1))
+    assert len(eps_path(x0, x1, np.array([0.2, 1.0]), n_components=2, steps=5)) == 2
+    with pytest.raises(InvalidProblem, match="no values"):
+        eps_path(x0, x1, ())
+    with pytest.raises(InvalidProblem, match=r"reach .*e\+200"):
+        eps_path(1e200 * x0, x1)

@@ -277,7 +277,7 @@ def eps_path(
     >>> list(table.columns), bool(table.noise[0] < table.noise[1])
     (['eps', 'cost', 'noise', 'target'], True)
     """
-    if not values:
+    if not len(values):
         raise InvalidProblem("eps_path: no values; expected one or more.")
     unit = EntropicTransport(x0, x1, 1.0, 1)
     first, second = np.asarray(unit.x0), np.asarray(unit.x1)

@@ -19,6 +19,9 @@ from thalweg.transport._parameters import Family, Gradient, Terms
 from thalweg.transport.bridge import Bridge
 
 Covariance = Literal["diag", "full"]
+
+#: Coordinates have squares up to here.
+HUGE = 1e140
 #: Standardised eps between which a fit is meaningful: beyond, exponents overflow or the plan says nothing.
 SMALLEST, LARGEST = 1e-7, 1e7
 
@@ -94,6 +97,11 @@ class EntropicTransport(Problem):
         known = self.dtype in (torch.float64, torch.float32)
         require(known, "EntropicTransport: dtype is torch.float64 or torch.float32", got=self.dtype)
         clouds = [_cloud(name, getattr(self, name)) for name in ("x0", "x1")]
+        largest = max(float(np.abs(cloud).max()) for cloud in clouds)
+        if largest > HUGE:
+            raise InvalidProblem(
+                f"EntropicTransport: the clouds reach {largest:.3g}, whose square is no number. Scale both down."
+            )
         if clouds[0].shape[1] != clouds[1].shape[1]:
             raise InvalidProblem(
                 f"EntropicTransport: x0 has {clouds[0].shape[1]} columns and x1 {clouds[1].shape[1]}; a bridge joins "
