@@ -132,3 +132,29 @@ def test_files_without_weights_are_refused(tmp_path):
     for name, words in (("a.pt", "holds no weights"), ("b.pt", "no state dict"), ("c.pt", "No file")):
         with pytest.raises(UnreadableFile, match=words):
             load_weights(tmp_path / name)
+
+
+def test_a_file_that_leaves_a_tied_name_out_is_whole():
+    class Tied(nn.Module):
+        def __init__(self, seed):
+            super().__init__()
+            torch.manual_seed(seed)
+            self.table, self.inner, self.head = (
+                nn.Embedding(30, 6),
+                nn.Linear(6, 6),
+                nn.Linear(6, 30, bias=False),
+            )
+            self.head.weight = self.table.weight
+
+        def forward(self, x):
+            return self.head(torch.relu(self.inner(self.table(x))))
+
+    a, b = Tied(0), Tied(1)
+    words = torch.randint(0, 30, (2, 5))
+    without = {n: v for n, v in b.state_dict().items() if n != "head.weight"}
+    whole = match(a, b, module=a, example=words)
+    found = match(a, without, module=a, example=words)
+    assert whole.metrics == found.metrics
+    assert torch.equal(found.weights["head.weight"], found.weights["table.weight"])
+    merged = merge([a.state_dict(), without], module=a, example=words)
+    assert set(merged) == set(a.state_dict())

@@ -16,6 +16,7 @@ from thalweg.landscape.permutation.preserving import check_preserved
 from thalweg.landscape.permutation.problem import Rebasin
 from thalweg.landscape.permutation.repairing import repair
 from thalweg.landscape.permutation.singular_vectors import Alignment, alignment, input_energy
+from thalweg.landscape.permutation.sinkhorn import SinkhornMatching
 from thalweg.landscape.permutation.specification import (
     Axis,
     Factor,
@@ -35,6 +36,7 @@ __all__ = [
     "PermutationSpec",
     "Rebasin",
     "Segment",
+    "SinkhornMatching",
     "StraightThrough",
     "WeightMatching",
     "alignment",

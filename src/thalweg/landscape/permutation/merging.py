@@ -77,7 +77,7 @@ def match(
     """
     module, spec, args, kwargs = _architecture(a, spec, module, example)
     result = solve(Rebasin(a, b, spec, module, data), method or WeightMatching(), seed=seed, progress=False)
-    found = weights_of(b)
+    found = weights_of(b, module)
     if module is not None and args is not None:
         own = copy.deepcopy(module)
         own.load_state_dict(found)
@@ -154,7 +154,7 @@ def merge(
         match(first, m, spec, module=module, example=example, method=method, data=data, seed=seed).weights
         for m in models[1:]
     ]
-    return _refreshed(module, mixed([weights_of(first), *rest], shares), data)
+    return _refreshed(module, mixed([weights_of(first, module), *rest], shares), data)
 
 
 def merge_many(
@@ -174,7 +174,7 @@ def merge_many(
         raise InvalidProblem(f"merge_many needs two or more networks; got {len(models)}.")
     module, spec, *_ = _architecture(models[0], spec, module, example)
     _need_data(module, spec, data)
-    states, draw = [weights_of(m) for m in models], generator(seed, 0x2929)
+    states, draw = [weights_of(m, module) for m in models], generator(seed, 0x2929)
     for _ in range(SWEEPS):
         changed = False
         for i in draw.permutation(len(states)):

@@ -15,10 +15,20 @@ from thalweg.core import InvalidProblem, Problem
 from thalweg.landscape.permutation.specification import Orders, PermutationSpec, StateDict
 
 
-def weights_of(given: nn.Module | StateDict) -> dict[str, Tensor]:
-    """A network's tensors by name, detached."""
+def weights_of(given: nn.Module | StateDict, module: nn.Module | None = None) -> dict[str, Tensor]:
+    """A network's tensors by name, detached; those that a file leaves out, since they are tied in the module, too."""
     state = given.state_dict() if isinstance(given, nn.Module) else given
-    return {name: value.detach() for name, value in state.items()}
+    found = {name: value.detach() for name, value in state.items()}
+    places: dict[tuple[int, torch.Size], str] = {}
+    own = {} if module is None else module.state_dict()
+    for name, value in own.items():
+        if name in found and value.numel():
+            places.setdefault((value.data_ptr(), value.shape), name)
+    for name, value in own.items():
+        twin = places.get((value.data_ptr(), value.shape))
+        if name not in found and twin is not None:
+            found[name] = found[twin]
+    return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,8 +61,8 @@ class Rebasin(Problem):
     data: Sequence[Tensor] | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "a", weights_of(self.a))
-        object.__setattr__(self, "b", weights_of(self.b))
+        object.__setattr__(self, "a", weights_of(self.a, self.module))
+        object.__setattr__(self, "b", weights_of(self.b, self.module))
         self.spec.check_state(self.first, "network a")
         self.spec.check_state(self.second, "network b")
         if not self.compared:
