@@ -70,8 +70,9 @@ class AltMin(Method[Completion, AltMinState]):
         parts: split the entries at random, one part for the start and one for each half-step in turn, as theory asks
             for independence; default 1, all entries each time, which is better in practice.
         workers: fit rows and columns in so many processes of Ray, each of which holds its blocks of the entries; by
-            default in threads of this process. The answer has the same bits, on processors of one kind. A worker that
-            dies is replaced; all end with the problem. To use several machines, connect to their Ray first:
+            default in threads of this process. The answer is the same to rounding: the same bits where all
+            processes load the kernels that one has compiled. A worker that dies is replaced; all end with the
+            problem. To use several machines, connect to their Ray first:
             ``ray.init(address=...)``.
 
     Metrics of a sweep: ``held_out``, as the problem's; ``change`` of its predictions at the held-out entries, relative;
