@@ -174,6 +174,7 @@ class TestFeatures:
             (lambda X, T, w, s: X, "two arrays"),
             (lambda X, T, w, s: (X, X), "expected 30 and 1000 rows"),
             (lambda X, T, w, s: (X[:, :2], T[:, :3]), "with as many columns"),
+            (lambda X, T, w, s: (1j * X, 1j * T), "features is complex"),
         ],
     )
     def test_functions_that_return_something_else_are_told(self, bad, message):

@@ -158,3 +158,10 @@ def test_a_file_that_leaves_a_tied_name_out_is_whole():
     assert torch.equal(found.weights["head.weight"], found.weights["table.weight"])
     merged = merge([a.state_dict(), without], module=a, example=words)
     assert set(merged) == set(a.state_dict())
+
+
+def test_complex_weights_are_refused():
+    a, b = (nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)) for _ in range(2))
+    odd = {n: v.to(torch.complex64) for n, v in b.state_dict().items()}
+    with pytest.raises(InvalidProblem, match="is complex"):
+        match(a, odd, trace_permutations(a))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from thalweg.core import InvalidProblem
 from thalweg.core.seeding import generator
-from thalweg.core.validation import is_real, is_whole, require
+from thalweg.core.validation import as_real, is_real, is_whole, require
 
 Array = NDArray[np.float64]
 
@@ -100,7 +100,7 @@ def features_of(family: FeatureMap, X: Array, X_test: Array, width: int, seed: i
         raise InvalidProblem(
             f"{name} has to return features of the training and of the test rows, two arrays."
         )
-    train, test = (np.asarray(f, dtype=np.float64) for f in found)
+    train, test = (as_real(f"{name}'s features", f) for f in found)
     expected = (len(X), len(X_test))
     if (
         train.ndim != 2

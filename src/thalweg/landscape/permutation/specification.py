@@ -274,6 +274,10 @@ class PermutationSpec:
                     f"{what}: '{tensor}' has shape {tuple(state[tensor].shape)}; the specification has "
                     f"{self.shape(tensor)}. Both networks need one architecture."
                 )
+            if state[tensor].is_complex():
+                raise InvalidProblem(
+                    f"{what}: '{tensor}' is complex; real weights are matched and merged here."
+                )
             if state[tensor].is_floating_point() and not bool(torch.isfinite(state[tensor]).all()):
                 raise NotFinite(f"{what}: '{tensor}' holds NaN or infinity.")
 
