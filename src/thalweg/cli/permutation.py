@@ -48,12 +48,16 @@ def read(
     """
     import torch
 
-    from thalweg.landscape.permutation import Rebasin, load_weights, trace_permutations
+    from thalweg.landscape.permutation import Rebasin, check_preserved, trace_permutations
+    from thalweg.landscape.permutation.tracing import arguments
 
     net = _made(module)
-    given = torch.zeros(_shape(example)) if example else None
+    draw = torch.Generator().manual_seed(0)
+    given = torch.randn(_shape(example), generator=draw) if example else None
     arrays = _data(data)
-    problem = Rebasin(load_weights(first), load_weights(second), trace_permutations(net, given), net, arrays)
+    problem = Rebasin(first, second, trace_permutations(net, given), net, arrays)
+    net.load_state_dict(problem.second, strict=False)
+    check_preserved(net, problem.spec, *arguments(net, given))
     if problem.spec.statistics and arrays is None:
         raise InvalidProblem(
             "The network has batch normalisation; give --data, to compute its statistics on."
@@ -116,10 +120,12 @@ class RebasinCase(Case):
 
     def write(self, path: Path, result: Result) -> None:
         """Weights of the merged network."""
-        from thalweg.landscape.permutation import mixed, recomputed, save_weights
+        from thalweg.landscape.permutation import recomputed, save_weights
+        from thalweg.landscape.permutation.weights import StateDict, mixed_lazily
 
         problem, share = self._problem(), float(cast(float, self.given["share"]))
-        found = mixed([problem.first, problem.spec.apply(problem.second, result.x)], [1 - share, share])
+        moved = problem.spec.moving(problem.second, result.x)
+        found: StateDict = mixed_lazily([problem.first, moved], [1 - share, share])
         if problem.spec.statistics and problem.module is not None and problem.data is not None:
             found = recomputed(problem.module, found, problem.data[0])
         save_weights(path, found)

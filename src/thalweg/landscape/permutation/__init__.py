@@ -4,13 +4,10 @@ from thalweg.landscape.permutation.activations import ActivationMatching, Straig
 from thalweg.landscape.permutation.matching import WeightMatching
 from thalweg.landscape.permutation.merging import (
     Matched,
-    load_weights,
     match,
     merge,
     merge_many,
-    mixed,
     recomputed,
-    save_weights,
 )
 from thalweg.landscape.permutation.preserving import check_preserved
 from thalweg.landscape.permutation.problem import Rebasin
@@ -25,6 +22,7 @@ from thalweg.landscape.permutation.specification import (
     Segment,
 )
 from thalweg.landscape.permutation.tracing import trace_permutations
+from thalweg.landscape.permutation.weights import load_weights, mixed, save_weights
 
 __all__ = [
     "ActivationMatching",

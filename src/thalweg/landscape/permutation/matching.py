@@ -22,7 +22,9 @@ from thalweg.landscape.permutation.specification import Order, Orders, Permutati
 
 Array = NDArray[np.float64]
 #: What each pair of places is worth, by the permutations inside the units: (n, *insides, n, *insides).
-Worth = dict[tuple[str, ...], NDArray[np.floating]]
+Worth = dict[tuple[str, ...], Array]
+#: Entries of a cost matrix that are computed at once.
+BLOCK = 2**22
 #: Rises of the objective below this share of its terms are rounding.
 RISE = {torch.float64: 1e-12}
 
@@ -44,11 +46,13 @@ class WeightMatching(Method[Rebasin, MatchingState]):
     which for one hidden layer is the best of all; for more the problem is NP-hard.
 
     Args:
+        x0: orders to begin at, by permutation; by default all units stay. Local optima differ with it:
+            ``spec.random(seed)`` from several seeds, the best kept, is what more time buys.
         skip_unchanged: leave out permutations none of whose neighbours has changed since they
             were visited: they have no better order. With it the same optimum takes fewer assignments.
 
     Cost per step (a sweep): a product of size n^2 times the other axes, and an assignment of n units, for each
-    permutation; memory one n x n matrix.
+    permutation; memory one n x n matrix of float64, and a tensor of each network.
 
     >>> import copy
     >>> from torch import nn
@@ -61,10 +65,11 @@ class WeightMatching(Method[Rebasin, MatchingState]):
     0.0
     """
 
+    x0: Orders | None = None
     skip_unchanged: bool = True
 
     def init(self, problem: Rebasin, seed: int) -> MatchingState:
-        x = problem.spec.identity()
+        x = problem.spec.identity() if self.x0 is None else dict(self.x0)
         return MatchingState(
             x=x,
             metrics=problem.metrics(x),
@@ -146,14 +151,20 @@ def worths(problem: Rebasin, orders: Orders, name: str) -> Worth:
                 value = value.index_select(axis, torch.from_numpy(index).to(value.device))
         _, b = opened(spec, use, value.to(a.device))
         sizes = a.shape[:-1]
-        kind = torch.float64 if a.dtype == torch.float64 else torch.float32
-        product = (a.reshape(-1, a.shape[-1]).to(kind) @ b.reshape(-1, a.shape[-1]).to(kind).T).cpu().numpy()
-        product = product.reshape(*sizes, *sizes)
-        if inside in found:
-            found[inside] += product
-        else:
-            found[inside] = product
+        if inside not in found:
+            found[inside] = np.zeros((*sizes, *sizes))
+        rows, columns = (v.reshape(-1, a.shape[-1]) for v in (a, b))
+        _add_products(found[inside].reshape(len(rows), len(rows)), rows, columns)
     return found
+
+
+def _add_products(total: Array, a: Tensor, b: Tensor) -> None:
+    """``total += a b^T``, some rows at a time: there is one matrix of n^2, in the type that assignments take."""
+    kind = torch.float64 if a.dtype == torch.float64 else torch.float32
+    b = b.to(kind)
+    step = max(1, BLOCK // len(b))
+    for k in range(0, len(a), step):
+        total[k : k + step] += (a[k : k + step].to(kind) @ b.T).cpu().numpy()
 
 
 def opened(spec: PermutationSpec, use: Use, value: Tensor) -> tuple[tuple[str, ...], Tensor]:
@@ -192,21 +203,27 @@ def total(spec: PermutationSpec, name: str, worth: Worth, orders: Orders) -> flo
     return found
 
 
-def _entries(w: NDArray[np.floating], rows: list[Order]) -> NDArray[np.floating]:
+def _entries(w: Array, rows: list[Order]) -> Array:
     """``w[i1, i2, .., p1[i1], p2[i2], ..]`` for all i."""
     grid = np.ix_(*(np.arange(len(r)) for r in rows)) if rows else ()
     return w[(*grid, *(r[g] for r, g in zip(rows, grid, strict=True)))]
 
 
-def assign(worth: NDArray[np.floating]) -> Order:
-    """For each row the column of an assignment of the largest sum."""
-    return np.asarray(linear_sum_assignment(worth, maximize=True)[1], dtype=np.int64)
+def assign(worth: Array) -> Order:
+    """For each row the column of an assignment of the largest sum.
+
+    SciPy copies a matrix that is to be maximised; here its signs are turned in place, and back.
+    """
+    np.negative(worth, out=worth)
+    found = np.asarray(linear_sum_assignment(worth)[1], dtype=np.int64)
+    np.negative(worth, out=worth)
+    return found
 
 
 def _assigned(spec: PermutationSpec, name: str, worth: Worth, orders: Orders) -> dict[str, Order]:
     children = spec.children[name]
     if not children:
-        return {name: assign(sum(worth.values()))} if worth else {name: orders[name]}  # type: ignore[arg-type]
+        return {name: assign(worth[()])} if worth else {name: orders[name]}
     n = spec.permutations[name].size
     value = np.zeros((n, n))
     inner = {c: np.zeros((n, n, spec.permutations[c].size), np.int64) for c in children}
@@ -225,7 +242,7 @@ def _assigned(spec: PermutationSpec, name: str, worth: Worth, orders: Orders) ->
 def _inside(
     spec: PermutationSpec,
     children: tuple[str, ...],
-    pair: Mapping[tuple[str, ...], NDArray[np.floating]],
+    pair: Mapping[tuple[str, ...], Array],
     start: dict[str, Order] | None,
 ) -> tuple[float, dict[str, Order]]:
     """The best orders inside a pair of units: exact where they do not meet in a tensor, else in turns."""
@@ -247,9 +264,7 @@ def _inside(
     return value, rows
 
 
-def _for_one(
-    w: NDArray[np.floating], inside: tuple[str, ...], name: str, rows: dict[str, Order]
-) -> NDArray[np.floating]:
+def _for_one(w: Array, inside: tuple[str, ...], name: str, rows: dict[str, Order]) -> Array:
     """What one order inside is worth, (n, n), the others held."""
     count = len(inside)
     for k in reversed(range(count)):

@@ -7,24 +7,32 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from thalweg.core import InvalidProblem, Method, MissingExtra, UnreadableFile, solve
-from thalweg.core.files import atomic_write, check_target
+from thalweg.core import InvalidProblem, Method, solve
+from thalweg.core.files import check_target
 from thalweg.core.seeding import generator
 from thalweg.core.validation import is_real, require
 from thalweg.landscape.permutation.matching import WeightMatching
 from thalweg.landscape.permutation.preserving import check_preserved
-from thalweg.landscape.permutation.problem import Rebasin, weights_of
-from thalweg.landscape.permutation.specification import Order, PermutationSpec, StateDict
+from thalweg.landscape.permutation.problem import Rebasin
+from thalweg.landscape.permutation.specification import Order, PermutationSpec
 from thalweg.landscape.permutation.tracing import Example, trace_permutations
+from thalweg.landscape.permutation.weights import (
+    Network,
+    StateDict,
+    load_weights,
+    mixed,
+    mixed_lazily,
+    save_weights,
+    weights_of,
+)
 
 #: Sweeps of MergeMany at most; the distance falls with each.
 SWEEPS = 100
@@ -35,21 +43,21 @@ class Matched:
     """Network b with its units in the places of a's.
 
     Args:
-        weights: of b, moved.
+        weights: of b, moved; of a file a tensor at a time, each when it is asked for.
         orders: by permutation.
         spec: whose permutations.
         metrics: see `Rebasin`.
     """
 
-    weights: dict[str, Tensor]
+    weights: StateDict
     orders: dict[str, Order]
     spec: PermutationSpec
     metrics: dict[str, float]
 
 
 def match(
-    a: nn.Module | StateDict,
-    b: nn.Module | StateDict,
+    a: Network,
+    b: Network,
     spec: PermutationSpec | None = None,
     *,
     module: nn.Module | None = None,
@@ -61,7 +69,7 @@ def match(
     """Bring the units of b into the places of a's: the same function, nearer to a.
 
     Args:
-        a, b: networks or state dicts.
+        a, b: networks, state dicts, or files of weights (``.safetensors``, ``.pt``).
         spec: by default traced from the module.
         module: the architecture, where a is a state dict; with it b's function is checked to be kept.
         example: see `trace_permutations`.
@@ -76,17 +84,18 @@ def match(
     True
     """
     module, spec, args, kwargs = _architecture(a, spec, module, example)
-    result = solve(Rebasin(a, b, spec, module, data), method or WeightMatching(), seed=seed, progress=False)
-    found = weights_of(b, module)
+    problem = Rebasin(a, b, spec, module, data)
+    result = solve(problem, method or WeightMatching(), seed=seed, progress=False)
     if module is not None and args is not None:
         own = copy.deepcopy(module)
-        own.load_state_dict(found)
+        own.load_state_dict(problem.second)
         check_preserved(own, spec, args, kwargs, result.x)
-    return Matched(spec.apply(found, result.x), result.x, spec, result.metrics)
+    moved = spec.moving(problem.second, result.x)
+    return Matched(moved if isinstance(b, str | Path) else dict(moved), result.x, spec, result.metrics)
 
 
 def _architecture(
-    a: nn.Module | StateDict,
+    a: Network,
     spec: PermutationSpec | None,
     module: nn.Module | None,
     example: Example,
@@ -103,20 +112,8 @@ def _architecture(
     return module, spec, *arguments(module, example)
 
 
-def mixed(states: Sequence[StateDict], weights: Sequence[float]) -> dict[str, Tensor]:
-    """The weighted mean of weights, a tensor at a time; whole numbers, such as counters, are the first's."""
-    found = {}
-    for name, value in states[0].items():
-        if value.is_floating_point():
-            total = sum(s[name].to(value.device).double() * w for s, w in zip(states, weights, strict=True))
-            found[name] = torch.as_tensor(total).to(value.dtype)
-        else:
-            found[name] = value.clone()
-    return found
-
-
 def merge(
-    models: Sequence[nn.Module | StateDict],
+    models: Sequence[Network],
     spec: PermutationSpec | None = None,
     *,
     module: nn.Module | None = None,
@@ -125,6 +122,7 @@ def merge(
     weights: Sequence[float] | None = None,
     data: Sequence[Tensor] | None = None,
     seed: int = 0,
+    out: str | Path | None = None,
 ) -> dict[str, Tensor]:
     """One network from several trained apart: all are matched to the first, then averaged.
 
@@ -132,10 +130,12 @@ def merge(
     standing `merge_many` has no centre.
 
     Args:
-        models: two or more, networks or state dicts.
+        models: two or more: networks, state dicts, or files of weights.
         weights: share of each, >= 0, summing to 1. Default equal.
         data: inputs (and labels), on which batch normalisation's statistics are computed anew; needed where there is
             any.
+        out: a ``.safetensors`` that the mean is written to, a tensor at a time; what is returned is read from there.
+            With files given, a network is never whole in memory but for the ``module`` and a copy of it.
 
     Raises:
         InvalidProblem: fewer than two, other shapes, batch normalisation without data or without a module.
@@ -147,18 +147,27 @@ def merge(
     require(
         fits and math.isclose(sum(shares), 1.0), "merge needs a weight >= 0 a network, of sum 1", got=weights
     )
+    if out is not None:
+        out = check_target(out, (".safetensors",))
     first = models[0]
     module, spec, *_ = _architecture(first, spec, module, example)
     _need_data(module, spec, data)
-    rest = [
-        match(first, m, spec, module=module, example=example, method=method, data=data, seed=seed).weights
-        for m in models[1:]
-    ]
-    return _refreshed(module, mixed([weights_of(first, module), *rest], shares), data)
+    start = weights_of(first, module)
+    states: list[StateDict] = [start]
+    for other in models[1:]:
+        found = match(start, other, spec, module=module, example=example, method=method, data=data, seed=seed)
+        states.append(found.weights)
+    mean: StateDict = mixed_lazily(states, shares)
+    if module is not None and data is not None:
+        mean = recomputed(module, mean, data[0])
+    if out is None:
+        return dict(mean)
+    save_weights(out, mean)
+    return load_weights(out)
 
 
 def merge_many(
-    models: Sequence[nn.Module | StateDict],
+    models: Sequence[Network],
     spec: PermutationSpec | None = None,
     *,
     module: nn.Module | None = None,
@@ -186,7 +195,8 @@ def merge_many(
                 states[i], changed = spec.apply(states[i], result.x), True
         if not changed:
             break
-    return _refreshed(module, mixed(states, [1 / len(states)] * len(states)), data), states
+    mean = mixed(states, [1 / len(states)] * len(states))
+    return (mean if module is None or data is None else recomputed(module, mean, data[0])), states
 
 
 def _need_data(module: nn.Module | None, spec: PermutationSpec, data: Sequence[Tensor] | None) -> None:
@@ -199,14 +209,6 @@ def _need_data(module: nn.Module | None, spec: PermutationSpec, data: Sequence[T
             "The networks have batch normalisation, whose statistics fit no mean of weights. Give data=, inputs to "
             "compute them on anew, and module=."
         )
-
-
-def _refreshed(
-    module: nn.Module | None, state: dict[str, Tensor], data: Sequence[Tensor] | None
-) -> dict[str, Tensor]:
-    if module is None or data is None:
-        return state
-    return recomputed(module, state, data[0])
 
 
 def recomputed(
@@ -225,45 +227,3 @@ def recomputed(
             for batch in torch.split(inputs, batch_size):
                 own(batch)
     return {n: v.detach().clone() for n, v in own.state_dict().items()}
-
-
-def load_weights(path: str | Path) -> dict[str, Tensor]:
-    """A state dict from ``.safetensors``, or from ``.pt`` or ``.pth`` as data alone.
-
-    Raises:
-        UnreadableFile: no such file, or none of these. MissingExtra: safetensors is not installed.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise UnreadableFile(f"No file {path}.")
-    try:
-        if path.suffix == ".safetensors":
-            return dict(_safetensors().load_file(path))
-        found = torch.load(path, map_location="cpu", weights_only=True)
-    except MissingExtra:
-        raise
-    except Exception as error:
-        raise UnreadableFile(f"{path} holds no weights: {' '.join(str(error).split())[:200]}") from error
-    found = found.get("state_dict", found) if isinstance(found, Mapping) else found
-    if not isinstance(found, Mapping) or not all(isinstance(v, Tensor) for v in found.values()):
-        raise UnreadableFile(f"{path} holds no state dict, tensors by name.")
-    return dict(found)
-
-
-def save_weights(path: str | Path, state: StateDict) -> None:
-    """Write a state dict: ``.safetensors`` or ``.pt``, at once or not at all."""
-    path = check_target(path, (".safetensors", ".pt", ".pth"))
-    whole = {n: v.detach().cpu().contiguous().clone() for n, v in state.items()}
-    with atomic_write(path) as file:
-        if path.suffix == ".safetensors":
-            file.write(_safetensors().save(whole))
-        else:
-            torch.save(whole, file)
-
-
-def _safetensors() -> Any:  # noqa: ANN401 -- a module loaded when asked for
-    try:
-        import safetensors.torch
-    except ImportError:
-        raise MissingExtra("safetensors", "safetensors") from None
-    return safetensors.torch

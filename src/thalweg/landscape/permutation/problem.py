@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
@@ -12,23 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from thalweg.core import InvalidProblem, Problem
-from thalweg.landscape.permutation.specification import Orders, PermutationSpec, StateDict
+from thalweg.landscape.permutation.specification import Orders, PermutationSpec
+from thalweg.landscape.permutation.weights import Network, weights_of
 
-
-def weights_of(given: nn.Module | StateDict, module: nn.Module | None = None) -> dict[str, Tensor]:
-    """A network's tensors by name, detached; those that a file leaves out, since they are tied in the module, too."""
-    state = given.state_dict() if isinstance(given, nn.Module) else given
-    found = {name: value.detach() for name, value in state.items()}
-    places: dict[tuple[int, torch.Size], str] = {}
-    own = {} if module is None else module.state_dict()
-    for name, value in own.items():
-        if name in found and value.numel():
-            places.setdefault((value.data_ptr(), value.shape), name)
-    for name, value in own.items():
-        twin = places.get((value.data_ptr(), value.shape))
-        if name not in found and twin is not None:
-            found[name] = found[twin]
-    return found
+#: Numbers that are summed at once.
+BLOCK = 2**20
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +26,7 @@ class Rebasin(Problem):
     An answer is orders by the names of the specification's permutations; ``spec.apply(b, orders)`` is the network.
 
     Args:
-        a, b: networks or state dicts of one architecture.
+        a, b: networks, state dicts, or files of weights (``.safetensors``, ``.pt``), of one architecture.
         spec: whose permutations; see `trace_permutations`.
         module: the architecture; needed by methods that look at activations or losses.
         data: inputs and labels, along the first axis; needed by the same.
@@ -49,13 +37,13 @@ class Rebasin(Problem):
     Raises:
         InvalidProblem: tensors that are missing or have another shape. NotFinite: NaN.
 
-    Cost of a judgement: one pass over the weights, a tensor at a time.
+    Cost of a judgement: one pass over the weights, a tensor at a time; files are mapped, and never whole in memory.
     """
 
     objective: ClassVar[str | None] = "distance"
 
-    a: nn.Module | StateDict
-    b: nn.Module | StateDict
+    a: Network
+    b: Network
     spec: PermutationSpec
     module: nn.Module | None = None
     data: Sequence[Tensor] | None = None
@@ -108,7 +96,7 @@ class Rebasin(Problem):
     def metrics(self, x: Any) -> dict[str, float]:  # noqa: ANN401 -- orders by name
         self.spec.check_orders(x)
         squares = sum(
-            _square(self.first[n] - self.spec.moved(n, self.second[n], x).to(self.first[n].device))
+            _square(self.first[n], self.spec.moved(n, self.second[n], x).to(self.first[n].device))
             for n in self.compared
         )
         return {
@@ -118,9 +106,15 @@ class Rebasin(Problem):
         }
 
 
-def _square(d: Tensor) -> float:
-    return float(torch.linalg.vector_norm(d, dtype=torch.float64)) ** 2
+def _square(a: Tensor, b: Tensor) -> float:
+    """``|a - b|^2``."""
+    return sum(float(torch.linalg.vector_norm(u - v, dtype=torch.float64)) ** 2 for u, v in _in_blocks(a, b))
 
 
 def _inner(a: Tensor, b: Tensor) -> float:
-    return float((a.double() * b.double()).sum())
+    return sum(float(torch.dot(u.double(), v.double())) for u, v in _in_blocks(a, b))
+
+
+def _in_blocks(a: Tensor, b: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Numbers that meet, some at a time: sums in float64 need no copy of a whole tensor."""
+    return zip(torch.split(a.reshape(-1), BLOCK), torch.split(b.reshape(-1), BLOCK), strict=True)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from thalweg.core import InvalidProblem
-from thalweg.landscape.permutation.specification import StateDict
+from thalweg.landscape.permutation.weights import StateDict
 
 #: Layers whose outputs are rescaled, and the axis of their units.
 RESCALED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
@@ -24,6 +25,7 @@ RULES: dict[str, Rule] = {}
 ALSO_POINTWISE = {
     *("clone", "detach", "alias", "_to_copy", "dropout", "lift_fresh", "copy", "contiguous", "zeros_like"),
     *("ones_like", "empty_like", "full_like", "native_dropout", "masked_fill", "where", "fill", "rsub"),
+    "zero",
 }
 
 
@@ -288,6 +290,41 @@ def _select(look: Look, args: Given, kwargs: Named, out: Given) -> list[Label]:
     axes.pin(x[along])
     label = [*x[:along], *x[along + 1 :]]
     return [label] * len(tree_leaves(out))
+
+
+@rule("index")
+def _index(look: Look, args: Given, kwargs: Named, out: Tensor) -> list[Label]:
+    """Tables read by place: the axis that is read stays, the others keep their units."""
+    x = look(args[0])
+    read = [k for k, value in enumerate(args[1]) if value is not None]
+    for k in read:
+        axes.pin(x[k])
+    new = [axes.fixed(n) for n in np.broadcast_shapes(*(args[1][k].shape for k in read))]
+    if any(args[1][k].dtype == torch.bool for k in read):
+        return [[axes.fixed(n) for n in out.shape]]
+    rest = [d for k, d in enumerate(x) if k not in read]
+    at = read[0] if read == list(range(read[0], read[-1] + 1)) else 0
+    return [[*rest[:at], *new, *rest[at:]]]
+
+
+@rule("roll")
+def _roll(look: Look, args: Given, kwargs: Named, out: Tensor) -> list[Label]:
+    x, dims = look(args[0]), args[2] if len(args) > 2 else ()
+    for k in dims or range(len(x)):
+        axes.pin(x[k])
+    return [x]
+
+
+@rule("as_strided")
+def _as_strided(look: Look, args: Given, kwargs: Named, out: Tensor) -> list[Label]:
+    """The same numbers in another layout, as pooling of channels-last images does; any other look holds all."""
+    x = look(args[0])
+    laid = zip(args[1], args[2], torch.empty(out.shape, device="meta").stride(), strict=True)
+    if len(x) == out.ndim and all(n == 1 or given == plain for n, given, plain in laid):
+        return [x]
+    for dim in x:
+        axes.pin(dim)
+    return [[axes.fixed(n) for n in out.shape]]
 
 
 @rule("_scaled_dot_product_flash_attention_for_cpu", "_scaled_dot_product_flash_attention",

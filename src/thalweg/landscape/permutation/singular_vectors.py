@@ -11,12 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from thalweg.core import InvalidProblem
 from thalweg.core.validation import is_real, require
-from thalweg.landscape.permutation.problem import weights_of
-from thalweg.landscape.permutation.specification import StateDict
+from thalweg.landscape.permutation.weights import Network, weights_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +43,7 @@ class Alignment:
         return dict(zip(self.layers, (self.sums / self.kept).tolist(), strict=True))
 
 
-def alignment(a: nn.Module | StateDict, b: nn.Module | StateDict, threshold: float = 0.3) -> Alignment:
+def alignment(a: Network, b: Network, threshold: float = 0.3) -> Alignment:
     """How alike the singular vectors of two networks lie that belong to values of a share of the layer's largest.
 
     Args:

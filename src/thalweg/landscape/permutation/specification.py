@@ -18,12 +18,11 @@ from torch import Tensor, nn
 
 from thalweg.core import InvalidProblem, NotFinite
 from thalweg.core.seeding import generator
+from thalweg.landscape.permutation.weights import LazyState, StateDict
 
 Order = NDArray[np.int64]
 #: Orders by the names of permutations: (size,), or (size of the one it is under, size).
 Orders = Mapping[str, Order]
-#: Weights by name.
-StateDict = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -321,6 +320,15 @@ class PermutationSpec:
         self.check_orders(orders)
         self.check_state(state)
         return {n: self.moved(n, v, orders) if n in self.axes else v for n, v in state.items()}
+
+    def moving(self, state: StateDict, orders: Orders) -> LazyState:
+        """`apply`, each tensor when it is asked for; what is given was looked at before."""
+
+        def make(name: str) -> Tensor:
+            value = state[name]
+            return self.moved(name, value, orders) if name in self.axes else value
+
+        return LazyState(state, make)
 
     def composed(self, first: Orders, then: Orders) -> dict[str, Order]:
         """The orders of ``apply(apply(state, first), then)``."""
