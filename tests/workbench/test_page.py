@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from thalweg.catalogue import find
+from thalweg.core.figure import Surface
 from thalweg.studies import Evidence, Figure, Series, Verdict
 from thalweg.workbench import Record, render_studies
 
@@ -39,6 +40,8 @@ def page_path(tmp_path_factory):
         "a score with a long name",
         [Series(f"a method with a long name, setting {i}", [1.0, 2.0], [1.0, 2.0 + i]) for i in range(7)],
     )
+    heights = Surface(t[:9].tolist(), t[:7].tolist(), (t[:7, None] - t[:9] ** 2).tolist())
+    relief = Figure("Relief", "Seen from above.", "east", "north", [], kind="relief", surface=heights)
     wide = [{f"a column with a long name {i}": i for i in range(20)}]
     verdicts = [
         Verdict("it falls", 0.5, 1.0),
@@ -47,7 +50,7 @@ def page_path(tmp_path_factory):
     ]
     profile = {"problems": ["p", "q"], "methods": {"a": [1.0, 2.0], "b": [2.0, 1.0]}}
     evidence = {
-        "02": Evidence(verdicts, wide, [lines, bars, crowd], profile, "Words."),
+        "02": Evidence(verdicts, wide, [relief, lines, bars, crowd], profile, "Words."),
         "12": Evidence(verdicts, [{"a": 1}], [lines, bars], profile, "Words."),
     }
     records = [Record(find(n), "quick", e, 1.0, {"python": "3"}) for n, e in evidence.items()]
@@ -61,7 +64,8 @@ def browser():
 
     arguments = [
         "--no-sandbox",
-        "--disable-gpu",
+        "--use-angle=swiftshader",  # WebGL without a graphics card
+        "--enable-unsafe-swiftshader",
         "--disable-background-networking",
         "--disable-component-update",
         "--disable-dev-shm-usage",
@@ -91,7 +95,8 @@ def opened(browser, page_path):
 
 def test_every_plot_is_drawn_without_a_complaint(opened):
     page = opened(1200)
-    assert page.locator(".plot").count() == 7
+    assert page.locator(".plot").count() == 8
+    page.wait_for_selector(".plot .gl-container canvas")
     drawn = page.locator(".plot .scatterlayer .lines path, .plot .barlayer path").count()
     assert drawn >= 8
     curve = page.locator(".plot .scatterlayer path.js-line").last.get_attribute("d")
@@ -169,7 +174,8 @@ def test_no_title_of_an_axis_lies_over_the_legend_or_outside_the_plot(opened, wi
 def test_a_plot_keeps_room_for_its_curves_beside_a_long_legend(opened):
     page = opened(390)
     heights = page.evaluate(
-        "[...document.querySelectorAll('.plot')].map(p => p.querySelector('.bglayer rect, .plotbg, .gridlayer')"
+        "[...document.querySelectorAll('.plot:not(:has(.gl-container canvas))')]"
+        ".map(p => p.querySelector('.bglayer rect, .plotbg, .gridlayer')"
         ".getBoundingClientRect().height)"
     )
     assert min(heights) >= 120

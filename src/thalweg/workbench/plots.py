@@ -110,7 +110,13 @@ def _layout(figure: Figure) -> dict[str, object]:
     y: dict[str, object] = {"title": {"text": _folded(figure.y_label, 30)}, "automargin": True}
     if figure.kind == "relief":
         axes = {"xaxis": figure.x_label, "yaxis": figure.y_label, "zaxis": "value"}
-        scene = {name: {"title": {"text": _folded(label, 20)}} for name, label in axes.items()}
+        small = {"size": 10}
+        scene: dict[str, object] = {
+            name: {"title": {"text": _folded(label, 20), "font": small}, "tickfont": small, "nticks": 5}
+            for name, label in axes.items()
+        }
+        # Far enough that its corners and labels are inside the box of a phone.
+        scene |= {"aspectmode": "cube", "camera": {"eye": {"x": 1.9, "y": 1.9, "z": 1.3}}}
         return {"scene": scene, "margin": {"l": 0, "r": 0, "t": 0, "b": 0}, "paper_bgcolor": "rgba(0,0,0,0)"}
     if figure.log_x:
         x |= {"type": "log"}
