@@ -11,7 +11,7 @@ import typer
 
 from thalweg.cli.case import Case
 from thalweg.cli.options import Header
-from thalweg.core import Figure, InvalidProblem, Problem, Result, Series, UnknownName
+from thalweg.core import Figure, InvalidParameter, InvalidProblem, Problem, Result, Series, UnknownName
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,43 +25,63 @@ KINDS = ("diag", "full")
 
 def read(
     before: Annotated[
-        Path, typer.Argument(help="Points to be carried, one a row: .csv, .tsv or .txt; also .gz.")
+        Path,
+        typer.Argument(
+            help="Points to be carried, one a row: .csv, .tsv, .txt (also .gz), .npy, .npz, or .h5ad."
+        ),
     ],
     after: Annotated[Path, typer.Argument(help="Points of where they go, with the same columns.")],
     eps: Annotated[
-        float, typer.Option(help="Variance of the noise on the way, in squared units of the data.")
-    ],
+        float | None,
+        typer.Option(
+            help="Variance of the noise on the way, in squared units of the data. Default a tenth of the clouds' "
+            "spreads."
+        ),
+    ] = None,
     components: Annotated[int, typer.Option(min=1, help="Gaussians of the potential.")] = 20,
     covariance: Annotated[str, typer.Option(help=f"One of {', '.join(KINDS)}.")] = "diag",
+    eps_path: Annotated[
+        str,
+        typer.Option(
+            help="Shares of the clouds' spreads by commas, such as 0.01,0.1,1: --report shows what each eps does."
+        ),
+    ] = "",
+    key: Annotated[str, typer.Option(help="Array of a .npz, or obsm of a .h5ad such as X_pca.")] = "",
     header: Header = None,
 ) -> Mapping[str, Problem]:
     """Carry one cloud of points to another that nothing pairs with it."""
-    from thalweg.datasets import load_frame
+    from thalweg.datasets.points import load_points
     from thalweg.transport import EntropicTransport
+    from thalweg.transport.estimator import default_eps
 
     if covariance not in KINDS:
         raise UnknownName("covariance", covariance, KINDS)
-    tables = [load_frame(path, header=header) for path in (before, after)]
-    for path, table in zip((before, after), tables, strict=True):
-        words = [str(name) for name, kind in table.dtypes.items() if kind.kind != "f"]
-        if words:
-            raise InvalidProblem(
-                f"{path}: column '{words[0]}' holds words; expected numbers only. Leave it out."
-            )
-    first, second = tables
-    if list(first.columns) != list(second.columns):
+    _shares(eps_path)
+    first, second = (load_points(path, key=key, header=header) for path in (before, after))
+    if first.names != second.names or first.values.shape[1] != second.values.shape[1]:
+        told = [
+            ", ".join(cloud.names) or f"{cloud.values.shape[1]} without names" for cloud in (first, second)
+        ]
         raise InvalidProblem(
-            f"{before} has columns {', '.join(map(str, first.columns))}; {after} has "
-            f"{', '.join(map(str, second.columns))}. Expected the same, in one order."
+            f"{before} has columns {told[0]}; {after} has {told[1]}. Expected the same, in one order."
         )
     problem = EntropicTransport(
-        first.to_numpy(),
-        second.to_numpy(),
-        eps,
+        first.values,
+        second.values,
+        default_eps(first.values, second.values) if eps is None else eps,
         components,
         covariance,  # type: ignore[arg-type]
     )
     return {f"{before.stem} to {after.stem}": problem}
+
+
+def _shares(text: str) -> list[float]:
+    try:
+        return [float(word) for word in text.split(",")] if text else []
+    except ValueError:
+        raise InvalidParameter(
+            f"--eps-path is numbers by commas, such as 0.01,0.1,1; got {text!r}."
+        ) from None
 
 
 @dataclass
@@ -96,6 +116,16 @@ class TransportCase(Case):
         }
 
     def figures(self, result: Result) -> Sequence[Figure]:
+        from thalweg.transport import eps_figure, eps_path
+
+        problem, shares = self._problem(), _shares(str(self.given["eps_path"]))
+        found = [self._clouds(result)]
+        if shares:
+            options = {"n_components": problem.n_components, "covariance": problem.covariance}
+            found.append(eps_figure(eps_path(problem.x0, problem.x1, shares, **options)))
+        return found
+
+    def _clouds(self, result: Result) -> Figure:
         import numpy as np
 
         problem = self._problem()
@@ -107,13 +137,13 @@ class TransportCase(Case):
                 Series(name, list(np.quantile(cloud[:, 0], share)), list(share))
                 for name, cloud, share in zip(NAMES, (x0, x1, end), shares, strict=True)
             ]
-            return [Figure("Before, after and carried", "", "value", "share below", series)]
+            return Figure("Before, after and carried", "", "value", "share below", series)
         series = [
             Series(name, list(cloud[:DRAWN, 0]), list(cloud[:DRAWN, 1]), dots=True)
             for name, cloud in zip(NAMES, (x0, x1, end), strict=True)
         ]
         caption = "The first two columns; carried points are drawn from the plan."
-        return [Figure("Before, after and carried", caption, "first column", "second column", series)]
+        return Figure("Before, after and carried", caption, "first column", "second column", series)
 
     def said(self, result: Result) -> Sequence[str]:
         problem = self._problem()

@@ -19,9 +19,10 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
-from thalweg.core import InvalidProblem, UnreadableFile, solve
+from thalweg.core import Figure, InvalidProblem, Series, UnreadableFile
 from thalweg.core.files import atomic_write, check_target
 from thalweg.core.seeding import torch_generator
+from thalweg.transport.annealing import annealed
 from thalweg.transport.bridge import Bridge
 from thalweg.transport.light_bridge import LightSB
 from thalweg.transport.pairs import energy_distance
@@ -48,6 +49,7 @@ class LightBridge(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             while the loss of a tenth of the samples, held out, falls by more than 0.005.
         covariance: ``"diag"``, the default, or ``"full"``.
         steps, batch_size, step_size: see `LightSB`; default 600, 512, and by eps.
+        stages: larger eps that are fitted first, see `annealed`. Default 1, none.
         device: where to compute. Default the processor.
         random_state: a whole number, default 0.
 
@@ -81,6 +83,7 @@ class LightBridge(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         "steps": [Interval(Integral, 1, None, closed="left")],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "step_size": [None, Interval(Real, 0, None, closed="neither")],
+        "stages": [Interval(Integral, 1, None, closed="left")],
         "device": [str],
         "random_state": [Interval(Integral, 0, None, closed="left")],
     }
@@ -94,6 +97,7 @@ class LightBridge(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         steps: int = 600,
         batch_size: int = 512,
         step_size: float | None = None,
+        stages: int = 1,
         device: str = "cpu",
         random_state: int = 0,
     ) -> None:
@@ -103,6 +107,7 @@ class LightBridge(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         self.steps = steps
         self.batch_size = batch_size
         self.step_size = step_size
+        self.stages = stages
         self.device = device
         self.random_state = random_state
 
@@ -129,7 +134,7 @@ class LightBridge(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         else:
             K = int(self.n_components)
         problem = self._problem(x0, x1, K, **weights)
-        self._keep(problem, solve(problem, self._method(), seed=int(self.random_state), progress=False).x)
+        self._keep(problem, self._solved(problem))
         self.n_iter_ = int(self.steps)
         return self
 
@@ -224,23 +229,21 @@ class LightBridge(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         return model
 
     def _problem(self, x0: ArrayLike, x1: ArrayLike, K: int, **options: Any) -> EntropicTransport:  # noqa: ANN401
-        eps = self.eps
-        if eps == "auto":
-            unit = EntropicTransport(x0, x1, 1.0, 1)
-            eps = 0.1 * unit.lengths[0] * unit.lengths[1]
+        eps = default_eps(x0, x1) if self.eps == "auto" else self.eps
         build = {"n_components": K, "covariance": self.covariance, "device": self.device, **options}
         return EntropicTransport(x0, x1, float(eps), **build)
 
-    def _method(self) -> LightSB:
-        return LightSB(int(self.steps), int(self.batch_size), self.step_size)
+    def _solved(self, problem: EntropicTransport) -> Tensor:
+        method = LightSB(int(self.steps), int(self.batch_size), self.step_size)
+        found: Tensor = annealed(problem, method, stages=int(self.stages), seed=int(self.random_state)).x
+        return found
 
     def _chosen(self, x0: ArrayLike, x1: ArrayLike, count: int, weights: dict[str, Any]) -> int:
         """The number of components after which doubling it does not pay."""
         best, chosen, K = np.inf, 1, 5
         while min(160, max(1, count - int(HELD_OUT * count))) >= K:
             problem = self._problem(x0, x1, K, held_out=HELD_OUT, seed=int(self.random_state), **weights)
-            found = solve(problem, self._method(), seed=int(self.random_state), progress=False)
-            loss = problem.metrics(found.x)["held_out"]
+            loss = problem.metrics(self._solved(problem))["held_out"]
             if not loss < best - WORTH:
                 break
             best, chosen, K = loss, K, 2 * K
@@ -257,6 +260,12 @@ class LightBridge(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
 
     def _generator(self, seed: int) -> torch.Generator:
         return torch_generator(seed, 0x19, device=str(self.bridge_.R.device))
+
+
+def default_eps(x0: ArrayLike, x1: ArrayLike) -> float:
+    """A tenth of the product of the clouds' spreads."""
+    unit = EntropicTransport(x0, x1, 1.0, 1)
+    return 0.1 * unit.lengths[0] * unit.lengths[1]
 
 
 def eps_path(
@@ -296,6 +305,29 @@ def eps_path(
             }
         )
     return pd.DataFrame(rows)
+
+
+def eps_figure(table: pd.DataFrame) -> Figure:
+    """`eps_path` as a picture: cost, noise and distance to the target over eps.
+
+    >>> table = pd.DataFrame({"eps": [0.1, 1.0], "cost": [2.0, 2.5], "noise": [0.1, 0.9], "target": [0.01, 0.001]})
+    >>> [series.name for series in eps_figure(table).series]
+    ['cost of the transport', 'noise: variance of the end given the start', 'distance of drawn ends to the target']
+    """
+    names = {
+        "cost": "cost of the transport",
+        "noise": "noise: variance of the end given the start",
+        "target": "distance of drawn ends to the target",
+    }
+    at = [float(v) for v in table["eps"]]
+    series = [
+        Series(name, at, [max(float(v), 0.0) for v in table[column]], dots=False)
+        for column, name in names.items()
+    ]
+    caption = "Take the largest eps whose noise you can bear; a target that is not met needs more components."
+    return Figure(
+        "What eps does", caption, "eps", "in squared units; the distance in units", series, log_x=True
+    )
 
 
 def _array(values: Tensor) -> Array:

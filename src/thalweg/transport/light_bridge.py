@@ -18,6 +18,7 @@ from torch import Tensor
 from thalweg.core import Method, NotFinite, State, Status
 from thalweg.core.seeding import generator
 from thalweg.core.validation import is_real, is_whole, require
+from thalweg.transport._parameters import Gradient
 from thalweg.transport.problem import EntropicTransport
 
 #: Standardised eps below which components begin at the points that are nearest to them.
@@ -53,6 +54,8 @@ class LightSB(Method[EntropicTransport, LightState]):
         steps: in all, default 600; the rate falls over them. 2 000 for hundreds of components.
         batch_size: samples of each cloud in a step, default 512.
         step_size: of the first step, in the standardised unit. Default 3e-2, or 1e-2 from the ``"near"`` start.
+        x0: an answer to begin at, of as many components as the problem's; `EntropicTransport.answer_at` takes one over
+            from another eps. Default: by ``start``.
         start: ``"spread"``: equal weights and S = 1 (of standardised clouds). ``"near"``: ``log a_k = -|r_k|^2 / (2
             eps)``, so that each x begins at its nearest r_k, S = 0.3, and ten times the rate for the weights. Default
             ``"auto"``: near where eps is below 0.2 of the clouds' variance; spread is better above.
@@ -79,6 +82,7 @@ class LightSB(Method[EntropicTransport, LightState]):
     steps: int = 600
     batch_size: int = 512
     step_size: float | None = None
+    x0: Tensor | None = None
     start: Literal["auto", "spread", "near"] = "auto"
 
     def __post_init__(self) -> None:
@@ -95,6 +99,12 @@ class LightSB(Method[EntropicTransport, LightState]):
         return self.start == "near" or (self.start == "auto" and problem.scaled_eps < NEAR)
 
     def init(self, problem: EntropicTransport, seed: int) -> LightState:
+        if self.x0 is not None:
+            return self.resumed(problem, problem.answer(self.x0), seed)
+        return self.resumed(problem, self.first_answer(problem, seed), seed)
+
+    def first_answer(self, problem: EntropicTransport, seed: int) -> Tensor:
+        """Components at samples of x1 far from each other."""
         points, mass = problem.parts[1]
         drawn = generator(seed, 0x19)
         some = drawn.permutation(len(points))[:SEEN]
@@ -106,8 +116,7 @@ class LightSB(Method[EntropicTransport, LightState]):
         )
         R = points[some[chosen]]
         near = self.begins_near(problem)
-        x = problem.family.join(_log_a(R, problem, near), R, math.log(0.3) / 2 if near else 0.0)
-        return self.resumed(problem, x, seed)
+        return problem.family.join(_log_a(R, problem, near), R, math.log(0.3) / 2 if near else 0.0)
 
     def resumed(self, problem: EntropicTransport, x: Tensor, seed: int) -> LightState:
         """The state before the first step from an answer of one's own: a warm start."""
@@ -120,8 +129,8 @@ class LightSB(Method[EntropicTransport, LightState]):
         near = self.begins_near(problem)
         drawn = generator(state.seed, 0x19, t)
         clouds = [self._batch(cloud, drawn) for cloud in problem.parts[:2]]
-        (x0, m0), (x1, m1) = clouds
-        found = problem.family.gradient(state.x, x0, x1, m0, m1)
+        x1 = clouds[1][0]
+        found = self.gradient(problem, state.x, clouds[0], clouds[1], drawn)
         if not math.isfinite(found.loss):
             raise NotFinite(f"The loss is {found.loss} at step {t}; try a smaller step_size.")
         first = torch.lerp(state.first, found.gradient, 0.1)
@@ -147,6 +156,17 @@ class LightSB(Method[EntropicTransport, LightState]):
             state.metrics = problem.metrics(x)
             state.status, state.message = self._end(problem, x, state.metrics["imbalance"])
         return state
+
+    def gradient(
+        self,
+        problem: EntropicTransport,
+        x: Tensor,
+        first: tuple[Tensor, Tensor],
+        second: tuple[Tensor, Tensor],
+        drawn: np.random.Generator,
+    ) -> Gradient:
+        """The loss of a batch, points and masses of each cloud, and its gradient."""
+        return problem.family.gradient(x, first[0], second[0], first[1], second[1])
 
     def _batch(self, cloud: tuple[Tensor, Tensor], drawn: np.random.Generator) -> tuple[Tensor, Tensor]:
         """Some of a cloud, by its masses, or all of it where it is small."""

@@ -201,6 +201,13 @@ class EntropicTransport(Problem):
             )
         return values.to(self.device, self.dtype)
 
+    def answer_at(self, eps: float, x: ArrayLike | Tensor) -> Tensor:
+        """An answer to the same clouds at another eps, as a start at this one: ``eps log a``, r and S are kept."""
+        require(is_real(eps) and 0 < eps < math.inf, "answer_at needs eps > 0", got=eps)
+        found = self.answer(x).clone()
+        found[:, 0] *= eps / self.eps
+        return found
+
     def bridge(self, x: ArrayLike | Tensor) -> Bridge:
         """The `Bridge` of an answer, in the data's units."""
         log_a, R, root = self.family.split(self.answer(x))

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from thalweg.core import Method, recommended
+from thalweg.transport.bridge_matching import BridgeMatching
+from thalweg.transport.full_batch import FullBatch
 from thalweg.transport.light_bridge import LightSB
 from thalweg.transport.problem import EntropicTransport
 
 #: The area's methods, by the names that tables and the command use.
-METHODS: dict[str, type[Method]] = {"light-sb": LightSB}
+METHODS: dict[str, type[Method]] = {
+    "light-sb": LightSB,
+    "full-batch": FullBatch,
+    "bridge-matching": BridgeMatching,
+}
 
 
 @recommended.register
