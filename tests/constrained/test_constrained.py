@@ -488,7 +488,7 @@ class TestBadInput:
             (lambda: InexactSQP(kappa=1.0), "0 < kappa < 1"),
             (lambda: InexactSQP(eta=0.0), "0 < eta < 1"),
             (lambda: InexactSQP(mu=0.0), "mu > 0"),
-            (lambda: AugmentedLagrangian(mu=-5.0), "AugmentedLagrangian needs mu > 0"),
+            (lambda: AugmentedLagrangian(mu=-5.0), "AugmentedLagrangian needs 0 < mu"),
             (lambda: SketchedNewton(delta=0.0), "delta > 0"),
         ],
     )

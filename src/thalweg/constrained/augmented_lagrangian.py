@@ -35,10 +35,10 @@ class AugmentedLagrangian(ConstrainedMethod[MultiplierState]):
     Where ``|c|`` has not fallen to a quarter, mu grows tenfold; the inner accuracy follows ``|c|``.
 
     Args:
-        mu: where the penalty starts.
+        mu: where the penalty starts; it grows to 1e10 at most.
 
     Raises:
-        InvalidParameter: a penalty that is not positive.
+        InvalidParameter: a penalty that is not in (0, 1e10].
 
     >>> from thalweg import Stop, solve
     >>> from thalweg.constrained import EqualityConstrained
@@ -50,7 +50,8 @@ class AugmentedLagrangian(ConstrainedMethod[MultiplierState]):
     mu: float = 10.0
 
     def __post_init__(self) -> None:
-        require(is_real(self.mu) and 0 < self.mu < math.inf, "AugmentedLagrangian needs mu > 0", got=self.mu)
+        fits = is_real(self.mu) and 0 < self.mu <= MOST
+        require(fits, f"AugmentedLagrangian needs 0 < mu <= {MOST:g}", got=self.mu)
 
     def init(self, problem: EqualityConstrained, seed: int) -> MultiplierState:
         return MultiplierState(**vars(self._begin(problem, seed)), mu=self.mu)
