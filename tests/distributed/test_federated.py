@@ -157,10 +157,10 @@ class TestTraining:
             solve(
                 quadratic(scale=scale),
                 method,
-                stop=Stop(steps=2500),
+                stop=Stop(steps=1200),
                 callbacks=[lambda run: tail.append(float(run.state.x[0])) or False],
             )
-            return float(np.mean(tail[-1000:]))
+            return float(np.mean(tail[-600:]))
 
         def optimum(q):
             return float((q * scale * np.arange(6)).sum() / (q * scale).sum())

@@ -213,7 +213,7 @@ class TestFZooS:
         problem = quadratic(20, 4, heterogeneity)
         best = (1 - 20 / 4) / 200
         first = problem.metrics(problem.x0)["objective"]
-        found = solve(problem, FZooS(), stop=Stop(steps=20))
+        found = solve(problem, FZooS(), stop=Stop(steps=12))
         assert found.metrics["objective"] - best < 0.01 * (first - best)
 
     def test_the_correction_helps_where_clients_differ(self):

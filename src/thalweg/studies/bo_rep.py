@@ -40,14 +40,14 @@ TERMS = 5
 def run(scale: Scale = "quick", tell: Tell = lambda share, what: None) -> Evidence:
     """Rerun the claims at a scale."""
     size = {
-        "smoke": TextSize(64, 4, 8),
+        "smoke": TextSize(48, 3, 6),
         "quick": TextSize(),
         "full": TextSize(2000, 50, 64, 64, 20),
     }[scale]
-    calls = {"smoke": 30, "quick": 500, "full": 20_000}[scale]
+    calls = {"smoke": 15, "quick": 500, "full": 20_000}[scale]
     seeds = {"smoke": 1, "quick": 3, "full": 5}[scale]
     tell(0.0, "a lower level under an exponential")
-    synthetic = race(_synthetic_grids(), _exponential, {"smoke": 100}.get(scale, 2500), 1)
+    synthetic = race(_synthetic_grids(), _exponential, {"smoke": 40}.get(scale, 2500), 1)
     tasks: Row = {
         "hyper-representation": (lambda seed: hyper_representation(seed, 4, size), (0.3, 1.0, 3.0)),
         "penalties of a GRU": (lambda seed: text_penalties(seed, size), (0.1, 0.3, 1.0)),

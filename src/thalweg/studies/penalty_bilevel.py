@@ -42,12 +42,12 @@ def run(scale: Scale = "quick", tell: Tell = lambda share, what: None) -> Eviden
     tell(0.0, "distance of the penalised objective")
     closeness = {name: _closeness(*made) for name, made in _examples().items()}
     tell(0.05, "calls to an accuracy")
-    calls = [_calls_to(eps, {"smoke": 30}.get(scale, 5000)) for eps in ACCURACIES]
-    steps = {"smoke": (20, 40), "quick": (250, 500, 1000, 2000), "full": (500, 2000, 8000, 32_000)}[scale]
+    calls = [_calls_to(eps, {"smoke": 10}.get(scale, 5000)) for eps in ACCURACIES]
+    steps = {"smoke": (10, 20), "quick": (250, 500, 1000, 2000), "full": (500, 2000, 8000, 32_000)}[scale]
     errors = _noisy_errors(steps, {"smoke": 1, "quick": 3, "full": 10}[scale])
     seeds = {"smoke": 1, "quick": 3, "full": 5}[scale]
-    budget = {"smoke": 20, "quick": 2000, "full": 10_000}[scale]
-    judged = partial(resolved, steps={"smoke": 20}.get(scale, 2000))
+    budget = {"smoke": 10, "quick": 2000, "full": 10_000}[scale]
+    judged = partial(resolved, steps={"smoke": 10}.get(scale, 2000))
     cleaning = race(
         _grids((100.0, 1000.0, 10_000.0), (1.0, 3.0)),
         digits_cleaning,

@@ -49,7 +49,7 @@ def run(scale: Scale = "quick", tell: Tell = lambda share, what: None) -> Eviden
     }[scale]
     seeds = {"smoke": 1, "quick": 3, "full": 10}[scale]
     tell(0.0, "cocoercive sums")
-    most = {"smoke": 300}.get(scale, 100_000)
+    most = {"smoke": 150}.get(scale, 100_000)
     sums = {n: _sums(n, seeds, most) for n in sizes}
     tell(0.2, "matrix games of growing size")
     sides = {"smoke": (5, 10), "quick": (50, 100, 200), "full": (100, 200, 400, 800, 1600)}[scale]
