@@ -116,6 +116,13 @@ class TabularMDP:
             after = r + self.discount * moves @ after
         return float(self.start @ after)
 
+    def best_value(self, reward: Array) -> float:
+        """The largest discounted sum of rewards from the start, in a world with a horizon."""
+        after = np.zeros(self.states)
+        for _ in range(self.horizon or 0):
+            after = (reward + self.discount * self.transitions @ after).max(1)
+        return float(self.start @ after)
+
     def rollouts(self, policy: Array, n: int, length: int, rng: np.random.Generator) -> Segments:
         """``n`` lives of ``length`` steps from the start under a policy, shape (S, A). O(n length (S + A))."""
         states, actions = np.empty((n, length), dtype=np.int64), np.empty((n, length), dtype=np.int64)

@@ -56,8 +56,8 @@ class PreferenceTask(Problem):
 
     An answer is the reward's parameters, shape (m,), judged by the policy that is best for it, or `Aligned`, judged by
     its own policy. The metrics, as far as they can be known: ``return``, the true discounted return; ``share``, that
-    return between the uniform policy's (0) and that of the policy trained on the true reward (1), above one where less
-    entropy pays; ``loglik``, the expected log-likelihood of labels of the policy's own pairs, exact in tables;
+    return between the uniform policy's (0) and (1) that of the policy trained on the true reward, in worlds with a horizon
+    that of the best policy; above one where less entropy pays; ``loglik``, the expected log-likelihood of labels of the policy's own pairs, exact in tables;
     ``utility``, the expected score; ``agreement`` and ``store_loglik``, of the stored labels. A higher ``loglik`` is
     *not* a better policy: look at ``return``.
 
@@ -276,18 +276,16 @@ class PreferenceTask(Problem):
         return expected(objective, chances, returns, self.preferred).value
 
     def _ends(self, world: TabularMDP) -> tuple[float, float]:
-        """True returns of the uniform policy and of the lower level's best for the true reward."""
+        """True returns of the uniform policy, and of the policy trained on the true reward or the best of all."""
         assert world.reward is not None
         if not self._cache:
             uniform = np.full((world.states, world.actions), 1.0 / world.actions)
             self._cache["random"] = world.value(uniform, world.reward)
             if self.is_endless:
-                best = soft_policy(world, world.reward, self.entropy).policy
+                best = world.value(soft_policy(world, world.reward, self.entropy).policy, world.reward)
             else:
-                best = softmax(
-                    self.enumerated.solved(world.reward, self.ridge, np.zeros_like(uniform))[0].theta, axis=1
-                )
-            self._cache["best"] = world.value(best, world.reward)
+                best = world.best_value(world.reward)
+            self._cache["best"] = best
         return self._cache["random"], self._cache["best"]
 
     def _store_metrics(self, store: PairStore, nu: Array) -> dict[str, float]:

@@ -101,6 +101,12 @@ class PairStore:
         """L, steps of a segment."""
         return self.first.length
 
+    @property
+    def is_one_sided(self) -> bool:
+        """Whether all decided pairs prefer the same side."""
+        decided = self.targets[self.targets != 0.5]
+        return bool((decided == decided[0]).all())
+
     def check_fits(self, states: int, actions: int) -> None:
         """Refuse states or actions that a world does not have."""
         for name, sides, most in (
