@@ -5,13 +5,15 @@ from thalweg.bilevel.alignment.generic import reward_shaping, stackelberg
 from thalweg.bilevel.alignment.levels import Ascent, exact_ascent, sampled_ascent
 from thalweg.bilevel.alignment.mdp import TabularMDP, gridworld, tabular_gymnasium
 from thalweg.bilevel.alignment.method import APARL, Alternation, LikelihoodIsNotReturn
-from thalweg.bilevel.alignment.policies import GaussianPolicy, NetworkPolicy, TablePolicy
+from thalweg.bilevel.alignment.pebble import PEBBLE
+from thalweg.bilevel.alignment.policies import GaussianPolicy, NetworkPolicy, SoftmaxPolicy, TablePolicy
 from thalweg.bilevel.alignment.problem import Aligned, PreferenceTask
 from thalweg.bilevel.alignment.rewards import LinearReward, NetworkReward, RewardModel, TableReward
 from thalweg.bilevel.alignment.sampled import SampledAPARL, trajectory_gradient
 from thalweg.bilevel.alignment.segments import Segments
 from thalweg.bilevel.alignment.soft import SoftSolution, soft_policy
 from thalweg.bilevel.alignment.store import OneSidedLabels, PairStore, load_preferences, save_preferences
+from thalweg.bilevel.alignment.surf import SURF
 from thalweg.bilevel.alignment.surrogate import Surrogate, responses
 from thalweg.bilevel.alignment.teacher import CallbackTeacher, InconsistentTeacher, ScriptedTeacher
 from thalweg.bilevel.alignment.trajectories import Enumerated, Trajectories
@@ -28,16 +30,19 @@ __all__ = [
     "InconsistentTeacher",
     "LikelihoodIsNotReturn",
     "LinearReward",
+    "PEBBLE",
     "NetworkPolicy",
     "NetworkReward",
     "OneSidedLabels",
     "PairStore",
     "PreferenceTask",
     "RewardModel",
+    "SURF",
     "SampledAPARL",
     "ScriptedTeacher",
     "Segments",
     "SoftSolution",
+    "SoftmaxPolicy",
     "Surrogate",
     "TablePolicy",
     "TableReward",

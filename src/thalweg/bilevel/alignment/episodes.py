@@ -48,7 +48,10 @@ class Episodes:
         self._copies: list[Played] = []
         first = self._copy(0)
         self.states, self.numbered_states, _ = _size(first, "observation_space")
-        self.actions, self.numbered_actions, self.low, self.high = (*_size(first, "action_space")[:2], *_bounds(first))
+        self.actions, self.numbered_actions, self.low, self.high = (
+            *_size(first, "action_space")[:2],
+            *_bounds(first),
+        )
 
     def tree(self) -> dict[str, object]:
         """What makes it what it is, for fingerprints."""
@@ -56,7 +59,11 @@ class Episodes:
 
     def _copy(self, k: int) -> Played:
         while len(self._copies) <= k:
-            made = made_environment(self.environment) if isinstance(self.environment, str) else self.environment()
+            made = (
+                made_environment(self.environment)
+                if isinstance(self.environment, str)
+                else self.environment()
+            )
             self._copies.append(made)  # type: ignore[arg-type]
         return self._copies[k]
 
@@ -78,7 +85,10 @@ class Episodes:
         alive, H = np.ones(n, dtype=bool), self.horizon
         now = np.array([self._copy(k).reset(seed=int(rng.integers(2**31)))[0] for k in range(n)])
         seen = np.zeros((n, H, *now.shape[1:]), dtype=np.int64 if self.numbered_states else np.float64)
-        done = np.zeros((n, H) if self.numbered_actions else (n, H, self.actions), dtype=np.int64 if self.numbered_actions else np.float64)
+        done = np.zeros(
+            (n, H) if self.numbered_actions else (n, H, self.actions),
+            dtype=np.int64 if self.numbered_actions else np.float64,
+        )
         lived, rewards = np.zeros((n, H), dtype=bool), np.zeros((n, H))
         for h in range(H):
             running = np.flatnonzero(alive)
@@ -87,7 +97,9 @@ class Episodes:
             seen[running, h], lived[running, h] = now[running], True
             done[running, h] = act(seen[running, h], rng)
             for k in running:
-                action = int(done[k, h]) if self.numbered_actions else np.clip(done[k, h], self.low, self.high)
+                action = (
+                    int(done[k, h]) if self.numbered_actions else np.clip(done[k, h], self.low, self.high)
+                )
                 after, paid, ended, cut, _ = self._copies[k].step(action)
                 now[k], rewards[k, h], alive[k] = after, float(paid), not (ended or cut)
         if not (np.isfinite(rewards).all() and np.isfinite(seen).all()):
@@ -114,5 +126,7 @@ def _bounds(environment: Played) -> tuple[Array, Array]:
         return np.zeros(0), np.zeros(0)
     low, high = (np.asarray(getattr(space, name), dtype=np.float64) for name in ("low", "high"))
     if not (np.isfinite(low).all() and np.isfinite(high).all()):
-        raise InvalidProblem(f"Episodes: the environment's action_space is {space}; expected bounded actions.")
+        raise InvalidProblem(
+            f"Episodes: the environment's action_space is {space}; expected bounded actions."
+        )
     return low, high

@@ -20,7 +20,6 @@ from thalweg.bilevel.alignment.soft import soft_policy
 from thalweg.bilevel.alignment.trajectories import Clipped
 from thalweg.core import InvalidProblem
 
-
 #: Share of the ridge below which the exact Hessian counts as flat: at a maximum it is not.
 FLAT = 1e-6
 
@@ -146,7 +145,9 @@ def sampled_ascent(
     else:
         value, kept, ahead_of, weights = _asked(task, table, objective, first, second, powers, rng)
     n = int(kept.sum())
-    counts = counted(first, ahead_of[:, None] * powers, shape) - counted(second, ahead_of[:, None] * powers, shape)
+    counts = counted(first, ahead_of[:, None] * powers, shape) - counted(
+        second, ahead_of[:, None] * powers, shape
+    )
     direct = task.reward.pull(nu, counts / max(n, 1))
     through, noise = np.zeros_like(nu), 0.0
     if term and n:
@@ -177,7 +178,9 @@ def _asked(
 ) -> tuple[float, np.ndarray, Array, Array]:
     """Of N pairs: the mean log-likelihood, which were answered, ``y - sigma``, and the weights of the two scores."""
     if task.teacher is None:
-        raise InvalidProblem("Pairs are drawn for a teacher; this task has none, only a store. Take Alternation.")
+        raise InvalidProblem(
+            "Pairs are drawn for a teacher; this task has none, only a store. Take Alternation."
+        )
     true = (task.true_rewards(first), task.true_rewards(second))
     known = None if true[0] is None or true[1] is None else (true[0], true[1])
     y = task.teacher.label(first, second, known, rng)
@@ -209,7 +212,9 @@ def score_weights(objective: Objective, y: Array, likelihood: Array, kept: np.nd
 def counted(segments: Segments, weights: Array, shape: tuple[int, int]) -> Array:
     """The sum of weights (N, L) over the steps at each state and action, shape (S, A)."""
     at = segments.observations * shape[1] + segments.actions
-    return np.bincount(at.ravel(), weights=np.broadcast_to(weights, at.shape).ravel(), minlength=shape[0] * shape[1]).reshape(shape)
+    return np.bincount(
+        at.ravel(), weights=np.broadcast_to(weights, at.shape).ravel(), minlength=shape[0] * shape[1]
+    ).reshape(shape)
 
 
 def spread(each: Array) -> float:

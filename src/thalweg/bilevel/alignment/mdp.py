@@ -201,6 +201,8 @@ def tabular_gymnasium(
     moves, reward = table_chances(table, states, actions)
     begins = getattr(inner, "initial_state_distrib", None)
     if begins is None:
-        raise InvalidProblem(f"{type(inner).__name__} does not say where it starts: no initial_state_distrib.")
+        raise InvalidProblem(
+            f"{type(inner).__name__} does not say where it starts: no initial_state_distrib."
+        )
     start = np.append(np.asarray(begins, dtype=np.float64), 0.0)
     return TabularMDP(moves, start, discount, horizon, reward)

@@ -99,7 +99,9 @@ class APARL(Method[PreferenceTask, AlignmentState]):
         if self.term not in get_args(Term):
             raise UnknownName("term", self.term, get_args(Term))
         name = type(self).__name__
-        require(is_real(self.step_size) and self.step_size > 0, f"{name} needs step_size > 0", got=self.step_size)
+        require(
+            is_real(self.step_size) and self.step_size > 0, f"{name} needs step_size > 0", got=self.step_size
+        )
         require(is_real(self.penalty) and self.penalty >= 0, f"{name} needs penalty >= 0", got=self.penalty)
         for option in ("pairs", "inner_steps"):
             value = getattr(self, option)
@@ -110,13 +112,17 @@ class APARL(Method[PreferenceTask, AlignmentState]):
         """At the model's own start."""
         world, name = problem.world, type(self).__name__
         if not isinstance(world, TabularMDP):
-            raise InvalidProblem(f"{name} solves the lower level exactly, in tables; for Episodes take SampledAPARL.")
+            raise InvalidProblem(
+                f"{name} solves the lower level exactly, in tables; for Episodes take SampledAPARL."
+            )
         check_regularised(problem, name)
         if self.objective == "utility" and problem.scores is None:
             raise InvalidProblem("The objective 'utility' needs PreferenceTask(scores=).")
         if self.objective != "utility" and problem.teacher is None:
             if problem.store is None:
-                raise InvalidProblem(f"The objective {self.objective!r} needs a teacher or a store of labelled pairs.")
+                raise InvalidProblem(
+                    f"The objective {self.objective!r} needs a teacher or a store of labelled pairs."
+                )
             if self.term != "off":
                 raise InvalidProblem(
                     f"{name}: the stored pairs do not come from the policy, so nothing flows through it. Give a teacher, "
@@ -144,7 +150,9 @@ class APARL(Method[PreferenceTask, AlignmentState]):
         whole = direct + found.term if used else direct
         x, first, second = adam(state.x, whole, state.first, state.second, state.step, self.step_size)
         if not np.isfinite(x).all():
-            raise NotFinite("The reward's parameters are not finite: take a smaller step_size, or a larger penalty.")
+            raise NotFinite(
+                "The reward's parameters are not finite: take a smaller step_size, or a larger penalty."
+            )
         unfinished = f"The lower level is left at a gap of {found.gap:.2g}: take more inner_steps."
         return AlignmentState(
             x=x,

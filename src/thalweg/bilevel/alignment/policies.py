@@ -36,7 +36,9 @@ class Policy(ABC):
         """An action for each of n observations."""
 
 
-class _Softmax(Policy):
+class SoftmaxPolicy(Policy):
+    """Numbered actions, by the softmax of logits."""
+
     @abstractmethod
     def logits(self, theta: Tensor, observations: Actions) -> Tensor:
         """Shape (..., A)."""
@@ -58,7 +60,7 @@ class _Softmax(Policy):
 
 
 @dataclass(frozen=True)
-class TablePolicy(_Softmax):
+class TablePolicy(SoftmaxPolicy):
     """Softmax of a number for each state and action; it begins uniform.
 
     >>> TablePolicy(3, 2).size
@@ -83,7 +85,7 @@ class TablePolicy(_Softmax):
 
 
 @dataclass(frozen=True)
-class NetworkPolicy(_Softmax):
+class NetworkPolicy(SoftmaxPolicy):
     """Softmax of a network's outputs.
 
     Args:
@@ -153,12 +155,16 @@ class GaussianPolicy(Policy):
 
     def start(self, seed: int) -> Tensor:
         """Drawn."""
-        return torch.cat([drawn(self.widths, 1, seed), torch.full((self.actions,), math.log(0.5), dtype=FLOAT)])
+        return torch.cat(
+            [drawn(self.widths, 1, seed), torch.full((self.actions,), math.log(0.5), dtype=FLOAT)]
+        )
 
     def _law(self, theta: Tensor, observations: Actions) -> tuple[Tensor, Tensor]:
         x = encoded(observations, self.states, False)
         out = network(theta[None, : -self.actions], self.widths, x.reshape(-1, self.states))[0]
-        return self.scale * out.tanh().reshape(*x.shape[:-1], self.actions), theta[-self.actions :] + math.log(self.scale)
+        return self.scale * out.tanh().reshape(*x.shape[:-1], self.actions), theta[
+            -self.actions :
+        ] + math.log(self.scale)
 
     def log_prob(self, theta: Tensor, segments: Segments) -> Tensor:
         """See `Policy`."""

@@ -86,7 +86,9 @@ class PreferenceTask(Problem):
         world = self.world
         endless = self.is_endless
         defaults = {
-            "policy": TablePolicy(world.states, world.actions) if isinstance(world, TabularMDP) else world.policy(),
+            "policy": TablePolicy(world.states, world.actions)
+            if isinstance(world, TabularMDP)
+            else world.policy(),
             "length": 1 if endless else world.horizon,
             "entropy": 0.1 if endless else 0.0,
             "ridge": 0.0 if endless else 0.05,
@@ -119,7 +121,9 @@ class PreferenceTask(Problem):
         if isinstance(world, TabularMDP):
             self._check_table(world)
         elif self.scores is not None:
-            raise InvalidProblem("PreferenceTask: scores are tables; Episodes have their own reward for score.")
+            raise InvalidProblem(
+                "PreferenceTask: scores are tables; Episodes have their own reward for score."
+            )
 
     def _check_table(self, world: TabularMDP) -> None:
         start = self.reward.start(0)
@@ -127,7 +131,9 @@ class PreferenceTask(Problem):
         try:
             found = self.reward.table(start, *expected_shape).shape
         except (ValueError, RuntimeError, IndexError) as error:
-            raise InvalidProblem(f"PreferenceTask: the reward model does not fit the world: {error}") from error
+            raise InvalidProblem(
+                f"PreferenceTask: the reward model does not fit the world: {error}"
+            ) from error
         if found != expected_shape:
             raise InvalidProblem(
                 f"PreferenceTask: the reward model is of {found} states and actions, the world of {expected_shape}."
@@ -137,7 +143,9 @@ class PreferenceTask(Problem):
         if self.scores is not None:
             object.__setattr__(self, "scores", world.checked_table("scores", self.scores))
         if isinstance(self.teacher, ScriptedTeacher) and world.reward is None:
-            raise InvalidProblem("PreferenceTask: a ScriptedTeacher needs the world's true reward, TabularMDP(reward=).")
+            raise InvalidProblem(
+                "PreferenceTask: a ScriptedTeacher needs the world's true reward, TabularMDP(reward=)."
+            )
 
     @property
     def is_endless(self) -> bool:
@@ -238,7 +246,9 @@ class PreferenceTask(Problem):
         world = self.world
         if isinstance(world, Episodes):
             if theta is None:
-                raise InvalidProblem("PreferenceTask: an answer in a world of Episodes is an Aligned(reward, policy).")
+                raise InvalidProblem(
+                    "PreferenceTask: an answer in a world of Episodes is an Aligned(reward, policy)."
+                )
             _, rewards = self.rollouts(torch.from_numpy(theta), JUDGED, generator(0, 0x7D9))
             assert rewards is not None
             found["return"] = float(rewards.sum(1).mean())
@@ -258,7 +268,9 @@ class PreferenceTask(Problem):
             found["share"] = (found["return"] - random) / (best - random) if best > random else np.nan
         if self.scores is not None:
             found["utility"] = world.value(policy, self.scores)
-        exact = isinstance(self.teacher, ScriptedTeacher) and self.teacher.skip == -np.inf and self.length == 1
+        exact = (
+            isinstance(self.teacher, ScriptedTeacher) and self.teacher.skip == -np.inf and self.length == 1
+        )
         if exact and self.is_endless:
             found["loglik"] = self.exact_objective("loglik", nu, policy)
         return found

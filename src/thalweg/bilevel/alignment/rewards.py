@@ -51,7 +51,9 @@ class RewardModel(ABC):
         at = torch.from_numpy(nu).requires_grad_()
         found = self._all(at, *g.shape[-2:])
         rows = [
-            torch.autograd.grad(found, at, torch.from_numpy(np.ascontiguousarray(row)), retain_graph=True)[0].numpy()
+            torch.autograd.grad(found, at, torch.from_numpy(np.ascontiguousarray(row)), retain_graph=True)[
+                0
+            ].numpy()
             for row in g.reshape(-1, *g.shape[-2:])
         ]
         return np.array(rows).reshape(*g.shape[:-2], self.size)
@@ -121,7 +123,9 @@ class LinearReward(RewardModel):
 
     def __post_init__(self) -> None:
         if callable(self.features):
-            require(self.size >= 1 and self.base is None, "LinearReward needs size= for a function, and no base")
+            require(
+                self.size >= 1 and self.base is None, "LinearReward needs size= for a function, and no base"
+            )
             return
         phi = as_real("features", self.features)
         if phi.ndim == 2 and self.actions is not None:
@@ -153,7 +157,9 @@ class LinearReward(RewardModel):
                 )
             return (torch.from_numpy(phi) @ nu)[None]
         assert isinstance(self.base, np.ndarray)
-        return (torch.from_numpy(self.base[seen, done]) + torch.from_numpy(self.features[seen, done]) @ nu)[None]
+        return (torch.from_numpy(self.base[seen, done]) + torch.from_numpy(self.features[seen, done]) @ nu)[
+            None
+        ]
 
     def table(self, nu: Array, states: int, actions: int) -> Array:
         """See `RewardModel`."""
@@ -192,7 +198,9 @@ class NetworkReward(RewardModel):
     networks: int = 3
 
     def __post_init__(self) -> None:
-        require(min(self.states, self.actions, self.networks, *self.hidden) >= 1, "NetworkReward needs sizes >= 1")
+        require(
+            min(self.states, self.actions, self.networks, *self.hidden) >= 1, "NetworkReward needs sizes >= 1"
+        )
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -240,7 +248,9 @@ def drawn(widths: Sequence[int], members: int, seed: int) -> Tensor:
     rows = []
     for _ in range(members):
         for a, b in zip(widths, widths[1:], strict=False):
-            rows.append((2.0 * torch.rand((a + 1) * b, generator=generator, dtype=FLOAT) - 1.0) / math.sqrt(a))
+            rows.append(
+                (2.0 * torch.rand((a + 1) * b, generator=generator, dtype=FLOAT) - 1.0) / math.sqrt(a)
+            )
     return torch.cat(rows)
 
 

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from thalweg.bilevel.alignment.levels import is_worth, score_weights, spread
-from thalweg.bilevel.alignment.method import Term, adam, check_bounded, cosine, store_slope
 from thalweg.bilevel.alignment.mdp import TabularMDP
+from thalweg.bilevel.alignment.method import Term, adam, check_bounded, cosine, store_slope
 from thalweg.bilevel.alignment.objectives import Objective, check_objective
 from thalweg.bilevel.alignment.problem import Aligned, PreferenceTask
 from thalweg.bilevel.alignment.segments import Array, Segments
@@ -106,7 +106,9 @@ class SampledAPARL(Method[PreferenceTask, SampledAlignmentState]):
         for name in ("step_size", "policy_step", "damping"):
             value = getattr(self, name)
             require(is_real(value) and value > 0, f"SampledAPARL needs {name} > 0", got=value)
-        require(is_real(self.penalty) and self.penalty >= 0, "SampledAPARL needs penalty >= 0", got=self.penalty)
+        require(
+            is_real(self.penalty) and self.penalty >= 0, "SampledAPARL needs penalty >= 0", got=self.penalty
+        )
         for name, least in (("inner_steps", 1), ("episodes", 2), ("pairs", 2), ("products", 1)):
             value = getattr(self, name)
             require(is_whole(value) and value >= least, f"SampledAPARL needs {name} >= {least}", got=value)
@@ -116,7 +118,9 @@ class SampledAPARL(Method[PreferenceTask, SampledAlignmentState]):
         if problem.is_endless:
             raise InvalidProblem("SampledAPARL plays whole lives: give TabularMDP(horizon=), or take APARL.")
         if problem.teacher is None and self.objective != "utility":
-            raise InvalidProblem(f"The objective {self.objective!r} needs a teacher for the pairs that are drawn.")
+            raise InvalidProblem(
+                f"The objective {self.objective!r} needs a teacher for the pairs that are drawn."
+            )
         if problem.store is not None:
             check_bounded(problem.store, self.penalty)
         nu, theta = problem.reward.start(seed), problem.policy.start(seed).numpy()
@@ -211,7 +215,12 @@ class _Asked:
 
 
 def _asked(
-    task: PreferenceTask, objective: Objective, theta: Tensor, nu: Tensor, pairs: int, rng: np.random.Generator
+    task: PreferenceTask,
+    objective: Objective,
+    theta: Tensor,
+    nu: Tensor,
+    pairs: int,
+    rng: np.random.Generator,
 ) -> _Asked:
     lives, true = task.rollouts(theta, 2 * pairs, rng)
     starts = _starts(lives, task.length, rng)
@@ -224,7 +233,9 @@ def _asked(
     if objective == "utility":
         scored = task.scores[lives.observations, lives.actions] if task.scores is not None else true
         if scored is None:
-            raise InvalidProblem("The objective 'utility' needs PreferenceTask(scores=), or a world with a reward.")
+            raise InvalidProblem(
+                "The objective 'utility' needs PreferenceTask(scores=), or a world with a reward."
+            )
         worth = scored @ (task.world.discount ** np.arange(lives.length, dtype=np.float64))
         value, weights = float(worth.mean()), (worth - worth.mean()).reshape(2, -1) / 2.0
         ends = np.full(2 * pairs, lives.length - 1)
@@ -243,11 +254,21 @@ def _asked(
         if objective != "versus":
             direct = torch.autograd.grad(told, at)[0].numpy()
         weights = score_weights(objective, np.where(kept, y, 0.5), likelihood.detach().numpy(), kept)
-    return _Asked(value, direct, _sources(task, lives, theta, weights, kept, ends), None if true is None else float(true.sum(1).mean()))
+    return _Asked(
+        value,
+        direct,
+        _sources(task, lives, theta, weights, kept, ends),
+        None if true is None else float(true.sum(1).mean()),
+    )
 
 
 def _sources(
-    task: PreferenceTask, lives: Segments, theta: Tensor, weights: Array, kept: NDArray[np.bool_], ends: NDArray[np.int64]
+    task: PreferenceTask,
+    lives: Segments,
+    theta: Tensor,
+    weights: Array,
+    kept: NDArray[np.bool_],
+    ends: NDArray[np.int64],
 ) -> Tensor:
     """``grad_theta G`` of each group of pairs. A segment's chance is that of all actions until its end."""
     at = theta.detach().requires_grad_()
@@ -300,7 +321,9 @@ def trajectory_gradient(
 
     world = task.world
     if not isinstance(world, TabularMDP) or world.horizon is None or task.length != world.horizon:
-        raise InvalidProblem("trajectory_gradient needs a TabularMDP with a horizon, and segments of whole lives.")
+        raise InvalidProblem(
+            "trajectory_gradient needs a TabularMDP with a horizon, and segments of whole lives."
+        )
     shape = (world.states, world.actions)
     lives, true = task.rollouts(torch.from_numpy(theta.ravel()), 2 * pairs, rng)
     table = task.reward.table(nu, *shape)[lives.observations, lives.actions]

@@ -37,10 +37,10 @@ class Segments:
 
     def __post_init__(self) -> None:
         seen, done = _column("observations", self.observations), _column("actions", self.actions)
-        if seen.shape[:2] != done.shape[:2] or seen.size == 0:
+        if seen.shape[:2] != done.shape[:2] or 0 in seen.shape[1:]:
             raise InvalidProblem(
                 f"Segments: observations have shape {seen.shape} and actions {done.shape}; expected (N, L) or "
-                "(N, L, d), none empty, with the same N and L."
+                "(N, L, d), with the same N and L >= 1."
             )
         lived = np.ones(seen.shape[:2], dtype=bool) if self.lived is None else np.asarray(self.lived)
         if lived.shape != seen.shape[:2] or lived.dtype != bool:

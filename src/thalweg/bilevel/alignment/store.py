@@ -53,7 +53,9 @@ class PairStore:
 
     def __post_init__(self) -> None:
         if len(self.first) != len(self.second):
-            raise InvalidProblem(f"PairStore: {len(self.first)} first and {len(self.second)} second segments.")
+            raise InvalidProblem(
+                f"PairStore: {len(self.first)} first and {len(self.second)} second segments."
+            )
         targets = as_targets("PairStore: the file", self.targets, len(self.first))
         joined([self.first[:1], self.second[:1]])  # refuses unequal lengths
         answered = ~np.isnan(targets)
@@ -142,7 +144,9 @@ def load_preferences(path: str | Path, *, mistakes: float = 0.0) -> PairStore:
         names = [f"{side}_{what}" for side in ("first", "second") for what in ("observations", "actions")]
         missing = [name for name in (*names, "targets") if name not in arrays]
         if missing:
-            raise UnreadableFile(f"{path} lacks {', '.join(missing)}; it holds {', '.join(arrays) or 'nothing'}.")
+            raise UnreadableFile(
+                f"{path} lacks {', '.join(missing)}; it holds {', '.join(arrays) or 'nothing'}."
+            )
         first, second = (Segments(arrays[names[k]], arrays[names[k + 1]]) for k in (0, 2))  # type: ignore[arg-type]
         return PairStore(first, second, arrays["targets"], mistakes)  # type: ignore[arg-type]
     table = load_frame(path, header=True, wanted="preferred")
@@ -150,7 +154,10 @@ def load_preferences(path: str | Path, *, mistakes: float = 0.0) -> PairStore:
         if name not in table:
             raise UnreadableFile(f"{path} has no column {name!r}; expected first, second and preferred.")
     targets = [_word(path, row, str(word)) for row, word in enumerate(table["preferred"])]
-    sides = [[_piece(path, row, name, str(text)) for row, text in enumerate(table[name])] for name in ("first", "second")]
+    sides = [
+        [_piece(path, row, name, str(text)) for row, text in enumerate(table[name])]
+        for name in ("first", "second")
+    ]
     for row, (a, b) in enumerate(zip(*sides, strict=True)):
         for piece in (a, b):
             if len(piece) != len(sides[0][0]):
@@ -180,7 +187,9 @@ def _piece(path: Path, row: int, name: str, text: str) -> list[tuple[int, int]]:
     return [(int(step[1]), int(step[2])) for step in steps if step]
 
 
-def save_preferences(path: str | Path, first: Segments, second: Segments, targets: ArrayLike | None = None) -> None:
+def save_preferences(
+    path: str | Path, first: Segments, second: Segments, targets: ArrayLike | None = None
+) -> None:
     """Write pairs as `load_preferences` reads them; without targets the column ``preferred`` says skip, to be filled in.
 
     Raises:
@@ -190,7 +199,11 @@ def save_preferences(path: str | Path, first: Segments, second: Segments, target
     given = np.full(n, np.nan) if targets is None else as_targets("save_preferences", targets, n)
     if path.suffix.lower() == ".npz":
         sides = {"first": first, "second": second}
-        arrays = {f"{k}_{what}": getattr(side, what) for k, side in sides.items() for what in ("observations", "actions")}
+        arrays = {
+            f"{k}_{what}": getattr(side, what)
+            for k, side in sides.items()
+            for what in ("observations", "actions")
+        }
         with atomic_write(path) as file:
             np.savez(file, allow_pickle=False, targets=given, **arrays)
         return

@@ -27,7 +27,13 @@ class InconsistentTeacher(UserWarning):
 class Teacher(Protocol):
     """Answers for pairs: 1 where the first is preferred, 0 the second, 0.5 where neither, NaN where it skips."""
 
-    def label(self, first: Segments, second: Segments, rewards: tuple[Array, Array] | None, seed: np.random.Generator) -> Array:
+    def label(
+        self,
+        first: Segments,
+        second: Segments,
+        rewards: tuple[Array, Array] | None,
+        seed: np.random.Generator,
+    ) -> Array:
         """Of N pairs, shape (N,). ``rewards`` are the true ones of the steps, shape (N, L) each, where known."""
 
 
@@ -58,11 +64,17 @@ class ScriptedTeacher:
     equal: float = 0.0
 
     def __post_init__(self) -> None:
-        require(is_real(self.beta) and np.isfinite(self.beta), "ScriptedTeacher needs a finite beta", got=self.beta)
+        require(
+            is_real(self.beta) and np.isfinite(self.beta),
+            "ScriptedTeacher needs a finite beta",
+            got=self.beta,
+        )
         require(0 < self.discount <= 1, "ScriptedTeacher needs a discount in (0, 1]", got=self.discount)
         require(0 <= self.mistakes <= 0.5, "ScriptedTeacher needs mistakes in [0, 0.5]", got=self.mistakes)
         require(self.equal >= 0, "ScriptedTeacher needs equal >= 0", got=self.equal)
-        require(self.skip == self.skip and self.skip < np.inf, "ScriptedTeacher's skip is a number", got=self.skip)
+        require(
+            self.skip == self.skip and self.skip < np.inf, "ScriptedTeacher's skip is a number", got=self.skip
+        )
 
     def sums(self, rewards: Array) -> Array:
         """What pieces are judged by, shape (N,), of rewards (N, L)."""
@@ -81,7 +93,9 @@ class ScriptedTeacher:
         """Targets for true rewards of shape (N, L) each."""
         a, b = self.sums(first), self.sums(second)
         if not (np.isfinite(a).all() and np.isfinite(b).all()):
-            raise NotFinite("The true rewards of segments hold NaN or infinity; the teacher cannot compare them.")
+            raise NotFinite(
+                "The true rewards of segments hold NaN or infinity; the teacher cannot compare them."
+            )
         ahead, (coin, slip) = a - b, rng.random((2, len(a)))
         right = (coin < expit(self.beta * ahead)) if self.beta > 0 else ahead > 0
         found = np.where(right ^ (slip < self.mistakes), 1.0, 0.0)
@@ -92,7 +106,11 @@ class ScriptedTeacher:
         return found
 
     def label(
-        self, first: Segments, second: Segments, rewards: tuple[Array, Array] | None, seed: np.random.Generator
+        self,
+        first: Segments,
+        second: Segments,
+        rewards: tuple[Array, Array] | None,
+        seed: np.random.Generator,
     ) -> Array:
         """See `Teacher`; needs the true rewards."""
         if rewards is None:
@@ -135,7 +153,11 @@ class CallbackTeacher:
         require(0 <= self.checked <= 1, "CallbackTeacher needs checked in [0, 1]", got=self.checked)
 
     def label(
-        self, first: Segments, second: Segments, rewards: tuple[Array, Array] | None, seed: np.random.Generator
+        self,
+        first: Segments,
+        second: Segments,
+        rewards: tuple[Array, Array] | None,
+        seed: np.random.Generator,
     ) -> Array:
         """See `Teacher`."""
         found = as_targets("The teacher", self.ask(first, second), len(first))
@@ -150,7 +172,9 @@ class CallbackTeacher:
 
 def as_targets(who: str, answers: object, n: int) -> Array:
     """Answers as targets in {0, 0.5, 1}, NaN for none; `InvalidProblem` for anything else."""
-    given = np.asarray(answers, dtype=object).reshape(-1) if np.ndim(answers) <= 1 else np.empty(0, dtype=object)  # type: ignore[arg-type]
+    given = (
+        np.asarray(answers, dtype=object).reshape(-1) if np.ndim(answers) <= 1 else np.empty(0, dtype=object)
+    )  # type: ignore[arg-type]
     if len(given) != n:
         raise InvalidProblem(f"{who} gave {len(given)} answers to {n} pairs; expected one for each.")
     found = np.array([np.nan if v is None else v for v in given], dtype=np.float64)

@@ -149,9 +149,7 @@ class Enumerated:
     @classmethod
     def of(cls, world: TabularMDP) -> Enumerated:
         """List them."""
-        require(
-            world.horizon is not None, "Enumerated needs a world with a horizon", error=InvalidProblem
-        )
+        require(world.horizon is not None, "Enumerated needs a world with a horizon", error=InvalidProblem)
         assert world.horizon is not None
         states = np.flatnonzero(world.start)[:, None]
         chances, actions = world.start[states[:, 0]], np.zeros((len(states), 0), dtype=np.int64)
@@ -176,7 +174,9 @@ class Enumerated:
         states, actions = self.segments.observations, self.segments.actions
         policy = softmax(theta, axis=1)
         weights = self.chances * policy[states, actions].prod(1)
-        return Trajectories(self.segments, theta, reward[states, actions], weights, self.world.discount, ridge)
+        return Trajectories(
+            self.segments, theta, reward[states, actions], weights, self.world.discount, ridge
+        )
 
     def solved(
         self, reward: Array, ridge: float, theta: Array, *, tol: float = 1e-12, max_steps: int = 200

@@ -48,7 +48,9 @@ class GymnasiumWorld:
         self.environment = made_environment(environment) if isinstance(environment, str) else environment
         self.layers = layers
         inner = getattr(self.environment, "unwrapped", self.environment)
-        states, actions = (discrete_size(self.environment, name) for name in ("observation_space", "action_space"))
+        states, actions = (
+            discrete_size(self.environment, name) for name in ("observation_space", "action_space")
+        )
         table = environment_table(self.environment)
         if table is None:
             raise InvalidProblem(
