@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from thalweg.bilevel.alignment.method import APARL, Alternation
+from thalweg.bilevel.alignment.objectives import Objective
 from thalweg.bilevel.alignment.pebble import PEBBLE
 from thalweg.bilevel.alignment.problem import PreferenceTask
 from thalweg.bilevel.alignment.sampled import SampledAPARL
@@ -83,7 +84,7 @@ def for_preferences(problem: PreferenceTask) -> APARL | SampledAPARL:
     """
     if problem.teacher is None and problem.store is not None:
         return Alternation()
-    objective = "loglik+versus" if problem.teacher is not None else "utility"
+    objective: Objective = "loglik+versus" if problem.teacher is not None else "utility"
     if problem.is_endless:
         exact = isinstance(problem.teacher, ScriptedTeacher | None) and problem.length == 1
         return APARL(objective, pairs=None if exact else 64)

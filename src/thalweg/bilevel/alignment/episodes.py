@@ -84,11 +84,8 @@ class Episodes:
         """
         alive, H = np.ones(n, dtype=bool), self.horizon
         now = np.array([self._copy(k).reset(seed=int(rng.integers(2**31)))[0] for k in range(n)])
-        seen = np.zeros((n, H, *now.shape[1:]), dtype=np.int64 if self.numbered_states else np.float64)
-        done = np.zeros(
-            (n, H) if self.numbered_actions else (n, H, self.actions),
-            dtype=np.int64 if self.numbered_actions else np.float64,
-        )
+        seen = _blank((n, H, *now.shape[1:]), self.numbered_states)
+        done = _blank((n, H) if self.numbered_actions else (n, H, self.actions), self.numbered_actions)
         lived, rewards = np.zeros((n, H), dtype=bool), np.zeros((n, H))
         for h in range(H):
             running = np.flatnonzero(alive)
@@ -105,6 +102,10 @@ class Episodes:
         if not (np.isfinite(rewards).all() and np.isfinite(seen).all()):
             raise NotFinite("The environment gave rewards or observations that are NaN or infinite.")
         return Segments(seen, done, lived), rewards
+
+
+def _blank(shape: tuple[int, ...], numbered: bool) -> Actions:
+    return np.zeros(shape, dtype=np.int64) if numbered else np.zeros(shape)
 
 
 def _size(environment: Played, name: str) -> tuple[int, bool, object]:

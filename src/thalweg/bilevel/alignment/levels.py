@@ -177,13 +177,9 @@ def _asked(
     rng: np.random.Generator,
 ) -> tuple[float, np.ndarray, Array, Array]:
     """Of N pairs: the mean log-likelihood, which were answered, ``y - sigma``, and the weights of the two scores."""
-    if task.teacher is None:
-        raise InvalidProblem(
-            "Pairs are drawn for a teacher; this task has none, only a store. Take Alternation."
-        )
     true = (task.true_rewards(first), task.true_rewards(second))
     known = None if true[0] is None or true[1] is None else (true[0], true[1])
-    y = task.teacher.label(first, second, known, rng)
+    y = task.asked.label(first, second, known, rng)
     kept = ~np.isnan(y)
     y = np.where(kept, y, 0.5)
     ahead = (table[first.observations, first.actions] - table[second.observations, second.actions]) @ powers
@@ -212,9 +208,9 @@ def score_weights(objective: Objective, y: Array, likelihood: Array, kept: np.nd
 def counted(segments: Segments, weights: Array, shape: tuple[int, int]) -> Array:
     """The sum of weights (N, L) over the steps at each state and action, shape (S, A)."""
     at = segments.observations * shape[1] + segments.actions
-    return np.bincount(
-        at.ravel(), weights=np.broadcast_to(weights, at.shape).ravel(), minlength=shape[0] * shape[1]
-    ).reshape(shape)
+    each = np.broadcast_to(weights, at.shape).ravel()
+    found: Array = np.bincount(at.ravel(), weights=each, minlength=shape[0] * shape[1]).astype(np.float64)
+    return found.reshape(shape)
 
 
 def spread(each: Array) -> float:

@@ -175,7 +175,7 @@ def gridworld(
     reward = np.zeros(n)
     reward[where] = -1.0
     reward[-1] = 1.0
-    return TabularMDP(square_moves(side, slip), 0, discount, horizon, reward)
+    return TabularMDP(square_moves(side, slip), np.eye(1, n).ravel(), discount, horizon, reward)
 
 
 def tabular_gymnasium(

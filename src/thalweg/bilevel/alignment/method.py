@@ -7,8 +7,8 @@ reinforcement learning from human feedback" (arXiv 2308.02585).
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
-from typing import Literal, get_args
+from dataclasses import dataclass, replace
+from typing import Literal, cast, get_args
 
 import numpy as np
 import torch
@@ -49,27 +49,28 @@ class AlignmentState(State):
 
 @dataclass(frozen=True)
 class APARL(Method[PreferenceTask, AlignmentState]):
-    """Ascent on what people prefer of the policy that the reward leads to, the policy's response to the reward included.
+    """Ascent on what people prefer of the policy that a reward leads to, the policy's response included.
 
-    Use it in worlds that are tables: `SampledAPARL` is for the others. With few pairs a step the term through the policy
+    Use it in worlds that are tables: `SampledAPARL` is for the others. With few pairs a step the term through the
+        policy
     is noise; ``term="auto"`` leaves it out then.
 
     Args:
-        objective: ``"loglik+versus"``, the default, trains the reward by the log-likelihood of labels with the pairs' law
-            held fixed, and the policy's response by its chance to be preferred. ``"loglik"`` is the paper's: the whole
-            derivative of the expected log-likelihood, which leads to policies that are easy to judge, not to good ones.
-            ``"versus"`` is the second part alone, ``"utility"`` the expected score.
+        objective: ``"loglik+versus"``, the default, trains the reward by the log-likelihood of labels with the
+            pairs' law held fixed, and the policy's response by its chance to be preferred. ``"loglik"`` is the
+            paper's: the whole derivative of the expected log-likelihood, which leads to policies that are easy to
+            judge, not to good ones. ``"versus"`` is the second part alone, ``"utility"`` the expected score.
         step_size: Adam's, in units of the reward's parameters. Default 0.05.
         pairs: drawn and put to the teacher at each step, in worlds without end; None, the default, takes exact
             expectations over a scripted teacher.
-        term: ``"auto"`` uses the term when its squared length, less what noise adds, exceeds its squared standard error;
-            ``"on"`` always, ``"off"`` never. Default ``"auto"``; exact terms have no noise.
+        term: ``"auto"`` uses the term when its squared length, less what noise adds, exceeds its squared standard
+            error; ``"on"`` always, ``"off"`` never. Default ``"auto"``; exact terms have no noise.
         inner_steps: most Newton steps of the lower level at each step. Default 100, which solves it.
         penalty: c, of ``-c |nu|^2`` in the upper level. Default 1e-3.
 
     The metrics of a step are ``value`` (G or its estimate), ``gradient`` (the length of the whole derivative), ``term``
     (that of its part through the policy), ``cosine`` (between that part and the rest), ``noise`` (standard error of the
-    term), ``used`` (1 where the term was used), ``lower_gap``, and ``clipped`` (eigenvalues of the lower Hessian raised).
+    term), ``used`` (1 where the term was used), ``lower_gap``, and ``clipped`` (raised eigenvalues of its Hessian).
 
     Raises:
         InvalidProblem: a world of `Episodes`, an objective without its answers or scores.
@@ -125,15 +126,15 @@ class APARL(Method[PreferenceTask, AlignmentState]):
                 )
             if self.term != "off":
                 raise InvalidProblem(
-                    f"{name}: the stored pairs do not come from the policy, so nothing flows through it. Give a teacher, "
-                    "or fit the reward to the store by Alternation."
+                    f"{name}: the stored pairs do not come from the policy, so nothing flows through it. "
+                    "Give a teacher, or fit the reward to the store by Alternation."
                 )
         if problem.store is not None:
             check_bounded(problem.store, self.penalty)
         if self.objective == "loglik" and self.term != "off":
             warnings.warn(
-                "objective='loglik' raises the log-likelihood by policies whose pairs are easy to tell apart; their true "
-                "return is often far below that of Alternation. 'loglik+versus' is for good policies.",
+                "objective='loglik' raises the log-likelihood by policies whose pairs are easy to tell apart; "
+                "their true return is often far below that of Alternation. 'loglik+versus' is for good policies.",
                 LikelihoodIsNotReturn,
                 stacklevel=2,
             )
@@ -178,20 +179,30 @@ class APARL(Method[PreferenceTask, AlignmentState]):
     def _ascent(self, problem: PreferenceTask, state: AlignmentState) -> Ascent:
         store, through = problem.store, self.term != "off"
         if problem.teacher is None and self.objective != "utility":
-            assert store is not None
+            store = cast(PairStore, store)
             value, slope = store_slope(problem.reward, store, problem.world.discount, state.x)
             return Ascent(value, slope, np.zeros_like(slope), 0.0, 0.0, 0, state.warm)
-        options = {"warm": state.warm, "inner_steps": self.inner_steps, "term": through}
         if self.pairs is None:
-            found = exact_ascent(problem, state.x, self.objective, **options)  # type: ignore[arg-type]
+            found = exact_ascent(
+                problem, state.x, self.objective, warm=state.warm, inner_steps=self.inner_steps, term=through
+            )
         else:
             rng = generator(state.seed, state.step, 0xA9)
-            found = sampled_ascent(problem, state.x, self.objective, self.pairs, rng, **options)  # type: ignore[arg-type]
+            found = sampled_ascent(
+                problem,
+                state.x,
+                self.objective,
+                self.pairs,
+                rng,
+                warm=state.warm,
+                inner_steps=self.inner_steps,
+                term=through,
+            )
         if store is not None and self.objective in ("loglik", "loglik+versus"):
             _, slope = store_slope(problem.reward, store, problem.world.discount, state.x)
             share = 0.5 if self.pairs is None else len(store) / (len(store) + self.pairs)
             mixed = (1.0 - share) * found.direct + share * slope
-            found = Ascent(**{**vars(found), "direct": mixed})
+            found = replace(found, direct=mixed)
         return found
 
 
@@ -223,8 +234,8 @@ def check_regularised(problem: PreferenceTask, name: str) -> None:
         )
     if not problem.is_endless and (problem.ridge == 0 or problem.entropy > 0):
         raise InvalidProblem(
-            f"{name}: worlds with a horizon are solved with ridge > 0 and entropy = 0; got entropy {problem.entropy:g}, "
-            f"ridge {problem.ridge:g}. SampledAPARL takes both."
+            f"{name}: worlds with a horizon are solved with ridge > 0 and entropy = 0; got entropy "
+            f"{problem.entropy:g}, ridge {problem.ridge:g}. SampledAPARL takes both."
         )
 
 

@@ -7,7 +7,7 @@ trajectories.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 import numpy as np
 from scipy.special import expit, log_expit
@@ -15,9 +15,9 @@ from scipy.special import expit, log_expit
 from thalweg.bilevel.alignment.segments import Array
 from thalweg.core import UnknownName
 
-#: ``loglik``: the log-likelihood of labels of the policy's own pairs (the paper's). ``versus``: the chance to be preferred
-#: to the frozen policy. ``loglik+versus``: the first trains the reward with the pairs' law held fixed, the second goes
-#: through the policy. ``utility``: the expected score.
+#: ``loglik``: the log-likelihood of labels of the policy's own pairs (the paper's). ``versus``: the chance to be
+#: preferred to the frozen policy. ``loglik+versus``: the first trains the reward with the pairs' law held fixed, the
+#: second goes through the policy. ``utility``: the expected score.
 Objective = Literal["loglik", "versus", "loglik+versus", "utility"]
 
 
@@ -62,17 +62,17 @@ def expected(
     array([ 0.2, -0.2])
     """
     if objective == "utility":
-        assert scores is not None
-        return Derivatives(float(chances @ scores), np.zeros_like(returns), scores)
-    assert preferred is not None
+        worth = cast(Array, scores)
+        return Derivatives(float(chances @ worth), np.zeros_like(returns), worth)
+    likes = cast(Array, preferred)
     frozen = chances if reference is None else reference
-    wins = preferred @ frozen
+    wins = likes @ frozen
     if objective == "versus":
         return Derivatives(float(chances @ wins), np.zeros_like(returns), wins)
     ahead = returns[:, None] - returns[None, :]
     log_chance = log_expit(ahead)
-    by_returns = 2.0 * chances * ((preferred - expit(ahead)) @ chances)
-    u = preferred * log_chance + preferred.T * log_chance.T
+    by_returns = 2.0 * chances * ((likes - expit(ahead)) @ chances)
+    u = likes * log_chance + likes.T * log_chance.T
     toward = u @ chances
     value = float(chances @ toward)
     return Derivatives(value, by_returns, 2.0 * toward if objective == "loglik" else wins)

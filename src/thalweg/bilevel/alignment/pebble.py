@@ -7,7 +7,7 @@ actions are numbers, and the actor follows the softmax of the critic.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Self, TypeAlias, cast
 
 import numpy as np
 import torch
@@ -32,6 +32,10 @@ TEMPERATURE = 0.1
 FOLLOW = 0.02
 
 
+#: Observations, actions and lived steps of the first pieces, then of the second.
+Sides: TypeAlias = tuple[Actions, Actions, NDArray[np.bool_], Actions, Actions, NDArray[np.bool_]]
+
+
 @dataclass(kw_only=True)
 class ReplayState(State):
     """``x`` is an `Aligned`; the buffer, the labelled pairs, both levels' Adam, the critic's slow copy."""
@@ -41,7 +45,7 @@ class ReplayState(State):
     done: Actions
     lived: NDArray[np.bool_]
     true: Array  # (episodes, H), for the teacher alone
-    sides: tuple[Actions, Actions, NDArray[np.bool_], Actions, Actions, NDArray[np.bool_]]
+    sides: Sides
     targets: Array  # (labels,)
     upper: tuple[Array, Array]
     lower: tuple[Array, Array]
@@ -71,14 +75,14 @@ class ReplayState(State):
 class PEBBLE(Method[PreferenceTask, ReplayState]):
     """A reward ensemble and an off-policy learner: few labels, many updates.
 
-    Use it as the rival that labels are counted against, or where episodes are dear and can be used again. Actions must be
-    numbers. Its reward is fitted to labels with the pairs' law held fixed.
+    Use it as the rival that labels are counted against, or where episodes are dear and can be used again. Actions
+    must be numbers. Its reward is fitted to labels with the pairs' law held fixed.
 
     Args:
         queries: pairs put to the teacher at a step. Default 10.
         labels: most in all. Default 100.
-        candidates: pairs of which the most uncertain are asked, times ``queries``; uncertainty is the standard deviation
-            of the members' preference probabilities. Default 10.
+        candidates: pairs of which the most uncertain are asked, times ``queries``; uncertainty is the standard
+            deviation of the members' preference probabilities. Default 10.
         episodes: played at each step. Default 4.
         updates: of the critic at each step. Default 100.
         reward_updates: of the reward at a step that asked. Default 50.
@@ -211,13 +215,12 @@ class PEBBLE(Method[PreferenceTask, ReplayState]):
         nu: Array,
         buffer: Segments,
         true: Array,
-        sides: tuple[Any, ...],
+        sides: Sides,
         targets: Array,
         asked: int,
         rng: np.random.Generator,
-    ) -> tuple[Any, Array]:
+    ) -> tuple[Sides, Array]:
         """The labelled pairs with the most uncertain of some candidates, answered."""
-        assert problem.teacher is not None
         n = asked * self.candidates
         first, one = drawn_pieces(buffer, true, n, problem.length, rng)
         second, two = drawn_pieces(buffer, true, n, problem.length, rng)
@@ -226,19 +229,18 @@ class PEBBLE(Method[PreferenceTask, ReplayState]):
         doubt = torch.sigmoid(ahead).std(0, correction=0).numpy()
         best = np.argsort(-doubt, kind="stable")[:asked]
         known = (one[best], two[best])
-        y = problem.teacher.label(first[best], second[best], known, rng)
+        y = problem.asked.label(first[best], second[best], known, rng)
         kept = best[~np.isnan(y)]
         new = [part for side in (first, second) for part in arrays_of(side[kept])]
-        return tuple(np.concatenate([old, add]) for old, add in zip(sides, new, strict=True)), np.append(
-            targets, y[~np.isnan(y)]
-        )
+        held = tuple(np.concatenate([old, add]) for old, add in zip(sides, new, strict=True))
+        return cast(Sides, held), np.append(targets, y[~np.isnan(y)])
 
     def _fitted(
         self,
         problem: PreferenceTask,
         nu: Array,
         buffer: Segments,
-        sides: Any,
+        sides: Sides,
         targets: Array,
         rng: np.random.Generator,
     ) -> tuple[float, Array]:
@@ -270,8 +272,7 @@ class PEBBLE(Method[PreferenceTask, ReplayState]):
         rng: np.random.Generator,
     ) -> tuple[Array, Array, tuple[Array, Array], Array, float]:
         """Soft actor-critic: Q follows ``r + gamma E[Q' - heat ln pi]``, the policy the softmax of ``Q / heat``."""
-        policy = problem.policy
-        assert isinstance(policy, SoftmaxPolicy)
+        policy = cast(SoftmaxPolicy, problem.policy)
         values, scale = _values(problem)
         heat, gamma, n = problem.entropy or TEMPERATURE, problem.world.discount, len(state.x.policy)
         both, slow = np.concatenate([state.x.policy, state.critic]), state.slow
@@ -306,8 +307,7 @@ def _values(problem: PreferenceTask) -> tuple[NetworkPolicy, float]:
     policy, world = problem.policy, problem.world
     hidden = policy.hidden if isinstance(policy, NetworkPolicy) else ()
     numbered = isinstance(world, TabularMDP) or world.numbered_states
-    assert world.horizon is not None
-    length = min(float(world.horizon), 1.0 / max(1.0 - world.discount, 1e-9))
+    length = min(float(cast(int, world.horizon)), 1.0 / max(1.0 - world.discount, 1e-9))
     return NetworkPolicy(world.states, world.actions, numbered, hidden), length
 
 
@@ -323,6 +323,7 @@ def drawn_pieces(
 
 
 def arrays_of(side: Segments) -> tuple[Actions, Actions, NDArray[np.bool_]]:
+    """Observations, actions, and which steps were lived."""
     return side.observations, side.actions, side.lived
 
 
@@ -356,7 +357,7 @@ def _spread_out(problem: PreferenceTask, buffer: Segments, neighbours: int = 5) 
     points = encoded(buffer.observations[buffer.lived], world.states, numbered).numpy()
     points = points / np.maximum(points.std(0), 1e-8) if not numbered else points
     k = min(neighbours + 1, len(points))
-    far = cKDTree(points).query(points, k=[k])[0][:, 0]
+    far = np.asarray(cKDTree(points).query(points, k=[k])[0])[:, 0]
     told = np.log1p(far)
     found = np.zeros(buffer.lived.shape)
     found[buffer.lived] = told / max(float(told.std()), 1e-8)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 from thalweg.bilevel.alignment.episodes import Episodes
 from thalweg.bilevel.alignment.mdp import TabularMDP
 from thalweg.bilevel.alignment.objectives import Objective, expected
-from thalweg.bilevel.alignment.policies import Policy, TablePolicy
+from thalweg.bilevel.alignment.policies import Policy, SoftmaxPolicy, TablePolicy
 from thalweg.bilevel.alignment.rewards import RewardModel
 from thalweg.bilevel.alignment.segments import Array, Segments
 from thalweg.bilevel.alignment.soft import soft_policy
@@ -49,17 +49,17 @@ class PreferenceTask(Problem):
             payoff, the designer's.
         policy: the policies among which the lower level chooses; by default a softmax table, or what fits the episodes.
         length: steps of the segments that are compared; by default 1 in worlds without end, all of a life in others.
-        entropy: weight of the policy's entropy in the lower level, in units of the model's reward. Default 0.1 in worlds
-            without end, else 0.
+        entropy: weight of the policy's entropy in the lower level, in units of the model's reward. Default 0.1 in
+            worlds without end, else 0.
         ridge: lam, of ``-(lam/2)|theta|^2`` in the lower level. Default 0.05 in worlds with an end, else 0. A softmax
             has no best parameters without one of the two.
 
     An answer is the reward's parameters, shape (m,), judged by the policy that is best for it, or `Aligned`, judged by
     its own policy. The metrics, as far as they can be known: ``return``, the true discounted return; ``share``, that
-    return between the uniform policy's (0) and (1) that of the policy trained on the true reward, in worlds with a horizon
-    that of the best policy; above one where less entropy pays; ``loglik``, the expected log-likelihood of labels of the policy's own pairs, exact in tables;
-    ``utility``, the expected score; ``agreement`` and ``store_loglik``, of the stored labels. A higher ``loglik`` is
-    *not* a better policy: look at ``return``.
+    return between the uniform policy's (0) and (1) that of the policy trained on the true reward, in worlds with a
+    horizon that of the best policy; above one where less entropy pays; ``loglik``, the expected log-likelihood of labels of
+    the policy's own pairs, exact in tables; ``utility``, the expected score; ``agreement`` and ``store_loglik``, of
+    the stored labels. A higher ``loglik`` is *not* a better policy: look at ``return``.
 
     Raises:
         InvalidProblem: parts that do not fit one another, neither answers nor scores, a lower level without a maximum.
@@ -119,6 +119,10 @@ class PreferenceTask(Problem):
             error=InvalidProblem,
         )
         if isinstance(world, TabularMDP):
+            if not isinstance(self.policy, SoftmaxPolicy):
+                raise InvalidProblem(
+                    "PreferenceTask: a table has numbered actions; give a TablePolicy or NetworkPolicy."
+                )
             self._check_table(world)
         elif self.scores is not None:
             raise InvalidProblem(
@@ -152,6 +156,28 @@ class PreferenceTask(Problem):
         """Whether the world is a table without a horizon."""
         return isinstance(self.world, TabularMDP) and self.world.horizon is None
 
+    @property
+    def table(self) -> TabularMDP:
+        """The world, where it is a table; else `InvalidProblem`."""
+        if not isinstance(self.world, TabularMDP):
+            raise InvalidProblem("The world is made of Episodes; what is asked for needs a TabularMDP.")
+        return self.world
+
+    @property
+    def asked(self) -> Teacher:
+        """The teacher; `InvalidProblem` where there is none."""
+        if self.teacher is None:
+            raise InvalidProblem(
+                "Pairs are drawn for a teacher; this task has none. Fit a store by Alternation."
+            )
+        return self.teacher
+
+    def policy_table(self, theta: Tensor) -> Array:
+        """The chances of a softmax policy in a world of numbers, shape (S, A)."""
+        with torch.no_grad():
+            logits = cast(SoftmaxPolicy, self.policy).logits(theta, np.arange(self.world.states))
+        return logits.softmax(-1).numpy()
+
     def recommended_stop(self) -> Stop:
         """150 steps of the reward."""
         return Stop(steps=150)
@@ -159,8 +185,7 @@ class PreferenceTask(Problem):
     @cached_property
     def enumerated(self) -> Enumerated:
         """All trajectories of a table with a horizon."""
-        assert isinstance(self.world, TabularMDP)
-        return Enumerated.of(self.world)
+        return Enumerated.of(self.table)
 
     @cached_property
     def preferred(self) -> Array:
@@ -172,25 +197,25 @@ class PreferenceTask(Problem):
         teacher, world = self.teacher, self.world
         if not isinstance(teacher, ScriptedTeacher) or not isinstance(world, TabularMDP):
             raise InvalidProblem(
-                "Exact expectations need a table and a ScriptedTeacher, whose chances are known. Give pairs=, the number "
-                "of pairs that are drawn a step."
+                "Exact expectations need a table and a ScriptedTeacher, whose chances are known. Give pairs=, the "
+                "number of pairs that are drawn a step."
             )
         if teacher.skip > -np.inf:
             raise InvalidProblem("Exact expectations have no teacher who skips pairs. Give pairs=.")
-        assert world.reward is not None
+        true = cast(Array, world.reward)
         if self.is_endless:
             if self.length != 1:
                 raise InvalidProblem(
                     f"Exact expectations compare single steps; length is {self.length}. Give pairs=, or length=1."
                 )
-            sums = world.reward.ravel()
+            sums = true.ravel()
         else:
             if self.length != world.horizon:
                 raise InvalidProblem(
                     f"Exact expectations compare whole lives of {world.horizon} steps; length is {self.length}."
                 )
             s = self.enumerated.segments
-            sums = teacher.sums(world.reward[s.observations, s.actions])
+            sums = teacher.sums(true[s.observations, s.actions])
         return teacher.probability(sums[:, None], sums[None, :])
 
     @property
@@ -201,7 +226,6 @@ class PreferenceTask(Problem):
         if self.is_endless:
             return self.scores.ravel()
         s = self.enumerated.segments
-        assert isinstance(self.world, TabularMDP)
         powers = self.world.discount ** np.arange(s.length, dtype=np.float64)
         found: Array = self.scores[s.observations, s.actions] @ powers
         return found
@@ -211,10 +235,7 @@ class PreferenceTask(Problem):
         world = self.world
         if isinstance(world, Episodes):
             return world.rollouts(lambda seen, stream: self.policy.act(theta, seen, stream), n, rng)
-        assert isinstance(self.policy, TablePolicy)
-        assert world.horizon is not None
-        table = softmax(theta.detach().numpy().reshape(world.states, world.actions), axis=1)
-        found = world.rollouts(table, n, world.horizon, rng)
+        found = world.rollouts(self.policy_table(theta), n, cast(int, world.horizon), rng)
         return found, self.true_rewards(found)
 
     def true_rewards(self, segments: Segments) -> Array | None:
@@ -226,8 +247,7 @@ class PreferenceTask(Problem):
 
     def policy_of(self, nu: Array) -> Array:
         """The best policy for a reward in a table, shape (S, A)."""
-        world = self.world
-        assert isinstance(world, TabularMDP)
+        world = self.table
         table = self.reward.table(nu, world.states, world.actions)
         if self.is_endless:
             return soft_policy(world, table, self.entropy).policy
@@ -250,11 +270,9 @@ class PreferenceTask(Problem):
                     "PreferenceTask: an answer in a world of Episodes is an Aligned(reward, policy)."
                 )
             _, rewards = self.rollouts(torch.from_numpy(theta), JUDGED, generator(0, 0x7D9))
-            assert rewards is not None
-            found["return"] = float(rewards.sum(1).mean())
+            found["return"] = float(cast(Array, rewards).sum(1).mean())
         else:
-            shape = (world.states, world.actions)
-            policy = self.policy_of(nu) if theta is None else softmax(theta.reshape(shape), axis=1)
+            policy = self.policy_of(nu) if theta is None else self.policy_table(torch.from_numpy(theta))
             found |= self._table_metrics(world, nu, policy)
         if self.store is not None:
             found |= self._store_metrics(self.store, nu)
@@ -277,8 +295,7 @@ class PreferenceTask(Problem):
 
     def exact_objective(self, objective: Objective, nu: Array, policy: Array) -> float:
         """G of a reward and a policy, shape (S, A), in a world without end, over single steps drawn by occupancy."""
-        world = self.world
-        assert isinstance(world, TabularMDP)
+        world = self.table
         moves = np.einsum("sa,sat->ts", policy, world.transitions)
         states = np.linalg.solve(np.eye(world.states) - world.discount * moves, world.start)
         chances = ((1.0 - world.discount) * states[:, None] * policy).ravel()
@@ -289,14 +306,14 @@ class PreferenceTask(Problem):
 
     def _ends(self, world: TabularMDP) -> tuple[float, float]:
         """True returns of the uniform policy, and of the policy trained on the true reward or the best of all."""
-        assert world.reward is not None
+        true = cast(Array, world.reward)
         if not self._cache:
             uniform = np.full((world.states, world.actions), 1.0 / world.actions)
-            self._cache["random"] = world.value(uniform, world.reward)
+            self._cache["random"] = world.value(uniform, true)
             if self.is_endless:
-                best = world.value(soft_policy(world, world.reward, self.entropy).policy, world.reward)
+                best = world.value(soft_policy(world, true, self.entropy).policy, true)
             else:
-                best = world.best_value(world.reward)
+                best = world.best_value(true)
             self._cache["best"] = best
         return self._cache["random"], self._cache["best"]
 

@@ -6,6 +6,8 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import cast
 
 import numpy as np
 import torch
@@ -35,7 +37,7 @@ class RewardModel(ABC):
 
     @abstractmethod
     def members(self, nu: Tensor, segments: Segments) -> Tensor:
-        """The reward of each step by each member of an ensemble, shape (members, N, L); one member where there is none."""
+        """The reward of each step by each member of an ensemble, shape (members, N, L); one where there is none."""
 
     def steps(self, nu: Tensor, segments: Segments) -> Tensor:
         """The reward of each lived step, shape (N, L), 0 after the end."""
@@ -156,20 +158,17 @@ class LinearReward(RewardModel):
                     f"LinearReward: features gave shape {phi.shape}; expected {(*segments.lived.shape, self.size)}."
                 )
             return (torch.from_numpy(phi) @ nu)[None]
-        assert isinstance(self.base, np.ndarray)
-        return (torch.from_numpy(self.base[seen, done]) + torch.from_numpy(self.features[seen, done]) @ nu)[
-            None
-        ]
+        base, table = cast(Array, self.base)[seen, done], self.features[seen, done]
+        return (torch.from_numpy(base) + torch.from_numpy(table) @ nu)[None]
 
     def table(self, nu: Array, states: int, actions: int) -> Array:
         """See `RewardModel`."""
-        assert not callable(self.features)
-        found: Array = self.base + self.features @ nu
+        found: Array = cast(Array, self.base) + cast(Array, self.features) @ nu
         return found
 
     def pull(self, nu: Array, g: Array) -> Array:
         """See `RewardModel`."""
-        found: Array = np.einsum("...sa,sam->...m", g, self.features)
+        found: Array = np.einsum("...sa,sam->...m", g, cast(Array, self.features))
         return found
 
 
@@ -239,7 +238,7 @@ def encoded(values: NDArray[np.generic], size: int, numbered: bool) -> Tensor:
 
 def count(widths: Sequence[int]) -> int:
     """Weights and biases of a network."""
-    return sum((a + 1) * b for a, b in zip(widths, widths[1:], strict=False))
+    return sum((a + 1) * b for a, b in pairwise(widths))
 
 
 def drawn(widths: Sequence[int], members: int, seed: int) -> Tensor:
@@ -247,7 +246,7 @@ def drawn(widths: Sequence[int], members: int, seed: int) -> Tensor:
     generator = torch_generator(seed, 0x3E7)
     rows = []
     for _ in range(members):
-        for a, b in zip(widths, widths[1:], strict=False):
+        for a, b in pairwise(widths):
             rows.append(
                 (2.0 * torch.rand((a + 1) * b, generator=generator, dtype=FLOAT) - 1.0) / math.sqrt(a)
             )
@@ -257,7 +256,7 @@ def drawn(widths: Sequence[int], members: int, seed: int) -> Tensor:
 def network(parameters: Tensor, widths: Sequence[int], x: Tensor) -> Tensor:
     """Outputs (E, n, out) of E networks, parameters (E, p), on inputs (n, in)."""
     at, out = 0, x.expand(len(parameters), *x.shape)
-    for k, (a, b) in enumerate(zip(widths, widths[1:], strict=False)):
+    for k, (a, b) in enumerate(pairwise(widths)):
         weight = parameters[:, at : at + a * b].reshape(-1, a, b)
         out = torch.baddbmm(parameters[:, None, at + a * b : at + (a + 1) * b], out, weight)
         at += (a + 1) * b

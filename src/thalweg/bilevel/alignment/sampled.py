@@ -1,7 +1,7 @@
 """A-PARL where everything is sampled: policy gradients below, pairs of the policy's own episodes above.
 
-Chakraborty, Bedi, Koppel, Wang, Manocha, Wang and Huang (2024), "PARL" (arXiv 2308.02585), algorithm 1; Hessian products
-by automatic differentiation, `Surrogate`.
+Chakraborty, Bedi, Koppel, Wang, Manocha, Wang and Huang (2024), "PARL" (arXiv 2308.02585), algorithm 1; Hessian
+products by automatic differentiation, `Surrogate`.
 """
 
 from __future__ import annotations
@@ -75,7 +75,8 @@ class SampledAPARL(Method[PreferenceTask, SampledAlignmentState]):
     ``cosine``, ``noise``, ``used``, ``lower_gradient`` (length of the lower level's gradient), ``damping``, ``clipped``
     (how often damping was raised, or eigenvalues were).
 
-    Cost per step: ``inner_steps x episodes + 2 pairs`` episodes played; a gradient for each inner step, five solves of at
+    Cost per step: ``inner_steps x episodes + 2 pairs`` episodes played; a gradient for each inner step, five solves
+        of at
     most ``products`` Hessian products with ``"auto"``. No matrix of n x n but with ``"dense"``.
 
     >>> from thalweg import Stop, solve
@@ -206,7 +207,7 @@ class SampledAPARL(Method[PreferenceTask, SampledAlignmentState]):
 
 @dataclass(frozen=True, eq=False)
 class _Asked:
-    """What a question brought: G's estimate, its direct derivative, ``grad_theta G`` by groups (GROUPS, n), true return."""
+    """What a question brought: G's estimate, its direct derivative, ``grad_theta G`` by groups, the true return."""
 
     value: float
     direct: Array
@@ -240,9 +241,8 @@ def _asked(
         value, weights = float(worth.mean()), (worth - worth.mean()).reshape(2, -1) / 2.0
         ends = np.full(2 * pairs, lives.length - 1)
     else:
-        assert task.teacher is not None
         known = None if seen is None else (seen[:pairs], seen[pairs:])
-        y = task.teacher.label(pieces[:pairs], pieces[pairs:], known, rng)
+        y = task.asked.label(pieces[:pairs], pieces[pairs:], known, rng)
         kept, ends = ~np.isnan(y), steps[:, -1]
         at = nu.detach().requires_grad_()
         sums = task.reward.steps(at, pieces) @ powers
@@ -330,8 +330,7 @@ def trajectory_gradient(
     even = np.full(2 * pairs, 0.5 / pairs)
     sample = Trajectories(lives, theta, table, even, world.discount, task.ridge)
     known = None if true is None else (true[:pairs], true[pairs:])
-    assert task.teacher is not None
-    y = task.teacher.label(lives[:pairs], lives[pairs:], known, rng)
+    y = task.asked.label(lives[:pairs], lives[pairs:], known, rng)
     kept = ~np.isnan(y)
     y = np.where(kept, y, 0.5)
     ahead = sample.returns[:pairs] - sample.returns[pairs:]

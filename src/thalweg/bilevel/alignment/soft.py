@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import scipy.linalg
+from numpy.typing import NDArray
 from scipy.special import logsumexp
 
 from thalweg.bilevel.alignment.mdp import TabularMDP
@@ -32,7 +33,7 @@ class SoftSolution:
     policy: Array
     gap: float
     steps: int
-    factor: tuple[Array, Array]
+    factor: tuple[Array, NDArray[np.int32]]
 
     def occupancy(self) -> Array:
         """``(1 - gamma) sum_t gamma^t`` of the chances of being in a state and taking an action, shape (S, A)."""

@@ -190,7 +190,7 @@ def _piece(path: Path, row: int, name: str, text: str) -> list[tuple[int, int]]:
 def save_preferences(
     path: str | Path, first: Segments, second: Segments, targets: ArrayLike | None = None
 ) -> None:
-    """Write pairs as `load_preferences` reads them; without targets the column ``preferred`` says skip, to be filled in.
+    """Write pairs as `load_preferences` reads them; without targets the column ``preferred`` says skip.
 
     Raises:
         InvalidProblem: states that are vectors, in a file that is no ``.npz``.

@@ -81,7 +81,7 @@ class Surrogate:
 
 @dataclass(frozen=True, eq=False)
 class Response:
-    """``x = M^{-1} b``: ``damping`` was added to M or is the floor of its eigenvalues, ``raised`` how often it was raised,
+    """``x = M^{-1} b``: ``damping`` was added to M or is the floor of its eigenvalues, ``raised`` how often it was,
     or how many eigenvalues were; ``products`` with the Hessian."""
 
     x: Tensor

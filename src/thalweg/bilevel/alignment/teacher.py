@@ -42,8 +42,8 @@ class ScriptedTeacher:
     """A teacher who knows the reward, with faults.
 
     Args:
-        beta: how surely the better is preferred, ``P = 1 / (1 + exp(-beta (R0 - R1)))`` (Bradley-Terry); zero or less is
-            always right ("rational"). Default 1, in units of the reward.
+        beta: how surely the better is preferred, ``P = 1 / (1 + exp(-beta (R0 - R1)))`` (Bradley-Terry); zero or
+            less is always right ("rational"). Default 1, in units of the reward.
         discount: weight of a step for each step that follows it in the piece: below 1 the end counts more. Default 1.
         mistakes: chance that an answer is turned round. Default 0.
         skip: a pair is skipped where both sums are below this. Default: none is.
@@ -172,9 +172,8 @@ class CallbackTeacher:
 
 def as_targets(who: str, answers: object, n: int) -> Array:
     """Answers as targets in {0, 0.5, 1}, NaN for none; `InvalidProblem` for anything else."""
-    given = (
-        np.asarray(answers, dtype=object).reshape(-1) if np.ndim(answers) <= 1 else np.empty(0, dtype=object)
-    )  # type: ignore[arg-type]
+    given = np.atleast_1d(np.asarray(answers, dtype=object))
+    given = given if given.ndim == 1 else given[:0].reshape(-1)
     if len(given) != n:
         raise InvalidProblem(f"{who} gave {len(given)} answers to {n} pairs; expected one for each.")
     found = np.array([np.nan if v is None else v for v in given], dtype=np.float64)
@@ -182,7 +181,7 @@ def as_targets(who: str, answers: object, n: int) -> Array:
     if wrong.any():
         at = int(np.flatnonzero(wrong)[0])
         raise InvalidProblem(
-            f"{who} answered {found[at]:g} to pair {at}; expected 1 (the first), 0 (the second), 0.5 (neither), or None."
+            f"{who} answered {found[at]:g} to pair {at}; expected 1 (the first), 0 (the second), 0.5 (neither), None."
         )
     return found
 

@@ -1,12 +1,14 @@
 """Derivatives of a softmax table's value from weighted trajectories: all of them, or a sample.
 
-With ``g_h = grad ln pi(a_h|s_h)`` and ``S_h = g_0 + ... + g_h``: ``grad V = E sum_h gamma^h r_h S_h``, the mixed derivative
-``E sum_h gamma^h S_h (grad_nu r_h)'``, and the Hessian ``E sum_h gamma^h r_h [S_h S_h' + sum_{j<=h} hess ln pi(a_j|s_j)]``.
+With ``g_h = grad ln pi(a_h|s_h)`` and ``S_h = g_0 + ... + g_h``: ``grad V = E sum_h gamma^h r_h S_h``, the mixed
+derivative ``E sum_h gamma^h S_h (grad_nu r_h)'``, and the Hessian
+``E sum_h gamma^h r_h [S_h S_h' + sum_{j<=h} hess ln pi(a_j|s_j)]``.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import scipy.linalg
@@ -150,14 +152,14 @@ class Enumerated:
     def of(cls, world: TabularMDP) -> Enumerated:
         """List them."""
         require(world.horizon is not None, "Enumerated needs a world with a horizon", error=InvalidProblem)
-        assert world.horizon is not None
+        horizon = cast(int, world.horizon)
         states = np.flatnonzero(world.start)[:, None]
         chances, actions = world.start[states[:, 0]], np.zeros((len(states), 0), dtype=np.int64)
-        for h in range(world.horizon):
+        for h in range(horizon):
             n, A = len(states), world.actions
             states, chances = np.repeat(states, A, axis=0), np.repeat(chances, A)
             actions = np.c_[np.repeat(actions, A, axis=0), np.tile(np.arange(A), n)]
-            if h < world.horizon - 1:
+            if h < horizon - 1:
                 moves = world.transitions[states[:, -1], actions[:, -1]]
                 row, after = np.nonzero(moves)
                 states = np.c_[states[row], after]
