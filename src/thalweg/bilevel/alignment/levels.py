@@ -176,7 +176,7 @@ def _asked(
     powers: Array,
     rng: np.random.Generator,
 ) -> tuple[float, np.ndarray, Array, Array]:
-    """Of N pairs: the mean log-likelihood, which were answered, ``y - sigma``, and the weights of the two scores."""
+    """Of N pairs: G's estimate, which were answered, its slope in ``R0 - R1``, and the weights of the two scores."""
     true = (task.true_rewards(first), task.true_rewards(second))
     known = None if true[0] is None or true[1] is None else (true[0], true[1])
     y = task.asked.label(first, second, known, rng)
@@ -184,12 +184,9 @@ def _asked(
     y = np.where(kept, y, 0.5)
     ahead = (table[first.observations, first.actions] - table[second.observations, second.actions]) @ powers
     likelihood = y * log_expit(ahead) + (1.0 - y) * log_expit(-ahead)
-    return (
-        float(likelihood[kept].mean()) if kept.any() else 0.0,
-        kept,
-        np.where(kept, y - expit(ahead), 0.0),
-        score_weights(objective, y, likelihood, kept),
-    )
+    told, ahead_of = (y, 0.0) if objective == "versus" else (likelihood, y - expit(ahead))
+    value = float(told[kept].mean()) if kept.any() else 0.0
+    return value, kept, np.where(kept, ahead_of, 0.0), score_weights(objective, y, likelihood, kept)
 
 
 def score_weights(objective: Objective, y: Array, likelihood: Array, kept: np.ndarray) -> Array:

@@ -57,9 +57,9 @@ class PreferenceTask(Problem):
     An answer is the reward's parameters, shape (m,), judged by the policy that is best for it, or `Aligned`, judged by
     its own policy. The metrics, as far as they can be known: ``return``, the true discounted return; ``share``, that
     return between the uniform policy's (0) and (1) that of the policy trained on the true reward, in worlds with a
-    horizon that of the best policy; above one where less entropy pays; ``loglik``, the expected log-likelihood of labels of
-    the policy's own pairs, exact in tables; ``utility``, the expected score; ``agreement`` and ``store_loglik``, of
-    the stored labels. A higher ``loglik`` is *not* a better policy: look at ``return``.
+    horizon that of the best policy; above one where less entropy pays; ``loglik``, the expected log-likelihood of
+    labels of the policy's own pairs, exact in tables; ``utility``, the expected score; ``agreement`` and
+    ``store_loglik``, of the stored labels. A higher ``loglik`` is *not* a better policy: look at ``return``.
 
     Raises:
         InvalidProblem: parts that do not fit one another, neither answers nor scores, a lower level without a maximum.

@@ -250,7 +250,7 @@ def _asked(
         log = torch.nn.functional.logsigmoid
         likelihood = label * log(ahead) + (1.0 - label) * log(-ahead)
         told = likelihood[torch.from_numpy(kept)].sum() / max(int(kept.sum()), 1)
-        value = float(told.detach())
+        value = float(y[kept].mean()) if objective == "versus" and kept.any() else float(told.detach())
         if objective != "versus":
             direct = torch.autograd.grad(told, at)[0].numpy()
         weights = score_weights(objective, np.where(kept, y, 0.5), likelihood.detach().numpy(), kept)
@@ -340,6 +340,8 @@ def trajectory_gradient(
     powers = world.discount ** np.arange(lives.length, dtype=np.float64)
     by_returns = np.concatenate([error, -error])
     direct = task.reward.pull(nu, counted(lives, by_returns[:, None] * powers, shape))
+    if objective == "versus":
+        direct = np.zeros_like(direct)
     weights = score_weights(objective, y, likelihood, kept).ravel() / n
     x = Clipped.of(sample.hessian(), task.ridge).solve(sample.scores.T @ weights)
     return direct, task.reward.pull(nu, counted(lives, sample.mixed_transposed(x), shape))

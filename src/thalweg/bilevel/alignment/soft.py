@@ -86,6 +86,8 @@ def soft_policy(
     >>> soft_policy(world, np.array([[0.0, np.log(3.0)]]), entropy=1.0).policy.round(6)
     array([[0.25, 0.75]])
     """
+    if not np.isfinite(reward).all():
+        raise NotFinite("The reward is not finite: NaN, or grown out of all bounds.")
     q = reward.copy() if q0 is None else q0
     gamma, moves, eye = world.discount, world.transitions, np.eye(world.states)
     for step in range(max_steps + 1):
@@ -95,8 +97,6 @@ def soft_policy(
         factor = scipy.linalg.lu_factor(eye - gamma * np.einsum("sa,sat->st", policy, moves))
         residual = reward + gamma * moves @ (entropy * log_sum[:, 0]) - q
         gap = float(np.abs(residual).max()) / (1.0 + float(np.abs(q).max()))
-        if not np.isfinite(gap):
-            raise NotFinite("The soft values are not finite: the reward has grown out of all bounds.")
         if gap <= tol or step == max_steps:
             return SoftSolution(world, entropy, q, policy, gap, step, factor)
         values = scipy.linalg.lu_solve(factor, (policy * (reward - entropy * log_policy)).sum(1))

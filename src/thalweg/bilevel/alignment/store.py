@@ -210,12 +210,13 @@ def save_preferences(
     if not (first.is_numbered and first.actions.ndim == 2):
         raise InvalidProblem(f"{path} is a table of numbered states; states that are vectors go into .npz.")
     words = {1.0: "first", 0.0: "second", 0.5: "equal"}
-    lines = ["first,second,preferred"]
+    separator = "\t" if path.suffix.lower() == ".tsv" else ","
+    lines = [separator.join(["first", "second", "preferred"])]
     for i in range(n):
         texts = [
             " ".join(f"{s}:{a}" for s, a in zip(side.observations[i], side.actions[i], strict=True))
             for side in (first, second)
         ]
-        lines.append(",".join([*texts, words.get(float(given[i]), "skip")]))
+        lines.append(separator.join([*texts, words.get(float(given[i]), "skip")]))
     with atomic_write(path) as file:
         file.write(("\n".join(lines) + "\n").encode())
