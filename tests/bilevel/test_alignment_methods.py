@@ -97,7 +97,7 @@ class TestAlignment:
         with pytest.warns(LikelihoodIsNotReturn, match="easy to tell apart"):
             literal = solve(task(), APARL("loglik"), stop=Stop(steps=100)).metrics
         usual = solve(task(), Alternation(), stop=Stop(steps=100)).metrics
-        assert literal["loglik"] > usual["loglik"] + 0.03
+        assert literal["loglik"] > usual["loglik"] + 0.01
         assert literal["return"] < 0.8 * usual["return"]
 
     def test_scores_move_the_reward_only_through_the_policy(self):
@@ -140,9 +140,7 @@ class TestAlignment:
         phi = np.random.default_rng(0).standard_normal((9, 4, 3))
         method = SampledAPARL("versus", inverse=inverse, term="on", inner_steps=1, episodes=16, pairs=8)
         found = solve(lives(LinearReward(phi)), method, stop=Stop(steps=2))
-        assert {"term", "cosine", "noise", "damping", "clipped", "lower_gradient"} <= set(
-            found.history.metrics
-        )
+        assert {"term", "cosine", "noise", "damping", "clipped", "lower_gradient"} <= set(found.history.names)
         assert np.isfinite(found.x.reward).all()
         assert (found.x.reward != 0).any()
 

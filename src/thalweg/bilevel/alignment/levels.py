@@ -154,15 +154,16 @@ def sampled_ascent(
         groups = min(GROUPS, n)
         label = np.full(pairs, -1)
         label[kept] = np.arange(n) % groups
-        g = np.zeros((groups, *shape))
-        ones = np.ones_like(powers)
+        rows = np.flatnonzero(kept)
+        sizes = np.bincount(label[rows], minlength=groups)
+        per_group = np.zeros((groups, shape[0] * shape[1]))
         for side, weight in ((first, weights[0]), (second, weights[1])):
-            for k in range(groups):
-                rows = label == k
-                g[k] += counted(side[rows], weight[rows, None] * ones, shape) / rows.sum()
+            at = (side.observations * shape[1] + side.actions)[rows]
+            share = np.repeat((weight[rows] / sizes[label[rows]])[:, None], task.length, axis=1)
+            np.add.at(per_group, (label[rows][:, None], at), share)
+        g = per_group.reshape(groups, *shape)
         each = task.reward.pull(nu, soft.pull(g))
-        shares = np.bincount(label[kept], minlength=groups) / n
-        through = shares @ each
+        through = sizes / n @ each
         noise = spread(each)
     return Ascent(value, direct, through, noise, soft.gap, 0, soft.q, 0 if objective == "utility" else pairs)
 
