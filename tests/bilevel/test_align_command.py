@@ -38,6 +38,8 @@ def test_questions_are_asked_and_answers_make_a_policy(folder):
     told = json.loads(done.stdout)
     assert told["metrics"]["agreement"] > 0.8
     assert told["metrics"]["share"] > 0.3
+    told = json.loads(thalweg("align", "world.npz", "ask.csv", "--by-state", "--json", cwd=folder).stdout)
+    assert told["metrics"]["share"] > 0.9
     with np.load(folder / "found.npz") as found:
         np.testing.assert_allclose(found["policy"].sum(1), 1.0)
         assert found["reward"].shape == (9, 4)

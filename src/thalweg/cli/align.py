@@ -27,6 +27,10 @@ def align(
             help="Labelled pairs: columns first, second (state:action ...), preferred; or a .npz."
         ),
     ] = None,
+    by_state: Annotated[
+        bool,
+        typer.Option("--by-state", help="A reward of states alone, whatever is done there: fewer labels do."),
+    ] = False,
     discount: Annotated[float, typer.Option(help="Of what comes a step later, in [0, 1).")] = 0.9,
     entropy: Annotated[float, typer.Option(help="Weight of the policy's entropy, > 0.")] = 0.1,
     penalty: Annotated[float, typer.Option(help="Of the squared reward; 0 for none.")] = 1e-3,
@@ -51,6 +55,7 @@ def align(
 
     from thalweg.bilevel.alignment import (
         Alternation,
+        LinearReward,
         PreferenceTask,
         TableReward,
         load_preferences,
@@ -67,10 +72,11 @@ def align(
     told: dict[str, object] = {}
     if pairs is not None:
         store = load_preferences(pairs, mistakes=mistakes)
-        model = TableReward(place.states, place.actions)
+        states = LinearReward(np.eye(place.states), actions=place.actions)
+        model = states if by_state else TableReward(place.states, place.actions)
         task = PreferenceTask(place, model, store=store, entropy=entropy)
         found = solve(task, Alternation(penalty=penalty), stop=Stop(steps=steps))
-        reward, policy = found.x.reshape(reward.shape), task.policy_of(found.x)
+        reward, policy = model.table(found.x, *reward.shape), task.policy_of(found.x)
         told = {"pairs": len(store), "steps": found.steps, "metrics": found.metrics}
     if out is not None:
         write_arrays(out, {"reward": reward, "policy": policy})
