@@ -156,12 +156,12 @@ def sampled_ascent(
         label[kept] = np.arange(n) % groups
         rows = np.flatnonzero(kept)
         sizes = np.bincount(label[rows], minlength=groups)
-        per_group = np.zeros((groups, shape[0] * shape[1]))
+        pieces = shape[0] * shape[1]
+        g = np.zeros((groups, *shape))
         for side, weight in ((first, weights[0]), (second, weights[1])):
-            at = (side.observations * shape[1] + side.actions)[rows]
-            share = np.repeat((weight[rows] / sizes[label[rows]])[:, None], task.length, axis=1)
-            np.add.at(per_group, (label[rows][:, None], at), share)
-        g = per_group.reshape(groups, *shape)
+            at = (side.observations * shape[1] + side.actions)[rows] + pieces * label[rows][:, None]
+            share = np.repeat(weight[rows] / sizes[label[rows]], task.length)
+            g += np.bincount(at.ravel(), weights=share, minlength=groups * pieces).reshape(g.shape)
         each = task.reward.pull(nu, soft.pull(g))
         through = sizes / n @ each
         noise = spread(each)
