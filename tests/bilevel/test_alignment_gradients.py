@@ -151,6 +151,18 @@ class TestClosedForms:
         pulled = soft.pull(np.eye(6).reshape(6, 3, 2)).reshape(6, 6)
         np.testing.assert_allclose(by_log.reshape(6, 6), pulled, atol=1e-10)
 
+    @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+    def test_scaled_rewards_have_the_same_policy_under_scaled_entropy(self, scale, grid):
+        soft = soft_policy(grid.world, scale * grid.world.reward, 0.1 * scale)
+        np.testing.assert_allclose(
+            soft.policy, soft_policy(grid.world, grid.world.reward, 0.1).policy, atol=1e-9
+        )
+
+    def test_rewards_far_above_the_entropy_stop_at_rounding(self, grid):
+        soft = soft_policy(grid.world, grid.world.reward, 1e-6)
+        assert soft.steps < 60
+        assert soft.gap < 1e-8
+
     def test_occupancy_is_a_law_and_its_own_flow(self, grid, rng):
         soft = soft_policy(grid.world, rng.standard_normal((16, 4)), 0.1)
         d = soft.occupancy()

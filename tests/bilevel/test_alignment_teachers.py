@@ -247,6 +247,12 @@ class TestTask:
         assert task.metrics(np.zeros(36))["share"] == pytest.approx(0.0, abs=1e-9)
         assert task.metrics(WORLD.reward.ravel())["share"] == pytest.approx(1.0)
 
+    def test_where_all_policies_are_alike_there_is_no_share(self):
+        alike = TabularMDP(WORLD.transitions, reward=np.ones(9))
+        found = PreferenceTask(alike, TableReward(9, 4), TEACHER).metrics(np.zeros(36))
+        assert "share" not in found
+        assert found["return"] == pytest.approx(10.0)
+
     def test_agreement_counts_stored_pairs_in_order(self):
         pairs = PairStore(segments([[8], [8], [0]]), segments([[0], [1], [1]]), [1.0, 0.0, 0.5])
         task = PreferenceTask(WORLD, TableReward(9, 4), store=pairs)

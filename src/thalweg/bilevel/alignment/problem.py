@@ -27,6 +27,8 @@ from thalweg.core.validation import check_vector, is_real, is_whole, require
 
 #: Episodes by which an answer in a world of `Episodes` is judged.
 JUDGED = 20
+#: Returns closer than this share of their size are equal: all policies are alike, and there is no share.
+EQUAL = 1e-9
 
 
 class Aligned(NamedTuple):
@@ -283,7 +285,8 @@ class PreferenceTask(Problem):
         if world.reward is not None:
             found["return"] = world.value(policy, world.reward)
             random, best = self._ends(world)
-            found["share"] = (found["return"] - random) / (best - random) if best > random else np.nan
+            if best - random > EQUAL * (abs(best) + abs(random)):
+                found["share"] = (found["return"] - random) / (best - random)
         if self.scores is not None:
             found["utility"] = world.value(policy, self.scores)
         exact = (
