@@ -14,13 +14,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from thalweg.bilevel.alignment.levels import is_worth, score_weights, spread
+from thalweg.bilevel.alignment.levels import counted, is_worth, score_weights, spread
 from thalweg.bilevel.alignment.mdp import TabularMDP
 from thalweg.bilevel.alignment.method import Term, adam, check_bounded, cosine, store_slope
 from thalweg.bilevel.alignment.objectives import Objective, check_objective
 from thalweg.bilevel.alignment.problem import Aligned, PreferenceTask
 from thalweg.bilevel.alignment.segments import Array, Segments
 from thalweg.bilevel.alignment.surrogate import InverseName, Surrogate, responses
+from thalweg.bilevel.alignment.trajectories import Clipped, Trajectories
 from thalweg.core import InvalidProblem, Method, NotFinite, State, UnknownName
 from thalweg.core.seeding import generator
 from thalweg.core.validation import is_real, is_whole, require
@@ -316,9 +317,6 @@ def trajectory_gradient(
     >>> direct.shape, term.shape
     ((16,), (16,))
     """
-    from thalweg.bilevel.alignment.levels import counted
-    from thalweg.bilevel.alignment.trajectories import Clipped, Trajectories
-
     world = task.world
     if not isinstance(world, TabularMDP) or world.horizon is None or task.length != world.horizon:
         raise InvalidProblem(
