@@ -223,3 +223,16 @@ def test_one_digit_becomes_another(tmp_path):
     assert before < 0.05
     assert after > 0.9
     assert "Ways from 3 to 8" in (tmp_path / "page.html").read_text()
+
+
+def test_a_courier_is_aligned_by_expectation_and_by_hand():
+    shares, by_hand = example("align_a_courier").main()
+    assert shares["default"] > 0.97
+    assert shares["log-likelihood, whole derivative"] < 0.9
+    assert by_hand > 0.9
+
+
+def test_a_pole_is_balanced_by_who_says_what_went_better():
+    first, last, questions = example("balance_by_preference").main(steps=8)
+    assert last > first + 10
+    assert questions == 64

@@ -1,4 +1,4 @@
-"""13: hyper-gradients against torchopt, jaxopt and cvxpylayers; 26: self-tuned networks against plain ones."""
+"""13: hyper-gradients against torchopt, jaxopt and cvxpylayers; 26: self-tuned networks; 33: alignment."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from cvxpylayers.torch import CvxpyLayer
 from torch import Tensor, nn
 from torch.nn import functional
 
+from benchmarks.bilevel import alignment
 from benchmarks.race import Row, race
 from thalweg.bilevel import custom_fixed_point, custom_root, cvxpy_layer
 from thalweg.bilevel.selftuning import HyperParameter, HyperSpace, self_tuning
@@ -38,6 +39,7 @@ def rows() -> Iterator[Row]:
     for unknowns in (5, 20, 60):
         yield from program(unknowns)
     yield from self_tuned()
+    yield from alignment.rows()
 
 
 def ridge(parameters: int, examples: int) -> Iterator[Row]:

@@ -443,8 +443,17 @@ SYSTEMS = (
         "33",
         "parl",
         "PARL: policy alignment as bilevel optimization",
-        "arXiv 2308.03585, ICLR 2024",
+        "arXiv 2308.02585, ICLR 2024",
         "bilevel",
+        (
+            "bilevel.alignment.PreferenceTask",
+            "bilevel.alignment.APARL",
+            "bilevel.alignment.SampledAPARL",
+            "bilevel.alignment.Alternation",
+            "bilevel.alignment.PairStore",
+            "bilevel.alignment.stackelberg",
+        ),
+        "parl",
     ),
     System(
         "34",

@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+from thalweg.bilevel.alignment.method import APARL, Alternation
+from thalweg.bilevel.alignment.objectives import Objective
+from thalweg.bilevel.alignment.pebble import PEBBLE
+from thalweg.bilevel.alignment.problem import PreferenceTask
+from thalweg.bilevel.alignment.sampled import SampledAPARL
+from thalweg.bilevel.alignment.surf import SURF
+from thalweg.bilevel.alignment.teacher import ScriptedTeacher
 from thalweg.bilevel.anderson import Anderson
 from thalweg.bilevel.blocks import BlockDescent
 from thalweg.bilevel.borep import BOREP
@@ -19,7 +26,9 @@ from thalweg.core import Method, recommended
 
 #: The area's methods, by the names that tables and the command use.
 METHODS: dict[str, type[Method]] = {
+    "a-parl": APARL,
     "aid": AID,
+    "alternation": Alternation,
     "anderson": Anderson,
     "block-descent": BlockDescent,
     "bo-rep": BOREP,
@@ -30,12 +39,15 @@ METHODS: dict[str, type[Method]] = {
     "momentum-penalty": MomentumPenalty,
     "mrbo": MRBO,
     "newton": Newton,
+    "pebble": PEBBLE,
     "penalty": Penalty,
     "proximal-gradient": ProximalGradient,
     "saba": SABA,
     "scheduled-training": ScheduledTraining,
+    "sampled-a-parl": SampledAPARL,
     "self-tuner": SelfTuner,
     "stocbio": StocBiO,
+    "surf": SURF,
     "ttsa": TTSA,
 }
 
@@ -62,3 +74,18 @@ def for_two_levels(problem: Bilevel) -> AID | Penalty:
 def for_self_tuning(problem: SelfTuningTask) -> SelfTuner:
     """STN with its defaults."""
     return SelfTuner()
+
+
+@recommended.register
+def for_preferences(problem: PreferenceTask) -> APARL | SampledAPARL:
+    """A-PARL: exact below in tables without end, else sampled.
+
+    A store of labelled pairs without a teacher is fitted by `Alternation`; scores by ``objective="utility"``.
+    """
+    if problem.teacher is None and problem.store is not None:
+        return Alternation()
+    objective: Objective = "loglik+versus" if problem.teacher is not None else "utility"
+    if problem.is_endless:
+        exact = isinstance(problem.teacher, ScriptedTeacher | None) and problem.length == 1
+        return APARL(objective, pairs=None if exact else 64)
+    return SampledAPARL(objective)

@@ -13,6 +13,7 @@ import click
 import typer
 
 from thalweg.cli import (
+    align,
     coding,
     dictionary,
     evidence,
@@ -71,6 +72,7 @@ for _area in AREAS:
     solve_app.command(_area.name)(_area.solve or solve_command(_area))
     compare_app.command(_area.name)(compare_command(_area))
 schedule_app.command("refine")(training.refine_schedule)
+app.command("align")(align.align)
 app.command("predict")(matrix.predict)
 app.add_typer(coding.coding_app, name="coding")
 app.add_typer(federated.federated_app, name="federated")

@@ -14,7 +14,8 @@ import numpy as np
 from thalweg.core import InvalidProblem
 from thalweg.core.seeding import generator
 from thalweg.core.validation import is_real, is_whole, require
-from thalweg.online.mdp.problem import ROUNDING, Array, Dynamics
+from thalweg.numerics.markov import ROUNDING
+from thalweg.online.mdp.problem import Array, Dynamics
 
 
 def fixed_losses(world: Dynamics, episodes: int, seed: int = 0) -> Array:

@@ -11,6 +11,7 @@ from scipy.stats import chi2
 from thalweg.core import InvalidProblem
 from thalweg.core.seeding import generator
 from thalweg.core.validation import as_real, is_whole, require
+from thalweg.numerics.markov import square_moves
 from thalweg.online.mdp.problem import Array, Dynamics
 
 #: ``simulate(layer, state, action, draws, rng)`` -> next states, shape (draws,).
@@ -102,13 +103,7 @@ def grid(side: int = 5, layers: int = 8, slip: float = 0.1) -> Dynamics:
     """
     _check_sizes(side=side, layers=layers)
     require(0 <= slip <= 1, "grid needs 0 <= slip <= 1", got=slip)
-    sure = np.zeros((side * side, 4, side * side))
-    for s in range(side * side):
-        row, column = divmod(s, side)
-        for a, (down, right) in enumerate(((-1, 0), (0, 1), (1, 0), (0, -1))):
-            to = (min(max(row + down, 0), side - 1), min(max(column + right, 0), side - 1))
-            sure[s, a, to[0] * side + to[1]] = 1.0
-    return tabular((1.0 - slip) * sure + slip * sure.mean(1, keepdims=True), layers=layers)
+    return tabular(square_moves(side, slip), layers=layers)
 
 
 def measured_dynamics(

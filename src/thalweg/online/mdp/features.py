@@ -16,9 +16,10 @@ from thalweg.core import CheckpointMismatch, InvalidProblem, NotFinite
 from thalweg.core.seeding import generator
 from thalweg.core.tree import require_alike
 from thalweg.core.validation import as_real, check_finite, is_real, is_whole, require
+from thalweg.numerics.markov import ROUNDING
 from thalweg.online.mdp import _kernels as kernels
 from thalweg.online.mdp.constants import Constants
-from thalweg.online.mdp.problem import ROUNDING, Array
+from thalweg.online.mdp.problem import Array
 
 
 @dataclass(frozen=True)

@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Protocol, SupportsFloat, SupportsInt
-
 import numpy as np
 
-from thalweg.core import InvalidProblem, MissingExtra
+from thalweg.core import InvalidProblem
 from thalweg.core.validation import is_whole, require
+from thalweg.numerics.markov import (
+    Environment,
+    discrete_size,
+    environment_table,
+    made_environment,
+    table_chances,
+)
 from thalweg.online.mdp.environments import tabular
 from thalweg.online.mdp.learner import EpisodeLearner
 from thalweg.online.mdp.problem import Array, Dynamics
-
-#: state -> action -> (chance, next state, reward, whether it ends), as Gymnasium's toy texts have it.
-Table = Mapping[int, Mapping[int, Sequence[tuple[float, int, float, bool]]]]
-
-
-class Environment(Protocol):
-    """What is asked of a Gymnasium environment."""
-
-    def reset(self, *, seed: int | None = None) -> tuple[SupportsInt, object]:
-        """Begin an episode."""
-
-    def step(self, action: int) -> tuple[SupportsInt, SupportsFloat, bool, bool, object]:
-        """Take an action: next state, reward, whether it has ended, whether it was cut, anything."""
 
 
 class GymnasiumWorld:
@@ -54,11 +45,13 @@ class GymnasiumWorld:
 
     def __init__(self, environment: str | Environment, layers: int, start: int | Array | None = None) -> None:
         require(is_whole(layers) and layers >= 1, "GymnasiumWorld needs layers >= 1", got=layers)
-        self.environment = _made(environment) if isinstance(environment, str) else environment
+        self.environment = made_environment(environment) if isinstance(environment, str) else environment
         self.layers = layers
         inner = getattr(self.environment, "unwrapped", self.environment)
-        states, actions = (_count(self.environment, name) for name in ("observation_space", "action_space"))
-        table: Table | None = getattr(inner, "P", None)
+        states, actions = (
+            discrete_size(self.environment, name) for name in ("observation_space", "action_space")
+        )
+        table = environment_table(self.environment)
         if table is None:
             raise InvalidProblem(
                 f"{type(inner).__name__} has no table P of its transitions. Count those of a simulator with "
@@ -67,7 +60,7 @@ class GymnasiumWorld:
         begins = getattr(inner, "initial_state_distrib", None) if start is None else start
         if begins is None:
             raise InvalidProblem(f"{type(inner).__name__} does not say where it starts; give start=.")
-        moves, rewards = _tables(table, states, actions)
+        moves, rewards = table_chances(table, states, actions)
         if not is_whole(begins):
             begins = np.append(np.asarray(begins, dtype=np.float64), 0.0)
         self.dynamics: Dynamics = tabular(moves, layers=layers, start=begins)
@@ -110,32 +103,3 @@ class GymnasiumWorld:
                 learner.learn(self.loss(reward))
                 rewards[k] += reward
         return rewards
-
-
-def _made(name: str) -> Environment:
-    try:
-        import gymnasium
-    except ImportError:
-        raise MissingExtra("gymnasium", "gym") from None
-    found: Environment = gymnasium.make(name)
-    return found
-
-
-def _count(environment: Environment, name: str) -> int:
-    space = getattr(environment, name, None)
-    n, first = getattr(space, "n", None), getattr(space, "start", 0)
-    if not is_whole(n) or first != 0:
-        raise InvalidProblem(f"The environment's {name} is {space}; expected numbers from 0, Discrete(n).")
-    return int(n)
-
-
-def _tables(table: Table, states: int, actions: int) -> tuple[Array, Array]:
-    """Transitions (S + 1, A, S + 1) and mean rewards (S + 1, A); the last state is where what has ended waits."""
-    moves, rewards = np.zeros((states + 1, actions, states + 1)), np.zeros((states + 1, actions))
-    moves[states, :, states] = 1.0
-    for s in range(states):
-        for a in range(actions):
-            for chance, after, reward, ended in table[s][a]:
-                moves[s, a, states if ended else after] += chance
-                rewards[s, a] += chance * reward
-    return moves, rewards

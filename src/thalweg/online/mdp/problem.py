@@ -13,12 +13,11 @@ from numpy.typing import ArrayLike, NDArray
 from thalweg.core import InvalidProblem, Problem, Stop
 from thalweg.core.seeding import generator
 from thalweg.core.validation import as_real, check_finite
+from thalweg.numerics.markov import ROUNDING, check_chances, start_chances
 from thalweg.online.mdp import _kernels as kernels
 
 Array = NDArray[np.float64]
 
-#: What rounding may add to a length of one, and to chances that sum to one.
-ROUNDING = 1e-6
 #: Features shorter than this would be drowned by what is added to covariances.
 SHORT = 0.01
 #: The share of Q, in the norm over states and actions, that features may leave unexplained.
@@ -91,9 +90,9 @@ class Dynamics:
             )
         phi, moves = (array.reshape(-1, *array.shape[-3:]).copy() for array in (phi, moves))
         _check_length(phi)
-        _check_chances("the transitions", moves)
+        check_chances("the transitions", moves)
         object.__setattr__(self, "layers", int(depth))
-        object.__setattr__(self, "start", _started(start, states))
+        object.__setattr__(self, "start", start_chances("Dynamics", start, states))
         object.__setattr__(self, "packed_features", phi)
         object.__setattr__(self, "packed_transitions", moves)
 
@@ -277,7 +276,7 @@ class AdversarialMDP(Problem):
                 f"AdversarialMDP: x has shape {policies.shape}; expected policies {self.losses.shape}."
             )
         played = policies[~np.isnan(policies).all(axis=(1, 2, 3))]
-        _check_chances("x", played)
+        check_chances("x", played)
         found = np.empty(self.episodes)
         d = self.dynamics
         kernels.expected_losses(d.packed_transitions, d.start, policies, self.losses, found)
@@ -340,30 +339,3 @@ def _check_length(features: Array) -> None:
             f"Dynamics: the longest features have length {longest:.3g}; expected about 1, in whose units gamma counts. "
             "Multiply all of them by one number."
         )
-
-
-def _check_chances(name: str, chances: Array) -> None:
-    """Not negative, and summing to one along the last axis."""
-    off = np.abs(chances.sum(-1) - 1.0)
-    wrong = (off > ROUNDING) | ~np.isfinite(off) | (chances < 0).any(-1)
-    if wrong.any():
-        where = tuple(int(i) for i in np.argwhere(wrong)[0])
-        raise InvalidProblem(
-            f"The chances of {name} at {where} sum to {float(chances[where].sum()):.6g}, the least is "
-            f"{float(chances[where].min()):.6g}; expected none below zero, and a sum of one."
-        )
-
-
-def _started(start: int | ArrayLike, states: int) -> Array:
-    if isinstance(start, int | np.integer) and not isinstance(start, bool):
-        if not 0 <= start < states:
-            raise InvalidProblem(f"Dynamics: start is {start}; expected a state in 0 .. {states - 1}.")
-        return np.eye(1, states, int(start)).ravel()
-    chances = as_real("start", start)
-    if chances.shape != (states,):
-        raise InvalidProblem(
-            f"Dynamics: start has shape {chances.shape}; expected a state, or chances ({states},)."
-        )
-    check_finite("start", chances)
-    _check_chances("start", chances)
-    return chances
