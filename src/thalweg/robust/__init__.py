@@ -1,0 +1,1 @@
+"""A decision before the uncertainty, one after."""
