@@ -183,7 +183,10 @@ class ValueLearning(Problem):
             torch.manual_seed(seed)
             network = ValueNetwork(self.kind, shape)
         for name, part in (("item", "features"), ("other", "others"), ("scenario", "scenarios")):
-            rows = np.concatenate([getattr(s, part).reshape(-1, getattr(s, part).shape[-1]) for s in self.sets])
+            tables = [getattr(s, part) for s in self.sets]
+            if not tables[0].shape[-1]:
+                continue
+            rows = np.concatenate([table.reshape(-1, table.shape[-1]) for table in tables])
             low = rows.min(0)
             width = rows.max(0) - low
             getattr(network, f"{name}_low").copy_(torch.from_numpy(low))
@@ -359,5 +362,5 @@ class Recipe:
 #: ``train_value(recipe.make, recipe.sizes, problems=recipe.problems, epochs=recipe.epochs)`` makes a network anew.
 RECIPES = {
     "knapsack": Recipe(any_knapsack, (20, 30, 40, 50), 400, 120),
-    "budgeting": Recipe(any_budgeting, (10, 20, 30), 500, 120),
+    "budgeting": Recipe(any_budgeting, (10, 20, 30), 300, 120),
 }

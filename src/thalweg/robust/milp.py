@@ -8,8 +8,11 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import math
+import os
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -24,6 +27,7 @@ Array = NDArray[np.float64]
 Columns = NDArray[np.intp]
 Solver = Literal["auto", "highs", "scipy", "scip"]
 Found = Literal["optimal", "limit", "infeasible", "unbounded"]
+_SAID: list[bool] = []
 
 
 @dataclass(frozen=True)
@@ -192,7 +196,8 @@ def _highs(data: _Data, seconds: float, gap: float, patience: float, integrality
     if whole:
         kinds = (highspy.HighsVarType.kContinuous, highspy.HighsVarType.kInteger)
         lp.integrality_ = [kinds[int(i)] for i in data.integer]
-    highs = highspy.Highs()
+    with _quiet():
+        highs = highspy.Highs()
     options = {"output_flag": False, "threads": 1, "mip_rel_gap": gap, "mip_feasibility_tolerance": integrality}
     if math.isfinite(seconds):
         options["time_limit"] = max(seconds, 0.0)
@@ -222,6 +227,24 @@ def _highs(data: _Data, seconds: float, gap: float, patience: float, integrality
     else:
         bound = info.mip_dual_bound
     return _outcome(status, x, data.cost, float(bound))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """HiGHS prints its name once a process, from C, before it can be told not to; standard output is for answers."""
+    if _SAID:
+        yield
+        return
+    sys.stdout.flush()
+    kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 1)
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+        os.close(nowhere)
+        _SAID.append(True)
 
 
 def _give_up(highs: object, patience: float) -> None:

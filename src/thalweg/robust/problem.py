@@ -186,6 +186,19 @@ class TwoStageRobust(Problem):
             type(self).__name__,
         )
 
+    def start(self) -> Array:
+        """Some decision of X, found by a program.
+
+        Raises:
+            InvalidProblem: X is empty.
+        """
+        model = Model()
+        columns = self.first_stage.add_to(model)
+        found = model.minimize()
+        if found.x is None:
+            raise InvalidProblem(f"{type(self).__name__}: X is empty; no x meets its rows and bounds.")
+        return np.where(self.first_stage.integer, np.round(found.x[columns]), found.x[columns])
+
     def labels(self, X: Array, XI: Array) -> Array:
         """What a network learns, shape (a, b): the best plan's cost for each x of (a, n) and xi of (b, d).
 

@@ -114,7 +114,7 @@ def adaptable_program(
     worst = model.columns(1, -math.inf, math.inf, cost=1.0)
     plans = [model.columns(len(base.d), 0.0, base.upper, integer=base.integer) for _ in range(K)]
     parts = [affine.at(xi) for xi in scenarios]
-    spans = [_span(at.c, first.lower, first.upper, at.d, base.upper) for at in parts]
+    spans = [span(at.c, first.lower, first.upper, at.d, base.upper) for at in parts]
     lowest = min(low for low, _ in spans)
     for s, (at, (_, highest)) in enumerate(zip(parts, spans, strict=True)):
         used = model.columns(K, 0.0, [1.0 if k <= s else 0.0 for k in range(K)], integer=True)
@@ -131,7 +131,7 @@ def adaptable_program(
     return _decision(model.minimize(solver, seconds=seconds, gap=PROGRAM_GAP), first, x, plans)
 
 
-def _span(c: Array, low: Array, high: Array, d: Array, upper: Array) -> tuple[float, float]:
+def span(c: Array, low: Array, high: Array, d: Array, upper: Array) -> tuple[float, float]:
     """Between what ``c'x + d'y`` lies."""
     ends = np.stack([c * low, c * high])
     return (

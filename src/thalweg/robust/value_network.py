@@ -198,7 +198,12 @@ def load_value(path: str | Path) -> ValueNetwork:
 
 
 #: Files of the shipped networks and their SHA-256.
-PRETRAINED: dict[str, tuple[str, str]] = {}
+PRETRAINED: dict[str, tuple[str, str]] = {
+    "knapsack": ("knapsack.safetensors", "d583c9eb4b93cf0a1d8917c97baf48770f3a32c586da515dbc99684a70c922c8"),
+    "budgeting": ("budgeting.safetensors", "05d6b3574f047940b2bfe6e51aafa867e13cd1150fc5beea739295162d4a4e8b"),
+}
+#: Which of them is for which class of problem.
+PRETRAINED_FOR = {"RobustKnapsack": "knapsack", "CapitalBudgeting": "budgeting"}
 
 
 def pretrained_value(problem: str) -> ValueNetwork:
