@@ -100,7 +100,7 @@ def by_branching(scenarios: UncertaintySet, x: Array, price: Price, describe: De
     middle, half = (sum(scenarios.ends) / 2, (scenarios.ends[1] - scenarios.ends[0]) / 2)
     empty = np.zeros((0, scenarios.dimension + 1))
     heap: list[tuple[float, int, Array, Array, Array]] = [(-math.inf, 0, empty, np.zeros(0), scenarios.centre)]
-    value, nodes = math.inf, 0
+    value, cut, nodes, made = math.inf, -math.inf, 0, 0
     while heap and nodes < MOST_NODES:
         top, _, rows, levels, xi = heapq.heappop(heap)
         value, nodes = -top, nodes + 1
@@ -109,7 +109,8 @@ def by_branching(scenarios: UncertaintySet, x: Array, price: Price, describe: De
             return WorstCase(math.inf, math.inf, xi, nodes)
         if proved > lower:
             best, lower = xi, proved
-        if math.isfinite(value) and value - lower <= BRANCH_GAP * abs(lower):
+        if value - lower <= BRANCH_GAP * abs(lower):
+            cut = max(cut, value)
             break
         plan = describe(x, y)
         most = plan.breaks_a + plan.breaks_G @ middle + np.abs(plan.breaks_G) @ half
@@ -119,11 +120,15 @@ def by_branching(scenarios: UncertaintySet, x: Array, price: Price, describe: De
         for way, end in zip(ways, ends, strict=True):
             child, level = np.vstack([rows, way]), np.r_[levels, end]
             above, point = _dearest(scenarios, child, level)
+            above = min(above, value)
             if point is not None and above - lower > BRANCH_GAP * abs(lower):
-                heapq.heappush(heap, (-min(above, value), len(heap) + 2 * MOST_NODES * nodes, child, level, point))
-    else:
-        value = lower + BRANCH_GAP * abs(lower) if not heap else -heap[0][0]
-    return WorstCase(max(value, lower), lower, best, nodes)
+                made += 1
+                heapq.heappush(heap, (-above, made, child, level, point))
+            else:
+                cut = max(cut, above)
+    # what was cut, and what is open, may still be dearer
+    value = max(lower, cut, -heap[0][0] if heap else -math.inf)
+    return WorstCase(value, lower, best, nodes)
 
 
 def _dearest(scenarios: UncertaintySet, rows: Array, levels: Array) -> tuple[float, Array | None]:
