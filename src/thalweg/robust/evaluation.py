@@ -33,7 +33,7 @@ GAP = 1e-4
 #: Most plans that are looked at.
 MOST = 2000
 #: Relative gap, scenarios that are looked at first, and most nodes of the branching.
-BRANCH_GAP, PROBES, MOST_NODES = 1e-3, 50, 20_000
+BRANCH_GAP, PROBES, MOST_NODES = 1e-3, 50, 5000
 #: Most vertices that are tried one by one.
 VERTICES = 5000
 
@@ -90,13 +90,15 @@ def by_branching(scenarios: UncertaintySet, x: Array, price: Price, describe: De
     Cost: a linear program in the scenario for each node, tens to thousands; it grows with the scenario's dimension and
     with how many plans are the best one somewhere.
     """
-    best, lower = scenarios.centre, -math.inf
+    best, lower, size = scenarios.centre, -math.inf, 0.0
     for xi in scenarios.sample(PROBES, np.random.default_rng(0)):
         cost, proved, _ = price(x, xi)
         if math.isinf(cost):
             return WorstCase(math.inf, math.inf, xi)
+        size = max(size, abs(cost))
         if proved > lower:
             best, lower = xi, proved
+    close = BRANCH_GAP * max(abs(lower), 0.1 * size)  # costs near zero are measured by those of other scenarios
     middle, half = (sum(scenarios.ends) / 2, (scenarios.ends[1] - scenarios.ends[0]) / 2)
     empty = np.zeros((0, scenarios.dimension + 1))
     heap: list[tuple[float, int, Array, Array, Array]] = [(-math.inf, 0, empty, np.zeros(0), scenarios.centre)]
@@ -109,7 +111,7 @@ def by_branching(scenarios: UncertaintySet, x: Array, price: Price, describe: De
             return WorstCase(math.inf, math.inf, xi, nodes)
         if proved > lower:
             best, lower = xi, proved
-        if value - lower <= BRANCH_GAP * abs(lower):
+        if value - lower <= close:
             cut = max(cut, value)
             break
         plan = describe(x, y)
@@ -121,7 +123,7 @@ def by_branching(scenarios: UncertaintySet, x: Array, price: Price, describe: De
             child, level = np.vstack([rows, way]), np.r_[levels, end]
             above, point = _dearest(scenarios, child, level)
             above = min(above, value)
-            if point is not None and above - lower > BRANCH_GAP * abs(lower):
+            if point is not None and above - lower > close:
                 made += 1
                 heapq.heappush(heap, (-above, made, child, level, point))
             else:
