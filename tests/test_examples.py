@@ -223,3 +223,11 @@ def test_one_digit_becomes_another(tmp_path):
     assert before < 0.05
     assert after > 0.9
     assert "Ways from 3 to 8" in (tmp_path / "page.html").read_text()
+
+
+def test_orders_that_may_fail_are_worth_more_when_chosen_for_it(tmp_path):
+    profits = example("orders_that_may_fail").main(str(tmp_path / "page.html"))
+    assert profits["robust"][-1] > profits["nominal"][-1]
+    for robust, bound in zip(profits["robust"], profits["no decision is above"], strict=True):
+        assert 0.95 * bound < robust <= bound * (1 + 1e-6)
+    assert "What losses cost" in (tmp_path / "page.html").read_text()

@@ -35,7 +35,17 @@ def test_a_decision_is_told_with_its_proof(files):
     out, page = files / "x.csv", files / "page.html"
     found = CliRunner().invoke(
         app,
-        ["solve", "robust", str(files / "small.json"), "--problem", "knapsack", "--out", str(out), "--report", str(page)],
+        [
+            "solve",
+            "robust",
+            str(files / "small.json"),
+            "--problem",
+            "knapsack",
+            "--out",
+            str(out),
+            "--report",
+            str(page),
+        ],
     )
     assert found.exit_code == 0, found.output
     assert "Worst case: cost" in found.stdout
@@ -53,14 +63,27 @@ def test_json_holds_decision_bound_and_scenario_alone(files):
 
 def test_methods_are_compared(files):
     found = CliRunner().invoke(
-        app, ["compare", "robust", str(files / "small.json"), "--method", "static", "--method", "nominal", "--json"]
+        app,
+        [
+            "compare",
+            "robust",
+            str(files / "small.json"),
+            "--method",
+            "static",
+            "--method",
+            "nominal",
+            "--json",
+        ],
     )
     rows = json.loads(found.stdout)
     assert {row["method"] for row in rows} == {"static", "nominal"}
 
 
 def test_published_files_are_the_problems_they_were_written_from(files):
-    mine, theirs = load_instance(files / "small.json"), load_instance(files / "RKP_UN_n6_R1000_H100_h40_dev0.3_d0.5")
+    mine, theirs = (
+        load_instance(files / "small.json"),
+        load_instance(files / "RKP_UN_n6_R1000_H100_h40_dev0.3_d0.5"),
+    )
     for name in ("weight", "profit", "loss", "penalty", "repair", "capacity", "gamma"):
         np.testing.assert_allclose(getattr(theirs, name), getattr(mine, name), rtol=1e-12)
     plain, lent = (load_instance(files / "CB_n3_xi2_s7", loans=loans) for loans in (False, True))

@@ -59,13 +59,15 @@ class TestKnapsackKernels:
             if used <= capacity + extra:
                 over = max(0.0, used - capacity)
                 best = max(best, value - (price * over if over else 0.0))
-        choice, value, ceiling = branch_and_bound(w1, v1, w2, v2, capacity, extra, price, 1e-9, 10**6)
+        _, value, ceiling = branch_and_bound(w1, v1, w2, v2, capacity, extra, price, 1e-9, 10**6)
         if best == -math.inf:
             assert value == -math.inf
             return
         assert value == pytest.approx(best, abs=1e-8)
         assert value <= ceiling <= value + 1e-6
-        relaxed = relaxed_values(*(t[None] for t in (w1, v1, w2, v2)), np.array([capacity]), np.array([extra]), price)
+        relaxed = relaxed_values(
+            *(t[None] for t in (w1, v1, w2, v2)), np.array([capacity]), np.array([extra]), price
+        )
         assert relaxed[0] >= best - 1e-8
 
     @settings(max_examples=25, deadline=None)
@@ -209,7 +211,9 @@ class TestSets:
         assert budget_set(30, 10).all_vertices(1000) is None
 
     def test_an_empty_set_is_refused(self):
-        with pytest.raises(InvalidProblem, match="UncertaintySet is empty: lower is 1 and upper 0 at coordinate 1"):
+        with pytest.raises(
+            InvalidProblem, match="UncertaintySet is empty: lower is 1 and upper 0 at coordinate 1"
+        ):
             UncertaintySet([0.0, 1.0], [1.0, 0.0])
         with pytest.raises(InvalidProblem, match="no scenario between lower and upper"):
             UncertaintySet([0.0], [1.0], [[1.0]], [-1.0])
@@ -250,7 +254,8 @@ class TestBadInput:
             FacilityLocation([1.0], [1.0], [[1.0]], [-4.0], [1.0], 1.0, 1)
 
     @pytest.mark.parametrize(
-        ("x", "message"), [([0.5, 1], "x\\[0\\] = 0.5 is no whole"), ([2, 1], "out of its bounds"), ([1], "shape")]
+        ("x", "message"),
+        [([0.5, 1], "x\\[0\\] = 0.5 is no whole"), ([2, 1], "out of its bounds"), ([1], "shape")],
     )
     def test_an_answer_out_of_the_first_stage_is_refused(self, x, message):
         problem = RobustKnapsack([1, 1], [1, 1], [1, 1], [1, 1], [1, 1], 1, 1)

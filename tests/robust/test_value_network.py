@@ -116,7 +116,7 @@ class TestAdversary:
                 assert top - 0.05 * (high - low) <= value <= top + 2e-3 * abs(top)
 
     def test_an_unknown_adversary_is_refused(self, learned):
-        with pytest.raises(UnknownName, match="No adversary 'swap'. Did you mean 'swaps'"):
+        with pytest.raises(UnknownName, match=r"No adversary 'swap'. Did you mean 'swaps'"):
             dearest(learned["knapsack"], np.ones(8), np.random.default_rng(0), how="swap")
 
 

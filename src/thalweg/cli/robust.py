@@ -35,7 +35,8 @@ def read(
     from thalweg.robust import load_instance
 
     return {
-        name: load_instance(path, problem, gamma=gamma, loans=loans) for name, path in named(instances).items()
+        name: load_instance(path, problem, gamma=gamma, loans=loans)
+        for name, path in named(instances).items()
     }
 
 

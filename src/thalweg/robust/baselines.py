@@ -23,16 +23,27 @@ def _checked_seconds(method: Method, seconds: float) -> None:
     require(is_real(seconds) and seconds > 0, f"{type(method).__name__} needs seconds > 0", got=seconds)
 
 
+def _decision_of(problem: TwoStageRobust, found: Decision, what: str) -> Array:
+    """x, or why there is none."""
+    if found.x is None:
+        words = (
+            "ran out of time before its first decision" if found.is_cut_short else "has no feasible decision"
+        )
+        raise InvalidProblem(f"{type(problem).__name__}: {what} {words}.")
+    return found.x
+
+
 def _decided(problem: TwoStageRobust, found: Decision, what: str) -> State:
     """The state after a single program."""
-    if found.x is None:
-        words = "ran out of time before its first decision" if found.is_cut_short else "has no feasible decision"
-        raise InvalidProblem(f"{type(problem).__name__}: {what} {words}.")
+    x = _decision_of(problem, found, what)
     status, message = Status.CONVERGED, ""
     if found.is_cut_short:
-        status, message = Status.EXHAUSTED, f"Time limit; {what} is between {found.bound:.6g} and {found.value:.6g}."
+        status, message = (
+            Status.EXHAUSTED,
+            f"Time limit; {what} is between {found.bound:.6g} and {found.value:.6g}.",
+        )
     metrics = {"value": found.value, "program_bound": found.bound}
-    return State(x=found.x, metrics=metrics, status=status, message=message)
+    return State(x=x, metrics=metrics, status=status, message=message)
 
 
 @dataclass(frozen=True)
@@ -105,7 +116,7 @@ class StaticRobust(Method[TwoStageRobust, State]):
 
 @dataclass(frozen=True)
 class RelaxedRecourse(Method[TwoStageRobust, State]):
-    """One plan for all scenarios that need not be whole: the value is a lower bound, and the decision mostly a good one.
+    """One plan for all scenarios, not whole: its value is a lower bound, and the decision mostly a good one.
 
     For uncertain costs only: over convex plans minimum and maximum may change places, so that the value is that of
     relaxed plans chosen late, which no whole plan is below.
@@ -133,8 +144,8 @@ class RelaxedRecourse(Method[TwoStageRobust, State]):
     def init(self, problem: TwoStageRobust, seed: int) -> State:
         if not problem.affine.has_certain_rows:
             raise InvalidProblem(
-                f"RelaxedRecourse needs uncertain costs only; {type(problem).__name__} has uncertain rows, where minimum "
-                "and maximum do not change places. Use NeuralCCG, StaticRobust or ColumnConstraint."
+                f"RelaxedRecourse needs uncertain costs only; {type(problem).__name__} has uncertain rows, where "
+                "minimum and maximum do not change places. Use NeuralCCG, StaticRobust or ColumnConstraint."
             )
         return State(x=problem.start())
 
@@ -186,12 +197,11 @@ class ColumnConstraint(Method[TwoStageRobust, ScenarioState]):
     def step(self, problem: TwoStageRobust, state: ScenarioState) -> ScenarioState:
         args = problem.first_stage, problem.affine, state.scenarios
         found = scenario_program(*args, seconds=self.seconds, solver=self.solver)
-        _decided(problem, found, "the main problem")
-        assert found.x is not None
-        worst = problem.worst_case(found.x)
+        decision = _decision_of(problem, found, "the main problem")
+        worst = problem.worst_case(decision)
         bound, x, cost = max(state.bound, found.bound), state.x, state.cost
         if worst.value < cost:
-            x, cost = found.x, worst.value
+            x, cost = decision, worst.value
         gap = relative_gap(cost, bound)
         seen = bool((np.abs(state.scenarios - worst.xi).max(1) < 1e-9).any())
         status, message = None, ""
@@ -250,11 +260,10 @@ class KAdaptable(Method[TwoStageRobust, ScenarioState]):
     def step(self, problem: TwoStageRobust, state: ScenarioState) -> ScenarioState:
         args = problem.first_stage, problem.affine, state.scenarios
         found = adaptable_program(*args, self.K, seconds=self.seconds, solver=self.solver)
-        _decided(problem, found, f"the {self.K}-adaptable problem")
-        assert found.x is not None
-        value, xi = worst_against([problem.pieces(found.x, y) for y in found.plans], problem.uncertainty)
+        decision = _decision_of(problem, found, f"the {self.K}-adaptable problem")
+        value, xi = worst_against([problem.pieces(decision, y) for y in found.plans], problem.uncertainty)
         bound = max(state.bound, found.bound)
-        x, cost = (found.x, value) if value < state.cost or math.isinf(state.cost) else (state.x, state.cost)
+        x, cost = (decision, value) if value < state.cost or math.isinf(state.cost) else (state.x, state.cost)
         status, message = None, ""
         if relative_gap(cost, bound) <= 1e-3 or (np.abs(state.scenarios - xi).max(1) < 1e-9).any():
             status = Status.EXHAUSTED if found.is_cut_short else Status.CONVERGED

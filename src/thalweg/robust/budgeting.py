@@ -45,8 +45,8 @@ class CapitalBudgeting(TwoStageRobust):
     Raises:
         InvalidProblem, NotFinite: shapes, signs, rows of phi or psi that sum to more than 1.
 
-    Costs *and* rows are uncertain: there is no compact relaxation, and this is the field of `NeuralCCG`. An answer is x,
-    with x0 at its end where there are loans. `recourse` is a branch and bound of its own.
+    Costs *and* rows are uncertain: there is no compact relaxation, and this is the field of `NeuralCCG`. An answer is
+    x, with x0 at its end where there are loans. `recourse` is a branch and bound of its own.
 
     >>> problem = CapitalBudgeting.random(6, seed=0)
     >>> problem.worst_case(np.zeros(6)).value < 0
@@ -120,13 +120,13 @@ class CapitalBudgeting(TwoStageRobust):
         return self.most_loan > 0
 
     @cached_property
-    def uncertainty(self) -> UncertaintySet:  # type: ignore[override]
+    def uncertainty(self) -> UncertaintySet:
         """The box of factors."""
         d = self.data[2].shape[1]
         return box_set(-np.ones(d), np.ones(d))
 
     @cached_property
-    def first_stage(self) -> FirstStage:  # type: ignore[override]
+    def first_stage(self) -> FirstStage:
         """What is affordable in every scenario: the dearest one has all factors at 1, as phi >= 0."""
         cost, _, phi, _ = self.data
         row = cost * (1 + phi.sum(1) / 2)
@@ -184,7 +184,7 @@ class CapitalBudgeting(TwoStageRobust):
         )
 
     def recourse(self, x: Array, xi: Array) -> tuple[float, float, Array]:
-        """By branch and bound: a knapsack with what is left of the budget, and more of it at the second loan's price."""
+        """By branch and bound: a knapsack of what is left, and more of it at the second loan's price."""
         n = len(self.data[0])
         c, r = self.prices(xi)
         projects, loan = x[:n], float(x[n]) if self.has_loans else 0.0

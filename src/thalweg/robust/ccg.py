@@ -48,7 +48,9 @@ def surrogate_for(problem: TwoStageRobust, network: ValueNetwork | None) -> Surr
         return Surrogate(network, problem)
     kind = type(problem).__name__
     if kind not in PRETRAINED_FOR:
-        raise InvalidProblem(f"No network is shipped for {kind}. Train one with train_value and pass network=.")
+        raise InvalidProblem(
+            f"No network is shipped for {kind}. Train one with train_value and pass network=."
+        )
     return Surrogate(pretrained_value(PRETRAINED_FOR[kind]), problem)
 
 
@@ -75,7 +77,9 @@ def main_problem(
     x = first.add_to(model, certain)
     embedding = Embedding(model, x, surrogate, bounds)
     told = [embedding.value(xi) for xi in scenarios]
-    m = model.columns(1, max(low for _, low, _ in told), max(high for *_, high in told), cost=float(form == "max"))
+    m = model.columns(
+        1, max(low for _, low, _ in told), max(high for *_, high in told), cost=float(form == "max")
+    )
     for column, _, _ in told:
         model.rows([(m, [[1.0]]), (column, [[-1.0]])], lower=0.0)
     if form == "argmax":
@@ -84,8 +88,14 @@ def main_problem(
         problem.add_plan(model, x, xi)
     found = model.minimize(solver, seconds=seconds, gap=MAIN_GAP, patience=patience)
     if found.x is None:
-        words = "has no decision that leaves a feasible plan" if found.status == "infeasible" else "ran out of time"
-        raise InvalidProblem(f"{type(problem).__name__}: the main problem {words} at {len(scenarios)} scenarios.")
+        words = (
+            "has no decision that leaves a feasible plan"
+            if found.status == "infeasible"
+            else "ran out of time"
+        )
+        raise InvalidProblem(
+            f"{type(problem).__name__}: the main problem {words} at {len(scenarios)} scenarios."
+        )
     decision = np.where(first.integer, np.round(found.x[x]), found.x[x])
     return Main(decision, float(found.x[m[0]]), found.status == "limit")
 
@@ -126,7 +136,7 @@ def _add_selected_plan(
 
 @dataclass(frozen=True)
 class Turn:
-    """A round of the loop: the decision, both predictions, the scenarios after it, and why the loop ends, if it does."""
+    """A round: the decision, both predictions, the scenarios after it, and why the loop ends, if it does."""
 
     x: Array
     main: float

@@ -98,7 +98,9 @@ class Certified(Method[TwoStageRobust, CertifiedState]):
         if gap <= ENOUGH:
             reason = "Nothing is left to gain."
         if reason and not source:
-            raise InvalidProblem(f"{type(problem).__name__}: no decision was found that leaves a plan everywhere.")
+            raise InvalidProblem(
+                f"{type(problem).__name__}: no decision was found that leaves a plan everywhere."
+            )
         return CertifiedState(
             x=x,
             scenarios=scenarios,

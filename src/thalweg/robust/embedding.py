@@ -76,7 +76,9 @@ def item_sum(surrogate: Surrogate, x: Columns) -> Layer:
     features = torch.from_numpy(np.ascontiguousarray(problem.item_features()))
     known = (features - network.item_low) / network.item_width
     with torch.no_grad():
-        off, on = (network.item(torch.cat([torch.full_like(known[:, :1], bit), known], 1)) for bit in (0.0, 1.0))
+        off, on = (
+            network.item(torch.cat([torch.full_like(known[:, :1], bit), known], 1)) for bit in (0.0, 1.0)
+        )
     off, on = off.numpy(), on.numpy()
     low, width = network.other_low.numpy(), network.other_width.numpy()
     items, others = off.shape[1], len(problem.others)

@@ -98,10 +98,14 @@ def by_branching(scenarios: UncertaintySet, x: Array, price: Price, describe: De
         size = max(size, abs(cost))
         if proved > lower:
             best, lower = xi, proved
-    close = BRANCH_GAP * max(abs(lower), 0.1 * size)  # costs near zero are measured by those of other scenarios
+    close = BRANCH_GAP * max(
+        abs(lower), 0.1 * size
+    )  # costs near zero are measured by those of other scenarios
     middle, half = (sum(scenarios.ends) / 2, (scenarios.ends[1] - scenarios.ends[0]) / 2)
     empty = np.zeros((0, scenarios.dimension + 1))
-    heap: list[tuple[float, int, Array, Array, Array]] = [(-math.inf, 0, empty, np.zeros(0), scenarios.centre)]
+    heap: list[tuple[float, int, Array, Array, Array]] = [
+        (-math.inf, 0, empty, np.zeros(0), scenarios.centre)
+    ]
     value, cut, nodes, made = math.inf, -math.inf, 0, 0
     while heap and nodes < MOST_NODES:
         top, _, rows, levels, xi = heapq.heappop(heap)
@@ -115,9 +119,11 @@ def by_branching(scenarios: UncertaintySet, x: Array, price: Price, describe: De
             cut = max(cut, value)
             break
         plan = describe(x, y)
-        most = plan.breaks_a + plan.breaks_G @ middle + np.abs(plan.breaks_G) @ half
+        most = plan.breaks_a + plan.breaks_g @ middle + np.abs(plan.breaks_g) @ half
         can = most > plan.room
-        ways = np.vstack([np.c_[-plan.G, np.ones(len(plan.a))], np.c_[-plan.breaks_G, np.zeros(len(can))][can]])
+        ways = np.vstack(
+            [np.c_[-plan.G, np.ones(len(plan.a))], np.c_[-plan.breaks_g, np.zeros(len(can))][can]]
+        )
         ends = np.r_[plan.a, (plan.breaks_a - plan.room)[can]]
         for way, end in zip(ways, ends, strict=True):
             child, level = np.vstack([rows, way]), np.r_[levels, end]
@@ -146,7 +152,9 @@ def _dearest(scenarios: UncertaintySet, rows: Array, levels: Array) -> tuple[flo
     return (-found.value if limited else math.inf), found.x[xi]
 
 
-def worst_against(seen: list[Pieces], scenarios: UncertaintySet, floor: float = -math.inf) -> tuple[float, Array]:
+def worst_against(
+    seen: list[Pieces], scenarios: UncertaintySet, floor: float = -math.inf
+) -> tuple[float, Array]:
     """The scenario at which the best of these plans is dearest, and a bound above its cost there.
 
     A scenario that no plan survives counts as dearer than all: its cost is infinite.
@@ -175,7 +183,7 @@ def _add_plan(
     model: Model, plan: Pieces, xi: np.ndarray, z: np.ndarray, ceiling: float, middle: Array, half: Array
 ) -> None:
     """z is at most the plan's cost, one piece of it, unless it breaks a row."""
-    most = plan.breaks_a + plan.breaks_G @ middle + np.abs(plan.breaks_G) @ half
+    most = plan.breaks_a + plan.breaks_g @ middle + np.abs(plan.breaks_g) @ half
     open_rows = np.flatnonzero(most > plan.room)
     ways = len(plan.a) + len(open_rows)
     if ways == 1:
@@ -188,7 +196,7 @@ def _add_plan(
     M = ceiling - least
     model.rows([(z, np.ones((k, 1))), (xi, -plan.G), (chosen[:k], np.diag(M))], upper=plan.a + M)
     if len(open_rows):
-        a, G, room = plan.breaks_a[open_rows], plan.breaks_G[open_rows], plan.room[open_rows]
+        a, G, room = plan.breaks_a[open_rows], plan.breaks_g[open_rows], plan.room[open_rows]
         least = a + G @ middle - np.abs(G) @ half
         M = np.maximum(room - least, 0.0)
         model.rows([(xi, G), (chosen[k:], np.diag(-M))], lower=room - a - M)

@@ -69,7 +69,9 @@ class FacilityLocation(TwoStageRobust):
         for name, values in (*found.items(), ("shipping", table), ("penalty", fine)):
             check_finite(f"FacilityLocation: {name}", values)
             if (values < 0).any():
-                raise InvalidProblem(f"FacilityLocation: {name} holds {values.min():g}; expected numbers >= 0.")
+                raise InvalidProblem(
+                    f"FacilityLocation: {name} holds {values.min():g}; expected numbers >= 0."
+                )
             object.__setattr__(self, name, values)
         fits = is_real(self.gamma) and 0 <= self.gamma <= customers
         require(
@@ -90,7 +92,9 @@ class FacilityLocation(TwoStageRobust):
         demand = rng.uniform(10, 50, customers)
         capacity = rng.uniform(0.8, 1.6, sites) * 2 * demand.sum() / sites
         opening = rng.uniform(100, 200, sites)
-        return cls(opening, capacity, 20 * distance, demand, demand * rng.uniform(0.1, 0.4, customers), 60.0, gamma)
+        return cls(
+            opening, capacity, 20 * distance, demand, demand * rng.uniform(0.1, 0.4, customers), 60.0, gamma
+        )
 
     @cached_property
     def data(self) -> tuple[Array, Array, Array, Array, Array, Array]:
@@ -99,12 +103,12 @@ class FacilityLocation(TwoStageRobust):
         return tuple(np.asarray(part, dtype=np.float64) for part in parts)  # type: ignore[return-value]
 
     @cached_property
-    def uncertainty(self) -> UncertaintySet:  # type: ignore[override]
+    def uncertainty(self) -> UncertaintySet:
         """At most gamma surges."""
         return budget_set(len(self.data[3]), self.gamma)
 
     @cached_property
-    def first_stage(self) -> FirstStage:  # type: ignore[override]
+    def first_stage(self) -> FirstStage:
         """Any sites."""
         return FirstStage.binary(len(self.data[0]))
 
@@ -139,7 +143,7 @@ class FacilityLocation(TwoStageRobust):
         decision = self.answer(x)
         opening, capacity, shipping, demand, surge, penalty = self.data
         sites, customers = shipping.shape
-        whole = int(math.floor(self.gamma))
+        whole = math.floor(self.gamma)
         model = Model()
         u = model.columns(customers, 0.0, penalty, cost=-demand)
         v = model.columns(sites, 0.0, float(penalty.max(initial=0.0)), cost=capacity * decision)
@@ -159,7 +163,9 @@ class FacilityLocation(TwoStageRobust):
             model.rows([(hits[0][1], np.eye(customers)), (hits[1][1], np.eye(customers))], upper=1.0)
         found = model.minimize(gap=GAP / 10)
         if found.x is None:
-            raise InvalidProblem(f"FacilityLocation: the worst demand was not found: the program is {found.status}.")
+            raise InvalidProblem(
+                f"FacilityLocation: the worst demand was not found: the program is {found.status}."
+            )
         xi = sum((share * np.round(found.x[hit]) for share, hit in hits), np.zeros(customers))
         fixed = float(opening @ decision)
         return WorstCase(fixed - found.bound, fixed - found.value, xi)

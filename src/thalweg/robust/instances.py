@@ -94,11 +94,13 @@ def _from_json(
         raise UnreadableFile(f"{path} is no JSON: {error}.") from error
     said = found.pop("problem", problem)
     if said not in PROBLEMS:
-        raise InvalidProblem(f"{path} names no problem; expected \"problem\": one of {', '.join(PROBLEMS)}.")
+        raise InvalidProblem(f'{path} names no problem; expected "problem": one of {", ".join(PROBLEMS)}.')
     if problem is not None and said != problem:
         raise InvalidProblem(f"{path} holds a {said} problem; {problem} was asked for.")
     if loans:
-        raise InvalidProblem(f"{path}: loans are said by most_loan in JSON; the option is for published files.")
+        raise InvalidProblem(
+            f"{path}: loans are said by most_loan in JSON; the option is for published files."
+        )
     kind = PROBLEMS[said]
     known = [f.name for f in fields(kind) if f.init]
     if gamma is not None:
@@ -108,7 +110,9 @@ def _from_json(
     for name in found:
         if name not in known:
             raise UnknownName(f"entry of {path}", name, known)
-    needed = [f.name for f in fields(kind) if f.init and f.name not in found and not _has_default(kind, f.name)]
+    needed = [
+        f.name for f in fields(kind) if f.init and f.name not in found and not _has_default(kind, f.name)
+    ]
     if needed:
         raise InvalidProblem(f"{path} lacks {', '.join(needed)}.")
     return kind(**found)
@@ -169,7 +173,9 @@ def _published_budgeting(path: Path, text: str, loans: bool) -> CapitalBudgeting
     lines = _lines(path, text)
     head = _row(path, lines, 0, 5, "seed, n, factors, budget and most loan")
     n, factors = _count(path, float(head[1]), "projects"), _count(path, float(head[2]), "factors")
-    cost, revenue = (_row(path, lines, k, n, f"{w} of the projects") for k, w in ((1, "costs"), (2, "revenues")))
+    cost, revenue = (
+        _row(path, lines, k, n, f"{w} of the projects") for k, w in ((1, "costs"), (2, "revenues"))
+    )
     phi, psi = (
         np.array([_row(path, lines, first + i, factors, f"{name} of project {i}") for i in range(n)])
         for name, first in (("phi", 3), ("psi", 3 + n))

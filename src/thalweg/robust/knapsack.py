@@ -132,12 +132,12 @@ class RobustKnapsack(TwoStageRobust):
         return tuple(np.asarray(part, dtype=np.float64) for part in parts)  # type: ignore[return-value]
 
     @cached_property
-    def uncertainty(self) -> UncertaintySet:  # type: ignore[override]
+    def uncertainty(self) -> UncertaintySet:
         """The budget set."""
         return budget_set(len(self.data[0]), self.gamma)
 
     @cached_property
-    def first_stage(self) -> FirstStage:  # type: ignore[override]
+    def first_stage(self) -> FirstStage:
         """Any orders."""
         return FirstStage.binary(len(self.data[0]))
 

@@ -53,7 +53,9 @@ class LabelSet:
         return int(self.bits.shape[2])
 
 
-def _chunk(make: Maker, size: int, seed: int, first: int, count: int, decisions: int, scenarios: int) -> LabelSet:
+def _chunk(
+    make: Maker, size: int, seed: int, first: int, count: int, decisions: int, scenarios: int
+) -> LabelSet:
     rows: list[list[Array]] = [[] for _ in range(5)]
     for k in range(first, first + count):
         problem, rng = make(size, k + 1_000_003 * (1 + seed)), generator(seed, size, k)
@@ -69,12 +71,19 @@ def _chunk(make: Maker, size: int, seed: int, first: int, count: int, decisions:
             )
         for kept, part in zip(
             rows,
-            (problem.item_features(), X[:, problem.items], X[:, problem.others], scenario_rows(problem, XI), values),
+            (
+                problem.item_features(),
+                X[:, problem.items],
+                X[:, problem.others],
+                scenario_rows(problem, XI),
+                values,
+            ),
             strict=True,
         ):
             kept.append(part)
     stacked = [np.stack(part) for part in rows]
-    return LabelSet(*(part.astype(np.float32) for part in stacked[:4]), stacked[4])
+    features, bits, others, rows_seen = (part.astype(np.float32) for part in stacked[:4])
+    return LabelSet(features, bits, others, rows_seen, stacked[4])
 
 
 def label_sets(
@@ -122,13 +131,22 @@ def label_sets(
     found = []
     for size in sizes:
         own = [part for job, part in zip(jobs, parts, strict=True) if job[0] == size]
-        joined = {f.name: np.concatenate([getattr(p, f.name) for p in own]) for f in dataclasses.fields(LabelSet)}
+        joined = {
+            f.name: np.concatenate([getattr(p, f.name) for p in own]) for f in dataclasses.fields(LabelSet)
+        }
         found.append(LabelSet(**joined))
     return found
 
 
 def _kept_chunk(
-    path: Path | None, make: Maker, size: int, seed: int, first: int, count: int, decisions: int, scenarios: int
+    path: Path | None,
+    make: Maker,
+    size: int,
+    seed: int,
+    first: int,
+    count: int,
+    decisions: int,
+    scenarios: int,
 ) -> LabelSet:
     if path is not None and path.exists():
         return LabelSet(**load_tree(path))
@@ -274,7 +292,9 @@ class ValueTraining(Method[ValueLearning, ValueTrainingState]):
         batches = []
         for k in range(len(problem.sets)):
             rows = problem.rows(k, False)
-            batches += [(k, b) for b in rows[torch.randperm(len(rows), generator=drawn)].split(self.batch_size)]
+            batches += [
+                (k, b) for b in torch.split(rows[torch.randperm(len(rows), generator=drawn)], self.batch_size)
+            ]
         for i in torch.randperm(len(batches), generator=drawn).tolist():
             loss = problem.loss(network, *batches[i])
             adam.zero_grad()
@@ -285,7 +305,10 @@ class ValueTraining(Method[ValueLearning, ValueTrainingState]):
             state.best = state.metrics["loss"]
             state.x.load_state_dict(network.state_dict())
         if state.epoch >= self.epochs:
-            state.status, state.message = Status.CONVERGED, f"{self.epochs} epochs, held-out loss {state.best:.3g}."
+            state.status, state.message = (
+                Status.CONVERGED,
+                f"{self.epochs} epochs, held-out loss {state.best:.3g}.",
+            )
         return state
 
 

@@ -86,7 +86,7 @@ class Model:
         lower: ArrayLike = -math.inf,
         upper: ArrayLike = math.inf,
     ) -> None:
-        """Add rows ``lower <= sum of matrix @ columns <= upper``; each block is columns and a matrix (rows, columns)."""
+        """Add rows ``lower <= sum of matrix @ columns <= upper``; a block is columns and a matrix."""
         count = 0
         for columns, matrix in blocks:
             values = np.atleast_2d(np.asarray(matrix, dtype=np.float64))
@@ -163,14 +163,14 @@ def _outcome(status: Found, x: Array | None, cost: Array, bound: float) -> Outco
 
 
 def _scipy(data: _Data, seconds: float, gap: float) -> Outcome:
-    limits = {} if math.isinf(seconds) else {"time_limit": seconds}
+    limit = min(seconds, 1e7)  # a third of a year
     rows = LinearConstraint(data.A, data.row_lower, data.row_upper) if data.A.shape[0] else ()
     found = milp(
         data.cost,
         integrality=data.integer.astype(int),
         bounds=Bounds(data.lower, data.upper),
         constraints=rows,
-        options={"mip_rel_gap": gap, **limits},
+        options={"mip_rel_gap": gap, "time_limit": limit},
     )
     if found.status not in (0, 1, 2, 3):
         raise InvalidProblem(f"HiGHS could not solve the program: {found.message}")
@@ -198,7 +198,12 @@ def _highs(data: _Data, seconds: float, gap: float, patience: float, integrality
         lp.integrality_ = [kinds[int(i)] for i in data.integer]
     with _quiet():
         highs = highspy.Highs()
-    options = {"output_flag": False, "threads": 1, "mip_rel_gap": gap, "mip_feasibility_tolerance": integrality}
+    options = {
+        "output_flag": False,
+        "threads": 1,
+        "mip_rel_gap": gap,
+        "mip_feasibility_tolerance": integrality,
+    }
     if math.isfinite(seconds):
         options["time_limit"] = max(seconds, 0.0)
     for name, value in options.items():
@@ -268,7 +273,9 @@ def _scip(data: _Data, seconds: float, gap: float, integrality: float) -> Outcom
         raise MissingExtra("pyscipopt", "scip") from None
     model = scip.Model()
     model.hideOutput()
-    model.setParams({"limits/gap": gap, "numerics/feastol": max(integrality, 1e-9), "parallel/maxnthreads": 1})
+    model.setParams(
+        {"limits/gap": gap, "numerics/feastol": max(integrality, 1e-9), "parallel/maxnthreads": 1}
+    )
     if math.isfinite(seconds):
         model.setParam("limits/time", seconds)
     ends = [[None if math.isinf(v) else float(v) for v in side] for side in (data.lower, data.upper)]
@@ -279,7 +286,9 @@ def _scip(data: _Data, seconds: float, gap: float, integrality: float) -> Outcom
     ]
     for i in range(data.A.shape[0]):
         part = slice(data.A.indptr[i], data.A.indptr[i + 1])
-        row = scip.quicksum(float(v) * x[j] for j, v in zip(data.A.indices[part], data.A.data[part], strict=True))
+        row = scip.quicksum(
+            float(v) * x[j] for j, v in zip(data.A.indices[part], data.A.data[part], strict=True)
+        )
         if math.isfinite(data.row_lower[i]):
             model.addCons(row >= float(data.row_lower[i]))
         if math.isfinite(data.row_upper[i]):

@@ -105,7 +105,9 @@ class TwoStageRobust(Problem):
                     f"m = {m} second decisions and {rows} rows."
                 )
             if not np.isfinite(values).all():
-                raise InvalidProblem(f"{name}.second_stage: {part} holds NaN or infinity; expected finite numbers.")
+                raise InvalidProblem(
+                    f"{name}.second_stage: {part} holds NaN or infinity; expected finite numbers."
+                )
         return given
 
     @property
@@ -124,7 +126,9 @@ class TwoStageRobust(Problem):
         """The entries of x that are no items."""
         return np.setdiff1d(np.arange(self.n), self.items)
 
-    def add_plan(self, model: Model, x: Columns, xi: Array, relaxed: bool = False) -> tuple[Columns, Recourse]:
+    def add_plan(
+        self, model: Model, x: Columns, xi: Array, relaxed: bool = False
+    ) -> tuple[Columns, Recourse]:
         """Columns of a plan y that is feasible at ``xi``, in ``model``."""
         at = self.affine.at(xi)
         y = model.columns(len(at.d), 0.0, at.upper, integer=at.integer & (not relaxed))
@@ -221,7 +225,7 @@ class TwoStageRobust(Problem):
         return np.eye(len(low))[:, None, :], np.stack([low, high], axis=1)
 
     def sample_decisions(self, count: int, rng: np.random.Generator) -> Array:
-        """Random x of X, shape (count, n): each bit 0 with one random probability; what is not in X is moved into it."""
+        """Random x of X, shape (count, n): each bit 0 with one random probability, and moved into X."""
         first = self.first_stage
         found = first.lower + rng.random((count, self.n)) * (first.upper - first.lower)
         bits = (rng.random((count, self.n)) >= rng.random((count, 1))).astype(np.float64)
@@ -251,7 +255,9 @@ class TwoStageRobust(Problem):
                 raise InvalidProblem(f"x is not a first decision: x[{i}] = {given[i]:g} {why}.")
         over = first.A @ found > first.b + 1e-6 * (1.0 + np.abs(first.b) + np.abs(first.A) @ np.abs(found))
         if over.any():
-            raise InvalidProblem(f"x is not a first decision: it breaks row {int(np.argmax(over))} of A x <= b.")
+            raise InvalidProblem(
+                f"x is not a first decision: it breaks row {int(np.argmax(over))} of A x <= b."
+            )
         return np.asarray(found.clip(first.lower, first.upper))
 
     @cached_property

@@ -49,7 +49,9 @@ def static_program(
     base, model = affine.at_zero, Model()
     x = first.add_to(model, base.c)
     y = model.columns(len(base.d), 0.0, base.upper, integer=base.integer & (not relaxed), cost=base.d)
-    _add_dual(model, scenarios, [(x, affine.c.T), (y, affine.d.T)], np.zeros(scenarios.dimension), as_cost=True)
+    _add_dual(
+        model, scenarios, [(x, affine.c.T), (y, affine.d.T)], np.zeros(scenarios.dimension), as_cost=True
+    )
     for r in range(len(base.h)):
         blocks = [(x, base.T[r]), (y, base.W[r])]
         slopes = [(x, affine.T[r].T), (y, affine.W[r].T)]
@@ -119,9 +121,9 @@ def adaptable_program(
     for s, (at, (_, highest)) in enumerate(zip(parts, spans, strict=True)):
         used = model.columns(K, 0.0, [1.0 if k <= s else 0.0 for k in range(K)], integer=True)
         model.rows([(used, np.ones((1, K)))], lower=1.0, upper=1.0)
-        M = highest - lowest
+        M, one = highest - lowest, np.ones(1)
         for k, y in enumerate(plans):
-            row = [(worst, [[1.0]]), (x, -at.c), (y, -at.d), (used[k : k + 1], [[-M]])]
+            row = [(worst, one), (x, -at.c), (y, -at.d), (used[k : k + 1], -M * one)]
             model.rows(row, lower=-M)
             if len(at.h):
                 most = np.maximum(at.W, 0.0) @ base.upper

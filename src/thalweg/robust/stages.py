@@ -113,11 +113,11 @@ class WorstCase:
 class Pieces:
     """What keeping one plan costs, over the scenarios: the largest of ``a + G xi``, shapes (k,) and (k, d).
 
-    The plan cannot be kept where one of ``breaks_a + breaks_G xi`` is above its ``room``.
+    The plan cannot be kept where one of ``breaks_a + breaks_g xi`` is above its ``room``.
     """
 
     a: Array
     G: Array
     breaks_a: Array
-    breaks_G: Array
+    breaks_g: Array
     room: Array

@@ -132,7 +132,9 @@ class UncertaintySet:
         if not (len(A) == 1 and (A == 1).all() and (low == 0).all() and (high == 1).all()):
             return None
         whole, rest = int(b[0]), b[0] - int(b[0])
-        count = sum(math.comb(d, k) for k in range(whole + 1)) + (rest > 0) * math.comb(d, whole) * (d - whole)
+        count = sum(math.comb(d, k) for k in range(whole + 1)) + (rest > 0) * math.comb(d, whole) * (
+            d - whole
+        )
         if count > most:
             return None
         rows = []
@@ -142,8 +144,7 @@ class UncertaintySet:
                 row[list(ones)] = 1.0
                 rows.append(row)
                 if size == whole and rest > 0:
-                    for i in np.flatnonzero(row == 0):
-                        rows.append(row + rest * (np.arange(d) == i))
+                    rows.extend(row + rest * (np.arange(d) == i) for i in np.flatnonzero(row == 0))
         return np.array(rows)
 
     def sample(self, count: int, rng: np.random.Generator) -> Array:
@@ -171,9 +172,10 @@ class UncertaintySet:
         i, j = i[differ], j[differ]
         swapped = np.repeat(xi[None], len(i), axis=0)
         rows = np.arange(len(i))
-        swapped[rows, i], swapped[rows, j] = (low + place[j][:, None] * width)[rows, i], (
-            low + place[i][:, None] * width
-        )[rows, j]
+        swapped[rows, i], swapped[rows, j] = (
+            (low + place[j][:, None] * width)[rows, i],
+            (low + place[i][:, None] * width)[rows, j],
+        )
         ends = np.repeat(xi[None], 2 * self.dimension, axis=0)
         at = np.arange(self.dimension)
         ends[at, at], ends[self.dimension + at, at] = low, high
@@ -210,7 +212,9 @@ class UncertaintySet:
         model.rows([(xi, A), (depth, np.linalg.norm(A, axis=1)[:, None])], upper=b)
         found = model.minimize()
         if found.x is None:
-            raise InvalidProblem("UncertaintySet is empty: no scenario between lower and upper meets A xi <= b.")
+            raise InvalidProblem(
+                "UncertaintySet is empty: no scenario between lower and upper meets A xi <= b."
+            )
         return np.asarray(found.x[: len(low)])
 
 

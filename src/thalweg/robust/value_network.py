@@ -29,7 +29,7 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Shape:
-    """Widths: item MLP, MLP after the sum, joint MLP; and columns of an item's row, of the rest of x, of a scenario's row."""
+    """Columns of an item's row, the rest of x, a scenario's row; widths of the MLPs."""
 
     items: int
     others: int
@@ -54,6 +54,13 @@ class ValueNetwork(nn.Module):
     Raises, when used on a problem:
         InvalidProblem: it was trained for another class or other features, or not at this number of items.
     """
+
+    item_low: Tensor
+    item_width: Tensor
+    other_low: Tensor
+    other_width: Tensor
+    scenario_low: Tensor
+    scenario_width: Tensor
 
     def __init__(self, kind: str, shape: Shape) -> None:
         super().__init__()
@@ -82,7 +89,9 @@ class ValueNetwork(nn.Module):
 
     def scenario(self, rows: Tensor) -> Tensor:
         """Embeddings of scenarios, shape (..., b, post), from rows (..., b, items, q)."""
-        return self.scenario_post(self.scenario_item((rows - self.scenario_low) / self.scenario_width).sum(-2))
+        return self.scenario_post(
+            self.scenario_item((rows - self.scenario_low) / self.scenario_width).sum(-2)
+        )
 
     def forward(self, decision: Tensor, scenario: Tensor) -> Tensor:
         """Scaled values of all pairs, shape (..., a, b)."""
@@ -95,7 +104,9 @@ class ValueNetwork(nn.Module):
         """Least and largest label at this problem's size, or `InvalidProblem` where the network does not fit."""
         kind, size = type(problem).__name__, len(problem.items)
         if kind != self.kind:
-            raise InvalidProblem(f"The network is for {self.kind}; got a {kind}. `train_value` trains one for it.")
+            raise InvalidProblem(
+                f"The network is for {self.kind}; got a {kind}. `train_value` trains one for it."
+            )
         maps, fixed = problem.scenario_features()
         widths = {
             "item features": (problem.item_features().shape[1], self.shape.items),
@@ -150,7 +161,9 @@ class Surrogate:
     def scenarios(self, XI: Array | Tensor) -> Tensor:
         """Embeddings, shape (b, post), differentiable in a tensor."""
         if isinstance(XI, Tensor):
-            maps, fixed = (torch.from_numpy(np.ascontiguousarray(p)) for p in self.problem.scenario_features())
+            maps, fixed = (
+                torch.from_numpy(np.ascontiguousarray(p)) for p in self.problem.scenario_features()
+            )
             moving = torch.einsum("rqd,bd->brq", maps, XI)
             return self.network.scenario(torch.cat([moving, fixed.expand(len(XI), *fixed.shape)], -1))
         with torch.no_grad():
@@ -200,7 +213,10 @@ def load_value(path: str | Path) -> ValueNetwork:
 #: Files of the shipped networks and their SHA-256.
 PRETRAINED: dict[str, tuple[str, str]] = {
     "knapsack": ("knapsack.safetensors", "d583c9eb4b93cf0a1d8917c97baf48770f3a32c586da515dbc99684a70c922c8"),
-    "budgeting": ("budgeting.safetensors", "05d6b3574f047940b2bfe6e51aafa867e13cd1150fc5beea739295162d4a4e8b"),
+    "budgeting": (
+        "budgeting.safetensors",
+        "05d6b3574f047940b2bfe6e51aafa867e13cd1150fc5beea739295162d4a4e8b",
+    ),
 }
 #: Which of them is for which class of problem.
 PRETRAINED_FOR = {"RobustKnapsack": "knapsack", "CapitalBudgeting": "budgeting"}

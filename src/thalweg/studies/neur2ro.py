@@ -24,11 +24,12 @@ from thalweg.robust import (
     StaticRobust,
     TwoStageRobust,
 )
+from thalweg.robust.knapsack import Correlation
 from thalweg.studies.evidence import Evidence, Figure, Scale, Series, Table, Tell
 from thalweg.studies.intervals import Scores, median, median_interval
 from thalweg.studies.verdict import Verdict
 
-KINDS = ("UN", "WC", "ASC", "SC")
+KINDS: tuple[Correlation, ...] = ("UN", "WC", "ASC", "SC")
 
 #: Instances from this seed on are judged; networks are trained on others.
 FIRST = 100
@@ -76,11 +77,15 @@ def run(scale: Scale = "quick", tell: Tell = lambda share, what: None) -> Eviden
     for i, n in enumerate(size.knapsacks):
         gaps = _knapsacks(n, size, table, lambda share, what, i=i: tell((i + share) / 3, what))  # type: ignore[misc]
         verdicts += [
-            _verdict(f"knapsack, n {n}: argmax form, gap to the proved bound in %", gaps[OURS], size.required),
+            _verdict(
+                f"knapsack, n {n}: argmax form, gap to the proved bound in %", gaps[OURS], size.required
+            ),
             _verdict(f"knapsack, n {n}: argmax form less nominal, in %", gaps[OURS] - gaps[NOMINAL], 0.0),
             _verdict(f"knapsack, n {n}: argmax form less max form, in %", gaps[OURS] - gaps[MAX], 0.0),
             _verdict(f"knapsack, n {n}: best of argmax, relaxed and static, gap in %", gaps[BEST], 1.2),
-            _verdict(f"knapsack, n {n}: relaxed recourse less argmax form, in %", gaps[RELAXED] - gaps[OURS], 0.0),
+            _verdict(
+                f"knapsack, n {n}: relaxed recourse less argmax form, in %", gaps[RELAXED] - gaps[OURS], 0.0
+            ),
         ]
         figures.append(_figure(n, gaps))
     for n in size.budgeting:
@@ -109,7 +114,9 @@ def _knapsacks(n: int, size: Size, table: Table, tell: Tell) -> dict[str, Scores
     return {name: np.array(values) for name, values in gaps.items()}
 
 
-def _solved(problem: TwoStageRobust, method: Method, seconds: float, name: str, row: dict[str, object]) -> float:
+def _solved(
+    problem: TwoStageRobust, method: Method, seconds: float, name: str, row: dict[str, object]
+) -> float:
     """Gap of a method's decision; infinite where it has none."""
     start = time.perf_counter()
     try:
@@ -129,9 +136,13 @@ def _budgeting(n: int, size: Size, table: Table) -> Verdict:
         spent = time.perf_counter() - start
         rival = _cost(problem, lambda p=problem, s=spent: _two_plans(p, s))  # type: ignore[misc]
         differences.append(100 * (ours - rival) / max(abs(ours), abs(rival)))
-        table.append({"problem": f"capital budgeting, n {n}", "seed": seed, "argmax form": ours, "K = 2": rival})
+        table.append(
+            {"problem": f"capital budgeting, n {n}", "seed": seed, "argmax form": ours, "K = 2": rival}
+        )
     return _verdict(
-        f"capital budgeting, n {n}: worst case of argmax form less K = 2 at equal time, in %", np.array(differences), 0.0
+        f"capital budgeting, n {n}: worst case of argmax form less K = 2 at equal time, in %",
+        np.array(differences),
+        0.0,
     )
 
 
@@ -152,7 +163,9 @@ def _figure(n: int, gaps: dict[str, Scores]) -> Figure:
     series = [
         Series(name, [float(i) for i in range(1, len(gaps[name]) + 1)], sorted(gaps[name])) for name in names
     ]
-    return Figure(f"Knapsacks of {n} items", "Sorted by method.", "instance", "gap to the proved bound, %", series)
+    return Figure(
+        f"Knapsacks of {n} items", "Sorted by method.", "instance", "gap to the proved bound, %", series
+    )
 
 
 def _verdict(claim: str, values: Scores, required: float) -> Verdict:
