@@ -50,8 +50,8 @@ class Model:
     >>> model = Model()
     >>> take = model.columns(3, 0.0, 1.0, integer=True, cost=[-5.0, -4.0, -3.0])
     >>> model.rows([(take, [[2.0, 3.0, 1.0]])], upper=4.0)
-    >>> model.minimize().x.round()
-    array([1., 0., 1.])
+    >>> model.minimize().value
+    -8.0
     """
 
     def __init__(self) -> None:

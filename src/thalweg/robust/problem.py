@@ -41,6 +41,7 @@ class TwoStageRobust(Problem):
     An answer is a vector x, shape (n,). Metrics: ``cost``, proved to be at least the worst case's; ``bound``, which
     no decision's worst case is below; ``gap``, ``(cost - bound) / |cost|``.
 
+    >>> from dataclasses import dataclass
     >>> @dataclass(frozen=True)
     ... class Umbrella(TwoStageRobust):  # take one (2), or buy one if it rains (5)
     ...     @property
@@ -144,7 +145,9 @@ class TwoStageRobust(Problem):
         at, model = self.affine.at(xi), Model()
         y = model.columns(len(at.d), 0.0, at.upper, integer=at.integer, cost=at.d)
         if len(at.h):
-            model.rows([(y, at.W)], upper=at.h - at.T @ x + self.room / 2)
+            # plans that just break a row count as feasible where whole plans are told apart by that
+            slack = 0.5 * self.room * (bool(at.integer.any()) and not self.affine.has_certain_rows)
+            model.rows([(y, at.W)], upper=at.h - at.T @ x + slack)
         found = model.minimize(gap=GAP / 10)
         if found.x is None:
             return math.inf, math.inf, np.zeros(0)
