@@ -99,9 +99,11 @@ class TestEnds:
 
     def test_capital_budgeting_is_decided_within_its_budget(self):
         problem = CapitalBudgeting.random(10, 3)
-        result = run(problem, NeuralCCG(), stop=Stop(steps=1))
-        assert problem.answer(result.x) is not None
-        assert np.isfinite(problem.worst_case(result.x).value)
+        method = NeuralCCG()
+        state = method.step(problem, method.init(problem, 0))
+        dearest_cost = float((1.5 * np.asarray(problem.cost)) @ state.x)  # rows of phi sum to one
+        assert dearest_cost <= problem.budget * (1 + 1e-6)
+        assert state.x.sum() >= 1
 
     def test_a_loop_that_is_taken_up_again_goes_the_same_way(self, tmp_path):
         problem, method = FacilityLocation.random(5, 6, seed=4), ColumnConstraint()
