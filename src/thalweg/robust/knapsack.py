@@ -171,7 +171,7 @@ class RobustKnapsack(TwoStageRobust):
         return first - value, first - ceiling, np.r_[choice > 0, choice > 1].astype(np.float64)
 
     def labels(self, X: Array, XI: Array) -> Array:
-        """Second-stage values of the relaxation; about 5 microseconds each at n = 20."""
+        """Second-stage values of the relaxation; about a microsecond each at n = 20."""
         c, _, loss, f, t = self.data
         a, b, n = len(X), len(XI), len(c)
         taken = np.repeat(X > 0.5, b, axis=0)
