@@ -46,6 +46,7 @@ def test_contestants_run_in_turns_and_bring_back_their_last_result():
         "online",
         "matrix",
         "landscape",
+        "robust",
         "transport",
     ],
 )

@@ -236,3 +236,11 @@ def test_a_pole_is_balanced_by_who_says_what_went_better():
     first, last, questions = example("balance_by_preference").main(steps=8)
     assert last > first + 10
     assert questions == 64
+
+
+def test_orders_that_may_fail_are_worth_more_when_chosen_for_it(tmp_path):
+    profits = example("orders_that_may_fail").main(str(tmp_path / "page.html"))
+    assert profits["robust"][-1] > profits["nominal"][-1]
+    for robust, bound in zip(profits["robust"], profits["no decision is above"], strict=True):
+        assert 0.95 * bound < robust <= bound * (1 + 1e-6)
+    assert "What losses cost" in (tmp_path / "page.html").read_text()

@@ -75,6 +75,7 @@ def test_the_wheel_holds_the_package_whole_and_nothing_else(wheel):
         "thalweg/py.typed",
         "thalweg/workbench/templates/report.html.j2",
         "thalweg/linear/pretrained/poisson-2d.safetensors",
+        "thalweg/robust/pretrained/knapsack.safetensors",
     ],
 )
 def test_the_wheel_holds_what_is_no_python(wheel, name):

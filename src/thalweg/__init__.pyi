@@ -12,6 +12,7 @@ from . import linear as linear
 from . import matrix as matrix
 from . import numerics as numerics
 from . import online as online
+from . import robust as robust
 from . import studies as studies
 from . import training as training
 from . import transport as transport

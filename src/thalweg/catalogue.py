@@ -410,6 +410,17 @@ SYSTEMS = (
         "Neur2RO: neural two-stage robust optimization",
         "arXiv 2310.04345, ICLR 2024",
         "robust",
+        (
+            "robust.TwoStageRobust",
+            "robust.NeuralCCG",
+            "robust.Certified",
+            "robust.RobustKnapsack",
+            "robust.CapitalBudgeting",
+            "robust.FacilityLocation",
+            "robust.train_value",
+            "robust.pretrained_value",
+        ),
+        "neur2ro",
     ),
     System(
         "31",

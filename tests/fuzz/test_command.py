@@ -110,6 +110,10 @@ def folder(tmp_path_factory):
     )
     (path / "X.svm").write_text("1 1:1 2:2\n-1 1:3 2:4\n1 1:2 2:1\n")
     (path / "space.toml").write_text('[x]\ntype = "real"\nlow = 0.0\nhigh = 1.0\n')
+    (path / "knapsack.json").write_text(
+        '{"problem": "knapsack", "weight": [2, 3], "profit": [4, 5], "loss": [2, 3], "penalty": [5, 6], '
+        '"repair": [1, 1], "capacity": 4, "gamma": 1}'
+    )
     (path / "folder").mkdir()
     (path / "fuzz_factory.py").write_text(
         "from torch import nn\ndef make():\n    return nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1))\n"
@@ -213,6 +217,7 @@ PROBLEMS = {
     "online": ["b.csv"],
     "landscape": ["a.pt", "b.pt", "--module", "fuzz_factory:make"],
     "transport": ["before.csv", "after.csv"],
+    "robust": ["knapsack.json"],
 }
 
 

@@ -19,6 +19,7 @@ from thalweg.cli import (
     matrix,
     online,
     permutation,
+    robust,
     transport,
 )
 from thalweg.cli.case import Case
@@ -106,6 +107,14 @@ AREAS = (
         "loss",
         "none: the method ends after its steps",
         transport.TransportCase,
+    ),
+    Area(
+        "robust",
+        robust.read,
+        "gap",
+        "none: the method ends when it has had its say",
+        robust.RobustCase,
+        shown=("cost", "gap"),
     ),
     Area("blackbox", blackbox.read, "value", "none", solve=blackbox.solve_blackbox),
 )

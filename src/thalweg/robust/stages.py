@@ -1,0 +1,123 @@
+"""The parts of a two-stage problem: first decisions, the second stage, and both as functions of the scenario."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from thalweg.robust.milp import Array, Columns, Model
+
+Flags = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class FirstStage:
+    """``X = {lower <= x <= upper, A x <= b}``, with x_i whole where ``integer[i]``; shapes (n,), (rows, n), (rows,)."""
+
+    lower: Array
+    upper: Array
+    integer: Flags
+    A: Array
+    b: Array
+
+    @classmethod
+    def binary(cls, n: int, A: ArrayLike | None = None, b: ArrayLike | None = None) -> FirstStage:
+        """n yes-or-no decisions."""
+        rows = np.zeros((0, n)) if A is None else np.atleast_2d(np.asarray(A, dtype=np.float64))
+        ends = np.zeros(0) if b is None else np.atleast_1d(np.asarray(b, dtype=np.float64))
+        return cls(np.zeros(n), np.ones(n), np.ones(n, dtype=bool), rows, ends)
+
+    def add_to(self, model: Model, cost: ArrayLike = 0.0, relaxed: bool = False) -> Columns:
+        """The columns of x in ``model``."""
+        whole = self.integer & (not relaxed)
+        columns = model.columns(len(self.lower), self.lower, self.upper, integer=whole, cost=cost)
+        if len(self.A):
+            model.rows([(columns, self.A)], upper=self.b)
+        return columns
+
+
+@dataclass(frozen=True)
+class Recourse:
+    """The second stage at one scenario: ``min c'x + d'y`` over ``W y + T x <= h``, ``0 <= y <= upper``.
+
+    ``c`` (n,), ``d`` (m,), ``W`` (rows, m), ``T`` (rows, n), ``h`` (rows,), ``upper`` (m,), all finite; y_j is whole
+    where ``integer[j]``.
+    """
+
+    c: Array
+    d: Array
+    W: Array
+    T: Array
+    h: Array
+    upper: Array
+    integer: Flags
+
+
+@dataclass(frozen=True)
+class Affine:
+    """The second stage as a function of the scenario: of each part its value at zero and its slopes, last axis d."""
+
+    at_zero: Recourse
+    c: Array  # (n, d)
+    d: Array  # (m, d)
+    W: Array  # (rows, m, d)
+    T: Array  # (rows, n, d)
+    h: Array  # (rows, d)
+
+    @property
+    def has_certain_rows(self) -> bool:
+        """Whether only costs are uncertain."""
+        return not (self.W.any() or self.T.any() or self.h.any())
+
+    def at(self, xi: Array) -> Recourse:
+        """The second stage at a scenario."""
+        base = self.at_zero
+        return Recourse(
+            base.c + self.c @ xi,
+            base.d + self.d @ xi,
+            base.W + self.W @ xi,
+            base.T + self.T @ xi,
+            base.h + self.h @ xi,
+            base.upper,
+            base.integer,
+        )
+
+    def cost(self, x: Array, y: Array) -> tuple[float, Array]:
+        """Cost of a plan as ``a + g'xi``."""
+        return float(self.at_zero.c @ x + self.at_zero.d @ y), x @ self.c + y @ self.d
+
+    def excess(self, x: Array, y: Array) -> tuple[Array, Array]:
+        """``W y + T x - h`` as ``a + G xi``, shapes (rows,) and (rows, d)."""
+        base = self.at_zero
+        slopes = np.einsum("rmd,m->rd", self.W, y) + np.einsum("rnd,n->rd", self.T, x) - self.h
+        return base.W @ y + base.T @ x - base.h, slopes
+
+
+@dataclass(frozen=True)
+class WorstCase:
+    """What a decision costs in the worst case.
+
+    ``value`` is proved to be at least the worst cost, up to the tolerance of feasible plans; ``lower`` is a cost that
+    occurs, at ``xi``. Both are infinite where some scenario, ``xi``, leaves no feasible plan.
+    """
+
+    value: float
+    lower: float
+    xi: Array
+    rounds: int = 1
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """What keeping one plan costs, over the scenarios: the largest of ``a + G xi``, shapes (k,) and (k, d).
+
+    The plan cannot be kept where one of ``breaks_a + breaks_g xi`` is above its ``room``.
+    """
+
+    a: Array
+    G: Array
+    breaks_a: Array
+    breaks_g: Array
+    room: Array
