@@ -15,6 +15,7 @@ from thalweg.cli import (
     constrained,
     convex,
     equilibrium,
+    inverse,
     linear,
     matrix,
     online,
@@ -106,6 +107,15 @@ AREAS = (
         "loss",
         "none: the method ends after its steps",
         transport.TransportCase,
+    ),
+    Area(
+        "inverse",
+        inverse.read,
+        "residual",
+        "none: the method ends by itself",
+        inverse.InverseCase,
+        inverse.MAKERS,
+        shown=("rmse",),
     ),
     Area("blackbox", blackbox.read, "value", "none", solve=blackbox.solve_blackbox),
 )

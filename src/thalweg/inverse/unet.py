@@ -130,7 +130,7 @@ def _groups(width: int) -> int:
 
 #: Shipped denoisers by name: file, and SHA-256 of its bytes.
 PRETRAINED: dict[str, tuple[str, str]] = {
-    "ellipses": ("ellipses-32.safetensors", ""),
+    "ellipses": ("ellipses-32.safetensors", "871065e9dc726233e343ba1ed12fe121388bb893891c1e2187e74a6278f92e5d"),
 }
 
 
