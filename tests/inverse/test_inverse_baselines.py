@@ -29,7 +29,7 @@ from thalweg.inverse import (
     Sense,
     SuperResolution,
     gaussian_kernel,
-    psnr,
+    peak_signal_noise_ratio,
     ssim,
 )
 from thalweg.inverse.masks import uniform2d
@@ -46,7 +46,9 @@ def smooth(length=2.0, channels=1):
 
 
 PRIOR = GaussianPrior(np.zeros((SIDE, SIDE)), smooth())
-IMAGE = torch.from_numpy(np.random.default_rng(5).multivariate_normal(np.zeros(64), smooth()).reshape(SIDE, SIDE))
+IMAGE = torch.from_numpy(
+    np.random.default_rng(5).multivariate_normal(np.zeros(64), smooth()).reshape(SIDE, SIDE)
+)
 OPERATORS = {
     "radon": Radon(SIDE, 4),
     "inpainting": Inpainting(uniform2d((SIDE, SIDE), 2.0)),
@@ -81,7 +83,8 @@ def test_every_sampler_is_nearer_the_posterior_mean_than_the_pseudo_inverse_is(s
 def test_projections_meet_data_without_noise(method, operator):
     A = OPERATORS[operator]
     result = solve(InverseProblem(A, A.A(IMAGE)), method)
-    assert result.metrics["residual"] < 2e-2 and result.status is Status.CONVERGED
+    assert result.metrics["residual"] < 2e-2
+    assert result.status is Status.CONVERGED
 
 
 def test_ddnm_keeps_the_null_space_of_the_denoised_image():
@@ -145,7 +148,8 @@ def test_samplers_take_complex_images():
     for name in SAMPLERS:
         method = METHODS[name](prior, steps=60)
         result = solve(InverseProblem(A, y, 0.05, truth=x), method)
-        assert result.x.is_complex() and np.isfinite(result.metrics["psnr"]), name
+        assert result.x.is_complex(), name
+        assert np.isfinite(result.metrics["psnr"]), name
 
 
 def test_filtered_back_projection_is_near_that_of_scikit_image():
@@ -156,7 +160,7 @@ def test_filtered_back_projection_is_near_that_of_scikit_image():
     found = solve(InverseProblem(A, y), FilteredBackProjection()).x.numpy()
     other = skimage.iradon(y.T, A.angles, filter_name="ramp")
     assert np.sqrt(((found - other) ** 2).mean()) < 0.07
-    assert psnr(found, image) > psnr(other, image) - 2
+    assert peak_signal_noise_ratio(found, image) > peak_signal_noise_ratio(other, image) - 2
 
 
 def test_views_all_round_count_each_ray_once():
@@ -184,11 +188,15 @@ def test_total_variation_reaches_the_minimum_of_another_solver():
         size = gradient(image[None])[:, 0].square().sum(0).sqrt().sum()
         return float((A.A(image) - y).square().sum()) / (2 * A.norm() ** 2) + weight * float(size)
 
-    assert result.converged and cost(result.x) == pytest.approx(least, rel=1e-3)
+    assert result.converged
+    assert cost(result.x) == pytest.approx(least, rel=1e-3)
 
 
 def test_the_gradient_of_images_has_its_adjoint(rng):
-    x, w = torch.from_numpy(rng.standard_normal((2, 5, 6))), torch.from_numpy(rng.standard_normal((2, 2, 5, 6)))
+    x, w = (
+        torch.from_numpy(rng.standard_normal((2, 5, 6))),
+        torch.from_numpy(rng.standard_normal((2, 2, 5, 6))),
+    )
     assert float((gradient(x) * w).sum()) == pytest.approx(float((x * gradient_adjoint(w)).sum()))
 
 
@@ -196,10 +204,13 @@ def test_cg_sense_solves_the_normal_equations():
     A = Sense(birdcage(4, SIDE), uniform2d((SIDE, SIDE), 2.0))
     x = torch.complex(IMAGE, -IMAGE)
     result = solve(InverseProblem(A, A.A(x)), CGSense(tol=1e-9))
-    assert result.converged and float((A.AH(A.A(result.x - x))).abs().max()) < 1e-7
+    assert result.converged
+    assert float((A.AH(A.A(result.x - x))).abs().max()) < 1e-7
     ridged = solve(InverseProblem(A, A.A(x)), CGSense(ridge=0.1, tol=1e-10)).x
     M = torch.from_numpy(A.matmat(np.eye(64)))
-    wanted = torch.linalg.solve(M.mH @ M / A.norm() ** 2 + 0.1 * torch.eye(64), M.mH @ A.A(x).reshape(-1) / A.norm() ** 2)
+    wanted = torch.linalg.solve(
+        M.mH @ M / A.norm() ** 2 + 0.1 * torch.eye(64), M.mH @ A.A(x).reshape(-1) / A.norm() ** 2
+    )
     torch.testing.assert_close(ridged.reshape(-1), wanted, rtol=1e-6, atol=1e-8)
 
 
@@ -213,10 +224,13 @@ def test_default_methods_answer_in_the_form_that_the_data_have():
 def test_psnr_and_ssim_are_those_of_scikit_image_on_a_fixed_range(rng):
     metrics = pytest.importorskip("skimage.metrics")
     a, b = shepp_logan(32).numpy(), shepp_logan(32).numpy() + 0.2 * rng.standard_normal((32, 32))
-    assert psnr(b, a) == pytest.approx(metrics.peak_signal_noise_ratio(a, b, data_range=2.0))
+    assert peak_signal_noise_ratio(b, a) == pytest.approx(
+        metrics.peak_signal_noise_ratio(a, b, data_range=2.0)
+    )
     assert ssim(b, a) == pytest.approx(metrics.structural_similarity(a, b, data_range=2.0))
-    assert psnr(2 * a, a) < 20  # another contrast is an error: nothing is rescaled
-    assert psnr(a, a) == np.inf and ssim(a, a) == pytest.approx(1.0)
+    assert peak_signal_noise_ratio(2 * a, a) < 20  # another contrast is an error: nothing is rescaled
+    assert peak_signal_noise_ratio(a, a) == np.inf
+    assert ssim(a, a) == pytest.approx(1.0)
     assert ssim(np.stack([a, b]), np.stack([a, a])) == pytest.approx((1 + ssim(b, a)) / 2)
 
 
@@ -225,8 +239,16 @@ def test_bad_baselines_are_refused():
     large = InverseProblem(Radon(80, 70), np.zeros((70, 80)), 0.1)
     wide = GaussianPrior(np.zeros((2, 2)), np.eye(4))
     cases = [
-        (lambda: solve(large, DDRM(wide, steps=2)), InvalidProblem, "no fast singular value decomposition.*Use DDS"),
-        (lambda: solve(InverseProblem(FanBeam(8, 3), np.zeros((3, 16))), FilteredBackProjection()), InvalidProblem, "parallel"),
+        (
+            lambda: solve(large, DDRM(wide, steps=2)),
+            InvalidProblem,
+            "no fast singular value decomposition.*Use DDS",
+        ),
+        (
+            lambda: solve(InverseProblem(FanBeam(8, 3), np.zeros((3, 16))), FilteredBackProjection()),
+            InvalidProblem,
+            "parallel",
+        ),
         (lambda: DPS(PRIOR, step_size=0.0), InvalidParameter, "step_size > 0"),
         (lambda: DiffPIR(PRIOR, weight=-1.0), InvalidParameter, "weight > 0"),
         (lambda: DDRM(PRIOR, data_share=2.0), InvalidParameter, "data_share"),
@@ -234,9 +256,9 @@ def test_bad_baselines_are_refused():
         (lambda: CGSense(ridge=-1.0), InvalidParameter, "ridge >= 0"),
         (lambda: PseudoInverse(1.0), InvalidParameter, "cutoff"),
         (lambda: DDNM(PRIOR, A).posterior(A.A(IMAGE), samples=1), InvalidParameter, "samples >= 2"),
-        (lambda: psnr([1.0], [1.0, 2.0]), InvalidProblem, "expected one shape"),
+        (lambda: peak_signal_noise_ratio([1.0], [1.0, 2.0]), InvalidProblem, "expected one shape"),
         (lambda: ssim(np.eye(4), np.eye(4)), InvalidProblem, "7 pixels or more"),
-        (lambda: psnr([np.nan], [1.0]), InvalidProblem, "NaN"),
+        (lambda: peak_signal_noise_ratio([np.nan], [1.0]), InvalidProblem, "NaN"),
     ]
     for make, kind, words in cases:
         with pytest.raises(kind, match=words):

@@ -49,9 +49,11 @@ def test_a_system_that_is_done_keeps_its_bits_while_others_go_on(rng):
     b = torch.from_numpy(rng.standard_normal((2, 20)))
     b[0] *= 1e-3
     loose = batched_cg(lambda x: x @ A.T, b, torch.zeros_like(b), steps=100, tol=1e-2)
-    assert bool((loose.residuals <= 1e-2).all()) and loose.steps.max() < 100
+    assert bool((loose.residuals <= 1e-2).all())
+    assert loose.steps.max() < 100
     zero = batched_cg(lambda x: x @ A.T, 0 * b, torch.zeros_like(b), steps=5)
-    assert float(zero.x.abs().max()) == 0 and zero.steps.tolist() == [0, 0]
+    assert float(zero.x.abs().max()) == 0
+    assert zero.steps.tolist() == [0, 0]
 
 
 def _unconjugated(product, b, steps):
@@ -80,18 +82,19 @@ def test_the_hermitian_product_converges_where_the_unconjugated_one_does_not(gam
         return float(torch.linalg.vector_norm(right - product(found)) / torch.linalg.vector_norm(right))
 
     ours = {k: gap(batched_cg(product, right, torch.zeros_like(right), steps=k).x) for k in (5, 10, 20)}
-    assert ours[10] < bound and ours[20] < 1e-3 * ours[5]
+    assert ours[10] < bound
+    assert ours[20] < 1e-3 * ours[5]
     assert ours[20] < 0.01 * gap(_unconjugated(product, right, 20))
 
 
 def test_trouble_is_named(rng):
     b = torch.ones(2, 3, dtype=torch.float64)
-    with pytest.raises(InvalidProblem, match=r"broke down: p\^H A p is -.* in system 0.*not positive semidefinite"):
+    with pytest.raises(
+        InvalidProblem, match=r"broke down: p\^H A p is -.* in system 0.*not positive semidefinite"
+    ):
         batched_cg(lambda x: -x, b, torch.zeros_like(b), steps=3)
     with pytest.raises(InvalidProblem, match="met NaN or infinity in system 0"):
-        batched_cg(
-            lambda x: torch.where(x == 0, 0.0, float("nan")), b, torch.zeros_like(b), steps=3
-        )
+        batched_cg(lambda x: torch.where(x == 0, 0.0, float("nan")), b, torch.zeros_like(b), steps=3)
     with pytest.raises(InvalidProblem, match="expected one shape"):
         batched_cg(lambda x: x, b, b[:1], steps=3)
     with pytest.raises(InvalidParameter, match="steps >= 0"):

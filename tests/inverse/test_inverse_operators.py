@@ -198,7 +198,8 @@ def test_masks_hit_their_acceleration_within_a_line_and_measure_the_middle(
     kind, rows, columns, acceleration, seed
 ):
     mask = MASKS[kind]((rows, columns), acceleration, 0.08, seed)
-    assert mask.shape == (rows, columns) and set(np.unique(mask)) <= {0.0, 1.0}
+    assert mask.shape == (rows, columns)
+    assert set(np.unique(mask)) <= {0.0, 1.0}
     line = rows if kind in ("uniform1d", "gaussian1d", "equispaced") else max(rows, columns)
     assert abs(mask.sum() - mask.size / acceleration) <= line
     assert mask[rows // 2, columns // 2] == 1
@@ -230,9 +231,13 @@ def test_maps_are_found_from_the_middle_of_the_data():
 
 
 def test_maps_that_are_not_normalised_are_told_and_normalised_on_request():
-    with pytest.raises(InvalidProblem, match="squares of the maps sum to 4 to 4; expected 1.*normalise=True"):
+    with pytest.raises(
+        InvalidProblem, match=r"squares of the maps sum to 4 to 4; expected 1.*normalise=True"
+    ):
         Sense(2 * birdcage(3, 8), np.ones((8, 8)))
-    torch.testing.assert_close(Sense(2 * birdcage(3, 8), np.ones((8, 8)), normalise=True).maps, birdcage(3, 8))
+    torch.testing.assert_close(
+        Sense(2 * birdcage(3, 8), np.ones((8, 8)), normalise=True).maps, birdcage(3, 8)
+    )
     torch.testing.assert_close(normalised_maps(5 * birdcage(3, 8)), birdcage(3, 8))
 
 

@@ -78,7 +78,9 @@ def test_a_mixtures_denoiser_is_minus_noise_times_the_score(name, rng):
         variance = (signal * s) ** 2 + noise**2
         density = torch.logsumexp(torch.from_numpy(np.log(weights)) - away / (2 * variance), 0)
         (score,) = torch.autograd.grad(density, x)
-        torch.testing.assert_close(prior(x.detach(), torch.tensor([t])), -noise * score, rtol=1e-8, atol=1e-10)
+        torch.testing.assert_close(
+            prior(x.detach(), torch.tensor([t])), -noise * score, rtol=1e-8, atol=1e-10
+        )
 
 
 @pytest.mark.parametrize("prior", ["gaussian", "mixture"])
@@ -90,7 +92,9 @@ def test_posteriors_are_those_of_bayes_rule_by_importance(prior, rng):
     else:
         centres = rng.standard_normal((5, 4, 4))
         known = MixturePrior(centres, 0.5)
-        draws = centres.reshape(5, 16)[rng.integers(5, size=400_000)] + 0.5 * rng.standard_normal((400_000, 16))
+        draws = centres.reshape(5, 16)[rng.integers(5, size=400_000)] + 0.5 * rng.standard_normal(
+            (400_000, 16)
+        )
     y = A.A(draws[0].reshape(4, 4)) + sigma * rng.standard_normal(A.data_shape)
     matrix = A.matmat(np.eye(16))
     logs = -((draws @ matrix.T - y.ravel()) ** 2).sum(1) / (2 * sigma**2)
@@ -107,7 +111,9 @@ def test_without_a_denoiser_one_step_is_so_many_conjugate_gradient_steps():
     state = method.init(problem, 0)
     signal = Schedule.linear().levels(900)[0]
     scale = A.norm() ** -2
-    wanted = batched_cg(lambda p: scale * A.gram(p), scale * A.AH(problem.data), state.noisy / signal, steps=4)
+    wanted = batched_cg(
+        lambda p: scale * A.gram(p), scale * A.AH(problem.data), state.noisy / signal, steps=4
+    )
     torch.testing.assert_close(method.step(problem, state).x, wanted.x)
 
 
@@ -153,7 +159,9 @@ def test_single_coil_complex_images_without_noise_meet_their_data():
     x = torch.complex(ellipses(2, SIDE), ellipses(2, SIDE, 3))
     prior = GaussianPrior(np.zeros((2, SIDE, SIDE)), smooth(channels=2))
     result = DDS(prior, A, steps=15).solve(A.A(x))
-    assert result.x.shape == x.shape and result.x.is_complex() and result.metrics["residual"] < 1e-6
+    assert result.x.shape == x.shape
+    assert result.x.is_complex()
+    assert result.metrics["residual"] < 1e-6
 
 
 def test_an_image_is_the_same_alone_and_in_a_batch_with_its_seed():
@@ -171,7 +179,8 @@ def test_seeds_are_what_makes_samples_differ():
     A, prior = Radon(SIDE, 2), GaussianPrior(np.zeros((SIDE, SIDE)), smooth())
     y = A.A(ellipses(1, SIDE)[0])
     first, again, other = (DDS(prior, A, steps=5).solve(y, seed=s).x for s in (0, 0, 1))
-    assert torch.equal(first, again) and not torch.allclose(first, other, atol=1e-3)
+    assert torch.equal(first, again)
+    assert not torch.allclose(first, other, atol=1e-3)
 
 
 @pytest.mark.parametrize("tv", [0.0, 1e-3])
@@ -216,10 +225,12 @@ def test_on_digits_the_mean_of_samples_is_near_the_exact_posterior_mean():
     y = A.measured(x, sigma, 1)
     exact = torch.stack([prior.posterior(A, one, sigma)[0] for one in y])
     found = DDS(prior, A, steps=50, gamma=50.0).posterior(y, sigma, samples=24)
-    assert found.samples.shape == (24, 4, 8, 8) and found.deviation.shape == (4, 8, 8)
+    assert found.samples.shape == (24, 4, 8, 8)
+    assert found.deviation.shape == (4, 8, 8)
     gap = float((found.mean - exact).square().mean().sqrt())
     linear = float((A.pinv(y, 0.05) - exact).square().mean().sqrt())
-    assert gap < 0.2 and gap < 0.6 * linear
+    assert gap < 0.2
+    assert gap < 0.6 * linear
 
 
 def test_the_spread_is_large_where_nothing_is_known():
@@ -246,7 +257,8 @@ def test_times_are_the_papers_where_steps_divide_and_as_many_as_asked_for_always
     assert schedule.times(50) == tuple(range(980, -1, -20))
     for steps in (1, 7, 30, 600, 1000):
         times = schedule.times(steps)
-        assert len(times) == len(set(times)) == steps and times[-1] == 0
+        assert len(times) == len(set(times)) == steps
+        assert times[-1] == 0
         assert times[0] >= 1000 - math.ceil(1000 / steps)
 
 
@@ -261,7 +273,8 @@ def test_schedules_are_those_of_their_formulas():
     linear = np.sqrt(np.cumprod(1 - np.linspace(1e-4, 0.02, 1000)))
     np.testing.assert_allclose(Schedule.linear().signal, linear)
     for schedule in SCHEDULES.values():
-        assert (np.diff(schedule.noise) >= 0).all() and schedule.length == 1000
+        assert (np.diff(schedule.noise) >= 0).all()
+        assert schedule.length == 1000
         if not schedule.explodes:
             np.testing.assert_allclose(schedule.signal**2 + schedule.noise**2, 1)
     ratio = SCHEDULES["exploding"].noise[1:] / SCHEDULES["exploding"].noise[:-1]
@@ -283,7 +296,11 @@ def test_bad_input_is_refused_before_any_work():
         (lambda: InverseProblem(A, y, -1.0), InvalidParameter, "sigma >= 0"),
         (lambda: InverseProblem(A, y.to(torch.complex128)), InvalidProblem, "complex and is real here"),
         (lambda: InverseProblem(np.eye(3), y), InvalidProblem, "expected an Operator"),
-        (lambda: InverseProblem(fft, np.ones((SIDE, SIDE))), InvalidProblem, "where the mask measures nothing"),
+        (
+            lambda: InverseProblem(fft, np.ones((SIDE, SIDE))),
+            InvalidProblem,
+            "where the mask measures nothing",
+        ),
         (lambda: InverseProblem(A, y, truth=np.ones((3, 3))), InvalidProblem, "truth has shape"),
         (lambda: DDS(prior, steps=1001), InvalidParameter, "1001 steps.*1000 times"),
         (lambda: DDS(prior, steps=0), InvalidParameter, "steps >= 1"),
@@ -303,7 +320,11 @@ def test_bad_input_is_refused_before_any_work():
             InvalidProblem,
             "1 channel and the images are complex.*denoiser of two channels",
         ),
-        (lambda: DDS(lambda x, t: x[..., :2], stack, steps=2).solve(stack.A(ellipsoids(2, SIDE))), InvalidProblem, "answers shape"),
+        (
+            lambda: DDS(lambda x, t: x[..., :2], stack, steps=2).solve(stack.A(ellipsoids(2, SIDE))),
+            InvalidProblem,
+            "answers shape",
+        ),
         (lambda: Schedule([1.0, 0.5], [0.5, 0.1]), InvalidProblem, "does not fall"),
         (lambda: Schedule.linear(10, 0.5, 0.1), InvalidParameter, "first <= last"),
         (lambda: MixturePrior(np.ones((2, 2, 2)), 0.0), InvalidParameter, "deviation > 0"),
@@ -318,10 +339,12 @@ def test_bad_input_is_refused_before_any_work():
 def test_a_denoiser_that_breaks_ends_the_run_as_diverged():
     A = Radon(SIDE, 4)
     result = DDS(lambda x, t: x * math.nan, A, steps=3).solve(A.A(ellipses(1, SIDE)[0]))
-    assert result.status is Status.DIVERGED and "NaN" in result.message
+    assert result.status is Status.DIVERGED
+    assert "NaN" in result.message
 
 
 def test_data_that_are_not_met_are_told():
     A, prior = Radon(SIDE, 4), GaussianPrior(np.zeros((SIDE, SIDE)), smooth())
     result = DDS(prior, A, steps=3, gamma=1e-9).solve(A.A(ellipses(1, SIDE)[0]), 1e-3)
-    assert result.status is Status.STALLED and "the data are not met" in result.message
+    assert result.status is Status.STALLED
+    assert "the data are not met" in result.message

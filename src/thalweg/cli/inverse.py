@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, cast
 import typer
 
 from thalweg.cli.case import Case, named
-from thalweg.cli.methods import options
+from thalweg.cli.methods import Maker, options
 from thalweg.cli.output import array_of, write_arrays
 from thalweg.core import Figure, InvalidParameter, InvalidProblem, Problem, Result, UnknownName
 
@@ -31,7 +31,7 @@ def read(
     operator: Annotated[
         str,
         typer.Option(
-            help="radon:views=8,span=180 · fan:views=8 · fft:mask=FILE · sense:maps=FILE,mask=FILE · blur:deviation=1 · "
+            help="radon:views=8 · fan:views=8 · fft:mask=FILE · sense:maps=FILE,mask=FILE · blur:deviation=1 · "
             "super:factor=2 · inpainting:mask=FILE. A mask is a file, or a kind with acceleration, centre and seed."
         ),
     ],
@@ -39,7 +39,9 @@ def read(
     sigma: Annotated[float, typer.Option(min=0.0, help="Deviation of the noise in each number.")] = 0.0,
     low: Annotated[float, typer.Option(help="Value of black, in the measurements' unit.")] = 0.0,
     high: Annotated[float, typer.Option(help="Value of white.")] = 1.0,
-    truth: Annotated[Path | None, typer.Option(help="The image, where it is known: for rmse and PSNR.")] = None,
+    truth: Annotated[
+        Path | None, typer.Option(help="The image, where it is known: for rmse and PSNR.")
+    ] = None,
 ) -> Mapping[str, Problem]:
     """Reconstruct an image from linear measurements."""
     import numpy as np
@@ -81,9 +83,7 @@ def _matching(A: Operator, y: np.ndarray, path: Path) -> np.ndarray:
     return y
 
 
-def _radon(
-    problem: np.ndarray, views: int, span: float = 180.0, side: int | None = None
-) -> Operator:
+def _radon(problem: np.ndarray, views: int, span: float = 180.0, side: int | None = None) -> Operator:
     from thalweg.inverse import Radon
 
     return Radon(side or problem.shape[-1], views, span=span, detectors=problem.shape[-1])
@@ -129,7 +129,9 @@ def _sense(
         raise InvalidProblem(f"sense: the data have shape {problem.shape}; expected (coils, height, width).")
     lines = max(2, round(centre * min(problem.shape[-2:])))
     sensitivities = (
-        estimate_maps(problem.reshape(-1, *problem.shape[-3:])[0], lines) if maps == "estimate" else load_tensor(maps)
+        estimate_maps(problem.reshape(-1, *problem.shape[-3:])[0], lines)
+        if maps == "estimate"
+        else load_tensor(maps)
     )
     return Sense(sensitivities, found, real=real, normalise=normalise)
 
@@ -148,7 +150,11 @@ def _super(problem: np.ndarray, factor: int = 2) -> Operator:
 
 
 def _inpainting(
-    problem: np.ndarray, mask: str = "uniform2d", acceleration: float = 2.0, centre: float = 0.0, seed: int = 0
+    problem: np.ndarray,
+    mask: str = "uniform2d",
+    acceleration: float = 2.0,
+    centre: float = 0.0,
+    seed: int = 0,
 ) -> Operator:
     from thalweg.inverse import Inpainting
 
@@ -166,9 +172,7 @@ OPERATORS: dict[str, Callable[..., Operator]] = {
 }
 
 
-def _mask(
-    problem: np.ndarray, mask: str, acceleration: float, centre: float, seed: int
-) -> np.ndarray:
+def _mask(problem: np.ndarray, mask: str, acceleration: float, centre: float, seed: int) -> np.ndarray:
     from thalweg.datasets import load_tensor
     from thalweg.inverse.masks import MASKS
 
@@ -188,8 +192,10 @@ def _operator(text: str, y: np.ndarray, volume: bool) -> Operator:
     if name not in OPERATORS:
         raise UnknownName("operator", name, OPERATORS)
     if y.ndim < 2 + volume:
-        raise InvalidProblem(f"The measurements have shape {y.shape}; expected {2 + volume} dimensions or more.")
-    known, values = options(OPERATORS[name]), dict[str, object]()
+        raise InvalidProblem(
+            f"The measurements have shape {y.shape}; expected {2 + volume} dimensions or more."
+        )
+    known, values = options(cast(Maker, OPERATORS[name])), dict[str, object]()
     for item in filter(None, rest.split(",")):
         key, equals, value = item.partition("=")
         if key not in known:

@@ -7,7 +7,7 @@ from thalweg.inverse.ddrm import DDRM
 from thalweg.inverse.dds import DDS
 from thalweg.inverse.denoisers import DiffusersDenoiser, ScoreDenoiser, load_diffusers
 from thalweg.inverse.diffpir import DiffPIR
-from thalweg.inverse.diffusion import Diffusion, Posterior
+from thalweg.inverse.diffusion import Diffusion, PosteriorSamples
 from thalweg.inverse.dps import DPS, MCG
 from thalweg.inverse.operators import (
     SVD,
@@ -28,7 +28,7 @@ from thalweg.inverse.operators import (
 )
 from thalweg.inverse.priors import GaussianPrior, MixturePrior
 from thalweg.inverse.problem import InverseProblem
-from thalweg.inverse.quality import psnr, ssim
+from thalweg.inverse.quality import peak_signal_noise_ratio, ssim
 from thalweg.inverse.recommended import METHODS
 from thalweg.inverse.schedules import Schedule
 from thalweg.inverse.total_variation import TVADMM
@@ -60,7 +60,7 @@ __all__ = [
     "MaskedFFT",
     "MixturePrior",
     "Operator",
-    "Posterior",
+    "PosteriorSamples",
     "PseudoInverse",
     "Radon",
     "Rays",
@@ -76,8 +76,8 @@ __all__ = [
     "load_diffusers",
     "load_unet",
     "normalised_maps",
+    "peak_signal_noise_ratio",
     "pretrained_unet",
-    "psnr",
     "save_unet",
     "ssim",
     "train_unet",

@@ -44,7 +44,9 @@ class PseudoInverse(Method[InverseProblem, State]):
         require(fits, "PseudoInverse needs 0 <= cutoff < 1", got=self.cutoff)
 
     def init(self, problem: InverseProblem, seed: int) -> State:
-        return State(x=problem.answer(problem.start()), metrics={"residual": problem.residual(problem.start())})
+        return State(
+            x=problem.answer(problem.start()), metrics={"residual": problem.residual(problem.start())}
+        )
 
     def step(self, problem: InverseProblem, state: State) -> State:
         return _done(problem, problem.operator.pinv(problem.data, self.cutoff), "The pseudo-inverse.")
@@ -62,30 +64,36 @@ class FilteredBackProjection(Method[InverseProblem, State]):
     Cost: a Fourier transform a view and one adjoint.
 
     >>> from thalweg import solve
-    >>> from thalweg.inverse import psnr
+    >>> from thalweg.inverse import peak_signal_noise_ratio
     >>> from thalweg.inverse.phantoms import shepp_logan
     >>> A, image = Radon(32, 90), shepp_logan(32) + 1
-    >>> psnr(solve(InverseProblem(A, A.A(image)), FilteredBackProjection()).x, image) > 20
+    >>> peak_signal_noise_ratio(solve(InverseProblem(A, A.A(image)), FilteredBackProjection()).x, image) > 20
     True
     """
 
     def init(self, problem: InverseProblem, seed: int) -> State:
-        A = problem.operator
-        inner = A.operator if isinstance(A, SliceStack) else A
-        if not isinstance(inner, Radon):
-            raise InvalidProblem(
-                f"FilteredBackProjection inverts parallel rays; the operator is a {type(inner).__name__}. Use TVADMM."
-            )
-        return State(x=problem.answer(problem.start()), metrics={"residual": problem.residual(problem.start())})
+        _parallel(problem)
+        return State(
+            x=problem.answer(problem.start()), metrics={"residual": problem.residual(problem.start())}
+        )
 
     def step(self, problem: InverseProblem, state: State) -> State:
-        A = problem.operator
-        radon = A.operator if isinstance(A, SliceStack) else A
-        assert isinstance(radon, Radon)
+        A, radon = problem.operator, _parallel(problem)
         detectors = radon.data_shape[1]
         filtered = ramp_filtered(problem.data, max(64, 2 ** math.ceil(math.log2(2 * detectors))))
         weight = math.radians(radon.span) / radon.data_shape[0] * min(1.0, 180.0 / radon.span)
         return _done(problem, weight * A._adjoint_of(filtered), "The views are filtered and put back.")
+
+
+def _parallel(problem: InverseProblem) -> Radon:
+    """The operator of a slice, where it measures along parallel rays."""
+    A = problem.operator
+    inner = A.operator if isinstance(A, SliceStack) else A
+    if not isinstance(inner, Radon):
+        raise InvalidProblem(
+            f"FilteredBackProjection inverts parallel rays; the operator is a {type(inner).__name__}. Use TVADMM."
+        )
+    return inner
 
 
 def ramp_filtered(y: Tensor, size: int) -> Tensor:
@@ -131,7 +139,9 @@ class CGSense(Method[InverseProblem, CGState]):
     tol: float = 1e-4
 
     def __post_init__(self) -> None:
-        require(is_real(self.ridge) and 0 <= self.ridge < math.inf, "CGSense needs ridge >= 0", got=self.ridge)
+        require(
+            is_real(self.ridge) and 0 <= self.ridge < math.inf, "CGSense needs ridge >= 0", got=self.ridge
+        )
         require(is_real(self.tol) and 0 < self.tol < math.inf, "CGSense needs tol > 0", got=self.tol)
         require(self.cg >= 1, "CGSense needs cg >= 1", got=self.cg)
 

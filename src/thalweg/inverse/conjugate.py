@@ -82,7 +82,9 @@ def batched_cg(
         if bool((going & ~(curvature > 0)).any()):
             worst = int((going & ~(curvature > 0)).nonzero()[0, 0])
             if not bool(torch.isfinite(curvature[worst])):
-                raise InvalidProblem(f"Conjugate gradients met NaN or infinity in system {worst} of the batch.")
+                raise InvalidProblem(
+                    f"Conjugate gradients met NaN or infinity in system {worst} of the batch."
+                )
             raise InvalidProblem(
                 f"Conjugate gradients broke down: p^H A p is {float(curvature[worst]):.3g} in system {worst} of the "
                 "batch. A is not positive semidefinite, or its adjoint is not exact; look at operator.mismatch()."

@@ -52,7 +52,9 @@ class DDRM(Diffusion):
         first = self.now(0)
         level, ratio, spread = self._spectrum(problem, first.noise / first.signal)
         z = problem.operator.svd().into(self.drawn(state.noisy, state.seeds, 0))
-        start = torch.where(level > spread, spread * z, ratio + (spread**2 - level**2).clamp(min=0).sqrt() * z)
+        start = torch.where(
+            level > spread, spread * z, ratio + (spread**2 - level**2).clamp(min=0).sqrt() * z
+        )
         state.noisy = first.signal * self._image(problem, start)
         return state
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -52,7 +53,7 @@ class DDS(Diffusion):
         InvalidParameter: cg, gamma, tv or rho out of range. InvalidProblem: tv on images that are no volumes; an
         operator whose adjoint is not exact, when conjugate gradients break down; what `Diffusion` says.
 
-    Cost per step: one evaluation of the denoiser, ``cg + 1`` products with A and with its adjoint; five images of memory.
+    Cost per step: one evaluation of the denoiser, ``cg + 1`` products with A and its adjoint; memory for five images.
 
     >>> from thalweg.inverse import GaussianPrior, Inpainting
     >>> prior = GaussianPrior(torch.zeros(4, 4), torch.ones(16, 16) + 0.01 * torch.eye(16))  # nearly constant images
@@ -82,10 +83,12 @@ class DDS(Diffusion):
                 f"DDS: tv flattens along the depth of volumes; the images have shape {problem.operator.image_shape}. "
                 "Measure volumes by a SliceStack, or leave tv out."
             )
-        require(problem.operator.norm() > 0, "DDS: the operator is zero: nothing is measured", error=InvalidProblem)
-        state = super().init(problem, seed)
-        assert isinstance(state, DDSState)
-        return state
+        require(
+            problem.operator.norm() > 0,
+            "DDS: the operator is zero: nothing is measured",
+            error=InvalidProblem,
+        )
+        return cast(DDSState, super().init(problem, seed))
 
     def _state(self, x: Tensor, noisy: Tensor, seeds: tuple[int, ...]) -> DDSState:
         empty = torch.zeros_like(noisy) if self.tv > 0 else noisy[:, :0]
@@ -97,8 +100,7 @@ class DDS(Diffusion):
         A, scale = problem.operator, problem.operator.norm() ** -2
         right = scale * A._adjoint_of(problem.data)
         if self.tv > 0:
-            assert isinstance(state, DDSState)
-            return self._flattened(problem, state, x0, right, scale)
+            return self._flattened(problem, cast(DDSState, state), x0, right, scale)
         if problem.sigma > 0:
             x = batched_cg(
                 lambda p: p + self.gamma * scale * A.gram(p), x0 + self.gamma * right, x0, steps=self.cg

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -79,7 +79,7 @@ class DiffusersDenoiser(nn.Module):
 
 
 def load_diffusers(folder: str | Path, device: str | torch.device = "cpu") -> DiffusersDenoiser:
-    """The denoiser in a folder as diffusers saves it: ``unet/`` and ``scheduler/``, or a model with its scheduler beside.
+    """The denoiser in a folder of diffusers: ``unet/`` and ``scheduler/``, or a model with its scheduler beside.
 
     Nothing is fetched: the folder is on this machine.
 
@@ -95,14 +95,18 @@ def load_diffusers(folder: str | Path, device: str | torch.device = "cpu") -> Di
     model, scheduler = (path / "unet" if nested else path), (path / "scheduler" if nested else path)
     for place, file in ((model, "config.json"), (scheduler, "scheduler_config.json")):
         if not (place / file).is_file():
-            raise UnreadableFile(f"{folder} holds no {(place / file).relative_to(path)}; expected a model of diffusers.")
+            raise UnreadableFile(
+                f"{folder} holds no {(place / file).relative_to(path)}; expected a model of diffusers."
+            )
     try:
-        config: Any = diffusers.DDPMScheduler.load_config(scheduler)
+        config = diffusers.DDPMScheduler.load_config(scheduler)
         kind = getattr(diffusers, config.get("_class_name", "DDPMScheduler"))
         levels = kind.from_config(config)
         network = diffusers.UNet2DModel.from_pretrained(model, local_files_only=True)
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-        raise UnreadableFile(f"{folder} is no model of diffusers: {' '.join(str(error).split())[:200]}") from error
+        raise UnreadableFile(
+            f"{folder} is no model of diffusers: {' '.join(str(error).split())[:200]}"
+        ) from error
     prediction = config.get("prediction_type", "epsilon")
     found = DiffusersDenoiser(network, Schedule.from_diffusers(levels), prediction)
     return found.to(device).eval().requires_grad_(False)
@@ -138,17 +142,24 @@ def noise_in(denoiser: Denoiser, x: Tensor, t: int, operator: Operator) -> Tenso
         raise InvalidProblem(
             f"The denoiser has {channels} channel{'s' if channels > 1 else ''} and the images are {kind} with "
             f"{images.shape[1]}; expected as many."
-            + (" Complex images need a denoiser of two channels, or an operator with real=True." * (kind == "complex"))
+            + (
+                " Complex images need a denoiser of two channels, or an operator with real=True."
+                * (kind == "complex")
+            )
         )
     parameter = next(denoiser.parameters(), None) if isinstance(denoiser, nn.Module) else None
     asked = images if parameter is None else images.to(parameter.device, parameter.dtype)
     found = torch.cat(
-        [denoiser(part, torch.full((len(part),), t, device=part.device)) for part in asked.split(AT_ONCE)]
+        [
+            denoiser(part, torch.full((len(part),), t, device=part.device))
+            for part in torch.split(asked, AT_ONCE)
+        ]
     )
     sizes = (images.shape, (images.shape[0], 2 * images.shape[1], *images.shape[2:]))
     if found.shape not in sizes:
         raise InvalidProblem(
-            f"The denoiser answers shape {tuple(found.shape)} to images of shape {tuple(images.shape)}; expected the same."
+            f"The denoiser answers shape {tuple(found.shape)} to images of shape "
+            f"{tuple(images.shape)}; expected the same."
         )
     if not bool(torch.isfinite(found).all()):
         raise NotFinite(f"The denoiser answers NaN or infinity at time {t}.")

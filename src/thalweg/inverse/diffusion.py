@@ -41,7 +41,7 @@ class DiffusionState(State):
 
 
 @dataclass(frozen=True, eq=False)
-class Posterior:
+class PosteriorSamples:
     """Several samples for each y.
 
     Args:
@@ -161,14 +161,19 @@ class Diffusion(Method[InverseProblem, DiffusionState]):
             done=state.done + 1,
             calls=state.calls + 1,
             metrics={"residual": residual},
-            **kept,
         )
+        for name, value in kept.items():
+            setattr(state, name, value)
         if state.done >= self.steps:
             fits = problem.fits(residual)
             state.status = Status.CONVERGED if fits else Status.STALLED
-            state.message = f"{self.steps} steps done." if fits else (
-                f"After {self.steps} steps the data are not met: the residual is {residual:.3g}, the noise's "
-                f"{problem.level:.3g}. Take more steps, or more steps of data consistency."
+            state.message = (
+                f"{self.steps} steps done."
+                if fits
+                else (
+                    f"After {self.steps} steps the data are not met: the residual is {residual:.3g}, the noise's "
+                    f"{problem.level:.3g}. Take more steps, or more steps of data consistency."
+                )
             )
         return state
 
@@ -176,7 +181,8 @@ class Diffusion(Method[InverseProblem, DiffusionState]):
         """Normal numbers of a batch, each image's from its own seed; complex ones have variance one in each part."""
         shape = (*like.shape[1:], 2) if like.is_complex() else like.shape[1:]
         rows = [
-            torch.randn(shape, generator=torch_generator(seed, 0x34, step), dtype=torch.float64) for seed in seeds
+            torch.randn(shape, generator=torch_generator(seed, 0x34, step), dtype=torch.float64)
+            for seed in seeds
         ]
         z = torch.stack(rows)
         return (torch.view_as_complex(z) if like.is_complex() else z).to(like.device, like.dtype)
@@ -196,24 +202,28 @@ class Diffusion(Method[InverseProblem, DiffusionState]):
             InvalidParameter: there is no operator.
         """
         if self.operator is None:
-            raise InvalidParameter(f"{type(self).__name__}.solve needs an operator: {type(self).__name__}(denoiser, A).")
+            raise InvalidParameter(
+                f"{type(self).__name__}.solve needs an operator: {type(self).__name__}(denoiser, A)."
+            )
         problem = InverseProblem(self.operator, y, sigma, truth)
         return solve(problem, self, seed=seed, **options)
 
     def posterior(
         self, y: ArrayLike | Tensor, sigma: float = 0.0, *, samples: int = 8, seed: int = 0
-    ) -> Posterior:
+    ) -> PosteriorSamples:
         """Several samples for one y or for each of a batch, their mean and their spread.
 
         Cost: as many runs as samples, in one batch.
         """
         require(is_whole(samples) and samples >= 2, "posterior needs samples >= 2", got=samples)
-        require(self.seeds is None, "posterior makes the seeds of its samples; leave seeds out", got=self.seeds)
+        require(
+            self.seeds is None, "posterior makes the seeds of its samples; leave seeds out", got=self.seeds
+        )
         copies = repeated(y, samples)
         if self.operator is not None and copies.ndim == len(self.operator.data_shape) + 2:
             found = self.solve(copies.flatten(0, 1), sigma, seed=seed, progress=False).x
-            found = found.unflatten(0, copies.shape[:2])
+            found = found.reshape(*copies.shape[:2], *found.shape[1:])
         else:
             found = self.solve(copies, sigma, seed=seed, progress=False).x
         spread = (found - found.mean(0)).abs().square().sum(0) / (samples - 1)
-        return Posterior(found, found.mean(0), spread.sqrt())
+        return PosteriorSamples(found, found.mean(0), spread.sqrt())

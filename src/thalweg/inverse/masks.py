@@ -20,9 +20,7 @@ Mask = NDArray[np.float64]
 SPREAD = 1 / 6
 
 
-def uniform1d(
-    shape: tuple[int, int], acceleration: float = 4.0, centre: float = 0.08, seed: int = 0
-) -> Mask:
+def uniform1d(shape: tuple[int, int], acceleration: float = 4.0, centre: float = 0.08, seed: int = 0) -> Mask:
     """Whole columns: the middle ones, and others drawn evenly.
 
     >>> int(uniform1d((8, 64)).sum()), bool(uniform1d((8, 64))[0, 30:34].all())
@@ -42,9 +40,7 @@ def gaussian1d(
     return _columns(shape, _drawn(shape[1:], acceleration, centre, SPREAD, seed))
 
 
-def uniform2d(
-    shape: tuple[int, int], acceleration: float = 4.0, centre: float = 0.08, seed: int = 0
-) -> Mask:
+def uniform2d(shape: tuple[int, int], acceleration: float = 4.0, centre: float = 0.08, seed: int = 0) -> Mask:
     """Points: the middle ones, and others drawn evenly.
 
     >>> int(uniform2d((64, 64)).sum())

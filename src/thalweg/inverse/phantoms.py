@@ -64,12 +64,17 @@ def ellipsoids(depth: int, side: int = 32, seed: int | tuple[int, ...] = 0) -> T
     drawn = generator(*((seed,) if isinstance(seed, int) else seed), 0x35)
     shapes = np.repeat(_drawn(drawn, 1), depth, 0)
     z = (np.arange(depth) + 0.5) / depth * 2 - 1
-    centre, height = drawn.uniform(-0.8, 0.8, shapes.shape[1]), drawn.uniform(0.3, 1.2, shapes.shape[1])
+    count = shapes.shape[1]
+    centre, height = (drawn.uniform(low, high, (count,)) for low, high in ((-0.8, 0.8), (0.3, 1.2)))
     centre[0], height[0] = 0.0, 3.0
     thin = 1 - ((z[:, None] - centre) / height) ** 2
     scale = np.sqrt(np.clip(thin, 1e-6, None))
     value = _painted(
-        shapes[..., 0] * (thin > 0), shapes[..., 1:3] * scale[..., None], shapes[..., 3:5], shapes[..., 5], side
+        shapes[..., 0] * (thin > 0),
+        shapes[..., 1:3] * scale[..., None],
+        shapes[..., 3:5],
+        shapes[..., 5],
+        side,
     )
     return torch.from_numpy(2 * np.clip(value, 0, 1) - 1)
 
@@ -121,12 +126,12 @@ def photo_patches(count: int, side: int = 32, seed: int | tuple[int, ...] = 0) -
     photographs = _photographs()
     largest = min(min(photograph.shape) for photograph in photographs)
     require(side <= largest, f"photo_patches needs side <= {largest}", got=side, error=InvalidProblem)
-    found = np.empty((count, side, side))
-    for row in found:
+    found: Array = np.empty((count, side, side))
+    for k in range(count):
         photograph = photographs[drawn.integers(len(photographs))]
         top, left = (drawn.integers(length - side + 1) for length in photograph.shape)
         patch = photograph[top : top + side, left : left + side]
-        row[:] = patch[:, ::-1] if drawn.random() < 0.5 else patch
+        found[k] = patch[:, ::-1] if drawn.random() < 0.5 else patch
     return torch.from_numpy(found)
 
 

@@ -42,7 +42,10 @@ class GaussianPrior:
     spectrum: tuple[Tensor, Tensor] = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
-        mean, C = as_real("GaussianPrior: mean", self.mean), as_real("GaussianPrior: covariance", self.covariance)
+        mean, C = (
+            as_real("GaussianPrior: mean", self.mean),
+            as_real("GaussianPrior: covariance", self.covariance),
+        )
         if mean.ndim not in (2, 3) or C.shape != (mean.size, mean.size):
             raise InvalidProblem(
                 f"GaussianPrior: the mean has shape {mean.shape} and the covariance {C.shape}; expected an image of n "
@@ -51,12 +54,16 @@ class GaussianPrior:
         check_finite("GaussianPrior: mean", mean)
         check_finite("GaussianPrior: covariance", C)
         values, vectors = np.linalg.eigh(C)
-        fits = np.allclose(C, C.T, rtol=1e-8, atol=1e-12 * np.abs(C).max()) and values[0] >= -1e-8 * values[-1]
+        fits = (
+            np.allclose(C, C.T, rtol=1e-8, atol=1e-12 * np.abs(C).max()) and values[0] >= -1e-8 * values[-1]
+        )
         if not fits:
             raise InvalidProblem("GaussianPrior: the covariance is not symmetric positive semidefinite.")
         object.__setattr__(self, "mean", mean)
         object.__setattr__(self, "covariance", C)
-        object.__setattr__(self, "spectrum", tuple(map(torch.from_numpy, (np.clip(values, 0, None), vectors))))
+        object.__setattr__(
+            self, "spectrum", tuple(map(torch.from_numpy, (np.clip(values, 0, None), vectors)))
+        )
 
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:
         signal, noise = _levels(self.schedule, t, x)
@@ -110,7 +117,9 @@ class MixturePrior:
                 f"MixturePrior: centres have shape {centres.shape}; expected (components, height, width)."
             )
         check_finite("MixturePrior: centres", centres)
-        weights = np.ones(len(centres)) if self.weights is None else as_real("MixturePrior: weights", self.weights)
+        weights = (
+            np.ones(len(centres)) if self.weights is None else as_real("MixturePrior: weights", self.weights)
+        )
         if weights.shape != (len(centres),) or not weights.min() > 0:
             raise InvalidProblem(
                 f"MixturePrior: weights have shape {weights.shape}; expected ({len(centres)},), all positive."
@@ -137,7 +146,10 @@ class MixturePrior:
         gap = right[:, None] - A @ centres.T
         white = torch.linalg.solve_triangular(root, gap, upper=False)
         shares = (torch.as_tensor(self.weights).log() - white.square().sum(0) / 2).softmax(0)
-        mean = shares @ centres + self.deviation**2 * A.T @ torch.cholesky_solve((gap @ shares)[:, None], root)[:, 0]
+        mean = (
+            shares @ centres
+            + self.deviation**2 * A.T @ torch.cholesky_solve((gap @ shares)[:, None], root)[:, 0]
+        )
         return mean.reshape(operator.image_shape), shares
 
 
@@ -153,7 +165,9 @@ def _matrix(operator: Operator, y: ArrayLike | Tensor, sigma: float) -> tuple[Te
     """A as a real matrix, and y as a real vector."""
     require(is_real(sigma) and 0 < sigma < math.inf, "posterior needs sigma > 0", got=sigma)
     if operator.complex_image:
-        raise InvalidProblem("posterior: images are complex; expected real ones (an operator with real=True).")
+        raise InvalidProblem(
+            "posterior: images are complex; expected real ones (an operator with real=True)."
+        )
     matrix = torch.from_numpy(np.ascontiguousarray(operator.matmat(np.eye(operator.shape[1]))))
     data = torch.as_tensor(np.asarray(y)).reshape(-1)
     data = torch.cat([data.real, data.imag]) if operator.complex_data else data

@@ -13,7 +13,7 @@ from torch import Tensor
 from thalweg.core import InvalidProblem, Problem
 from thalweg.core.validation import check_finite, is_real, require
 from thalweg.inverse.operators.base import Operator, _as_tensor
-from thalweg.inverse.quality import psnr, ssim
+from thalweg.inverse.quality import peak_signal_noise_ratio, ssim
 
 #: Residual that a finished run may have, beside that of the noise.
 FIT = 0.05
@@ -55,7 +55,9 @@ class InverseProblem(Problem):
 
     def __post_init__(self) -> None:
         require(
-            is_real(self.sigma) and 0 <= self.sigma < math.inf, "InverseProblem needs sigma >= 0", got=self.sigma
+            is_real(self.sigma) and 0 <= self.sigma < math.inf,
+            "InverseProblem needs sigma >= 0",
+            got=self.sigma,
         )
         A = self.operator
         if not isinstance(A, Operator):
@@ -63,7 +65,9 @@ class InverseProblem(Problem):
                 f"InverseProblem: the operator is a {type(A).__name__}; expected an Operator of thalweg.inverse."
             )
         y = _as_tensor("InverseProblem: y", self.y, A.data_shape, A.complex_data)
-        check_finite("InverseProblem: y", (torch.view_as_real(y.resolve_conj()) if y.is_complex() else y).cpu().numpy())
+        check_finite(
+            "InverseProblem: y", (torch.view_as_real(y.resolve_conj()) if y.is_complex() else y).cpu().numpy()
+        )
         y = y if self.device is None else y.to(self.device)
         data = y if y.ndim > len(A.data_shape) else y[None]
         if not torch.equal(A.sampled(data), data):
@@ -73,7 +77,9 @@ class InverseProblem(Problem):
         object.__setattr__(self, "y", y)
         object.__setattr__(self, "data", data)
         if self.truth is not None:
-            truth = _as_tensor("InverseProblem: truth", self.truth, A.image_shape, A.complex_image).to(y.device)
+            truth = _as_tensor("InverseProblem: truth", self.truth, A.image_shape, A.complex_image).to(
+                y.device
+            )
             if truth.shape != self.answer(self.start()).shape:
                 raise InvalidProblem(
                     f"InverseProblem: truth has shape {tuple(truth.shape)}; expected "
@@ -119,13 +125,15 @@ class InverseProblem(Problem):
         found = _as_tensor("x", x, A.image_shape, A.complex_image).to(self.start())
         batch = found if found.ndim > len(A.image_shape) else found[None]
         if len(batch) != len(self.data):
-            raise InvalidProblem(f"x holds {len(batch)} images and y {len(self.data)} measurements of one each.")
+            raise InvalidProblem(
+                f"x holds {len(batch)} images and y {len(self.data)} measurements of one each."
+            )
         metrics = {"residual": self.residual(batch)}
         if self.truth is not None:
             error = batch - torch.as_tensor(self.truth).reshape(batch.shape)
             metrics["rmse"] = float(error.abs().square().mean().sqrt())
             if math.isfinite(metrics["rmse"]):
-                metrics["psnr"] = psnr(found, self.truth)
+                metrics["psnr"] = peak_signal_noise_ratio(found, self.truth)
                 if min(A.image_shape[-2:]) >= 7:
                     metrics["ssim"] = ssim(found, self.truth)
         return metrics

@@ -18,7 +18,7 @@ from thalweg.core.validation import check_finite, is_real, is_whole, require
 Array = NDArray[np.float64]
 
 
-def psnr(image: ArrayLike | Tensor, truth: ArrayLike | Tensor, span: float = 2.0) -> float:
+def peak_signal_noise_ratio(image: ArrayLike | Tensor, truth: ArrayLike | Tensor, span: float = 2.0) -> float:
     """``10 log10(span^2 / mean |image - truth|^2)`` in decibels; of a batch, over all its numbers at once.
 
     Args:
@@ -28,7 +28,7 @@ def psnr(image: ArrayLike | Tensor, truth: ArrayLike | Tensor, span: float = 2.0
     Raises:
         InvalidProblem: shapes that differ, NaN.
 
-    >>> round(psnr(np.zeros(4), np.full(4, 0.2)), 6)
+    >>> round(peak_signal_noise_ratio(np.zeros(4), np.full(4, 0.2)), 6)
     20.0
     """
     a, b = _pair(image, truth, span)

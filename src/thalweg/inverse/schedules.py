@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -48,8 +47,12 @@ class Schedule:
             )
         check_finite("Schedule: signal", signal)
         check_finite("Schedule: noise", noise)
-        fits = signal.min() > 0 and signal.max() <= 1 and noise.min() > 0 and bool((np.diff(noise) >= 0).all())
-        require(fits, "Schedule needs 0 < signal <= 1 and a noise > 0 that does not fall", error=InvalidProblem)
+        fits = (
+            signal.min() > 0 and signal.max() <= 1 and noise.min() > 0 and bool((np.diff(noise) >= 0).all())
+        )
+        require(
+            fits, "Schedule needs 0 < signal <= 1 and a noise > 0 that does not fall", error=InvalidProblem
+        )
         object.__setattr__(self, "signal", signal)
         object.__setattr__(self, "noise", noise)
 
@@ -131,7 +134,7 @@ class Schedule:
         return cls(np.ones(length), np.geomspace(smallest, largest, length))
 
     @classmethod
-    def from_diffusers(cls, scheduler: Any) -> Schedule:  # noqa: ANN401 -- a scheduler of any class of diffusers
+    def from_diffusers(cls, scheduler: object) -> Schedule:
         """The levels of a scheduler of diffusers, by its ``alphas_cumprod`` or, exploding, ``discrete_sigmas``.
 
         Raises:
@@ -143,7 +146,7 @@ class Schedule:
         sigmas = getattr(scheduler, "discrete_sigmas", None)
         if sigmas is None:
             raise InvalidProblem(
-                f"A {type(scheduler).__name__} has neither alphas_cumprod nor discrete_sigmas; expected a scheduler such "
+                f"A {type(scheduler).__name__} has neither alphas_cumprod nor discrete_sigmas; expected one such "
                 "as DDPMScheduler, DDIMScheduler or ScoreSdeVeScheduler."
             )
         return cls(np.ones(len(sigmas)), np.asarray(sigmas, dtype=np.float64))

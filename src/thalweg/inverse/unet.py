@@ -11,7 +11,6 @@ import math
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -71,7 +70,7 @@ class UNet(nn.Module):
         self.register_buffer("levels", levels, persistent=False)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # half the time on CPUs
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, object]:
         """The constructor's arguments but the schedule, for files."""
         return {"channels": self.channels, "widths": list(self.widths)}
 
@@ -103,7 +102,7 @@ class UNet(nn.Module):
         fits = x.ndim == 4 and x.shape[1] == self.channels and x.shape[2] % unit == 0 == x.shape[3] % unit
         if not fits:
             raise InvalidProblem(
-                f"UNet: images have shape {tuple(x.shape)}; expected (batch, {self.channels}, height, width) with sides "
+                f"UNet: images have shape {tuple(x.shape)}; expected (batch, {self.channels}, height, width), sides "
                 f"that are multiples of {unit}."
             )
 
@@ -130,11 +129,14 @@ def _groups(width: int) -> int:
 
 #: Shipped denoisers by name: file, and SHA-256 of its bytes.
 PRETRAINED: dict[str, tuple[str, str]] = {
-    "ellipses": ("ellipses-32.safetensors", "871065e9dc726233e343ba1ed12fe121388bb893891c1e2187e74a6278f92e5d"),
+    "ellipses": (
+        "ellipses-32.safetensors",
+        "871065e9dc726233e343ba1ed12fe121388bb893891c1e2187e74a6278f92e5d",
+    ),
 }
 
 
-def save_unet(path: str | Path, network: UNet, recipe: dict[str, Any] | None = None) -> None:
+def save_unet(path: str | Path, network: UNet, recipe: dict[str, object] | None = None) -> None:
     """Write a denoiser as safetensors; settings, schedule and the ``recipe`` stand in the file's header."""
     from safetensors.torch import save
 
@@ -152,7 +154,7 @@ def save_unet(path: str | Path, network: UNet, recipe: dict[str, Any] | None = N
 
 def _is_linear(schedule: Schedule) -> bool:
     plain = Schedule.linear()
-    return schedule.length == plain.length and bool((schedule.signal == plain.signal).all())  # type: ignore[union-attr]
+    return schedule.length == plain.length and np.array_equal(schedule.signal, plain.signal)
 
 
 def load_unet(path: str | Path, device: str | torch.device = "cpu") -> UNet:

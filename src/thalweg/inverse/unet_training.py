@@ -9,9 +9,10 @@ import copy
 import functools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -54,23 +55,15 @@ class DenoiserLearning(Problem):
     """
 
     images: Tensor | Source
-    schedule: Schedule | None = None
+    schedule: Schedule = field(default_factory=Schedule.linear)
     batch: int = 32
     seed: int = 0
 
     def __post_init__(self) -> None:
         require(is_whole(self.batch) and self.batch >= 1, "DenoiserLearning needs batch >= 1", got=self.batch)
         require(is_whole(self.seed) and self.seed >= 0, "DenoiserLearning needs seed >= 0", got=self.seed)
-        if self.schedule is None:
-            object.__setattr__(self, "schedule", Schedule.linear())
         if not callable(self.images):
             object.__setattr__(self, "images", _images(self.images))
-
-    @property
-    def levels(self) -> Schedule:
-        """The schedule."""
-        assert self.schedule is not None
-        return self.schedule
 
     def drawn(self, t: int) -> tuple[Tensor, Tensor, Tensor]:
         """Images, noise and times of batch t; negative numbers are the held-out ones."""
@@ -82,7 +75,7 @@ class DenoiserLearning(Problem):
             x0 = self.images[torch.from_numpy(rng.integers(len(self.images), size=self.batch))]
         z = torch.from_numpy(rng.standard_normal(x0.shape)).to(x0.dtype)
         share = (rng.permutation(self.batch) + rng.random(self.batch)) / self.batch  # evenly over the times
-        return x0, z, torch.from_numpy((share * self.levels.length).astype(int))
+        return x0, z, torch.from_numpy((share * self.schedule.length).astype(int))
 
     def loss(self, network: UNet, drawn: tuple[Tensor, Tensor, Tensor]) -> Tensor:
         """Of the network's v on a batch."""
@@ -106,11 +99,13 @@ def _images(images: Tensor) -> Tensor:
     found = found[:, None] if found.ndim == 3 else found
     if found.ndim != 4 or not found.numel() or not found.is_floating_point():
         raise InvalidProblem(
-            f"DenoiserLearning: images have shape {tuple(found.shape)} of {found.dtype}; expected real numbers, (count, "
-            "channels, height, width) or (count, height, width)."
+            f"DenoiserLearning: images have shape {tuple(found.shape)} of {found.dtype}; expected real numbers, "
+            "(count, channels, height, width) or (count, height, width)."
         )
     if not bool(torch.isfinite(found).all()):
-        raise NotFinite("DenoiserLearning: images hold NaN or infinity. Remove or impute them before training.")
+        raise NotFinite(
+            "DenoiserLearning: images hold NaN or infinity. Remove or impute them before training."
+        )
     return found
 
 
@@ -160,11 +155,13 @@ class EMATraining(Method[DenoiserLearning, DenoiserTrainingState]):
         for name in ("step_size", "clip"):
             value = getattr(self, name)
             require(is_real(value) and 0 < value < math.inf, f"EMATraining needs {name} > 0", got=value)
-        require(is_real(self.decay) and 0 <= self.decay < 1, "EMATraining needs 0 <= decay < 1", got=self.decay)
+        require(
+            is_real(self.decay) and 0 <= self.decay < 1, "EMATraining needs 0 <= decay < 1", got=self.decay
+        )
 
     def init(self, problem: DenoiserLearning, seed: int) -> DenoiserTrainingState:
-        mine, wanted = self.network.schedule, problem.levels
-        alike = mine.length == wanted.length and bool((mine.noise == wanted.noise).all())  # type: ignore[union-attr]
+        mine, wanted = self.network.schedule, problem.schedule
+        alike = mine.length == wanted.length and np.array_equal(mine.noise, wanted.noise)
         require(alike, "EMATraining: the network has another schedule than the problem", error=InvalidProblem)
         network = self.network.train().requires_grad_(True)
         adam = torch.optim.Adam(network.parameters(), self.step_size)

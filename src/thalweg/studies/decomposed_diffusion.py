@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -28,8 +27,8 @@ from thalweg.inverse import (
     Radon,
     SliceStack,
     UNet,
+    peak_signal_noise_ratio,
     pretrained_unet,
-    psnr,
 )
 from thalweg.inverse.diffusion import DiffusionState, Levels
 from thalweg.inverse.phantoms import ellipses, ellipsoids
@@ -132,7 +131,9 @@ def race(network: UNet, size: Size, tell: Tell) -> Standings:
     net = Remembered(network)
     grids: Mapping[str, Mapping[str, Method]] = {
         OURS: {f"gamma {g:g}": DDS(net, steps=STEPS, gamma=g) for g in (10.0, 20.0)},
-        "gradient steps 20": {f"step {s:g}": GradientSteps(net, steps=STEPS, step_size=s) for s in (1.5, 1.9)},
+        "gradient steps 20": {
+            f"step {s:g}": GradientSteps(net, steps=STEPS, step_size=s) for s in (1.5, 1.9)
+        },
         "DDNM 20": {f"cutoff {c:g}": DDNM(net, steps=STEPS, cutoff=c) for c in (1e-3, 1e-2)},
         "total variation": {f"tv {tv:g}": TVADMM(tv=tv, cg=5) for tv in (1e-3, 3e-3)},
         "pseudo-inverse": {f"cutoff {c:g}": PseudoInverse(c) for c in (1e-3, 1e-2)},
@@ -165,7 +166,7 @@ def against_dps(network: UNet, size: Size) -> tuple[Array, Array, float]:
         start = time.perf_counter()
         result = solve(problem, method, progress=False)
         seconds.append(time.perf_counter() - start)
-        found.append(np.array([psnr(a, b) for a, b in zip(result.x, x, strict=True)]))
+        found.append(np.array([peak_signal_noise_ratio(a, b) for a, b in zip(result.x, x, strict=True)]))
     return found[0], found[1], seconds[1] / seconds[0]
 
 
@@ -178,7 +179,7 @@ def jitter(network: UNet, size: Size, seed: int) -> tuple[float, float, float]:
     for tv in (0.0, 4e-4):
         found = solve(problem, DDS(network, steps=STEPS, tv=tv), seed=seed, progress=False).x
         energies.append(float((found - x).diff(dim=0).square().sum()))
-        quality.append(psnr(found, x))
+        quality.append(peak_signal_noise_ratio(found, x))
     return energies[1] / energies[0], quality[0], quality[1]
 
 
@@ -191,7 +192,9 @@ def run(scale: Scale = "quick", tell: Tell = lambda share, what: None) -> Eviden
     def margin(rival: str, problem: str, decibels: float) -> Verdict:
         """Ours at least so many decibels above a rival: scores are negative decibels."""
         return next(
-            v for v in found.compared(OURS, rival, -decibels, "<=", "difference") if v.claim.startswith(f"{problem}:")
+            v
+            for v in found.compared(OURS, rival, -decibels, "<=", "difference")
+            if v.claim.startswith(f"{problem}:")
         )
 
     verdicts = [

@@ -53,13 +53,13 @@ class SVD:
 class Operator(LinearOperator):
     """Base of operators: ``A``, its adjoint ``AH`` and its norm, for one image or a batch.
 
-    ``A`` and ``AH`` take a tensor or an array, of the image's or the data's shape, or with a batch before it, and give
-    back the same kind. The inner product is ``sum conj(u) v``; where the image is real and the data complex, its real
-    part. An operator is a `scipy.sparse.linalg.LinearOperator` on flat vectors too, so that `thalweg.numerics` and
+    ``A`` and ``AH`` take a tensor or an array, of the image's or the data's shape, or with a batch before it, and
+    give back the same kind. The inner product is ``sum conj(u) v``; where the image is real and the data complex, its
+    real part. An operator is a `scipy.sparse.linalg.LinearOperator` on flat vectors too, so that `thalweg.numerics` and
     SciPy solve with it (real images of complex data: real and imaginary parts one after the other).
 
-    A new operator is a subclass with ``_forward`` and ``_adjoint_of``, which take and give batches, and what it is made of
-    in ``given``. Its adjoint is tested by a random dot product when it is made, unless ``check=False``.
+    A new operator is a subclass with ``_forward`` and ``_adjoint_of``, which take and give batches, and what it is made
+    of in ``given``. Its adjoint is tested by a random dot product when it is made, unless ``check=False``.
 
     Raises:
         InvalidProblem: ``_adjoint_of`` is not the adjoint of ``_forward``; images or data of another shape.
@@ -104,11 +104,11 @@ class Operator(LinearOperator):
     def _adjoint_of(self, y: Tensor) -> Tensor:
         """Data, shape (batch, *data_shape), to images."""
 
-    def A(self, x: T) -> T:
+    def A(self, x: T) -> T:  # noqa: N802 -- the field's name
         """Measurements of an image or a batch."""
         return self._applied(x, "the image", self.image_shape, self.complex_image, forward=True)
 
-    def AH(self, y: T) -> T:
+    def AH(self, y: T) -> T:  # noqa: N802
         """The adjoint, of data or a batch."""
         return self._applied(y, "the data", self.data_shape, self.complex_data, forward=False)
 
@@ -154,7 +154,9 @@ class Operator(LinearOperator):
         else:
             values = svd.values.to(batch.real.dtype)
             keep = values > cutoff * values.max()
-            x = self.real_if_real(svd.back(torch.where(keep, svd.measured(batch) / values.clamp(min=1e-300), 0.0)))
+            x = self.real_if_real(
+                svd.back(torch.where(keep, svd.measured(batch) / values.clamp(min=1e-300), 0.0))
+            )
         return _like(x if found.ndim > len(self.data_shape) else x[0], y)
 
     def real_if_real(self, x: Tensor) -> Tensor:
@@ -168,7 +170,7 @@ class Operator(LinearOperator):
     def measured(self, x: T, sigma: float = 0.0, seed: int = 0) -> T:
         """``A x + n``: noise of deviation ``sigma`` a number (complex: in each of the two parts)."""
         require(is_real(sigma) and 0 <= sigma < math.inf, "measured needs sigma >= 0", got=sigma)
-        y = torch.as_tensor(self.A(x))
+        y: Tensor = torch.as_tensor(self.A(x))
         if sigma > 0:
             drawn = torch_generator(seed, 0x34)
             shape = (*y.shape, 2) if y.is_complex() else y.shape
@@ -181,7 +183,7 @@ class Operator(LinearOperator):
         """``|<A x, y> - <x, A^H y>|`` over ``|A x| |y|`` for random x and y: rounding for a true adjoint."""
         drawn = torch_generator(seed, 0x34, 1)
         x = self._random(self.image_shape, self.complex_image, drawn)
-        y = self._random(self.data_shape, self.complex_data, drawn)
+        y: Tensor = self._random(self.data_shape, self.complex_data, drawn)
         Ax, AHy = self._forward(x), self._adjoint_of(y)
         gap = _inner(Ax, y) - _inner(x, AHy)
         if not self.complex_image:
@@ -308,4 +310,4 @@ def _as_tensor(name: str, values: object, shape: tuple[int, ...], is_complex: bo
 
 
 def _like(found: Tensor, given: T) -> T:
-    return found if isinstance(given, Tensor) else found.numpy()  # type: ignore[return-value]
+    return found if isinstance(given, Tensor) else found.numpy()

@@ -137,8 +137,8 @@ class Sense(Operator):
             self.maps = normalised_maps(self.maps)
         elif bool(((power - 1).abs() > NORMALISED).logical_and(power > NORMALISED).any()):
             raise InvalidProblem(
-                f"Sense: the squares of the maps sum to {float(power.min()):.3g} to {float(power.max()):.3g}; expected 1, "
-                "or 0 outside the body. Pass normalise=True."
+                f"Sense: the squares of the maps sum to {float(power.min()):.3g} to {float(power.max()):.3g}; expected "
+                "1, or 0 outside the body. Pass normalise=True."
             )
         self.conjugate = self.maps.conj().resolve_conj()
         shape, coils = tuple(self.mask.shape), len(self.maps)
@@ -186,22 +186,26 @@ def estimate_maps(data: ArrayLike | Tensor, centre: int = 24, window: int = 5) -
     """
     y = torch.as_tensor(np.asarray(data)) if not isinstance(data, Tensor) else data
     if y.ndim != 3:
-        raise InvalidProblem(f"estimate_maps: data have shape {tuple(y.shape)}; expected (coils, height, width).")
+        raise InvalidProblem(
+            f"estimate_maps: data have shape {tuple(y.shape)}; expected (coils, height, width)."
+        )
     require(is_whole(centre) and centre >= 2, "estimate_maps needs centre >= 2", got=centre)
-    require(is_whole(window) and window >= 1 and window % 2 == 1, "estimate_maps needs an odd window", got=window)
+    require(
+        is_whole(window) and window >= 1 and window % 2 == 1, "estimate_maps needs an odd window", got=window
+    )
     y = y.to(torch.complex128)
     check_finite("estimate_maps: data", torch.view_as_real(y.resolve_conj()).cpu().numpy())
     taper = [_taper(length, centre) for length in y.shape[1:]]
     low = ifft2c(y * taper[0][:, None] * taper[1][None, :])
     if not bool(low.abs().max() > 0):
-        raise InvalidProblem(f"estimate_maps: the middle {centre} lines of the data are zero; nothing to estimate from.")
+        raise InvalidProblem(
+            f"estimate_maps: the middle {centre} lines of the data are zero; nothing to estimate from."
+        )
     R = torch.einsum("ihw,jhw->ijhw", low, low.conj())
     R = torch.view_as_real(R).permute(0, 1, 4, 2, 3).reshape(1, -1, *y.shape[1:])
     R = torch.nn.functional.avg_pool2d(R, window, 1, window // 2)
     coils = len(y)
-    R = torch.view_as_complex(
-        R.reshape(coils, coils, 2, *y.shape[1:]).permute(3, 4, 0, 1, 2).contiguous()
-    )
+    R = torch.view_as_complex(R.reshape(coils, coils, 2, *y.shape[1:]).permute(3, 4, 0, 1, 2).contiguous())
     leading = torch.linalg.eigh(R)[1][..., -1].permute(2, 0, 1)
     phase = leading[:1] / leading[:1].abs().clamp(min=1e-300)
     return normalised_maps(leading * phase.conj())

@@ -19,7 +19,12 @@ def _shaped(name: str, shape: tuple[int, ...]) -> tuple[tuple[int, ...], Layout]
     """A checked image shape, and how a denoiser sees it."""
     sides = tuple(shape)
     fits = len(sides) in (2, 3) and all(is_whole(side) and side >= 1 for side in sides)
-    require(fits, f"{name} needs a shape (height, width) or (channels, height, width)", got=shape, error=InvalidProblem)
+    require(
+        fits,
+        f"{name} needs a shape (height, width) or (channels, height, width)",
+        got=shape,
+        error=InvalidProblem,
+    )
     return sides, "plane" if len(sides) == 2 else "channels"
 
 
@@ -48,8 +53,11 @@ class Inpainting(Operator):
     def _forward(self, x: Tensor) -> Tensor:
         return self.on("mask", x) * x
 
-    _adjoint_of = _forward
-    sampled = _forward
+    def _adjoint_of(self, y: Tensor) -> Tensor:
+        return self._forward(y)
+
+    def sampled(self, y: Tensor) -> Tensor:
+        return self._forward(y)
 
     def norm(self) -> float:
         return 1.0
@@ -76,10 +84,12 @@ def gaussian_kernel(deviation: float, side: int | None = None) -> Tensor:
     >>> gaussian_kernel(1.0).shape
     torch.Size([7, 7])
     """
-    require(is_real(deviation) and 0 < deviation < math.inf, "gaussian_kernel needs deviation > 0", got=deviation)
+    require(
+        is_real(deviation) and 0 < deviation < math.inf, "gaussian_kernel needs deviation > 0", got=deviation
+    )
     side = 2 * math.ceil(3 * deviation) + 1 if side is None else side
     require(is_whole(side) and side >= 1 and side % 2 == 1, "gaussian_kernel needs an odd side", got=side)
-    line = torch.exp(-(torch.arange(side, dtype=torch.float64) - side // 2) ** 2 / (2 * deviation**2))
+    line = torch.exp(-((torch.arange(side, dtype=torch.float64) - side // 2) ** 2) / (2 * deviation**2))
     kernel = line[:, None] * line[None, :]
     return kernel / kernel.sum()
 
@@ -101,7 +111,9 @@ class Blur(Operator):
         k = as_real("Blur: kernel", kernel)
         fits = k.ndim == 2 and all(a % 2 == 1 and a <= b for a, b in zip(k.shape, shape[-2:], strict=True))
         if not fits:
-            raise InvalidProblem(f"Blur: the kernel has shape {k.shape}; expected odd sides up to {shape[-2:]}.")
+            raise InvalidProblem(
+                f"Blur: the kernel has shape {k.shape}; expected odd sides up to {shape[-2:]}."
+            )
         check_finite("Blur: kernel", k)
         require(bool(np.any(k)), "Blur: the kernel is zero: nothing is measured", error=InvalidProblem)
         padded = np.zeros(shape[-2:])
@@ -192,8 +204,8 @@ class _BlockSVD(SVD):
 
     def back(self, c: Tensor) -> Tensor:
         f = self.factor
-        blocks = self._reflected(c).unflatten(-1, (f, f)).transpose(-3, -2)
-        return blocks.flatten(-2).flatten(-3, -2)
+        blocks = self._reflected(c)
+        return blocks.reshape(*blocks.shape[:-1], f, f).transpose(-3, -2).flatten(-2).flatten(-3, -2)
 
     def measured(self, y: Tensor) -> Tensor:
         found = y.new_zeros(*y.shape, self.factor**2)
@@ -203,5 +215,6 @@ class _BlockSVD(SVD):
 
 def _blocks(x: Tensor, factor: int) -> Tensor:
     """Shape (..., height / f, width / f, f f)."""
-    split = x.unflatten(-1, (-1, factor)).unflatten(-3, (-1, factor))
+    rows, columns = (side // factor for side in x.shape[-2:])
+    split = x.reshape(*x.shape[:-2], rows, factor, columns, factor)
     return split.transpose(-3, -2).flatten(-2)

@@ -10,6 +10,7 @@ import math
 import warnings
 
 import numpy as np
+import scipy.sparse as sp
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
@@ -58,7 +59,10 @@ class Rays(Operator):
         name = type(self).__name__
         require(is_whole(side) and side >= 2, f"{name} needs side >= 2", got=side)
         self.side, self.reach = side, reach
-        self.starts, self.directions = as_real(f"{name}: starts", starts), as_real(f"{name}: directions", directions)
+        self.starts, self.directions = (
+            as_real(f"{name}: starts", starts),
+            as_real(f"{name}: directions", directions),
+        )
         if self.starts.ndim != 3 or self.starts.shape[2] != 2 or self.starts.shape != self.directions.shape:
             raise InvalidProblem(
                 f"{name}: starts have shape {self.starts.shape} and directions {self.directions.shape}; expected twice "
@@ -78,9 +82,7 @@ class Rays(Operator):
         """Pixels that the rays of a view meet and their weights, shape (detectors, 4 reach) each."""
         along = np.arange(self.reach)
         c = self.side // 2
-        x, y = (
-            self.starts[view, :, None, k] + along * self.directions[view, :, None, k] + c for k in (0, 1)
-        )
+        x, y = (self.starts[view, :, None, k] + along * self.directions[view, :, None, k] + c for k in (0, 1))
         left, top = np.floor(x).astype(np.int64), np.floor(y).astype(np.int64)
         places, weights = [], []
         for right in (0, 1):
@@ -93,8 +95,6 @@ class Rays(Operator):
         return np.concatenate(places, 1), np.concatenate(weights, 1)
 
     def _matrices(self, views: int, detectors: int) -> tuple[Tensor, Tensor]:
-        import scipy.sparse as sp
-
         blocks = []
         for view in range(views):
             places, weights = self.weights(view)
@@ -172,7 +172,12 @@ class Radon(Rays):
         cos, sin = (f(np.deg2rad(self.angles))[:, None] for f in (np.cos, np.sin))
         starts = np.stack([cos * s + sin * first, cos * first - sin * s], -1)
         directions = np.broadcast_to(np.stack([sin, cos], -1), starts.shape)
-        given: dict[str, object] = {"side": side, "angles": self.angles, "detectors": count, "span": self.span}
+        given: dict[str, object] = {
+            "side": side,
+            "angles": self.angles,
+            "detectors": count,
+            "span": self.span,
+        }
         super().__init__(side, starts, directions, reach, matrix=matrix, given=given, check=check)
 
 
@@ -224,8 +229,15 @@ class FanBeam(Rays):
         directions = way / np.linalg.norm(way, axis=-1, keepdims=True)
         half = math.ceil(side / math.sqrt(2)) + 1
         starts = source + directions * (far - half)
-        given: dict[str, object] = {"side": side, "angles": self.angles, "distance": distance, "detectors": count}
-        super().__init__(side, starts, directions, 2 * half + side // 4, matrix=matrix, given=given, check=check)
+        given: dict[str, object] = {
+            "side": side,
+            "angles": self.angles,
+            "distance": distance,
+            "detectors": count,
+        }
+        super().__init__(
+            side, starts, directions, 2 * half + side // 4, matrix=matrix, given=given, check=check
+        )
 
 
 def transmission_noise(sinogram: ArrayLike, photons: float, seed: int = 0) -> Array:
@@ -257,7 +269,7 @@ def _angles(name: str, views: int | ArrayLike, span: float) -> Array:
     require(is_real(span) and 0 < span <= 360, f"{name} needs 0 < span <= 360 degrees", got=span)
     if is_whole(views):
         require(views >= 1, f"{name} needs views >= 1", got=views)
-        return np.arange(views) * (span / views)
+        return np.asarray(np.arange(views) * (span / views), dtype=np.float64)
     found = as_real(f"{name}: angles", views)
     if found.ndim != 1 or not found.size:
         raise InvalidProblem(f"{name}: angles have shape {found.shape}; expected (views,), one or more.")
@@ -265,8 +277,10 @@ def _angles(name: str, views: int | ArrayLike, span: float) -> Array:
     return found
 
 
-def _as_torch(matrix: object) -> Tensor:
+def _as_torch(matrix: sp.csr_array) -> Tensor:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch calls its sparse rows a beta
-        parts = [torch.from_numpy(getattr(matrix, name)) for name in ("indptr", "indices", "data")]
-        return torch.sparse_csr_tensor(*parts, size=matrix.shape)  # type: ignore[attr-defined]
+        rows, columns, data = (
+            torch.from_numpy(part) for part in (matrix.indptr, matrix.indices, matrix.data)
+        )
+        return torch.sparse_csr_tensor(rows, columns, data, matrix.shape)

@@ -41,13 +41,16 @@ class SliceStack(Operator):
         )
 
     def _forward(self, x: Tensor) -> Tensor:
-        return self.operator._forward(x.flatten(0, 1)).unflatten(0, (len(x), self.depth))
+        return self._stacked(self.operator._forward(x.flatten(0, 1)))
 
     def _adjoint_of(self, y: Tensor) -> Tensor:
-        return self.operator._adjoint_of(y.flatten(0, 1)).unflatten(0, (len(y), self.depth))
+        return self._stacked(self.operator._adjoint_of(y.flatten(0, 1)))
 
     def norm(self) -> float:
         return self.operator.norm()
 
     def sampled(self, y: Tensor) -> Tensor:
-        return self.operator.sampled(y.flatten(0, 1)).unflatten(0, (len(y), self.depth))
+        return self._stacked(self.operator.sampled(y.flatten(0, 1)))
+
+    def _stacked(self, slices: Tensor) -> Tensor:
+        return slices.reshape(-1, self.depth, *slices.shape[1:])
