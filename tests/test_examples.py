@@ -223,3 +223,11 @@ def test_one_digit_becomes_another(tmp_path):
     assert before < 0.05
     assert after > 0.9
     assert "Ways from 3 to 8" in (tmp_path / "page.html").read_text()
+
+
+def test_an_image_comes_from_eight_views(tmp_path):
+    found = example("image_from_eight_views").main(str(tmp_path / "page.html"), steps=20, samples=4)
+    assert found["mean of samples"] > found["pseudo-inverse"] + 2.0
+    assert found["one sample"] > found["filtered back-projection"] + 5.0
+    assert found["deviation"] > 0.0
+    assert "Their deviation" in (tmp_path / "page.html").read_text()
