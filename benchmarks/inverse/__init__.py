@@ -76,7 +76,9 @@ def deepinv() -> Iterator[Row]:
     A, x, network = Radon(SIDE, 8), ellipses(IMAGES, SIDE, 7), pretrained_unet()
     sigma = 0.3
     y = A.measured(x, sigma)
-    noise, signal = (torch.as_tensor(level).float() for level in (network.schedule.noise, network.schedule.signal))
+    noise, signal = (
+        torch.as_tensor(level).float() for level in (network.schedule.noise, network.schedule.signal)
+    )
     scale = A.norm()
 
     class Denoiser(torch.nn.Module):

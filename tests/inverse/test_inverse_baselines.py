@@ -152,6 +152,24 @@ def test_samplers_take_complex_images():
         assert np.isfinite(result.metrics["psnr"]), name
 
 
+@pytest.mark.parametrize("operator", OPERATORS)
+@pytest.mark.parametrize("sampler", [*SAMPLERS, "dds", "tv", "pinv", "cg"])
+def test_single_precision_and_scaled_data_are_kept(sampler, operator):
+    A = OPERATORS[operator]
+    method = SAMPLERS.get(sampler)
+    made = METHODS[sampler]() if method is None and sampler != "dds" else METHODS[sampler](PRIOR, steps=6)
+    y = A.measured(IMAGE, 0.1)
+    short = y.to(torch.complex64 if y.is_complex() else torch.float32)
+    found = solve(InverseProblem(A, short, 0.1), made, stop=Stop(steps=6)).x
+    assert found.dtype == torch.float32
+    for scale in (1e-8, 1e6):
+        assert bool(
+            torch.isfinite(solve(InverseProblem(A, scale * y, 0.1), made, stop=Stop(steps=6)).x).all()
+        )
+    nothing = solve(InverseProblem(A, 0 * y, 0.1), made, stop=Stop(steps=6))
+    assert np.isfinite(nothing.metrics["residual"])
+
+
 def test_filtered_back_projection_is_near_that_of_scikit_image():
     skimage = pytest.importorskip("skimage.transform")
     image = shepp_logan(64).numpy() + 1

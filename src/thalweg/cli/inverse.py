@@ -228,7 +228,7 @@ def dds(
     cg: int = 5,
     gamma: float = 10.0,
     tv: float = 0.0,
-    rho: float = 0.1,
+    rho: float = 0.02,
 ) -> DDS:
     """The decomposed diffusion sampler with ``model``: a shipped denoiser, a .safetensors, a folder of diffusers."""
     from thalweg.inverse import DDS

@@ -45,9 +45,10 @@ class DDS(Diffusion):
             noise; without noise it is not used, and steps go to ``A^H A x = A^H y``.
         tv: of volumes: weight of the total variation along z, in units of A scaled to norm one; one sweep of ADMM at
             each time, kept from time to time. Default 0: slices do not know of one another.
-        rho: penalty of that ADMM, in the same units; default 0.1. Differences below ``tv / rho`` are flattened.
+        rho: penalty of that ADMM, in the same units; default 0.02. Differences below ``tv / rho`` are flattened.
 
-    Complex images are two channels of the denoiser. The run ends CONVERGED if the residual is that of the noise.
+    Images are in the range that the denoiser has learned, [-1, 1] for most; scale y so that they are. Complex images are
+    two channels of the denoiser. The run ends CONVERGED if the residual is that of the noise.
 
     Raises:
         InvalidParameter: cg, gamma, tv or rho out of range. InvalidProblem: tv on images that are no volumes; an
@@ -67,7 +68,7 @@ class DDS(Diffusion):
     cg: int = 5
     gamma: float = 10.0
     tv: float = 0.0
-    rho: float = 0.1
+    rho: float = 0.02
 
     def __post_init__(self) -> None:
         super().__post_init__()

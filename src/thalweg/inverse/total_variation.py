@@ -34,7 +34,7 @@ class TVADMM(Method[InverseProblem, TVState]):
 
     Args:
         tv: weight, in units of A scaled to norm one; default 1e-3. Larger for more noise.
-        rho: penalty; default 0.1. It changes the way and not the answer.
+        rho: penalty; default 0.01. It changes the way and not the answer.
         cg: conjugate gradient steps of each iteration; default 10.
         tol: the run ends CONVERGED when x and w change by less than this, relative to x; default 1e-4.
 
@@ -51,7 +51,7 @@ class TVADMM(Method[InverseProblem, TVState]):
     """
 
     tv: float = 1e-3
-    rho: float = 0.1
+    rho: float = 0.01
     cg: int = 10
     tol: float = 1e-4
 

@@ -62,7 +62,7 @@ class Size:
 
 SIZES: dict[Scale, Size] = {
     "smoke": Size(1, 1, 2, 1, 3, 1, 3, 5),
-    "quick": Size(5, 1, 2, 5, 100, 5, 4, 80),
+    "quick": Size(5, 1, 2, 5, 100, 5, 6, 50),
     "full": Size(20, 4, 3, 12, 100, 10, 16, 300),
 }
 

@@ -91,7 +91,7 @@ class _FourierSVD(SVD):
         return ifft2c(c)
 
     def measured(self, y: Tensor) -> Tensor:
-        return self.values.to(y.device) * y
+        return self.values.to(y.device, y.real.dtype) * y
 
 
 class Sense(Operator):

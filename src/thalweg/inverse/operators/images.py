@@ -146,9 +146,9 @@ class _BlurSVD(SVD):
         return torch.fft.ifft2(c, norm="ortho")
 
     def measured(self, y: Tensor) -> Tensor:
-        transfer = self.transfer.to(y.device)
-        phase = transfer.conj() / transfer.abs().clamp(min=1e-300)
-        return phase * torch.fft.fft2(y, norm="ortho")
+        phase = self.transfer.conj() / self.transfer.abs().clamp(min=1e-300)
+        found = torch.fft.fft2(y, norm="ortho")
+        return phase.to(found) * found
 
 
 class SuperResolution(Operator):
