@@ -348,3 +348,8 @@ def test_data_that_are_not_met_are_told():
     result = DDS(prior, A, steps=3, gamma=1e-9).solve(A.A(ellipses(1, SIDE)[0]), 1e-3)
     assert result.status is Status.STALLED
     assert "the data are not met" in result.message
+
+
+def test_tables_name_a_method_by_its_options_and_not_by_its_network():
+    prior = GaussianPrior(np.zeros((SIDE, SIDE)), smooth())
+    assert DDS(prior, Radon(SIDE, 4), steps=20, gamma=5.0).name == "DDS(steps=20, gamma=5)"

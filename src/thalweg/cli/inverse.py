@@ -271,7 +271,14 @@ def mcg(problem: Problem, model: str = "ellipses", steps: int = 1000, step_size:
     return MCG(denoiser_named(model), steps=steps, step_size=step_size)
 
 
-MAKERS = {"dds": dds, "ddnm": ddnm, "ddrm": ddrm, "diffpir": diffpir, "dps": dps, "mcg": mcg}
+MAKERS: dict[str, Maker] = {
+    "dds": dds,
+    "ddnm": ddnm,
+    "ddrm": ddrm,
+    "diffpir": diffpir,
+    "dps": dps,
+    "mcg": mcg,
+}
 
 
 @dataclass

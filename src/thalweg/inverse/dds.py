@@ -47,8 +47,8 @@ class DDS(Diffusion):
             each time, kept from time to time. Default 0: slices do not know of one another.
         rho: penalty of that ADMM, in the same units; default 0.02. Differences below ``tv / rho`` are flattened.
 
-    Images are in the range that the denoiser has learned, [-1, 1] for most; scale y so that they are. Complex images are
-    two channels of the denoiser. The run ends CONVERGED if the residual is that of the noise.
+    Images are in the range that the denoiser has learned, [-1, 1] for most; scale y so that they are. Complex images
+    are two channels of the denoiser. The run ends CONVERGED if the residual is that of the noise.
 
     Raises:
         InvalidParameter: cg, gamma, tv or rho out of range. InvalidProblem: tv on images that are no volumes; an

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
@@ -75,8 +75,8 @@ class Diffusion(Method[InverseProblem, DiffusionState]):
         InvalidProblem: another operator than the problem's; a denoiser of other channels or a shorter schedule.
     """
 
-    denoiser: Denoiser
-    operator: Operator | None = None
+    denoiser: Denoiser = field(repr=False)
+    operator: Operator | None = field(default=None, repr=False)
     steps: int = 50
     eta: float = 0.85
     schedule: Schedule | None = None
