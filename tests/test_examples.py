@@ -244,3 +244,11 @@ def test_orders_that_may_fail_are_worth_more_when_chosen_for_it(tmp_path):
     for robust, bound in zip(profits["robust"], profits["no decision is above"], strict=True):
         assert 0.95 * bound < robust <= bound * (1 + 1e-6)
     assert "What losses cost" in (tmp_path / "page.html").read_text()
+
+
+def test_an_image_comes_from_eight_views(tmp_path):
+    found = example("image_from_eight_views").main(str(tmp_path / "page.html"), steps=20, samples=4)
+    assert found["mean of samples"] > found["pseudo-inverse"] + 2.0
+    assert found["one sample"] > found["filtered back-projection"] + 5.0
+    assert found["deviation"] > 0.0
+    assert "Their deviation" in (tmp_path / "page.html").read_text()

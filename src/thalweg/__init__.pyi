@@ -7,6 +7,7 @@ from . import core as core
 from . import datasets as datasets
 from . import distributed as distributed
 from . import equilibrium as equilibrium
+from . import inverse as inverse
 from . import landscape as landscape
 from . import linear as linear
 from . import matrix as matrix

@@ -472,6 +472,15 @@ SYSTEMS = (
         "Decomposed diffusion sampler, DDS",
         "arXiv 2303.05754, ICLR 2024",
         "inverse",
+        (
+            "inverse.DDS",
+            "inverse.InverseProblem",
+            "inverse.Operator",
+            "inverse.Radon",
+            "inverse.Sense",
+            "inverse.train_unet",
+        ),
+        "decomposed_diffusion",
     ),
     System(
         "35",

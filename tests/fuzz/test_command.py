@@ -126,6 +126,7 @@ def folder(tmp_path_factory):
     for k, name in enumerate(("before", "after")):
         rows = np.random.default_rng(k).standard_normal((12, 2)) + k
         np.savetxt(path / f"{name}.csv", rows, delimiter=",", header="x,y", comments="")
+    save_array(path / "sinogram.npy", np.random.default_rng(2).random((3, 8)))
     save_tree(path / "saved", {"steps": 1, "state": {"x": np.ones(2)}})
     save_array(path / "good.npz", np.eye(2))
     noise = bytearray((path / "good.npz").read_bytes())
@@ -218,6 +219,7 @@ PROBLEMS = {
     "landscape": ["a.pt", "b.pt", "--module", "fuzz_factory:make"],
     "transport": ["before.csv", "after.csv"],
     "robust": ["knapsack.json"],
+    "inverse": ["sinogram.npy", "--operator", "radon:views=3"],
 }
 
 

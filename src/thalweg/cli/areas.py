@@ -15,6 +15,7 @@ from thalweg.cli import (
     constrained,
     convex,
     equilibrium,
+    inverse,
     linear,
     matrix,
     online,
@@ -115,6 +116,15 @@ AREAS = (
         "none: the method ends when it has had its say",
         robust.RobustCase,
         shown=("cost", "gap"),
+    ),
+    Area(
+        "inverse",
+        inverse.read,
+        "residual",
+        "none: the method ends by itself",
+        inverse.InverseCase,
+        inverse.MAKERS,
+        shown=("rmse",),
     ),
     Area("blackbox", blackbox.read, "value", "none", solve=blackbox.solve_blackbox),
 )

@@ -16,6 +16,7 @@ from thalweg.datasets.matrices import (
 from thalweg.datasets.ratings import Ratings, load_pairs, load_ratings
 from thalweg.datasets.series import load_series
 from thalweg.datasets.settings import load_toml
+from thalweg.datasets.tensors import load_tensor
 from thalweg.datasets.text import TEXTS, Corpus, load_text
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "load_pairs",
     "load_ratings",
     "load_series",
+    "load_tensor",
     "load_text",
     "load_toml",
     "load_right_sides",
