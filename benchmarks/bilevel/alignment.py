@@ -15,8 +15,8 @@ from thalweg.bilevel.alignment import (
     PreferenceTask,
     ScriptedTeacher,
     Segments,
-    Surrogate,
     TableReward,
+    TrajectorySurrogate,
     gridworld,
     responses,
 )
@@ -62,7 +62,7 @@ def network() -> Row:
     rng = np.random.default_rng(0)
     policy, reward = NetworkPolicy(4, 2, hidden=(64,)), NetworkReward(4, 2, False, hidden=(32, 32))
     lives = Segments(rng.standard_normal((32, 50, 4)), rng.integers(2, size=(32, 50)))
-    made = Surrogate(
+    made = TrajectorySurrogate(
         policy,
         reward,
         lives,

@@ -9,7 +9,7 @@ import torch
 
 from benchmarks.race import Row, race
 from thalweg.core import solve
-from thalweg.robust import Certified, RobustKnapsack, Surrogate, TwoStageRobust, pretrained_value
+from thalweg.robust import Certified, RobustKnapsack, TwoStageRobust, ValueSurrogate, pretrained_value
 from thalweg.robust.embedding import Embedding, Layer, add_relu, weights
 from thalweg.robust.evaluation import by_plans
 from thalweg.robust.milp import Columns, Model
@@ -53,7 +53,7 @@ def plans() -> Row:
     return Row("30", f"a best plan, n {N}", fast, "HiGHS", slow, 0.0, abs(peer / ours - 1))
 
 
-def value_program(surrogate: Surrogate, xi: np.ndarray, is_linear: bool) -> float:
+def value_program(surrogate: ValueSurrogate, xi: np.ndarray, is_linear: bool) -> float:
     """Minimise certain costs and the network's value at a scenario; items linear in x, or with 32 ReLUs each."""
     problem, model = surrogate.problem, Model()
     x = problem.first_stage.add_to(model, problem.affine.at_zero.c)
@@ -67,7 +67,7 @@ def value_program(surrogate: Surrogate, xi: np.ndarray, is_linear: bool) -> floa
 
 
 def with_item_relus(
-    model: Model, x: Columns, surrogate: Surrogate, xi: np.ndarray
+    model: Model, x: Columns, surrogate: ValueSurrogate, xi: np.ndarray
 ) -> tuple[Columns, float, float]:
     """The embedding with a ReLU for each hidden unit of each item."""
     problem, network = surrogate.problem, surrogate.network
@@ -102,7 +102,7 @@ def with_item_relus(
 def embedding() -> Row:
     """A main problem with one scenario at n = 50; the peer ends at a minute."""
     problem = RobustKnapsack.random(50, 1)
-    surrogate, xi = Surrogate(pretrained_value("knapsack"), problem), np.eye(50)[0]
+    surrogate, xi = ValueSurrogate(pretrained_value("knapsack"), problem), np.eye(50)[0]
     (fast, ours), (slow, peer) = race(
         lambda: value_program(surrogate, xi, True), lambda: value_program(surrogate, xi, False), rounds=1
     )

@@ -16,11 +16,11 @@ from thalweg.bilevel.alignment import (
     PreferenceTask,
     ScriptedTeacher,
     Segments,
-    Surrogate,
     TablePolicy,
     TableReward,
     TabularMDP,
     Trajectories,
+    TrajectorySurrogate,
     exact_ascent,
     gridworld,
     responses,
@@ -231,7 +231,7 @@ class TestFormulas:
         nu, theta, _ = self.sample(lives, rng)
         drawn = lives.rollouts(torch.tensor(theta).ravel(), 50, rng)[0]
         own = Trajectories(drawn, theta, nu[drawn.observations, drawn.actions], np.full(50, 0.02), 0.9, 0.05)
-        surrogate = Surrogate(
+        surrogate = TrajectorySurrogate(
             TablePolicy(3, 2),
             TableReward(3, 2),
             drawn,
@@ -262,7 +262,7 @@ class TestFormulas:
         rows = []
         for _ in range(40):
             drawn = lives.rollouts(theta, 200, rng)[0]
-            made = Surrogate(
+            made = TrajectorySurrogate(
                 TablePolicy(3, 2),
                 TableReward(3, 2),
                 drawn,

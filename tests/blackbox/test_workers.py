@@ -206,7 +206,9 @@ class TestShell:
         for name, value in (("LC_ALL", "C"), ("PYTHONUTF8", "0"), ("PYTHONCOERCECLOCALE", "0")):
             monkeypatch.setenv(name, value)
         (tmp_path / "space.toml").write_text(SPACE.replace("[x]", '["größe"]'), encoding="utf-8")
-        done = self.run(tmp_path, "--trials", "2", "--json", command=["echo", "{größe}"], space=None, apart=True)
+        done = self.run(
+            tmp_path, "--trials", "2", "--json", command=["echo", "{größe}"], space=None, apart=True
+        )
         assert done.returncode == 0, done.stderr
         assert set(json.loads(done.stdout)["point"]) == {"größe"}
 

@@ -15,7 +15,7 @@ from thalweg.robust import (
     CapitalBudgeting,
     FacilityLocation,
     RobustKnapsack,
-    Surrogate,
+    ValueSurrogate,
     label_sets,
     load_value,
     pretrained_value,
@@ -44,7 +44,7 @@ def learned():
         problem = make(8 if name == "knapsack" else 3, 77)
         learning = ValueLearning(type(problem).__name__, sets)
         network = solve(learning, ValueTraining(2), progress=False).x.double().eval()
-        found[name] = Surrogate(network, problem)
+        found[name] = ValueSurrogate(network, problem)
     return found
 
 
@@ -127,8 +127,8 @@ class TestNetwork:
         moved = replace(problem, **{n: np.asarray(getattr(problem, n))[order] for n in names})
         x, xi = np.random.default_rng(1).integers(0, 2, 20).astype(float), np.linspace(0, 0.1, 20)
         network = pretrained_value("knapsack")
-        a = Surrogate(network, problem).predict(x, xi)
-        np.testing.assert_allclose(Surrogate(network, moved).predict(x[order], xi[order]), a, rtol=1e-12)
+        a = ValueSurrogate(network, problem).predict(x, xi)
+        np.testing.assert_allclose(ValueSurrogate(network, moved).predict(x[order], xi[order]), a, rtol=1e-12)
 
     @pytest.mark.parametrize(("name", "least"), [("knapsack", 0.98), ("budgeting", 0.8)])
     def test_shipped_networks_explain_problems_that_they_have_not_seen(self, name, least):
@@ -137,7 +137,7 @@ class TestNetwork:
         for seed in range(10):
             problem = recipe.make(20, 10_000 + seed)
             X, XI = problem.sample_decisions(5, rng), problem.uncertainty.sample(10, rng)
-            told.append(Surrogate(pretrained_value(name), problem).predict(X, XI))
+            told.append(ValueSurrogate(pretrained_value(name), problem).predict(X, XI))
             true.append(problem.labels(X, XI))
         a, b = np.concatenate(told, axis=None), np.concatenate(true, axis=None)
         assert 1 - ((a - b) ** 2).mean() / b.var() > least
@@ -145,7 +145,7 @@ class TestNetwork:
     def test_a_saved_network_says_the_same(self, learned, tmp_path):
         surrogate = learned["loans"]
         save_value(surrogate.network, tmp_path / "net.safetensors")
-        again = Surrogate(load_value(tmp_path / "net.safetensors"), surrogate.problem)
+        again = ValueSurrogate(load_value(tmp_path / "net.safetensors"), surrogate.problem)
         x, xi = np.array([[1.0, 0, 0, 0.5]]), np.zeros((1, 2))
         np.testing.assert_allclose(again.predict(x, xi), surrogate.predict(x, xi), rtol=1e-6)
 
@@ -158,15 +158,15 @@ class TestNetwork:
 
     def test_a_size_that_it_was_not_trained_on_is_refused(self):
         with pytest.raises(InvalidProblem, match="has no scale for 25"):
-            Surrogate(pretrained_value("knapsack"), RobustKnapsack.random(25, 0))
+            ValueSurrogate(pretrained_value("knapsack"), RobustKnapsack.random(25, 0))
 
     def test_another_class_and_other_features_are_refused(self):
         with pytest.raises(InvalidProblem, match="for RobustKnapsack; got a CapitalBudgeting"):
-            Surrogate(pretrained_value("knapsack"), CapitalBudgeting.random(20, 0))
+            ValueSurrogate(pretrained_value("knapsack"), CapitalBudgeting.random(20, 0))
         with pytest.raises(InvalidProblem, match="trained with 11 item features; the problem has 9"):
-            Surrogate(pretrained_value("budgeting"), CapitalBudgeting.random(20, 0, factors=3))
+            ValueSurrogate(pretrained_value("budgeting"), CapitalBudgeting.random(20, 0, factors=3))
         with pytest.raises(InvalidProblem, match="0 entries of x that are no items; the problem has 1"):
-            Surrogate(pretrained_value("budgeting"), CapitalBudgeting.random(20, 0, loans=True))
+            ValueSurrogate(pretrained_value("budgeting"), CapitalBudgeting.random(20, 0, loans=True))
 
 
 class TestLabels:

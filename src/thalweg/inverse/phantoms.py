@@ -19,7 +19,7 @@ from thalweg.core.validation import is_whole, require
 Array = NDArray[np.float64]
 
 #: Inner ellipses of a random phantom, at most.
-MOST = 8
+MOST = 5
 #: Shepp and Logan (1974), with Toft's contrasts: intensity, half axes, centre, angle in degrees.
 HEAD = (
     (1.0, 0.69, 0.92, 0.0, 0.0, 0.0),
@@ -36,7 +36,7 @@ HEAD = (
 
 
 def ellipses(count: int, side: int = 32, seed: int | tuple[int, ...] = 0) -> Tensor:
-    """Random phantoms, shape (count, side, side), float64: a body with three to eight ellipses inside.
+    """Random phantoms, shape (count, side, side), float64: a body with two to five ellipses inside.
 
     The shipped denoiser has learned these. Edges are one pixel wide. ``seed`` is one integer or several.
 
@@ -164,9 +164,9 @@ def _drawn(drawn: np.random.Generator, count: int) -> Array:
     shapes[:, 0, 3:5] = drawn.uniform(-0.05, 0.05, (count, 2))
     inside = shapes[:, 1:]
     sign = np.where(drawn.random((count, MOST)) < 0.35, -1.0, 1.0)
-    inside[..., 0] = sign * drawn.uniform(0.08, 0.4, (count, MOST))
-    inside[..., 0] *= np.arange(MOST) < drawn.integers(3, MOST + 1, (count, 1))
-    inside[..., 1:3] = drawn.uniform(0.06, 0.4, (count, MOST, 2))
+    inside[..., 0] = sign * drawn.uniform(0.1, 0.4, (count, MOST))
+    inside[..., 0] *= np.arange(MOST) < drawn.integers(2, MOST + 1, (count, 1))
+    inside[..., 1:3] = drawn.uniform(0.12, 0.4, (count, MOST, 2))
     away, turn = 0.6 * np.sqrt(drawn.random((count, MOST))), 2 * math.pi * drawn.random((count, MOST))
     inside[..., 3] = away * np.cos(turn) * shapes[:, :1, 1]
     inside[..., 4] = away * np.sin(turn) * shapes[:, :1, 2]

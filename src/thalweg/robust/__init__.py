@@ -12,7 +12,13 @@ from thalweg.robust.problem import TwoStageRobust
 from thalweg.robust.recommended import METHODS
 from thalweg.robust.stages import FirstStage, Pieces, Recourse, WorstCase
 from thalweg.robust.uncertainty import UncertaintySet, box_set, budget_set
-from thalweg.robust.value_network import Surrogate, ValueNetwork, load_value, pretrained_value, save_value
+from thalweg.robust.value_network import (
+    ValueNetwork,
+    ValueSurrogate,
+    load_value,
+    pretrained_value,
+    save_value,
+)
 
 __all__ = [
     "METHODS",
@@ -29,7 +35,7 @@ __all__ = [
     "RelaxedRecourse",
     "RobustKnapsack",
     "StaticRobust",
-    "Surrogate",
+    "ValueSurrogate",
     "TwoStageRobust",
     "UncertaintySet",
     "ValueNetwork",

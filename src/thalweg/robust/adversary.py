@@ -15,7 +15,7 @@ import torch
 from thalweg.core import UnknownName
 from thalweg.robust.embedding import worst_by_program
 from thalweg.robust.milp import Array
-from thalweg.robust.value_network import Surrogate
+from thalweg.robust.value_network import ValueSurrogate
 
 Adversary = Literal["swaps", "gradient", "milp"]
 
@@ -24,7 +24,7 @@ SWAPS, STARTS, STEPS, RATE = 50, 5, 100, 0.02
 
 
 def dearest(
-    surrogate: Surrogate,
+    surrogate: ValueSurrogate,
     x: Array,
     rng: np.random.Generator,
     *,
@@ -73,7 +73,7 @@ def dearest(
     return value, xi
 
 
-def _ascended(surrogate: Surrogate, x: Array, starts: Array) -> tuple[float, Array]:
+def _ascended(surrogate: ValueSurrogate, x: Array, starts: Array) -> tuple[float, Array]:
     """Adam on the scenario, projected to the set after each step."""
     scenarios, decision = surrogate.problem.uncertainty, surrogate.decisions(x)
     width = float((scenarios.ends[1] - scenarios.ends[0]).max())

@@ -19,7 +19,7 @@ from thalweg.robust.embedding import Bounds, Embedding
 from thalweg.robust.milp import Array, Columns, Model, Solver
 from thalweg.robust.problem import TwoStageRobust
 from thalweg.robust.programs import span
-from thalweg.robust.value_network import PRETRAINED_FOR, Surrogate, ValueNetwork, pretrained_value
+from thalweg.robust.value_network import PRETRAINED_FOR, ValueNetwork, ValueSurrogate, pretrained_value
 
 Form = Literal["argmax", "max"]
 
@@ -38,24 +38,24 @@ class Main:
     is_cut_short: bool
 
 
-def surrogate_for(problem: TwoStageRobust, network: ValueNetwork | None) -> Surrogate:
+def surrogate_for(problem: TwoStageRobust, network: ValueNetwork | None) -> ValueSurrogate:
     """The network put to the problem; of None the shipped one for its class.
 
     Raises:
         InvalidProblem: the network does not fit, or there is no shipped one.
     """
     if network is not None:
-        return Surrogate(network, problem)
+        return ValueSurrogate(network, problem)
     kind = type(problem).__name__
     if kind not in PRETRAINED_FOR:
         raise InvalidProblem(
             f"No network is shipped for {kind}. Train one with train_value and pass network=."
         )
-    return Surrogate(pretrained_value(PRETRAINED_FOR[kind]), problem)
+    return ValueSurrogate(pretrained_value(PRETRAINED_FOR[kind]), problem)
 
 
 def main_problem(
-    surrogate: Surrogate,
+    surrogate: ValueSurrogate,
     scenarios: Array,
     feasible: Array,
     *,

@@ -18,7 +18,7 @@ from thalweg.core.validation import require
 from thalweg.robust.milp import Array, Columns, Model
 from thalweg.robust.stages import FirstStage
 from thalweg.robust.uncertainty import UncertaintySet
-from thalweg.robust.value_network import Surrogate
+from thalweg.robust.value_network import ValueSurrogate
 
 Bounds = Literal["interval", "lp"]
 
@@ -70,7 +70,7 @@ def add_relu(model: Model, layer: Layer, low: Array, high: Array) -> Layer:
     return Layer(v, eye, np.zeros(count), np.maximum(low, 0.0), np.maximum(high, 0.0))
 
 
-def item_sum(surrogate: Surrogate, x: Columns) -> Layer:
+def item_sum(surrogate: ValueSurrogate, x: Columns) -> Layer:
     """What goes into the MLP after the sum, linear in x: the summed items, and the scaled entries that are no items."""
     problem, network = surrogate.problem, surrogate.network
     features = torch.from_numpy(np.ascontiguousarray(problem.item_features()))
@@ -101,7 +101,7 @@ class Embedding:
 
     >>> from thalweg.robust import RobustKnapsack, pretrained_value
     >>> problem = RobustKnapsack.random(20, seed=5)
-    >>> surrogate, model = Surrogate(pretrained_value("knapsack"), problem), Model()
+    >>> surrogate, model = ValueSurrogate(pretrained_value("knapsack"), problem), Model()
     >>> x = model.columns(20, 1.0, 1.0, integer=True)  # every order taken
     >>> column, low, high = Embedding(model, x, surrogate).value(np.eye(20)[0])
     >>> told = model.minimize().x[column][0]
@@ -109,7 +109,9 @@ class Embedding:
     True
     """
 
-    def __init__(self, model: Model, x: Columns, surrogate: Surrogate, bounds: Bounds = "interval") -> None:
+    def __init__(
+        self, model: Model, x: Columns, surrogate: ValueSurrogate, bounds: Bounds = "interval"
+    ) -> None:
         require(bounds in ("interval", "lp"), "Embedding: bounds are interval or lp", got=bounds)
         self._model, self._surrogate = model, surrogate
         W, bias, after, end = weights(surrogate.network.post)
@@ -132,7 +134,7 @@ class Embedding:
 
 
 def _output(
-    model: Model, before: Layer, after: Array, end: Array | float, surrogate: Surrogate
+    model: Model, before: Layer, after: Array, end: Array | float, surrogate: ValueSurrogate
 ) -> tuple[Columns, float, float]:
     bottom, top = surrogate.network.range_of(surrogate.problem)
     hidden = add_relu(model, before, *before.ends())
@@ -157,7 +159,7 @@ def _tightened(first: FirstStage, layer: Layer, low: Array, high: Array) -> tupl
 
 
 def worst_by_program(
-    surrogate: Surrogate, scenarios: UncertaintySet, x: Array, seconds: float
+    surrogate: ValueSurrogate, scenarios: UncertaintySet, x: Array, seconds: float
 ) -> tuple[float, Array]:
     """The scenario that the network finds dearest for x, by a program; every item's ReLUs are in it.
 

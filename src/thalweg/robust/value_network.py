@@ -134,12 +134,12 @@ def scenario_rows(problem: TwoStageRobust, XI: Array) -> Array:
 
 
 @dataclass(frozen=True, eq=False)
-class Surrogate:
+class ValueSurrogate:
     """A network put to one problem, in float64.
 
     >>> from thalweg.robust import RobustKnapsack, pretrained_value
     >>> problem = RobustKnapsack.random(20, seed=5)
-    >>> told = Surrogate(pretrained_value("knapsack"), problem)
+    >>> told = ValueSurrogate(pretrained_value("knapsack"), problem)
     >>> X, XI = np.ones((1, 20)), np.eye(20)[:3]
     >>> bool(np.abs(told.predict(X, XI) / problem.labels(X, XI) - 1).max() < 0.1)
     True

@@ -17,6 +17,7 @@ from torch.utils import _pytree as pytree
 
 from thalweg.bilevel import Bilevel, Minibatches, NegativeCurvature, Pair
 from thalweg.bilevel._root import ravel
+from thalweg.bilevel._trees import Tree
 from thalweg.bilevel.penalty_value import inner_solution
 from thalweg.core import Method, NotFinite, Status, Stop, solve
 from thalweg.core.errors import InvalidParameter
@@ -45,12 +46,12 @@ def digits_cleaning(
     for parameter in net.parameters():
         nn.init.zeros_(parameter)
 
-    def weighted(x: Tensor, y: Any, data: tuple[Tensor, ...]) -> Tensor:
+    def weighted(x: Tensor, y: Tree, data: tuple[Tensor, ...]) -> Tensor:
         inputs, targets, which = data
         losses = functional.cross_entropy(functional_call(net, y, inputs), targets, reduction="none")
         return (torch.sigmoid(x[which]) * losses).mean() + 1e-3 * sum(v.square().sum() for v in y.values())
 
-    def clean(x: Tensor, y: Any, data: Examples) -> Tensor:
+    def clean(x: Tensor, y: Tree, data: Examples) -> Tensor:
         return functional.cross_entropy(functional_call(net, y, data[0]), data[1])
 
     middle = train + held
@@ -164,7 +165,7 @@ def text_cleaning(seed: int, noise: float, size: TextSize) -> Bilevel:
     noisy = _redrawn(labels, noise, 4, torch_generator(seed, 7))
     rows = torch.arange(len(codes))
 
-    def weighted(x: Tensor, y: Any, data: tuple[Tensor, ...]) -> Tensor:
+    def weighted(x: Tensor, y: Tree, data: tuple[Tensor, ...]) -> Tensor:
         inputs, targets, which = data
         losses = functional.cross_entropy(functional_call(net, y, inputs), targets, reduction="none")
         return (torch.sigmoid(x[which]) * losses).mean() + 1e-3 * sum(v.square().sum() for v in y.values())
@@ -177,7 +178,7 @@ def text_penalties(seed: int, size: TextSize) -> Bilevel:
     net, train, held, test = _text(seed, size)
     names = [name for name, _ in net.named_parameters()]
 
-    def penalised(x: Tensor, y: Any, data: Examples) -> Tensor:
+    def penalised(x: Tensor, y: Tree, data: Examples) -> Tensor:
         loss = functional.cross_entropy(functional_call(net, y, data[0]), data[1])
         return loss + sum(x[i].exp() * y[name].square().sum() for i, name in enumerate(names))
 
@@ -201,16 +202,16 @@ def hyper_representation(seed: int, tasks: int, size: TextSize) -> Bilevel:
         net = Recurrent(size.words, 2, size.width)
     encoder = {name: p for name, p in net.named_parameters() if not name.startswith("head")}
 
-    def logits(x: Any, y: Tensor, codes: Tensor) -> Tensor:
+    def logits(x: Tree, y: Tensor, codes: Tensor) -> Tensor:
         count = len(codes)  # rows are examples of all tasks: (count, tasks, length)
         features = functional_call(_Features(net), {f"net.{k}": v for k, v in x.items()}, codes.flatten(0, 1))
         features = torch.cat([features, torch.ones(len(features), 1)], 1).reshape(count, tasks, -1)
         return torch.einsum("ctf,tf->ct", features, y)
 
-    def loss(x: Any, y: Tensor, data: Examples) -> Tensor:
+    def loss(x: Tree, y: Tensor, data: Examples) -> Tensor:
         return functional.binary_cross_entropy_with_logits(logits(x, y, data[0]), data[1].float())
 
-    def judge(x: Any, y: Tensor) -> dict[str, float]:
+    def judge(x: Tree, y: Tensor) -> dict[str, float]:
         codes, labels = sets[2]
         return {"accuracy": float(((logits(x, y, codes) > 0) == (labels > 0)).double().mean())}
 
@@ -253,7 +254,7 @@ def _on_text(
     test: Examples,
     size: TextSize,
 ) -> Bilevel:
-    def upper(x: Tensor, y: Any, data: Examples) -> Tensor:
+    def upper(x: Tensor, y: Tree, data: Examples) -> Tensor:
         return functional.cross_entropy(functional_call(net, y, data[0]), data[1])
 
     return Bilevel(
@@ -267,7 +268,7 @@ def _on_text(
     )
 
 
-def _judge(net: nn.Module, test: Examples, x: Any, y: Any) -> dict[str, float]:
+def _judge(net: nn.Module, test: Examples, x: Tree, y: Tree) -> dict[str, float]:
     right = functional_call(net, y, test[0]).argmax(-1) == test[1]
     return {"accuracy": float(right.double().mean())}
 

@@ -42,6 +42,9 @@ OGD = (0.01, 0.03, 0.1)
 ARMIJO = (0.01, 0.1, 0.5)
 BATCH = 64
 
+#: Makes an optimizer of parameters.
+Make = Callable[[Any], Any]
+
 
 @dataclass(frozen=True, eq=False)
 class Supervised:
@@ -123,9 +126,9 @@ def _problems() -> list[Supervised]:
     ]
 
 
-def _contestants(problem: Supervised) -> dict[str, list[Callable[[Any], Any]]]:
+def _contestants(problem: Supervised) -> dict[str, list[Make]]:
     makers = {"SGD": SGD, "Adam": Adam, "AdaGrad": Adagrad}
-    found: dict[str, list[Callable[[Any], Any]]] = {
+    found: dict[str, list[Make]] = {
         name: [functools.partial(make, lr=rate) for rate in RATES[name]] for name, make in makers.items()
     }
     found["line search"] = [functools.partial(ArmijoSGD, c=c) for c in ARMIJO]
@@ -152,7 +155,7 @@ def _contest(problem: Supervised, calls: int, seeds: int) -> dict[str, tuple[int
     return found
 
 
-def _train(problem: Supervised, make: Callable[[Any], Any], calls: int, seed: int) -> list[float]:
+def _train(problem: Supervised, make: Make, calls: int, seed: int) -> list[float]:
     """The loss on all data before each expensive gradient, and at the end; infinite once it is not finite."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -207,7 +210,7 @@ def _imitation_tasks(scale: Scale) -> list[ImitationTask]:
 def _imitate(task: ImitationTask, seeds: int) -> dict[str, tuple[Vector, Vector, Vector]]:
     """For each learner at its best setting: rounds' losses (seeds, rounds), final losses and returns (seeds,)."""
     kind = "softmax" if task.environment.startswith("CartPole") else "mse"
-    learners: dict[str, list[Callable[[Any], Any]]] = {
+    learners: dict[str, list[Make]] = {
         "OGD": [functools.partial(SGD, lr=rate) for rate in OGD],
         "Adam": [functools.partial(Adam, lr=rate) for rate in RATES["Adam"]],
         "surrogate, m = 50": [
@@ -221,7 +224,7 @@ def _imitate(task: ImitationTask, seeds: int) -> dict[str, tuple[Vector, Vector,
     return found
 
 
-def _imitated(task: ImitationTask, make: Callable[[Any], Any], seeds: int) -> tuple[Vector, Vector, Vector]:
+def _imitated(task: ImitationTask, make: Make, seeds: int) -> tuple[Vector, Vector, Vector]:
     try:
         results = [solve(task, Imitate(make), seed=seed, progress=False) for seed in range(seeds)]
     except NotFinite:  # diverged: this setting is out
@@ -256,7 +259,7 @@ def _paid(problem: Supervised, found: dict[str, tuple[int, Vector]]) -> Table:
     return rows
 
 
-def _seconds(problem: Supervised, make: Callable[[Any], Any], steps: int = 40) -> float:
+def _seconds(problem: Supervised, make: Make, steps: int = 40) -> float:
     model = problem.model()
     optimizer = make(model.parameters())
     X, y = problem.X[:BATCH], problem.y[:BATCH]

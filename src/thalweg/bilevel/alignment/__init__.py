@@ -14,7 +14,7 @@ from thalweg.bilevel.alignment.segments import Segments
 from thalweg.bilevel.alignment.soft import SoftSolution, soft_policy
 from thalweg.bilevel.alignment.store import OneSidedLabels, PairStore, load_preferences, save_preferences
 from thalweg.bilevel.alignment.surf import SURF
-from thalweg.bilevel.alignment.surrogate import Surrogate, responses
+from thalweg.bilevel.alignment.surrogate import TrajectorySurrogate, responses
 from thalweg.bilevel.alignment.teacher import CallbackTeacher, InconsistentTeacher, ScriptedTeacher
 from thalweg.bilevel.alignment.trajectories import Enumerated, Trajectories
 
@@ -43,7 +43,7 @@ __all__ = [
     "Segments",
     "SoftSolution",
     "SoftmaxPolicy",
-    "Surrogate",
+    "TrajectorySurrogate",
     "TablePolicy",
     "TableReward",
     "TabularMDP",

@@ -1,7 +1,7 @@
 """A-PARL where everything is sampled: policy gradients below, pairs of the policy's own episodes above.
 
 Chakraborty, Bedi, Koppel, Wang, Manocha, Wang and Huang (2024), "PARL" (arXiv 2308.02585), algorithm 1; Hessian
-products by automatic differentiation, `Surrogate`.
+products by automatic differentiation, `TrajectorySurrogate`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from thalweg.bilevel.alignment.method import Term, adam, check_bounded, cosine, 
 from thalweg.bilevel.alignment.objectives import Objective, check_objective
 from thalweg.bilevel.alignment.problem import Aligned, PreferenceTask
 from thalweg.bilevel.alignment.segments import Array, Segments
-from thalweg.bilevel.alignment.surrogate import InverseName, Surrogate, responses
+from thalweg.bilevel.alignment.surrogate import InverseName, TrajectorySurrogate, responses
 from thalweg.bilevel.alignment.trajectories import Clipped, Trajectories
 from thalweg.core import InvalidProblem, Method, NotFinite, State, UnknownName
 from thalweg.core.seeding import generator
@@ -182,9 +182,9 @@ class SampledAPARL(Method[PreferenceTask, SampledAlignmentState]):
 
     def _surrogate(
         self, problem: PreferenceTask, theta: Tensor, nu: Tensor, rng: np.random.Generator
-    ) -> Surrogate:
+    ) -> TrajectorySurrogate:
         lives, _ = problem.rollouts(theta, self.episodes, rng)
-        return Surrogate(
+        return TrajectorySurrogate(
             problem.policy,
             problem.reward,
             lives,

@@ -26,7 +26,7 @@ DENSE = 512
 RAISES = 30
 
 
-class Surrogate:
+class TrajectorySurrogate:
     """``sum_h gamma^h r_h exp(L_h - stop(L_h))``, ``L_h`` the sum of ``ln pi`` so far: its derivatives are those of V.
 
     Each step's mean reward is taken off. With the entropy's part and ``-(ridge/2)|theta|^2``.
