@@ -71,7 +71,7 @@ class TestOptimising:
 
     @pytest.mark.parametrize("acquisition", sorted(ACQUISITIONS))
     def test_every_acquisition_finds_the_bottom_of_a_bowl(self, acquisition):
-        study = run(Study(LINE, acquisition=acquisition, kernel=None, noise="none"), parabola, 12)
+        study = run(Study(LINE, acquisition=acquisition, kernel=None, noise="none"), parabola, 10)
         assert abs(study.recommend().point["x"] - 0.7) < 0.15
 
     def test_a_mixed_space_with_conditions(self):
