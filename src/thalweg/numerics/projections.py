@@ -216,7 +216,8 @@ def second_order_cone(x: Tensor) -> Tensor:
 
 def psd_cone(X: Tensor) -> Tensor:
     """Positive semidefinite matrices, of the symmetric part of X, shape (..., n, n); repeated eigenvalues are no
-    trouble. Once differentiable."""
+    trouble. Once differentiable.
+    """
     found: Tensor = _PSD.apply(0.5 * (X + X.mT))  # type: ignore[no-untyped-call]
     return found
 

@@ -299,7 +299,8 @@ def _verdicts(setting: str, found: dict[str, list[Run]]) -> list[Verdict]:
 
 def _noisy_tasks(steps: int) -> list[tuple[TrainingTask, Callable[..., Optimizer], tuple[float, ...]]]:
     """Tasks whose loss stays well above zero, without which a relative error says nothing: text, and digits of which a
-    fifth of the labels is drawn anew."""
+    fifth of the labels is drawn anew.
+    """
     digits = tasks.digits(steps, 128)
     X, y = digits.train
     generator = torch.Generator().manual_seed(0)

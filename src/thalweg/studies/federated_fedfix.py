@@ -223,7 +223,8 @@ def _text_figure(text: Any) -> Figure:
 
 def _masses(size: Size) -> list[Figure]:
     """Loss in virtual time of up to 10^5 clients whose mean times spread as exp(0.5 normal): least squares in five
-    dimensions, four examples each, the weights of a client their own."""
+    dimensions, four examples each, the weights of a client their own.
+    """
     figures = []
     for count in size.crowd:
         made = torch.Generator().manual_seed(count)

@@ -57,7 +57,8 @@ WARMUPS = {
 
 def run(scale: Scale = "quick", tell: Tell = lambda share, what: None) -> Evidence:
     """Rerun the claims at a scale; svmlight files in ``THALWEG_DATA`` are more convex problems, and recorded norms
-    in ``THALWEG_DATA/norms`` are refined."""
+    in ``THALWEG_DATA/norms`` are refined.
+    """
     seeds = {"smoke": 2, "quick": 3, "full": 10}[scale]
     folder = Path(os.environ.get("THALWEG_DATA", "no such folder"))
     convex = [_convex(name) for name in ("breast_cancer", "digits", "wine")]

@@ -51,7 +51,8 @@ TOLERANCES = {m: (1e-4, 1e-8) if m in (ROWS, BLOCKS, DIRECT) else (1e-4,) for m 
 @dataclass(frozen=True)
 class Size:
     """Problems of the collection (all where 0), sides of the controlled square, seeds of the logistic constraints,
-    and the seconds that a run may take."""
+    and the seconds that a run may take.
+    """
 
     problems: int
     sides: tuple[int, ...]

@@ -147,7 +147,8 @@ def _fit(t: Vector, y: Vector, floor: float) -> ExponentialFit:
 
 def _least_absolute(rates: Vector, shape: Vector, y: Vector, floor: float) -> tuple[float, float, float]:
     """The fit of least absolute residuals for each rate of the grid, of the rate with the least sum of its smaller
-    ones: outliers do not lead it astray, not even the first point."""
+    ones: outliers do not lead it astray, not even the first point.
+    """
     basis = np.exp(-np.outer(rates, shape))
     weights = np.ones_like(basis)
     for _ in range(REWEIGHTINGS):

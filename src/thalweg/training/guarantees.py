@@ -29,7 +29,8 @@ class NormsLeftOut(UserWarning):
 
 def from_weights(weights: ArrayLike) -> Vector:
     """``w_t sum_{s > t} w_s``, its highest value one: the schedule that turns weights of a regret bound into a
-    guarantee for the last iterate (theorem 1). Shape (steps,)."""
+    guarantee for the last iterate (theorem 1). Shape (steps,).
+    """
     w = np.asarray(weights, dtype=np.float64)
     tail = np.cumsum(w[::-1])[::-1]
     rates = w * np.append(tail[1:], 0.0)
@@ -139,7 +140,8 @@ def checked_norms(norms: ArrayLike) -> Vector:
 
 def _rates_and_squares(schedule: ArrayLike, norms: ArrayLike) -> tuple[Vector, Vector, float, float]:
     """Rates and squared norms up to the last step that moves the last iterate, and one more, both with highest value
-    one; the highest rate and norm."""
+    one; the highest rate and norm.
+    """
     rates, G = as_real("A schedule", schedule), checked_norms(norms)
     if rates.shape != G.shape:
         raise InvalidProblem(f"{rates.shape} rates for {G.shape} gradient norms; expected as many.")

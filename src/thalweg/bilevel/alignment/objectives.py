@@ -30,7 +30,8 @@ def check_objective(name: str) -> None:
 @dataclass(frozen=True, eq=False)
 class Derivatives:
     """Of G: its ``value``; ``by_returns``, the derivative in each piece's sum of rewards with the law held fixed, shape
-    (pieces,); ``by_chances``, the derivative in each piece's chance, shape (pieces,), up to a constant."""
+    (pieces,); ``by_chances``, the derivative in each piece's chance, shape (pieces,), up to a constant.
+    """
 
     value: float
     by_returns: Array

@@ -82,7 +82,8 @@ class TrajectorySurrogate:
 @dataclass(frozen=True, eq=False)
 class Response:
     """``x = M^{-1} b``: ``damping`` was added to M or is the floor of its eigenvalues, ``raised`` how often it was,
-    or how many eigenvalues were; ``products`` with the Hessian."""
+    or how many eigenvalues were; ``products`` with the Hessian.
+    """
 
     x: Tensor
     damping: float

@@ -73,7 +73,8 @@ class LipschitzSampling(Selection):
 
 class Greedy(Selection):
     """Base of the Gauss-Southwell rules: a score for each coordinate; a block's score is the sum, unless a rule has
-    its own."""
+    its own.
+    """
 
     @abstractmethod
     def scores(self, problem: Penalized, x: Vector, g: Vector) -> Vector:
@@ -229,7 +230,8 @@ class GSR(Greedy):
 @dataclass(frozen=True)
 class GSProgress(Greedy):
     """The largest decrease of the coordinate's proximal model (GS-q with L_i): never misled by a step that a kink or a
-    bound cuts short."""
+    bound cuts short.
+    """
 
     def scores(self, problem: Penalized, x: Vector, g: Vector) -> Vector:
         step = 1.0 / problem.lipschitz

@@ -136,7 +136,8 @@ class MessagePassing(Update):
 @dataclass(frozen=True)
 class SparseStep(Update):
     """The exact step on a block of a `Quadratic` by sparse elimination (SuperLU, fill-reducing order): cheap where the
-    block's graph has low treewidth, and for blocks too large for a dense factor."""
+    block's graph has low treewidth, and for blocks too large for a dense factor.
+    """
 
     def check(self, problem: Penalized) -> None:
         _smooth_graph(problem, type(self).__name__)
