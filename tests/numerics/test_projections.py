@@ -130,6 +130,7 @@ def test_transport_polytope_and_doubly_stochastic_matrices(seed: int) -> None:
     assert gradcheck(projections.birkhoff, square.requires_grad_(), check_forward_ad=True, atol=1e-6)
 
 
+@settings(max_examples=15)
 @given(st.integers(0, 1000))
 def test_entropic_transport_has_the_sums_and_the_form_of_a_minimiser(seed: int) -> None:
     rng = np.random.default_rng(seed)
