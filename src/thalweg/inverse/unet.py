@@ -5,11 +5,9 @@ Ronneberger, Fischer and Brox (2015), "U-Net"; Salimans and Ho (2022), "Progress
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from thalweg.core import InvalidProblem, UnknownName, UnreadableFile
-from thalweg.core.files import atomic_write
+from thalweg.core import InvalidProblem, UnknownName
 from thalweg.core.validation import is_whole, require
+from thalweg.datasets.networks import load_tensors, save_tensors, shipped
 from thalweg.inverse.schedules import Schedule
 
 #: Features of the time.
@@ -138,8 +136,6 @@ PRETRAINED: dict[str, tuple[str, str]] = {
 
 def save_unet(path: str | Path, network: UNet, recipe: dict[str, object] | None = None) -> None:
     """Write a denoiser as safetensors; settings, schedule and the ``recipe`` stand in the file's header."""
-    from safetensors.torch import save
-
     schedule = {"signal": list(network.schedule.signal), "noise": list(network.schedule.noise)}  # type: ignore[arg-type]
     about = {
         "kind": "UNet",
@@ -147,9 +143,7 @@ def save_unet(path: str | Path, network: UNet, recipe: dict[str, object] | None 
         "schedule": "linear" if _is_linear(network.schedule) else json.dumps(schedule),
         "recipe": json.dumps(recipe or {}),
     }
-    tensors = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
-    with atomic_write(path) as file:
-        file.write(save(tensors, about))
+    save_tensors(path, network.state_dict(), about)
 
 
 def _is_linear(schedule: Schedule) -> bool:
@@ -163,19 +157,16 @@ def load_unet(path: str | Path, device: str | torch.device = "cpu") -> UNet:
     Raises:
         UnreadableFile: absent, damaged, or not such a file.
     """
-    from safetensors import SafetensorError, safe_open
 
-    try:
-        with safe_open(path, framework="pt") as file:
-            about = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    def build(about: dict[str, str], tensors: dict[str, Tensor]) -> UNet:
         written = about["schedule"]
         schedule = Schedule.linear() if written == "linear" else Schedule(**json.loads(written))
         network = UNet(**json.loads(about["settings"]), schedule=schedule)
         network.load_state_dict(tensors)
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise UnreadableFile(f"{path} is no UNet: {error}. save_unet() writes them.") from error
-    return network.to(device).eval().requires_grad_(False)
+        return network
+
+    found = load_tensors(path, build, "no UNet. save_unet() writes them")
+    return found.to(device).eval().requires_grad_(False)
 
 
 def pretrained_unet(name: str = "ellipses", device: str | torch.device = "cpu") -> UNet:
@@ -193,10 +184,5 @@ def pretrained_unet(name: str = "ellipses", device: str | torch.device = "cpu") 
     if name not in PRETRAINED:
         raise UnknownName("denoiser", name, PRETRAINED)
     file, checksum = PRETRAINED[name]
-    with resources.as_file(resources.files("thalweg.inverse") / "pretrained" / file) as path:
-        found = hashlib.sha256(path.read_bytes()).hexdigest()
-        if found != checksum:
-            raise UnreadableFile(
-                f"{path} is damaged: its SHA-256 is {found[:12]}, expected {checksum[:12]}. Reinstall."
-            )
+    with shipped("thalweg.inverse", file, checksum) as path:
         return load_unet(path, device)

@@ -6,12 +6,10 @@ systems", section 5, for `ResidualDirection`; `SymmetricDirection` is this libra
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +18,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from thalweg.core import InvalidProblem, UnreadableFile
-from thalweg.core.files import atomic_write
+from thalweg.core import InvalidProblem
 from thalweg.core.validation import require
+from thalweg.datasets.networks import load_tensors, save_tensors, shipped
 from thalweg.linear.poisson import AIR, PoissonGrid
 
 Direction = Callable[[Tensor], Tensor]
@@ -279,13 +277,9 @@ PRETRAINED: dict[int, tuple[str, str]] = {
 
 def save_direction(path: str | Path, network: DirectionNetwork, recipe: dict[str, Any] | None = None) -> None:
     """Write a network as safetensors; its settings and the ``recipe`` that made it stand in the file's header."""
-    from safetensors.torch import save
-
     kind = type(network).__name__
     about = {"kind": kind, "settings": json.dumps(network.settings()), "recipe": json.dumps(recipe or {})}
-    tensors = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
-    with atomic_write(path) as file:
-        file.write(save(tensors, about))
+    save_tensors(path, network.state_dict(), about)
 
 
 def load_direction(path: str | Path, device: str | torch.device = "cpu") -> DirectionNetwork:
@@ -294,19 +288,13 @@ def load_direction(path: str | Path, device: str | torch.device = "cpu") -> Dire
     Raises:
         UnreadableFile: absent, damaged, or not such a file.
     """
-    from safetensors import SafetensorError, safe_open
 
-    try:
-        with safe_open(path, framework="pt") as file:
-            about = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        network = KINDS[about["kind"]](**json.loads(about["settings"]))
+    def build(about: dict[str, str], tensors: dict[str, Tensor]) -> DirectionNetwork:
+        network: DirectionNetwork = KINDS[about["kind"]](**json.loads(about["settings"]))
         network.load_state_dict(tensors)
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise UnreadableFile(
-            f"{path} is no direction network: {error}. save_direction() writes them."
-        ) from error
-    return network.to(device).eval()
+        return network
+
+    return load_tensors(path, build, "no direction network. save_direction() writes them").to(device).eval()
 
 
 def pretrained_direction(dimensions: int, device: str | torch.device = "cpu") -> DirectionNetwork:
@@ -319,10 +307,5 @@ def pretrained_direction(dimensions: int, device: str | torch.device = "cpu") ->
         dimensions in PRETRAINED, f"There are networks for {sorted(PRETRAINED)} dimensions", got=dimensions
     )
     name, checksum = PRETRAINED[dimensions]
-    with resources.as_file(resources.files("thalweg.linear") / "pretrained" / name) as path:
-        found = hashlib.sha256(path.read_bytes()).hexdigest()
-        if found != checksum:
-            raise UnreadableFile(
-                f"{path} is damaged: its SHA-256 is {found[:12]}, expected {checksum[:12]}. Reinstall."
-            )
+    with shipped("thalweg.linear", name, checksum) as path:
         return load_direction(path, device)

@@ -6,21 +6,17 @@ appendix F.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 
-from thalweg.core import InvalidProblem, UnknownName, UnreadableFile
-from thalweg.core.files import atomic_write
+from thalweg.core import InvalidProblem, UnknownName
+from thalweg.datasets.networks import load_tensors, save_tensors, shipped
 from thalweg.robust.milp import Array
 from thalweg.robust.problem import TwoStageRobust
 
@@ -187,9 +183,7 @@ def save_value(network: ValueNetwork, path: str | Path) -> None:
         "shape": json.dumps(vars(network.shape)),
         "ranges": json.dumps({str(n): ends for n, ends in network.ranges.items()}),
     }
-    tensors = {name: value.float().contiguous() for name, value in network.state_dict().items()}
-    with atomic_write(path) as file:
-        file.write(save(tensors, about))
+    save_tensors(path, {name: value.float() for name, value in network.state_dict().items()}, about)
 
 
 def load_value(path: str | Path) -> ValueNetwork:
@@ -198,16 +192,14 @@ def load_value(path: str | Path) -> ValueNetwork:
     Raises:
         UnreadableFile: no such file, or not one of these.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            about = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+    def build(about: dict[str, str], tensors: dict[str, Tensor]) -> ValueNetwork:
         network = ValueNetwork(about["kind"], Shape(**json.loads(about["shape"])))
         network.load_state_dict(tensors)
         network.ranges = {int(n): (float(a), float(b)) for n, (a, b) in json.loads(about["ranges"]).items()}
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise UnreadableFile(f"{path} is no value network: {error}. save_value() writes them.") from error
-    return network.double().eval()
+        return network
+
+    return load_tensors(path, build, "no value network. save_value() writes them").double().eval()
 
 
 #: Files of the shipped networks and their SHA-256.
@@ -231,10 +223,5 @@ def pretrained_value(problem: str) -> ValueNetwork:
     if problem not in PRETRAINED:
         raise UnknownName("pretrained value network", problem, PRETRAINED)
     name, checksum = PRETRAINED[problem]
-    with resources.as_file(resources.files("thalweg.robust") / "pretrained" / name) as path:
-        found = hashlib.sha256(path.read_bytes()).hexdigest()
-        if found != checksum:
-            raise UnreadableFile(
-                f"{path} is damaged: its SHA-256 is {found[:12]}, expected {checksum[:12]}. Reinstall."
-            )
+    with shipped("thalweg.robust", name, checksum) as path:
         return load_value(path)

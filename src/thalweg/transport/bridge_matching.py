@@ -40,7 +40,7 @@ class BridgeMatching(LightSB):
     >>> from thalweg import solve
     >>> rng = np.random.default_rng(0)
     >>> problem = EntropicTransport(rng.standard_normal((2000, 1)), 3 + rng.standard_normal((2000, 1)), 1.0, 1)
-    >>> result = solve(problem, BridgeMatching(steps=300))
+    >>> result = solve(problem, BridgeMatching(steps=120))
     >>> abs(float(problem.bridge(result.x).S[0, 0]) - (5**0.5 - 1) / 2) < 0.1
     True
     """

@@ -12,16 +12,14 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import ArrayLike, NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin, _fit_context
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
-from thalweg.core import Figure, InvalidProblem, Series, UnreadableFile
-from thalweg.core.files import atomic_write, check_target
+from thalweg.core import Figure, InvalidProblem, Series
 from thalweg.core.seeding import torch_generator
+from thalweg.datasets.networks import load_tensors, save_tensors
 from thalweg.transport.annealing import annealed
 from thalweg.transport.bridge import Bridge
 from thalweg.transport.light_bridge import LightSB
@@ -196,34 +194,28 @@ class LightBridge(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     def save(self, path: str | Path) -> None:
         """Keep the fitted bridge in a file of safetensors, written whole or not at all."""
         check_is_fitted(self, "bridge_")
-        target, b = check_target(path, (".safetensors",)), self.bridge_
-        tensors = {
-            name: getattr(b, name).cpu().contiguous() for name in ("log_a", "R", "S", "centre0", "centre1")
-        }
+        b = self.bridge_
+        tensors = {name: getattr(b, name) for name in ("log_a", "R", "S", "centre0", "centre1")}
         kept = {k: v for k, v in self.get_params().items() if k != "device"}
         words = {"parameters": json.dumps(kept), "eps": repr(float(b.eps)), "kind": "thalweg.LightBridge"}
-        with atomic_write(target) as file:
-            file.write(save(tensors, metadata=words))
+        save_tensors(path, tensors, words)
 
     @classmethod
-    def load(cls, path: str | Path, device: str = "cpu") -> Self:
+    def load(cls, path: str | Path, device: str = "cpu") -> LightBridge:
         """Inverse of `save`.
 
         Raises:
             UnreadableFile: the file is absent, damaged, or holds something else.
         """
-        try:
-            with safe_open(path, "pt", device=device) as file:
-                words = file.metadata() or {}
-                if words.get("kind") != "thalweg.LightBridge":
-                    raise UnreadableFile(f"{path} is no file that LightBridge.save wrote.")
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            model = cls(**json.loads(words["parameters"]), device=device)
-            model.bridge_ = Bridge(float(words["eps"]), **tensors)
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-            if isinstance(error, UnreadableFile):
-                raise
-            raise UnreadableFile(f"{path} cannot be read: {error}") from error
+
+        def build(words: dict[str, str], tensors: dict[str, Tensor]) -> LightBridge:
+            if words.get("kind") != "thalweg.LightBridge":
+                raise ValueError("it holds something else")
+            made = cls(**json.loads(words["parameters"]), device=device)
+            made.bridge_ = Bridge(float(words["eps"]), **tensors)
+            return made
+
+        model = load_tensors(path, build, "no file that LightBridge.save wrote", device)
         model.eps_, model.n_components_ = model.bridge_.eps, model.bridge_.n_components
         model.n_features_in_ = model.bridge_.dimensions
         return model
