@@ -73,7 +73,7 @@ def test_what_is_saved_is_loaded(clouds, covariance, tmp_path):
     with pytest.raises(InvalidProblem, match="cannot be fitted further"):
         again.partial_fit(*clouds)
     (tmp_path / "other.safetensors").write_bytes(b"no tensors")
-    with pytest.raises(UnreadableFile, match="no file that LightBridge.save wrote"):
+    with pytest.raises(UnreadableFile, match=r"no file that LightBridge\.save wrote"):
         LightBridge.load(tmp_path / "other.safetensors")
 
 
