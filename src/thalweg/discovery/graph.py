@@ -19,7 +19,7 @@ class Graph:
     Args:
         signature: of the program.
         nodes: arguments before what uses them.
-        outputs: numbers of the nodes that are returned; None for memory that is given back as it came.
+        outputs: numbers of the nodes that are returned.
     """
 
     signature: Signature
@@ -72,9 +72,25 @@ class Graph:
         inner = ", ".join(self._short(a, depth - 1) for a in self.arguments(k)) if depth else "..."
         return f"{name}({inner})"
 
+    def forget(self) -> None:
+        """Give memory that the first output never needs back as it came."""
+        names = [name for name, _ in self.signature.outputs]
+        wanted = {names[0]}
+        while True:
+            roots = [k for name, k in zip(names, self.outputs, strict=True) if name in wanted]
+            read = {str(self.nodes[k][1]) for k in self._order(roots, inputs=True) if self.nodes[k][0] == "input"}
+            more = wanted | {name for name in self.signature.memory if name in read}
+            if more == wanted:
+                break
+            wanted = more
+        self.outputs = [
+            k if name in wanted or name not in self.signature.memory else self._at["input", name]
+            for name, k in zip(names, self.outputs, strict=True)
+        ]
+
     def program(self) -> Program:
         """The graph as statements: each value once, under a name that can be read."""
-        order = list(self._order())
+        order = list(self._order(self.outputs))
         names, statements = self._first_names(), []
         targets: dict[int, str] = {}
         for (name, _), k in zip(self.signature.outputs, self.outputs, strict=True):
@@ -113,10 +129,10 @@ class Graph:
         own = [output for output, _ in self.signature.outputs].index(name)
         return any(k == given for j, k in enumerate(self.outputs) if j != own)
 
-    def _order(self) -> Iterator[int]:
-        """Functions that the outputs need, arguments first, the first output's before the memory's."""
+    def _order(self, roots: list[int], inputs: bool = False) -> Iterator[int]:
+        """Functions that some nodes need, arguments first; with the inputs among them where wanted."""
         seen: set[int] = set()
-        for output in self.outputs:
+        for output in roots:
             stack = [(output, False)]
             while stack:
                 k, ready = stack.pop()
@@ -124,6 +140,9 @@ class Graph:
                     yield k
                 elif k not in seen:
                     seen.add(k)
-                    if self.nodes[k][0] not in ("input", "constant"):
+                    if self.nodes[k][0] in ("input", "constant"):
+                        if inputs:
+                            yield k
+                    else:
                         stack.append((k, True))
                         stack.extend((a, False) for a in reversed(self.arguments(k)))

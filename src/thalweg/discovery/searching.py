@@ -16,6 +16,10 @@ from thalweg.discovery.simplification import Simplified, simplified
 from thalweg.discovery.watching import ProgramWatch
 
 
+#: Steps for each evaluation asked for, after which nothing new comes any more.
+PER_EVALUATION = 20
+
+
 @dataclass(frozen=True)
 class Discovery:
     """What a search found.
@@ -106,7 +110,7 @@ def search(
     callbacks: list[Callback] = [archive] if checkpoint is None else [archive, Checkpoint(checkpoint, every=10)]
     if progress:
         callbacks.append(ProgramWatch())
-    stop = Stop(calls=evaluations, steps=None)
+    stop = Stop(calls=evaluations, steps=PER_EVALUATION * evaluations)
     result = solve(task, method, stop=stop, callbacks=callbacks, seed=seed, progress=False, resume=resume)
     kept = [parse(source, start.signature) for source in archive.sources]
     return Discovery(task, parse(result.x, start.signature), kept, result)

@@ -152,6 +152,7 @@ def _rewritten(program: Program, log: list[Change]) -> Graph:
             at = better
         place[k] = at
     new.outputs = [place[k] for k in old.outputs]
+    new.forget()
     return new
 
 

@@ -104,15 +104,25 @@ class Trial:
 
     def _found(self, state: SearchState, name: str, bounds: Sequence[float]) -> bool:
         """Whether the losses under a name are known as far as they are needed."""
-        if name not in state.known and self.cache is not None:
-            kept = LossCache(Path(self.cache)).get(state.place, name)
-            if kept is not None:
-                state.known[name] = kept
         losses = state.known.get(name)
         return losses is not None and _is_whole(_cut(losses, bounds), state.length, bounds)
 
+    def _kept(self, state: SearchState, name: str, bounds: Sequence[float]) -> list[float] | None:
+        """The losses that the file has under a name, as a run under these bounds would give them."""
+        if self.cache is None:
+            return None
+        losses = LossCache(Path(self.cache)).get(state.place, name)
+        cut = None if losses is None else _cut(losses, bounds)
+        return cut if cut is not None and _is_whole(cut, state.length, bounds) else None
+
     def _joined(self, state: SearchState, key: str, name: str | None, bounds: Sequence[float]) -> bool:
-        if name is None or not self._found(state, name, bounds):
+        if name is None:
+            return False
+        if name not in state.known:
+            kept = self._kept(state, name, bounds)
+            if kept is not None:
+                state.known[name] = kept
+        if not self._found(state, name, bounds):
             return False
         losses = state.known[name]
         if len(losses) == state.length and losses[-1] <= _top(state):
@@ -127,11 +137,14 @@ class Trial:
         todo: Sequence[tuple[str, Program, str | None]],
         bounds: Sequence[float],
     ) -> None:
-        found = self._side_by_side(problem, [program for _, program, _ in todo], list(bounds))
-        fresh: dict[str, list[float]] = {}
-        for (key, program, name), losses in zip(todo, found, strict=True):
-            state.counts["evaluated"] += 1
-            fresh[key] = state.known[key] = losses
+        kept = {key: self._kept(state, key, bounds) for key, _, _ in todo}
+        run = [(key, program) for key, program, _ in todo if kept[key] is None]
+        found = self._side_by_side(problem, [program for _, program in run], list(bounds))
+        fresh: dict[str, list[float]] = {key: losses for (key, _), losses in zip(run, found, strict=True)}
+        for key, program, name in todo:
+            before = kept[key]
+            state.counts["evaluated" if before is None else "same structure"] += 1
+            losses = state.known[key] = fresh[key] if before is None else before
             if name is not None and len(losses) > len(state.known.get(name, ())):
                 fresh[name] = state.known[name] = losses
             if len(losses) == state.length and losses[-1] < math.inf:
@@ -146,7 +159,7 @@ class Trial:
     def _side_by_side(
         self, problem: ProgramSearch, programs: Sequence[Program], bounds: list[float]
     ) -> list[list[float]]:
-        if self.workers == 1 or len(programs) == 1:
+        if self.workers == 1 or len(programs) < 2:
             return [problem.losses(program, bounds) for program in programs]
         if self.engine == "ray":
             return _by_ray(problem, programs, bounds, self.workers)
