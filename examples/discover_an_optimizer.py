@@ -1,4 +1,4 @@
-"""A small search of programs: a rule is found on one task, made shorter, written as a module, and trains another network.
+"""A small search of programs: a rule is found on one task, made shorter, written down, and trains another network.
 
 python examples/discover_an_optimizer.py [found.py]
 """

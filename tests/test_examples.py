@@ -239,7 +239,9 @@ def test_a_pole_is_balanced_by_who_says_what_went_better():
 
 
 def test_a_rule_is_found_and_trains_another_network(tmp_path):
-    before, after, other = example("discover_an_optimizer").main(str(tmp_path / "found.py"), evaluations=60, steps=30)
+    before, after, other = example("discover_an_optimizer").main(
+        str(tmp_path / "found.py"), evaluations=60, steps=30
+    )
     assert after < before
     assert "class Found(ProgramOptimizer)" in (tmp_path / "found.py").read_text()
     assert [row["method"] for row in other.rows] == ["found", "where it began", "AdamW, rate .01"]

@@ -47,7 +47,9 @@ def judged(children: list[Any]) -> int:
 def searched(**options: Any) -> Any:
     """A short search on the digits proxy."""
     task = ProgramSearch(DigitsMLP())
-    return solve(task, RegularizedEvolution(population=30, tournament=8, **options), stop=Stop(calls=EVALUATIONS))
+    return solve(
+        task, RegularizedEvolution(population=30, tournament=8, **options), stop=Stop(calls=EVALUATIONS)
+    )
 
 
 def rows() -> Iterator[Row]:
@@ -76,11 +78,13 @@ def rows() -> Iterator[Row]:
     saved = found.history.metrics[-1]
     yield Row(
         "27",
-        f"{EVALUATIONS} evaluations; types {saved['rejected']:.0%}, caches {saved['hits']:.0%} of {saved['generated']:.0f}",
+        f"{EVALUATIONS} evaluations; types save {saved['rejected']:.0%}, caches {saved['hits']:.0%}",
         both,
         "no joining, no early stop",
         none,
         found.metrics["loss"],
     )
-    (two, _), (one, _) = race(lambda: searched(workers=2, children=16), lambda: searched(children=16), rounds=1)
+    (two, _), (one, _) = race(
+        lambda: searched(workers=2, children=16), lambda: searched(children=16), rounds=1
+    )
     yield Row("27", f"{EVALUATIONS} evaluations, two workers", two, "one worker", one)

@@ -221,7 +221,14 @@ class TestHashes:
             ("a = g * w", "b = maximum(g, m)", "m = interp(g, m, 0.9)", "update = a + b"),
             ("y = maximum(g, m)", "x = g * w", "m = interp(g, m, 0.9)", "update = x + y"),
             ("x = w * g", "y = maximum(m, g)", "m = interp(g, m, 0.9)", "update = y + x"),
-            ("x = g * w", "z = exp(x)", "y = maximum(g, m)", "m = interp(g, m, 0.9)", "v = z * z", "update = x + y"),
+            (
+                "x = g * w",
+                "z = exp(x)",
+                "y = maximum(g, m)",
+                "m = interp(g, m, 0.9)",
+                "v = z * z",
+                "update = x + y",
+            ),
             ("x = g * w", "y = maximum(g, v)", "v = interp(g, v, 0.9)", "update = x + y"),
         ],
     )

@@ -27,6 +27,7 @@ from thalweg.discovery import (
     funnel,
     parse,
     search,
+    without_dead,
 )
 
 TINY = DigitsMLP(steps=12, seeds=(0,), width=8)
@@ -96,7 +97,9 @@ class TestEvolution:
 
     def test_early_stop_cuts_runs_above_the_median(self):
         found = solve(
-            ProgramSearch(TINY), RegularizedEvolution(population=30, tournament=1, join=False), stop=Stop(steps=40)
+            ProgramSearch(TINY),
+            RegularizedEvolution(population=30, tournament=1, join=False),
+            stop=Stop(steps=40),
         )
         whole = solve(
             ProgramSearch(TINY),
@@ -111,14 +114,14 @@ class TestEvolution:
 
     def test_a_schedule_is_searched_by_the_same_engine(self):
         start = parse("def schedule(t):\n    factor = t * 0.0 + 1.0\n    return factor", SCHEDULE)
-        found = search(DigitsSchedule(steps=15, seeds=(0,)), start=start, evaluations=30, population=10, tournament=3)
+        found = search(
+            DigitsSchedule(steps=15, seeds=(0,)), start=start, evaluations=30, population=10, tournament=3
+        )
         assert found.program.signature is SCHEDULE
         assert found.result.metrics["loss"] <= found.task.metrics(start.source)["loss"]
 
 
 def _live_words(rule):
-    from thalweg.discovery import without_dead
-
     return words(Rule(without_dead(rule.program)))
 
 

@@ -120,7 +120,9 @@ class TestSimplification:
 
     def test_what_does_not_hurt_is_dropped_on_a_proxy(self):
         task = ProgramSearch(DigitsMLP(steps=20, seeds=(0,), width=8))
-        padded = parse(ADAMW.source.replace("    root = sqrt(v)", "    v = maximum(v, -5.0)\n    root = sqrt(v)"))
+        padded = parse(
+            ADAMW.source.replace("    root = sqrt(v)", "    v = maximum(v, -5.0)\n    root = sqrt(v)")
+        )
         found = simplified(padded, lambda p: task.losses(p)[-1])
         assert len(found.program) < len(padded)
         assert task.losses(found.program)[-1] <= task.losses(padded)[-1] * (1 + 1e-9)
@@ -148,7 +150,9 @@ class TestOptimizer:
     def test_it_stands_beside_torchs_in_compare(self):
         data = torch.randn(64, 5), torch.randint(0, 3, (64,))
         task = TrainingTask(lambda: nn.Linear(5, 3), data, data, steps=10)
-        found = compare(task, {"found": (optimizer_class(ADAMW), {}), "adamw": torch.optim.AdamW}, progress=False)
+        found = compare(
+            task, {"found": (optimizer_class(ADAMW), {}), "adamw": torch.optim.AdamW}, progress=False
+        )
         assert [row["status"] for row in found.rows] == ["exhausted", "exhausted"] or all(
             np.isfinite(row["test_loss"]) for row in found.rows
         )
@@ -234,5 +238,5 @@ class TestModule:
         assert read_program(path) == LION
 
     def test_another_ending_is_refused(self, tmp_path):
-        with pytest.raises(InvalidParameter, match="expected .py"):
+        with pytest.raises(InvalidParameter, match=r"expected \.py"):
             write_optimizer(LION, tmp_path / "found.txt")

@@ -32,9 +32,12 @@ def discover(
     tournament: Annotated[int, typer.Option(min=1, help="Programs of which the best is the parent.")] = 2,
     workers: Annotated[int, typer.Option(min=1, help="Processes; what is found does not hang on it.")] = 1,
     restart_after: Annotated[
-        int | None, typer.Option(min=1, help="Children without a better program, before all begin from the best.")
+        int | None,
+        typer.Option(min=1, help="Children without a better program, before all begin from the best."),
     ] = None,
-    seconds: Annotated[float | None, typer.Option(help="Most that a candidate may take. Default: no limit.")] = None,
+    seconds: Annotated[
+        float | None, typer.Option(help="Most that a candidate may take. Default: no limit.")
+    ] = None,
     cache: Annotated[
         Path | None, typer.Option(help="File of losses, shared by searches that run on the same proxy.")
     ] = None,

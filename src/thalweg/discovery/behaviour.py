@@ -22,7 +22,9 @@ def _probe(signature: Signature) -> tuple[tuple[Value, ...], ...]:
     draw = generator(0xD15C)
     found = []
     for step in range(STEPS):
-        tensors: dict[str, Value] = {name: 0.1 * draw.standard_normal(NUMBERS) for name, _ in signature.inputs}
+        tensors: dict[str, Value] = {
+            name: 0.1 * draw.standard_normal(NUMBERS) for name, _ in signature.inputs
+        }
         numbers = 1.0 - 0.37 * step
         found.append(tuple(tensors[name] if kind == "tensor" else numbers for name, kind in signature.inputs))
     return tuple(found)

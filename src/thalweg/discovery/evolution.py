@@ -1,7 +1,7 @@
 """Regularised evolution of programs, and the random searches that it is compared with.
 
-Real, Aggarwal, Huang and Le (2019), "Regularized evolution for image classifier architecture search"; Chen et al. (2023),
-"Symbolic discovery of optimization algorithms", section 3.
+Real, Aggarwal, Huang and Le (2019), "Regularized evolution for image classifier architecture search"; Chen et al.
+(2023), "Symbolic discovery of optimization algorithms", section 3.
 """
 
 from __future__ import annotations
@@ -70,8 +70,8 @@ class RegularizedEvolution(Method[ProgramSearch, SearchState]):
         per_slice: children of a time slice, of which the best one is archived.
         early_stop, join, workers, engine, cache: as of `Trial`.
 
-    The metrics of a step: the best ``loss``, the population's ``median``, counts ``evaluated`` and ``generated``, and the
-    shares ``rejected``, ``hits`` of the caches, and ``saved``, their sum.
+    The metrics of a step: the best ``loss``, the population's ``median``, counts ``evaluated`` and ``generated``, and
+    the shares ``rejected``, ``hits`` of the caches, and ``saved``, their sum.
 
     Raises:
         InvalidParameter: a population smaller than the tournament, or a number out of its range.
@@ -140,9 +140,7 @@ class RegularizedEvolution(Method[ProgramSearch, SearchState]):
 
     def _child(self, problem: ProgramSearch, state: SearchState) -> Program:
         drawn = state.draw.choice(len(state.population), self.tournament, replace=False)
-        parent = parse(
-            state.population[min(drawn, key=lambda k: state.losses[k])], problem.start.signature
-        )
+        parent = parse(state.population[min(drawn, key=lambda k: state.losses[k])], problem.start.signature)
         for _ in range(ATTEMPTS):
             child = self.mutations.child(parent, state.draw)
             state.counts["generated"] += 1
@@ -199,7 +197,9 @@ class RandomPrograms(Method[ProgramSearch, SearchState]):
             if check(program) is None:
                 return program
             state.counts["rejected"] += 1
-        raise InvalidProblem(f"No valid program among {ATTEMPTS} random ones of {self.statements} statements.")
+        raise InvalidProblem(
+            f"No valid program among {ATTEMPTS} random ones of {self.statements} statements."
+        )
 
 
 def _check_counts(method: object, names: tuple[str, ...]) -> None:

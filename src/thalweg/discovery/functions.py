@@ -1,7 +1,7 @@
 """The words of the language: forty-five functions of tensors and numbers, none of which can fail.
 
-Chen, Liang, Huang et al. (2023), "Symbolic discovery of optimization algorithms", appendix I. Square roots and logarithms
-are those of absolute values, divisors are moved off zero by 1e-12, and arcs are taken of clipped values.
+Chen, Liang, Huang et al. (2023), "Symbolic discovery of optimization algorithms", appendix I. Square roots and
+logarithms are those of absolute values, divisors are moved off zero by 1e-12, and arcs are taken of clipped values.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def _tensors(*values: Value) -> None:
 
 
 def _norm(x: Value, lib: ModuleType) -> Value:
-    return lib.sqrt((x * x).sum())  # type: ignore[no-any-return, operator, union-attr]
+    return lib.sqrt((x * x).sum())  # type: ignore[union-attr]
 
 
 def _reduction(form: Callable[..., Value]) -> Callable[[ModuleType], Operation]:
@@ -70,7 +70,7 @@ def _clip(lib: ModuleType) -> Operation:
 
 
 def _cosine(lib: ModuleType, x: Value, y: Value) -> Value:
-    return (x * y).sum() / (_norm(x, lib) * _norm(y, lib) + TINY)  # type: ignore[operator, union-attr]
+    return (x * y).sum() / (_norm(x, lib) * _norm(y, lib) + TINY)  # type: ignore[union-attr]
 
 
 def _cbrt(lib: ModuleType) -> Operation:

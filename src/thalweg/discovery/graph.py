@@ -78,7 +78,9 @@ class Graph:
         wanted = {names[0]}
         while True:
             roots = [k for name, k in zip(names, self.outputs, strict=True) if name in wanted]
-            read = {str(self.nodes[k][1]) for k in self._order(roots, inputs=True) if self.nodes[k][0] == "input"}
+            read = {
+                str(self.nodes[k][1]) for k in self._order(roots, inputs=True) if self.nodes[k][0] == "input"
+            }
             more = wanted | {name for name in self.signature.memory if name in read}
             if more == wanted:
                 break

@@ -153,16 +153,16 @@ def run_batch(programs: Sequence[Program], *inputs: Value) -> tuple[Tensor, ...]
         raise InvalidProblem(f"run_batch takes programs of one skeleton; got {len(forms)} different ones.")
     rules = [Rule(program) for program in programs]
     first = next(x for x in inputs if isinstance(x, torch.Tensor))
-    kind = {"dtype": first.dtype, "device": first.device}
-    given = [x if isinstance(x, torch.Tensor) else torch.tensor(x, **kind) for x in inputs]
-    constants = torch.tensor([rule.constants for rule in rules], **kind)
+    like = torch.empty(0, dtype=first.dtype, device=first.device)
+    given = [x if isinstance(x, torch.Tensor) else like.new_tensor(x) for x in inputs]
+    constants = like.new_tensor([rule.constants for rule in rules])
 
-    def one(numbers: Tensor) -> tuple[Value, ...]:
+    def one(numbers: Tensor) -> tuple[Tensor, ...]:
         # An output that no constant enters would otherwise come back without the new axis.
         return tuple(torch.as_tensor(x).clone() for x in rules[0].traced(given, list(numbers)))
 
     if not rules[0].constants:
         alone = one(constants[0])
-        return tuple(torch.stack([x] * len(rules)) for x in alone)  # type: ignore[arg-type]
+        return tuple(torch.stack([x] * len(rules)) for x in alone)
     found: tuple[Tensor, ...] = torch.func.vmap(one)(constants)
     return found

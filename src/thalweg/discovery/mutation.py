@@ -57,7 +57,9 @@ class Mutations:
     def child(self, parent: Program, draw: np.random.Generator) -> Program:
         """The parent with one change, valid or not."""
         n = len(parent)
-        weights = np.array([self.insert if n < self.most else 0.0, self.delete * (n > 0), self.alter * (n > 0)])
+        weights = np.array(
+            [self.insert if n < self.most else 0.0, self.delete * (n > 0), self.alter * (n > 0)]
+        )
         if weights.sum() == 0:
             raise InvalidParameter(
                 f"No change is allowed of a program of {n} statements: insertion, deletion and alteration have "

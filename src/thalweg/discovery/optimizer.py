@@ -27,8 +27,8 @@ class ProgramOptimizer(Optimizer):
 
     Args:
         params: parameters or groups.
-        lr: the schedule's value, 1 by default: the base rate is a constant of the program. Schedulers of torch change it
-            as they do any other.
+        lr: the schedule's value, 1 by default: the base rate is a constant of the program. Schedulers of torch change
+            it as they do any other.
 
     Raises:
         InvalidParameter: lr < 0.
@@ -64,7 +64,8 @@ class ProgramOptimizer(Optimizer):
         saved = {group.get("program") for group in groups} if isinstance(groups, list) else set()
         if saved != {self.program.source}:
             raise CheckpointMismatch(
-                f"The state is not of the program of this {type(self).__name__}. Load it into the optimizer that left it."
+                f"The state is not of the program of this {type(self).__name__}. Load it into the "
+                "optimizer that left it."
             )
         super().load_state_dict(state_dict)
 
@@ -156,7 +157,7 @@ def write_optimizer(program: Program, path: str | Path, name: str = "Discovered"
     optimizer = made([x])
     for _ in range(3):
         optimizer.zero_grad()
-        (x * x).sum().backward()
+        (x * x).sum().backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     expected = [round(v, 9) for v in x.tolist()]
     text = _MODULE.format(name=name, source=program.source, expected=expected)

@@ -165,7 +165,9 @@ class _Reader:
             value = self.argument(line.value)
             name = line.target.id
             self.statements.append(Statement(name, _NODES[type(line.op)], (name, value)))
-        elif isinstance(line, ast.Assign) and len(line.targets) == 1 and isinstance(line.targets[0], ast.Name):
+        elif (
+            isinstance(line, ast.Assign) and len(line.targets) == 1 and isinstance(line.targets[0], ast.Name)
+        ):
             function_, arguments = self.call(line.value)
             self.statements.append(Statement(line.targets[0].id, function_, arguments))
         else:
@@ -208,7 +210,11 @@ def _number(node: ast.expr) -> float | None:
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
         inner = _number(node.operand)
         return None if inner is None else -inner
-    if isinstance(node, ast.Constant) and isinstance(node.value, int | float) and not isinstance(node.value, bool):
+    if (
+        isinstance(node, ast.Constant)
+        and isinstance(node.value, int | float)
+        and not isinstance(node.value, bool)
+    ):
         return float(node.value)
     words = ("float('inf')", "float('nan')")
     return float(ast.unparse(node)[7:10]) if ast.unparse(node) in words else None

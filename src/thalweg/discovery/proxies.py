@@ -155,9 +155,9 @@ class _Stacked:
         for part in whole:
             change, *kept = rule(self.flat[part], gradient[part], *(m[part] for m in memory), rate)
             for m, new in zip(memory, kept, strict=True):
-                m[part] = new  # type: ignore[assignment]
+                m[part] = new
             with np.errstate(all="ignore"):
-                self.flat[part] -= change  # type: ignore[arg-type, misc]
+                self.flat[part] -= change
 
 
 @dataclass(frozen=True)
@@ -320,8 +320,5 @@ class DigitsSchedule:
 #: Proxies by the names that the command uses.
 PROXIES: dict[str, Callable[..., Proxy]] = {
     "digits-mlp": DigitsMLP,
-    **{
-        f"{name}": functools.partial(NetworkProxy, name)
-        for name in ("cnn", "characters", "tabular")
-    },
+    **{f"{name}": functools.partial(NetworkProxy, name) for name in ("cnn", "characters", "tabular")},
 }

@@ -15,7 +15,6 @@ from thalweg.discovery.proxies import Proxy
 from thalweg.discovery.simplification import Simplified, simplified
 from thalweg.discovery.watching import ProgramWatch
 
-
 #: Steps for each evaluation asked for, after which nothing new comes any more.
 PER_EVALUATION = 20
 
@@ -107,7 +106,9 @@ def search(
         cache=cache,
     )
     archive = ArchiveWatch()
-    callbacks: list[Callback] = [archive] if checkpoint is None else [archive, Checkpoint(checkpoint, every=10)]
+    callbacks: list[Callback] = (
+        [archive] if checkpoint is None else [archive, Checkpoint(checkpoint, every=10)]
+    )
     if progress:
         callbacks.append(ProgramWatch())
     stop = Stop(calls=evaluations, steps=PER_EVALUATION * evaluations)

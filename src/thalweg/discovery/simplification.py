@@ -94,7 +94,9 @@ def _alive(program: Program, log: list[Change]) -> Program:
     return without_dead(program)
 
 
-def _pruned(program: Program, loss: Callable[[Program], float], tolerance: float, log: list[Change]) -> Program:
+def _pruned(
+    program: Program, loss: Callable[[Program], float], tolerance: float, log: list[Change]
+) -> Program:
     """Statements dropped, or passed by, one after another while the loss allows it."""
     now = loss(program)
     k = 0
@@ -125,7 +127,10 @@ def _without(program: Program, k: int) -> list[tuple[Program, str]]:
             body = (*program.statements[:k], graph, *program.statements[k + 1 :])
             if statement.function != "maximum":
                 found.append(
-                    (Graph.of(Program(program.signature, body)).program(), f"{argument} in place of {statement}")
+                    (
+                        Graph.of(Program(program.signature, body)).program(),
+                        f"{argument} in place of {statement}",
+                    )
                 )
     return [(p, words) for p, words in found if check(p) is None]
 
@@ -165,7 +170,7 @@ def _better(graph: Graph, k: int) -> int | None:
     values = [graph.constant(a) for a in parts]
     if all(v is not None for v in values) and not FUNCTIONS[name].reduces:
         with np.errstate(all="ignore"):
-            folded = float(FUNCTIONS[name].form(np)(*map(np.float64, values)))  # type: ignore[arg-type]
+            folded = float(FUNCTIONS[name].form(np)(*map(np.float64, values)))
         return graph.add(("constant", folded)) if math.isfinite(folded) else None
     rule = _RULES.get(name)
     return None if rule is None else rule(graph, parts, values)
@@ -175,7 +180,7 @@ Rewrite = Callable[[Graph, tuple[int, ...], "list[float | None]"], "int | None"]
 
 
 def _interp(graph: Graph, parts: tuple[int, ...], values: list[float | None]) -> int | None:
-    x, y, share = parts
+    x, y, _ = parts
     if x == y or values[2] == 0.0:
         return x
     if values[2] == 1.0:

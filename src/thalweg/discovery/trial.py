@@ -36,7 +36,9 @@ class SearchState(State):
     length: int  # losses that a whole run gives
     population: list[str] = field(default_factory=list)  # sources, oldest first
     losses: list[float] = field(default_factory=list)  # of the population
-    known: dict[str, list[float]] = field(default_factory=dict)  # by structural hash, and by "~" and behaviour
+    known: dict[str, list[float]] = field(
+        default_factory=dict
+    )  # by structural hash, and by "~" and behaviour
     finished: list[list[float]] = field(default_factory=list)  # losses before the last one, of whole runs
     counts: dict[str, int] = field(default_factory=dict)
     archive: list[list[object]] = field(default_factory=list)  # of each time slice: children, source, loss
@@ -76,7 +78,9 @@ class Trial:
     join: bool = True
     cache: str | Path | None = None
 
-    def __call__(self, problem: ProgramSearch, state: SearchState, programs: Sequence[Program]) -> list[float]:
+    def __call__(
+        self, problem: ProgramSearch, state: SearchState, programs: Sequence[Program]
+    ) -> list[float]:
         """Losses of the programs; the state's best, counts and memory are brought up to date."""
         bounds = self._bounds(state)
         keys = [structural_hash(program) for program in programs]

@@ -85,7 +85,9 @@ def run(scale: Scale = "quick", tell: Tell = lambda share, what: None) -> Eviden
                 log_x=True,
             )
         )
-    found, rows, drawn, note = program_search.evidence(scale, lambda share, what: tell(0.5 + 0.5 * share, what))
+    found, rows, drawn, note = program_search.evidence(
+        scale, lambda share, what: tell(0.5 + 0.5 * share, what)
+    )
     return Evidence(
         verdicts=[*_verdicts(best, todo), *found],
         table=[*table, *rows],

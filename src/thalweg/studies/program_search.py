@@ -76,9 +76,7 @@ def _methods(scale: Scale) -> dict[str, Method[ProgramSearch]]:
     return found
 
 
-def evidence(
-    scale: Scale, tell: Tell
-) -> tuple[list[Verdict], Table, list[Figure], str]:
+def evidence(scale: Scale, tell: Tell) -> tuple[list[Verdict], Table, list[Figure], str]:
     """Verdicts, rows, figures and a note of the search."""
     size = SIZES[scale]
     losses: dict[str, list[float]] = {}
@@ -90,7 +88,10 @@ def evidence(
     for seed in range(size.seeds):
         task, other = _task(size, seed), _held_out(size, seed)
         found: dict[str, str] = {}
-        for name, old, source in (("tuned AdamW", "0.001", ADAMW.source), ("tuned Lion", "0.0001", LION.source)):
+        for name, old, source in (
+            ("tuned AdamW", "0.001", ADAMW.source),
+            ("tuned Lion", "0.0001", LION.source),
+        ):
             grid = [_at(source, old, r if name == "tuned AdamW" else r / 5) for r in RATES]
             found[name] = min(grid, key=lambda text: task.metrics(text)["loss"])
         for k, (name, method) in enumerate(methods.items()):
@@ -147,16 +148,37 @@ def _verdicts(
     ours, drift = losses[EVOLUTION], losses[DRIFT]
     saved = [row["saved"] for row in shares[EVOLUTION]]
     verdicts = [
-        _won("the best program's proxy loss is at most that of AdamW tuned over 7 rates", ours, losses["tuned AdamW"]),
-        _ratio("the best program's proxy loss over that of the same search without selection", ours, drift, 0.95),
-        Verdict("share of children that types and caches save", median(saved), 0.35, ">=", median_interval(saved)),
+        _won(
+            "the best program's proxy loss is at most that of AdamW tuned over 7 rates",
+            ours,
+            losses["tuned AdamW"],
+        ),
+        _ratio(
+            "the best program's proxy loss over that of the same search without selection", ours, drift, 0.95
+        ),
+        Verdict(
+            "share of children that types and caches save", median(saved), 0.35, ">=", median_interval(saved)
+        ),
     ]
     if scale == "full":
         verdicts += [
-            _ratio("the best program's proxy loss over that of the best random program", ours, losses[RANDOM], 0.95),
-            _won("on the held-out task its loss is at most the tuned AdamW's", held[EVOLUTION], held["tuned AdamW"]),
+            _ratio(
+                "the best program's proxy loss over that of the best random program",
+                ours,
+                losses[RANDOM],
+                0.95,
+            ),
+            _won(
+                "on the held-out task its loss is at most the tuned AdamW's",
+                held[EVOLUTION],
+                held["tuned AdamW"],
+            ),
             Verdict(
-                "share of cache hits in the last quarter of the search", median(late), 0.6, ">=", median_interval(late)
+                "share of cache hits in the last quarter of the search",
+                median(late),
+                0.6,
+                ">=",
+                median_interval(late),
             ),
         ]
     return verdicts
@@ -180,7 +202,9 @@ def _figure(
     series = [Series.of(name, marks, np.array(rows)) for name, rows in curves.items()]
     level = median(losses["tuned AdamW"])
     series.append(Series("tuned AdamW", [1.0, float(size.evaluations)], [level, level]))
-    return Figure("Search of programs", "Best proxy loss; band: range over seeds.", "evaluations", "loss", series)
+    return Figure(
+        "Search of programs", "Best proxy loss; band: range over seeds.", "evaluations", "loss", series
+    )
 
 
 def _note(size: Size) -> str:
