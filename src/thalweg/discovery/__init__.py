@@ -1,7 +1,6 @@
 """The wish for a new optimizer: update rules and schedules as programs, searched by evolution."""
 
 from thalweg.discovery.abstract import Rejection, check, live, structural_hash, without_dead
-from thalweg.discovery.behaviour import behaviour
 from thalweg.discovery.cache import LossCache
 from thalweg.discovery.evolution import RandomPrograms, RegularizedEvolution
 from thalweg.discovery.functions import FUNCTIONS
@@ -9,6 +8,7 @@ from thalweg.discovery.funnelling import Funnelled, funnel
 from thalweg.discovery.interpreter import Rule, run_batch, skeleton
 from thalweg.discovery.mutation import Mutations
 from thalweg.discovery.optimizer import ProgramOptimizer, optimizer_class, read_program, write_optimizer
+from thalweg.discovery.probing import behaviour
 from thalweg.discovery.problem import ProgramSearch
 from thalweg.discovery.program import (
     ADAMW,

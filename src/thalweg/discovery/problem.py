@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from thalweg.core import InvalidProblem, Problem, Stop
 from thalweg.core.validation import is_real, require
-from thalweg.discovery.abstract import check
+from thalweg.discovery.abstract import check, without_dead
 from thalweg.discovery.interpreter import Rule, TooSlow
 from thalweg.discovery.program import ADAMW, Program, parse
 from thalweg.discovery.proxies import Proxy
@@ -61,10 +61,13 @@ class ProgramSearch(Problem):
         return Stop(steps=1000)
 
     def losses(self, program: Program, bounds: Sequence[float] = ()) -> list[float]:
-        """The proxy's losses of a program, until one is above its bound; NaN and what breaks down is infinity."""
+        """The proxy's losses of a program's live statements, until one is above its bound.
+
+        NaN, infinity and what takes too long are infinity.
+        """
         found: list[float] = []
         try:
-            for loss in _told(self.proxy(Rule(program, self.seconds))):
+            for loss in _told(self.proxy(Rule(without_dead(program), self.seconds))):
                 found.append(loss if math.isfinite(loss) else math.inf)
                 if found[-1] == math.inf or is_above(found, bounds):
                     break

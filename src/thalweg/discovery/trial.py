@@ -13,8 +13,8 @@ import numpy as np
 from thalweg.core import State
 from thalweg.core.ray_engine import first_ready, start_ray
 from thalweg.discovery.abstract import structural_hash
-from thalweg.discovery.behaviour import behaviour
 from thalweg.discovery.cache import LossCache
+from thalweg.discovery.probing import behaviour
 from thalweg.discovery.problem import ProgramSearch, is_above
 from thalweg.discovery.program import Program
 

@@ -9,6 +9,7 @@ import math
 import numpy as np
 
 from thalweg.core.seeding import generator
+from thalweg.discovery.abstract import without_dead
 from thalweg.discovery.functions import Value
 from thalweg.discovery.interpreter import Rule
 from thalweg.discovery.program import Program, Signature
@@ -38,7 +39,7 @@ def behaviour(program: Program) -> str | None:
 
     Cost: three calls of the program, some 50 microseconds.
     """
-    rule, signature = Rule(program), program.signature
+    rule, signature = Rule(without_dead(program)), program.signature
     places = {name: k for k, (name, _) in enumerate(signature.inputs)}
     outputs = [name for name, _ in signature.outputs]
     memory: dict[str, Value] = {}
