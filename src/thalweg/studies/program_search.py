@@ -44,7 +44,7 @@ class Size:
 SIZES: dict[Scale, Size] = {
     "smoke": Size(12, 1, 20, 10, 1),
     "quick": Size(40, 1, 100, 30, RACE),
-    "full": Size(120, 2, 1000, 60, RACE),
+    "full": Size(120, 2, 400, 60, RACE),
 }
 
 
