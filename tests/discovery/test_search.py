@@ -93,22 +93,37 @@ class TestEvolution:
         found = solve(ProgramSearch(TINY), RandomPrograms(statements=4, children=4), stop=Stop(steps=3))
         assert found.metrics["loss"] <= ProgramSearch(TINY).metrics(ADAMW.source)["loss"]
 
-    def test_early_stop_cuts_runs_above_the_median(self):
-        found = solve(
-            ProgramSearch(TINY),
-            RegularizedEvolution(population=30, tournament=1, join=False),
-            stop=Stop(steps=40),
-        )
-        whole = solve(
-            ProgramSearch(TINY),
-            RegularizedEvolution(population=30, tournament=1, join=False, early_stop=False),
-            stop=Stop(steps=40),
-        )
-        assert found.metrics["loss"] >= whole.metrics["loss"] or found.x != whole.x
+    @pytest.mark.parametrize("early_stop", [True, False])
+    def test_early_stop_cuts_runs_above_the_median(self, early_stop):
         task = ProgramSearch(TINY)
-        assert len(task.losses(ADAMW, [0.0, 0.0])) == 1
-        assert len(task.losses(ADAMW, [math.inf, 0.0])) == 2
-        assert len(task.losses(ADAMW, [])) == 3
+        method = RegularizedEvolution(population=30, tournament=1, join=False, early_stop=early_stop)
+        state = method.init(task, 0)
+        for _ in range(20):
+            state = method.step(task, state)
+        assert (state.counts["stopped"] > 5) == early_stop
+        shorter = [len(v) for v in state.known.values() if len(v) < 3 and v[-1] < math.inf]
+        assert bool(shorter) == early_stop
+
+    def test_a_run_ends_at_the_first_loss_above_its_bound(self):
+        task = ProgramSearch(TINY)
+        assert [len(task.losses(ADAMW, b)) for b in ([0.0, 0.0], [math.inf, 0.0], [])] == [1, 2, 3]
+
+    def test_programs_that_behave_alike_run_once(self):
+        task = ProgramSearch(TINY)
+        apart, joined = (
+            solve(task, RegularizedEvolution(population=30, join=j, early_stop=False), stop=Stop(steps=25))
+            for j in (False, True)
+        )
+        assert joined.calls < apart.calls
+
+    def test_a_plateau_begins_again_from_the_best(self):
+        task = ProgramSearch(TINY)
+        method = RegularizedEvolution(population=10, children=5, restart_after=5)
+        state = method.init(task, 0)
+        while not state.counts["restarts"]:
+            state = method.step(task, state)
+        assert set(state.population) == {state.x}
+        assert set(state.losses) == {state.best}
 
     def test_a_schedule_is_searched_by_the_same_engine(self):
         start = parse("def schedule(t):\n    factor = t * 0.0 + 1.0\n    return factor", SCHEDULE)
