@@ -56,12 +56,12 @@ class DigitsMLP:
         width: hidden units.
         seeds: initial weights and orders of the examples.
         shifted: another task to be judged on: the images turned and inverted.
-        part: ``search``: trained on 900 digits, judged on 400 of them that are not among the other part's;
-            ``held out``: trained on 1 300, judged on the other 497.
+        part: ``search``: trained on 900 digits, judged on 400 others; ``held out``: trained on those 1 300, judged on the
+            remaining 497.
 
     All seeds train at once. A program without reductions sees all weights as one tensor, which is the same to it.
 
-    Cost: about 20 ms for two seeds on one core.
+    Cost: 25 ms for two seeds and 120 steps on one core.
 
     >>> from thalweg.discovery import ADAMW
     >>> losses = list(DigitsMLP(steps=30)(Rule(ADAMW)))
@@ -172,7 +172,7 @@ class NetworkProxy:
         seeds: initial weights and orders; the loss is their mean.
         width: of the network.
 
-    Cost: 0.1 to 1 s a candidate on one core.
+    Cost: on one core, 0.04 s a candidate for ``tabular``, 0.15 s for ``cnn``, 0.4 s for ``characters``.
     """
 
     task: str = "cnn"
