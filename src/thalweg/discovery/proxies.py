@@ -56,8 +56,8 @@ class DigitsMLP:
         width: hidden units.
         seeds: initial weights and orders of the examples.
         shifted: another task to be judged on: the images turned and inverted.
-        part: ``search``: trained on 900 digits, judged on 400 others; ``held out``: trained on those 1 300, judged on the
-            remaining 497.
+        part: ``search``: trained on 900 digits, judged on 400 others; ``held out``: trained on those 1 300, judged on
+            the remaining 497.
 
     All seeds train at once. A program without reductions sees all weights as one tensor, which is the same to it.
 
