@@ -41,6 +41,7 @@ def test_contestants_run_in_turns_and_bring_back_their_last_result():
         "bilevel",
         "convex",
         "constrained",
+        "discovery",
         "distributed",
         "equilibrium",
         "online",

@@ -252,3 +252,12 @@ def test_an_image_comes_from_eight_views(tmp_path):
     assert found["one sample"] > found["filtered back-projection"] + 5.0
     assert found["deviation"] > 0.0
     assert "Their deviation" in (tmp_path / "page.html").read_text()
+
+
+def test_a_rule_is_found_and_trains_another_network(tmp_path):
+    before, after, other = example("discover_an_optimizer").main(
+        str(tmp_path / "found.py"), evaluations=60, steps=30
+    )
+    assert after < before
+    assert "class Found(ProgramOptimizer)" in (tmp_path / "found.py").read_text()
+    assert [row["method"] for row in other.rows] == ["found", "where it began", "AdamW, rate .01"]

@@ -5,6 +5,7 @@ from . import constrained as constrained
 from . import convex as convex
 from . import core as core
 from . import datasets as datasets
+from . import discovery as discovery
 from . import distributed as distributed
 from . import equilibrium as equilibrium
 from . import inverse as inverse

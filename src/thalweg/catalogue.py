@@ -366,7 +366,15 @@ SYSTEMS = (
         "Symbolic discovery of optimization algorithms: Lion and the search",
         "arXiv 2302.06675, NeurIPS 2023",
         "training",
-        ("training.Lion",),
+        (
+            "training.Lion",
+            "discovery.search",
+            "discovery.ProgramSearch",
+            "discovery.RegularizedEvolution",
+            "discovery.simplified",
+            "discovery.optimizer_class",
+            "discovery.funnel",
+        ),
         "lion_discovery",
     ),
     System(

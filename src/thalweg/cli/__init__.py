@@ -16,6 +16,7 @@ from thalweg.cli import (
     align,
     coding,
     dictionary,
+    discover,
     evidence,
     federated,
     landscape,
@@ -79,6 +80,7 @@ app.add_typer(federated.federated_app, name="federated")
 app.command()(stream.stream)
 app.command()(search.search)
 app.command("dictionary")(dictionary.learn_dictionary)
+app.command("discover")(discover.discover)
 app.command("double-descent")(landscape.double_descent)
 app.command()(evidence.reproduce)
 app.command()(evidence.report)
