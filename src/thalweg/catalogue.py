@@ -182,6 +182,15 @@ SYSTEMS = (
         "Trace: the new AutoDiff for computational workflows",
         "arXiv 2406.16218, NeurIPS 2024",
         "workflow",
+        (
+            "workflow.node",
+            "workflow.bundle",
+            "workflow.Module",
+            "workflow.backward",
+            "workflow.Sandbox",
+            "workflow.optimizers.PatternSearch",
+        ),
+        "trace_workflows",
     ),
     System(
         "15",

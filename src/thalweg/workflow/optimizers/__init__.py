@@ -1,0 +1,19 @@
+"""What changes the parameters of a traced program: searches that need no model."""
+
+from thalweg.workflow.optimizers.bayes import BayesSearch
+from thalweg.workflow.optimizers.choice import ChoiceBandit
+from thalweg.workflow.optimizers.edits import CodeEdits
+from thalweg.workflow.optimizers.gradients import GradientDescent, gradient
+from thalweg.workflow.optimizers.optimizer import WorkflowOptimizer, WorkflowSearch
+from thalweg.workflow.optimizers.pattern import PatternSearch
+
+__all__ = [
+    "BayesSearch",
+    "ChoiceBandit",
+    "CodeEdits",
+    "GradientDescent",
+    "PatternSearch",
+    "WorkflowOptimizer",
+    "WorkflowSearch",
+    "gradient",
+]
