@@ -3,6 +3,7 @@
 from thalweg.workflow.bundle import Bundle, bundle, expand
 from thalweg.workflow.constraints import Bounds, Choices
 from thalweg.workflow.errors import BudgetSpent, ExecutionError, MissingInputs, ModelError, SandboxError
+from thalweg.workflow.llm import LanguageModel
 from thalweg.workflow.modules import Module
 from thalweg.workflow.nodes import ExceptionNode, MessageNode, Node, ParameterNode, node
 from thalweg.workflow.propagate import (
@@ -25,6 +26,7 @@ __all__ = [
     "ExecutionError",
     "Feedback",
     "GraphPropagator",
+    "LanguageModel",
     "MessageNode",
     "MissingInputs",
     "ModelError",

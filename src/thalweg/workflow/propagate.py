@@ -48,6 +48,11 @@ def as_feedback(given: object) -> Feedback:
     raise InvalidParameter(f"Feedback is a number, a text or a Feedback; got {type(value).__name__}.")
 
 
+def place(n: Node) -> tuple[int, str, int]:
+    """What sorts nodes, parents before children, and alike in equal runs."""
+    return n._level, n.name.rpartition(":")[0], n._number
+
+
 class TraceGraph:
     """Part of a trace: its nodes, and what was said of which outputs.
 
@@ -63,7 +68,7 @@ class TraceGraph:
     @property
     def nodes(self) -> list[Node]:
         """Its nodes, parents before children."""
-        return sorted(self._nodes, key=lambda n: (n.level, n.name))
+        return sorted(self._nodes, key=place)
 
     @property
     def parameters(self) -> list[ParameterNode]:
@@ -74,7 +79,7 @@ class TraceGraph:
     def inputs(self) -> list[Node]:
         """Nodes beside it that its nodes were made from."""
         beside = {p for n in self._nodes for p in n.parents} - self._nodes
-        return sorted(beside, key=lambda n: (n.level, n.name))
+        return sorted(beside, key=place)
 
     def __contains__(self, node: Node) -> bool:
         return node in self._nodes
