@@ -47,6 +47,7 @@ def test_contestants_run_in_turns_and_bring_back_their_last_result():
         "matrix",
         "landscape",
         "transport",
+        "workflow",
     ],
 )
 def test_an_area_has_rows(area):
