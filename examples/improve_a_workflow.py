@@ -1,4 +1,4 @@
-"""A crossing's light is set by its waiting times, and a controller's code is improved in the sandbox; no model takes part.
+"""A crossing's light is set by its waiting times, and a controller's code is improved in the sandbox, without a model.
 
 python examples/improve_a_workflow.py
 """

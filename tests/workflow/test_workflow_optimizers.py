@@ -13,9 +13,9 @@ from thalweg.workflow.optimizers import (
     BayesSearch,
     ChoiceBandit,
     CodeEdits,
-    GradientDescent,
     PatternSearch,
-    gradient,
+    TraceDescent,
+    trace_gradient,
 )
 from thalweg.workflow.traffic import Crossing
 
@@ -103,13 +103,13 @@ class TestGradients:
             return abs(-a * b) / (b**2 + 1) - 3 * a**b + (c - a) * (c - a) * c
 
         program(*tensors).backward()
-        found = gradient(program(*nodes))
+        found = trace_gradient(program(*nodes))
         for n, t in zip(nodes, tensors):
             assert found[n] == pytest.approx(float(t.grad), rel=1e-12)
 
     def test_bundles_are_differenced(self):
         x, width = node(0.3, trainable=True), node(0.8, trainable=True)
-        found = gradient(bell(x, width=width))
+        found = trace_gradient(bell(x, width=width))
         exact = math.exp(-((0.3 / 0.8) ** 2))
         assert found[x] == pytest.approx(-2 * 0.3 / 0.8**2 * exact, rel=1e-8)
         assert found[width] == pytest.approx(2 * 0.3**2 / 0.8**3 * exact, rel=1e-8)
@@ -117,7 +117,7 @@ class TestGradients:
     def test_the_steps_are_torchs(self):
         x, y = node(-1.2, trainable=True), node(1.0, trainable=True)
         tensors = [torch.tensor(v, dtype=torch.float64, requires_grad=True) for v in (-1.2, 1.0)]
-        ours = GradientDescent([x, y], lambda t: torch.optim.Adam(t, lr=0.05))
+        ours = TraceDescent([x, y], lambda t: torch.optim.Adam(t, lr=0.05))
         theirs = torch.optim.Adam(tensors, lr=0.05)
         for _ in range(100):
             ours.zero_feedback()
@@ -131,9 +131,9 @@ class TestGradients:
     def test_what_is_no_number_or_has_no_slope_is_refused(self):
         x = node(0.0, trainable=True)
         with pytest.raises(InvalidProblem, match="holds list"):
-            gradient(node([x, 1])[0] + 1)
+            trace_gradient(node([x, 1])[0] + 1)
         with pytest.raises((InvalidProblem, ZeroDivisionError)):
-            gradient(x**0.5)
+            trace_gradient(x**0.5)
 
 
 class TestChoices:

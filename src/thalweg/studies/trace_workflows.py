@@ -21,8 +21,8 @@ from thalweg.workflow import Bounds, Bundle, ExecutionError, Node, ParameterNode
 from thalweg.workflow.optimizers import (
     BayesSearch,
     CodeEdits,
-    GradientDescent,
     PatternSearch,
+    TraceDescent,
     WorkflowSearch,
 )
 from thalweg.workflow.traffic import Crossing
@@ -115,7 +115,7 @@ def _valleys(seeds: range, table: Table) -> list[Verdict]:
 def _apart(f: Callable[..., Node], start: list[float]) -> float:
     """How far descent through the trace ends from torch's autograd."""
     x, y = numbers(*start)
-    ours = GradientDescent([x, y], lambda tensors: torch.optim.Adam(tensors, lr=0.05))
+    ours = TraceDescent([x, y], lambda tensors: torch.optim.Adam(tensors, lr=0.05))
     tensors = [torch.tensor(v, dtype=torch.float64, requires_grad=True) for v in start]
     theirs = torch.optim.Adam(tensors, lr=0.05)
     for _ in range(200):
@@ -207,7 +207,7 @@ def controller() -> Bundle:
     """Trainable code that does nothing yet."""
 
     @bundle(trainable=True)
-    def steer(position, speed):  # type: ignore[no-untyped-def]
+    def steer(position, speed):
         """The force on a mass that should come to rest at zero."""
         return 0.0 * position
 

@@ -1,6 +1,6 @@
 """A pipeline of code and model calls, traced as it runs, and improved from what is said of its output."""
 
-from thalweg.workflow.bundle import Bundle, bundle, expand
+from thalweg.workflow.bundles import Bundle, bundle, expand
 from thalweg.workflow.constraints import Bounds, Choices
 from thalweg.workflow.errors import BudgetSpent, ExecutionError, MissingInputs, ModelError, SandboxError
 from thalweg.workflow.llm import LanguageModel

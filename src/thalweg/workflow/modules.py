@@ -9,7 +9,7 @@ from pathlib import Path
 from thalweg.core import CheckpointMismatch, InvalidProblem, UnreadableFile
 from thalweg.core.files import write_text
 from thalweg.workflow._worker import decode, encode
-from thalweg.workflow.bundle import Bundle
+from thalweg.workflow.bundles import Bundle
 from thalweg.workflow.nodes import ParameterNode
 
 

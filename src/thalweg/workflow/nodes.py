@@ -22,6 +22,8 @@ from thalweg.workflow.errors import ExecutionError
 
 #: The nodes read so far by the bundled function that runs, where one runs.
 READ: ContextVar[Reading | None] = ContextVar("READ", default=None)
+#: What `Node.backward` does: `thalweg.workflow.propagate` puts it here.
+WAY_BACK: list[Callable[[Node, object, bool], None]] = []
 _NUMBERS: dict[str, Iterator[int]] = {}
 
 
@@ -114,9 +116,7 @@ class Node(PlainViews):
 
     def backward(self, feedback: object, retain_graph: bool = False) -> None:
         """Send feedback to the parameters that this node came from: see `thalweg.workflow.backward`."""
-        from thalweg.workflow.propagate import backward
-
-        backward(self, feedback, retain_graph=retain_graph)
+        WAY_BACK[0](self, feedback, retain_graph)
 
     def _adopt(self, child: Node) -> None:
         held = self._children

@@ -14,7 +14,7 @@ from typing import Generic, TypeVar
 
 from thalweg.core import InvalidParameter, InvalidProblem
 from thalweg.core.validation import is_real
-from thalweg.workflow.nodes import MessageNode, Node, ParameterNode
+from thalweg.workflow.nodes import WAY_BACK, MessageNode, Node, ParameterNode
 
 T = TypeVar("T")
 
@@ -254,11 +254,4 @@ def backward(
     output.spent = not retain_graph
 
 
-def require_reached(parameters: Iterable[ParameterNode], output: Node) -> None:
-    """Raise `InvalidProblem` naming the parameters that ``output`` did not come from."""
-    inside = set(ancestors(output))
-    outside = [p.name for p in parameters if p not in inside]
-    if outside:
-        raise InvalidProblem(
-            f"{output.name} does not come from {', '.join(outside)}: they were not executed."
-        )
+WAY_BACK[:] = [lambda output, feedback, retain_graph: backward(output, feedback, retain_graph=retain_graph)]

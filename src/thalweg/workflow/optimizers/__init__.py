@@ -3,7 +3,7 @@
 from thalweg.workflow.optimizers.bayes import BayesSearch
 from thalweg.workflow.optimizers.choice import ChoiceBandit
 from thalweg.workflow.optimizers.edits import CodeEdits
-from thalweg.workflow.optimizers.gradients import GradientDescent, gradient
+from thalweg.workflow.optimizers.gradients import TraceDescent, trace_gradient
 from thalweg.workflow.optimizers.optimizer import WorkflowOptimizer, WorkflowSearch
 from thalweg.workflow.optimizers.optoprime import OPRO, ChatModel, OptoPrime, OptoPrimeMulti
 from thalweg.workflow.optimizers.pattern import PatternSearch
@@ -14,11 +14,11 @@ __all__ = [
     "ChatModel",
     "ChoiceBandit",
     "CodeEdits",
-    "GradientDescent",
+    "TraceDescent",
     "OptoPrime",
     "OptoPrimeMulti",
     "PatternSearch",
     "WorkflowOptimizer",
     "WorkflowSearch",
-    "gradient",
+    "trace_gradient",
 ]

@@ -15,7 +15,7 @@ from thalweg.workflow.optimizers.optimizer import Proposal, WorkflowOptimizer
 from thalweg.workflow.propagate import backward, subgraph
 
 
-def gradient(output: Node) -> dict[ParameterNode, float]:
+def trace_gradient(output: Node) -> dict[ParameterNode, float]:
     """The derivative of a number by each parameter that it came from.
 
     Arithmetic has its rules; any other operator, such as a bundle, is differentiated by central differences, which is
@@ -28,13 +28,13 @@ def gradient(output: Node) -> dict[ParameterNode, float]:
 
     >>> from thalweg.workflow import node
     >>> x = node(3.0, trainable=True)
-    >>> list(gradient(x * x + x).values())
+    >>> list(trace_gradient(x * x + x).values())
     [7.0]
     """
     between = subgraph(output)
     for n in between:
         if not is_real(n._data):
-            raise InvalidProblem(f"gradient: {n.name} holds {type(n._data).__name__}, not a number.")
+            raise InvalidProblem(f"trace_gradient: {n.name} holds {type(n._data).__name__}, not a number.")
     inside, held, found = set(between), {output: 1.0}, dict[ParameterNode, float]()
     for n in reversed(between):
         mine = held.pop(n, 0.0)
@@ -44,13 +44,15 @@ def gradient(output: Node) -> dict[ParameterNode, float]:
         for parent, partial in zip(n.parents, _partials(n, inside), strict=True):
             if parent in inside:
                 if not math.isfinite(partial):
-                    raise InvalidProblem(f"gradient: {n.name} has no finite derivative by {parent.name}.")
+                    raise InvalidProblem(
+                        f"trace_gradient: {n.name} has no finite derivative by {parent.name}."
+                    )
                 held[parent] = held.get(parent, 0.0) + mine * partial
     return found
 
 
-class GradientDescent(WorkflowOptimizer):
-    """Any of torch's optimizers on parameters that are numbers, with the derivatives of `gradient`.
+class TraceDescent(WorkflowOptimizer):
+    """Any of torch's optimizers on parameters that are numbers, with the derivatives of `trace_gradient`.
 
     The output itself is minimised; what is said to `backward` beside it does not count.
 
@@ -62,7 +64,7 @@ class GradientDescent(WorkflowOptimizer):
 
     >>> from thalweg.workflow import node
     >>> x = node(3.0, trainable=True)
-    >>> descent = GradientDescent([x], lambda tensors: torch.optim.SGD(tensors, lr=0.25))
+    >>> descent = TraceDescent([x], lambda tensors: torch.optim.SGD(tensors, lr=0.25))
     >>> for _ in range(40):
     ...     descent.zero_feedback(); descent.backward((x - 1) ** 2); _ = descent.step()
     >>> round(x.data, 6)
@@ -77,9 +79,7 @@ class GradientDescent(WorkflowOptimizer):
         super().__init__(parameters)
         for p in self.parameters:
             if not is_real(p.data):
-                raise InvalidProblem(
-                    f"GradientDescent: {p.name} holds {type(p.data).__name__}, not a number."
-                )
+                raise InvalidProblem(f"TraceDescent: {p.name} holds {type(p.data).__name__}, not a number.")
         self._tensors = [
             torch.tensor(float(cast(float, p.data)), dtype=torch.float64) for p in self.parameters
         ]
@@ -93,7 +93,7 @@ class GradientDescent(WorkflowOptimizer):
         """The values after a step of torch's optimizer; parameters that were not executed have no derivative."""
         slopes: dict[ParameterNode, float] = {}
         for output in self.heard().feedback:
-            for p, slope in gradient(output).items():
+            for p, slope in trace_gradient(output).items():
                 slopes[p] = slopes.get(p, 0.0) + slope
         for p, tensor in zip(self.parameters, self._tensors, strict=True):
             with torch.no_grad():

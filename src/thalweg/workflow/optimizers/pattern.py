@@ -26,7 +26,7 @@ class PatternSearch(WorkflowSearch):
     failure; then the directions turn to where the progress was.
 
     Use it for some numbers and some hundred runs. Where a run is dear use `BayesSearch`; where the program is
-    arithmetic, `GradientDescent`. Only parameters that were executed in the best run are moved.
+    arithmetic, `TraceDescent`. Only parameters that were executed in the best run are moved.
 
     Args:
         parameters: numbers. With `Bounds` the range is the unit; without, the larger of 1 and the first value is.
