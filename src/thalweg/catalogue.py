@@ -189,6 +189,7 @@ SYSTEMS = (
             "workflow.backward",
             "workflow.Sandbox",
             "workflow.optimizers.PatternSearch",
+            "workflow.trainer.WorkflowTrainer",
         ),
         "trace_workflows",
     ),
