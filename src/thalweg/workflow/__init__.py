@@ -5,7 +5,8 @@ from thalweg.workflow.constraints import Bounds, Choices
 from thalweg.workflow.errors import BudgetSpent, ExecutionError, MissingInputs, ModelError, SandboxError
 from thalweg.workflow.llm import LanguageModel
 from thalweg.workflow.modules import Module
-from thalweg.workflow.nodes import ExceptionNode, MessageNode, Node, ParameterNode, node
+from thalweg.workflow.nodes import ExceptionNode, MessageNode, Node
+from thalweg.workflow.parameters import ParameterNode, node
 from thalweg.workflow.propagate import (
     Feedback,
     GraphPropagator,

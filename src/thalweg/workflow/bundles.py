@@ -16,7 +16,8 @@ from thalweg.workflow._guarded import marks
 from thalweg.workflow._primitives import Operator
 from thalweg.workflow.code import annotated, compiled, source_of
 from thalweg.workflow.errors import ExecutionError, MissingInputs, SandboxError
-from thalweg.workflow.nodes import READ, Form, MessageNode, Node, ParameterNode, Reading, failure, node, plain
+from thalweg.workflow.nodes import READ, Form, MessageNode, Node, Reading, failure, plain
+from thalweg.workflow.parameters import ParameterNode, node
 from thalweg.workflow.propagate import ancestors
 from thalweg.workflow.sandbox import Sandbox
 

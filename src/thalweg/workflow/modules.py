@@ -10,7 +10,7 @@ from thalweg.core import CheckpointMismatch, InvalidProblem, UnreadableFile
 from thalweg.core.files import write_text
 from thalweg.workflow._worker import decode, encode
 from thalweg.workflow.bundles import Bundle
-from thalweg.workflow.nodes import ParameterNode
+from thalweg.workflow.parameters import ParameterNode
 
 
 class Module:

@@ -12,12 +12,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from typing import cast
 
-from thalweg.core import InvalidParameter, InvalidProblem
+from thalweg.core import InvalidProblem
 from thalweg.workflow import _primitives as ops
 from thalweg.workflow._guarded import copied, marks
 from thalweg.workflow._plain_views import PlainViews
 from thalweg.workflow._primitives import Operator
-from thalweg.workflow.constraints import refusal
 from thalweg.workflow.errors import ExecutionError
 
 #: The nodes read so far by the bundled function that runs, where one runs.
@@ -44,7 +43,7 @@ def _binary(operator: Operator) -> tuple[Callable[[Node, object], Node], Callabl
 
 
 class Node(PlainViews):
-    """A value of a run, at the root of the trace where it has no ``parents``; made by `node`.
+    """A value of a run, at the root of the trace where it has no ``parents``; made by `thalweg.workflow.node`.
 
     Arithmetic, comparison, indexing, attributes and calls of a node give nodes whose parents are their arguments.
     ``bool``, ``in``, ``len``, ``float`` and text formatting give plain values, which end the trace; ``x.length()``,
@@ -178,7 +177,7 @@ class Node(PlainViews):
             if any(isinstance(part, Node) for part in parts):
                 key = apply(_SLICE, *parts)
         elif isinstance(key, tuple):
-            key = node(key)
+            key = wrapped(key)
         return apply(ops.GET_ITEM, self, key)
 
     def __setitem__(self, key: object, value: object) -> None:
@@ -233,41 +232,6 @@ class Form:
         self.entries: tuple[Node, ...] = ()  # the roots in it that stand for the parents
 
 
-class ParameterNode(Node):
-    """A trainable value: what optimizers change. It keeps its place in the program from run to run.
-
-    ``feedback`` holds what came back to it since the last `zero_feedback`.
-    """
-
-    __slots__ = ("constraint", "description", "feedback")
-
-    def __init__(self, data: object, name: str, description: str, constraint: object) -> None:
-        super().__init__(data, name)
-        self.description, self.constraint = description, constraint
-        self.feedback: list[object] = []
-
-    def set(self, value: object) -> None:
-        """Take a new value; runs from now on use it.
-
-        Raises:
-            InvalidParameter: another kind of value, or one that breaks the constraint.
-        """
-        reason = self.refusal(value)
-        if reason is not None:
-            raise InvalidParameter(f"{self.name} {reason}.")
-        self._data = value
-
-    def refusal(self, value: object) -> str | None:
-        """Why a value is refused, or None."""
-        if isinstance(value, Node):
-            return "takes a plain value; pass node.data"
-        return refusal(self.constraint, self._data, value)
-
-    def zero_feedback(self) -> None:
-        """Forget the feedback."""
-        self.feedback = []
-
-
 class MessageNode(Node):
     """A value that an operator made."""
 
@@ -299,45 +263,12 @@ class ExceptionNode(MessageNode):
     __slots__ = ()
 
 
-def node(
-    value: object,
-    name: str | None = None,
-    trainable: bool = False,
-    description: str = "",
-    constraint: object = None,
-) -> Node:
-    """A node of a value: the start of a trace, or a parameter.
-
-    Args:
-        value: anything. A list, tuple, set or dictionary with nodes in it becomes a node whose parents they are. A node
-            is given back as it is.
-        name: what reports and prompts call it.
-        trainable: whether optimizers may change it.
-        description: what it is for, told to models.
-        constraint: a `Bounds`, a `Choices`, words, or a function that says whether a new value is allowed.
-
-    Raises:
-        InvalidParameter: a constraint that the first value breaks, or one without ``trainable``.
-
-    >>> x = node(3.0, trainable=True)
-    >>> y = x * x + 1
-    >>> y.data, [p.name.split(":")[0] for p in y.parents]
-    (10.0, ['multiply', 'node'])
-    """
-    if not trainable:
-        if constraint is not None:
-            raise InvalidParameter("node: a constraint is for trainable nodes; pass trainable=True.")
-        if isinstance(value, Node):
-            return value
-        found = _container(value)
-        return Node(value, name or "node") if found is None else found
-    if isinstance(value, Node) or _container(value) is not None:
-        raise InvalidParameter("node: a trainable node holds a plain value; pass its data.")
-    parameter = ParameterNode(value, name or "parameter", description, constraint)
-    reason = parameter.refusal(value)
-    if reason is not None:
-        raise InvalidParameter(f"{parameter.name} {reason}; its first value is {value!r}.")
-    return parameter
+def wrapped(value: object) -> Node:
+    """The node of a value: itself, one made of a container's nodes, or a root."""
+    if isinstance(value, Node):
+        return value
+    found = container(value)
+    return Node(value) if found is None else found
 
 
 def apply(operator: Operator, *arguments: object, form: Form | None = None) -> MessageNode:
@@ -348,7 +279,7 @@ def apply(operator: Operator, *arguments: object, form: Form | None = None) -> M
 
     Cost: about a microsecond and the operator's own.
     """
-    parents = tuple([a if isinstance(a, Node) else node(a) for a in arguments])
+    parents = tuple([a if isinstance(a, Node) else wrapped(a) for a in arguments])
     if (read := READ.get()) is not None:
         read.read.extend(parents)
     values = [p._data for p in parents]
@@ -394,7 +325,7 @@ def _call(values: list[object], form: Form | None) -> object:
     return function(*positional, **named)
 
 
-def _container(value: object) -> Node | None:
+def container(value: object) -> Node | None:
     """The node of a container with nodes in it; None of anything else."""
     kind = type(value)
     operator = _CONTAINERS.get(kind)
@@ -405,7 +336,7 @@ def _container(value: object) -> Node | None:
         parts: list[object] = [part for item in items.items() for part in item]
     else:
         parts = list(cast(Sequence[object], value))
-    inner = [p if isinstance(p, Node) or (c := _container(p)) is None else c for p in parts]
+    inner = [p if isinstance(p, Node) or (c := container(p)) is None else c for p in parts]
     if not any(isinstance(p, Node) for p in inner):
         return None
     return apply(operator, *inner)

@@ -14,7 +14,8 @@ from typing import Generic, TypeVar
 
 from thalweg.core import InvalidParameter, InvalidProblem
 from thalweg.core.validation import is_real
-from thalweg.workflow.nodes import WAY_BACK, MessageNode, Node, ParameterNode
+from thalweg.workflow.nodes import WAY_BACK, MessageNode, Node
+from thalweg.workflow.parameters import ParameterNode
 
 T = TypeVar("T")
 

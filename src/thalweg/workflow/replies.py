@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import cast
 
-from thalweg.workflow.nodes import ParameterNode
+from thalweg.workflow.parameters import ParameterNode
 
 
 def extract(text: str) -> dict[str, object] | None:

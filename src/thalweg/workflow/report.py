@@ -8,7 +8,8 @@ from pathlib import Path
 
 from thalweg.core.files import check_target, write_text
 from thalweg.core.validation import require
-from thalweg.workflow.nodes import ExceptionNode, Node, ParameterNode
+from thalweg.workflow.nodes import ExceptionNode, Node
+from thalweg.workflow.parameters import ParameterNode
 from thalweg.workflow.propagate import ancestors, place
 
 WIDTH, HEIGHT, GAP_X, GAP_Y = 150, 44, 24, 46

@@ -8,8 +8,8 @@ from typing import cast
 from thalweg.blackbox import Categorical, Integer, Parameter, Real, Study, Trial
 from thalweg.core import InvalidParameter
 from thalweg.workflow.constraints import Bounds, Choices
-from thalweg.workflow.nodes import ParameterNode
 from thalweg.workflow.optimizers.optimizer import Proposal, WorkflowSearch
+from thalweg.workflow.parameters import ParameterNode
 
 
 class BayesSearch(WorkflowSearch):

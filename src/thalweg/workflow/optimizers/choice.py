@@ -8,8 +8,8 @@ from thalweg.core import InvalidParameter
 from thalweg.core.validation import require
 from thalweg.online import TsallisINF
 from thalweg.workflow.constraints import Choices
-from thalweg.workflow.nodes import ParameterNode
 from thalweg.workflow.optimizers.optimizer import Proposal, WorkflowSearch
+from thalweg.workflow.parameters import ParameterNode
 
 
 class ChoiceBandit(WorkflowSearch):

@@ -12,8 +12,8 @@ from thalweg.core import InvalidParameter
 from thalweg.core.seeding import generator
 from thalweg.core.validation import require
 from thalweg.workflow.code import Signature
-from thalweg.workflow.nodes import ParameterNode
 from thalweg.workflow.optimizers.optimizer import Proposal, WorkflowSearch
+from thalweg.workflow.parameters import ParameterNode
 
 _ARITHMETIC: tuple[type[ast.operator], ...] = (ast.Add, ast.Sub, ast.Mult, ast.Div)
 _COMPARISONS: tuple[type[ast.cmpop], ...] = (ast.Lt, ast.LtE, ast.Gt, ast.GtE)

@@ -10,8 +10,9 @@ import torch
 
 from thalweg.core import InvalidProblem
 from thalweg.core.validation import is_real
-from thalweg.workflow.nodes import Node, ParameterNode
+from thalweg.workflow.nodes import Node
 from thalweg.workflow.optimizers.optimizer import Proposal, WorkflowOptimizer
+from thalweg.workflow.parameters import ParameterNode
 from thalweg.workflow.propagate import backward, subgraph
 
 

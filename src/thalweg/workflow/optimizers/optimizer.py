@@ -10,7 +10,8 @@ from collections.abc import Iterable, Mapping
 
 from thalweg.core import InvalidParameter, InvalidProblem
 from thalweg.core.validation import require
-from thalweg.workflow.nodes import Node, ParameterNode
+from thalweg.workflow.nodes import Node
+from thalweg.workflow.parameters import ParameterNode
 from thalweg.workflow.propagate import TraceGraph, backward
 
 Proposal = dict[ParameterNode, object]

@@ -13,8 +13,9 @@ from thalweg.core import InvalidParameter
 from thalweg.core.validation import require
 from thalweg.workflow.constraints import described
 from thalweg.workflow.errors import ModelError
-from thalweg.workflow.nodes import Node, ParameterNode
+from thalweg.workflow.nodes import Node
 from thalweg.workflow.optimizers.optimizer import Proposal, WorkflowOptimizer
+from thalweg.workflow.parameters import ParameterNode
 from thalweg.workflow.propagate import TraceGraph, place
 from thalweg.workflow.replies import extract, fitted, is_termination
 

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from thalweg.core import InvalidParameter
 from thalweg.core.validation import is_real, is_whole, require
 from thalweg.workflow.constraints import Bounds
-from thalweg.workflow.nodes import ParameterNode
 from thalweg.workflow.optimizers.optimizer import Proposal, WorkflowSearch
+from thalweg.workflow.parameters import ParameterNode
 
 Array = NDArray[np.float64]
 
