@@ -50,6 +50,7 @@ def test_contestants_run_in_turns_and_bring_back_their_last_result():
         "robust",
         "transport",
         "inverse",
+        "workflow",
     ],
 )
 def test_an_area_has_rows(area):

@@ -150,6 +150,12 @@ def test_a_good_alloy_takes_a_handful_of_experiments(tmp_path):
     assert "below the best" in (tmp_path / "page.html").read_text()
 
 
+def test_a_light_and_its_rule_are_improved_without_a_model():
+    fixed, numbers, first, last = example("improve_a_workflow").main(runs=30, edits=60)
+    assert numbers < 0.3 * fixed
+    assert last < first
+
+
 def test_every_example_is_tested_here():
     tested = Path(__file__).read_text(encoding="utf-8")
     missing = [path.stem for path in EXAMPLES.glob("*.py") if f'example("{path.stem}")' not in tested]

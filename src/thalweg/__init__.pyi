@@ -19,6 +19,7 @@ from . import studies as studies
 from . import training as training
 from . import transport as transport
 from . import workbench as workbench
+from . import workflow as workflow
 from .catalogue import METHODS as METHODS
 from .core import Checkpoint as Checkpoint
 from .core import CheckpointMismatch as CheckpointMismatch

@@ -182,6 +182,16 @@ SYSTEMS = (
         "Trace: the new AutoDiff for computational workflows",
         "arXiv 2406.16218, NeurIPS 2024",
         "workflow",
+        (
+            "workflow.node",
+            "workflow.bundle",
+            "workflow.Module",
+            "workflow.backward",
+            "workflow.Sandbox",
+            "workflow.optimizers.PatternSearch",
+            "workflow.trainer.WorkflowTrainer",
+        ),
+        "trace_workflows",
     ),
     System(
         "15",

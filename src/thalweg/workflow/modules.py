@@ -1,0 +1,100 @@
+"""Programs with parameters: find them, save them, load them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from thalweg.core import CheckpointMismatch, InvalidProblem, UnreadableFile
+from thalweg.core.files import write_text
+from thalweg.workflow._worker import decode, encode
+from thalweg.workflow.bundles import Bundle
+from thalweg.workflow.parameters import ParameterNode
+
+
+class Module:
+    """Base of a program with parameters: nodes, trainable bundles and modules among its attributes, in containers too.
+
+    >>> from thalweg.workflow import node
+    >>> class Line(Module):
+    ...     def __init__(self):
+    ...         self.slope = node(1.0, trainable=True)
+    ...     def __call__(self, x):
+    ...         return self.slope * x
+    >>> line = Line()
+    >>> line(3.0).data, list(line.parameters_dict())
+    (3.0, ['slope'])
+    """
+
+    def parameters(self) -> list[ParameterNode]:
+        """Each parameter once."""
+        return list(dict.fromkeys(self.parameters_dict().values()))
+
+    def parameters_dict(self) -> dict[str, ParameterNode]:
+        """Each parameter by its path: ``layer.weights.0``."""
+        seen: set[int] = set()
+        own = {
+            n: v
+            for kind in reversed(type(self).__mro__)
+            for n, v in vars(kind).items()
+            if isinstance(v, Bundle)
+        }
+        return dict(found for n, v in {**own, **vars(self)}.items() for found in _parameters(n, v, seen))
+
+    def save(self, path: str | Path) -> None:
+        """Write the values of the parameters as JSON.
+
+        Raises:
+            InvalidProblem: a value that is no plain data.
+        """
+        try:
+            values = {name: encode(p._data) for name, p in self.parameters_dict().items()}
+        except TypeError as error:
+            raise InvalidProblem(f"Module.save: {error}; only plain data are saved.") from None
+        write_text(path, json.dumps({"thalweg": "parameters", "values": values}, indent=1))
+
+    def load(self, path: str | Path) -> None:
+        """Take the values of a file that `save` wrote: data, never code that runs.
+
+        Raises:
+            UnreadableFile: no such file.
+            CheckpointMismatch: other parameters, or values that these refuse; nothing is changed then.
+        """
+        try:
+            read = json.loads(Path(path).read_text(encoding="utf-8"))
+            values = {name: decode(value) for name, value in read["values"].items()}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UnreadableFile(f"{path} is no file of parameters: {error}") from error
+        mine = self.parameters_dict()
+        if set(mine) != set(values):
+            odd = sorted(set(mine) ^ set(values))
+            raise CheckpointMismatch(f"{path} has other parameters: {', '.join(odd)} on one side only.")
+        for name, parameter in mine.items():
+            reason = parameter.refusal(values[name])
+            if reason is not None:
+                raise CheckpointMismatch(f"{path}: {name} {reason}.")
+        for name, parameter in mine.items():
+            parameter.set(values[name])
+
+
+def _parameters(name: str, value: object, seen: set[int]) -> Iterator[tuple[str, ParameterNode]]:
+    if isinstance(value, ParameterNode):
+        yield name, value
+        return
+    if isinstance(value, Bundle):
+        if value.parameter is not None:
+            yield name, value.parameter
+        return
+    if id(value) in seen:
+        return
+    seen.add(id(value))
+    if isinstance(value, Module):
+        for inner, parameter in value.parameters_dict().items():
+            yield f"{name}.{inner}", parameter
+    elif isinstance(value, list | tuple):
+        for i, item in enumerate(value):
+            yield from _parameters(f"{name}.{i}", item, seen)
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _parameters(f"{name}.{key}", item, seen)

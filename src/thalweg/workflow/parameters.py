@@ -1,0 +1,83 @@
+"""Trainable values, and how nodes are made."""
+
+from __future__ import annotations
+
+from thalweg.core import InvalidParameter
+from thalweg.workflow.constraints import refusal
+from thalweg.workflow.nodes import Node, container
+
+
+class ParameterNode(Node):
+    """A trainable value: what optimizers change. It keeps its place in the program from run to run.
+
+    ``feedback`` holds what came back to it since the last `zero_feedback`.
+    """
+
+    __slots__ = ("constraint", "description", "feedback")
+
+    def __init__(self, data: object, name: str, description: str, constraint: object) -> None:
+        super().__init__(data, name)
+        self.description, self.constraint = description, constraint
+        self.feedback: list[object] = []
+
+    def set(self, value: object) -> None:
+        """Take a new value; runs from now on use it.
+
+        Raises:
+            InvalidParameter: another kind of value, or one that breaks the constraint.
+        """
+        reason = self.refusal(value)
+        if reason is not None:
+            raise InvalidParameter(f"{self.name} {reason}.")
+        self._data = value
+
+    def refusal(self, value: object) -> str | None:
+        """Why a value is refused, or None."""
+        if isinstance(value, Node):
+            return "takes a plain value; pass node.data"
+        return refusal(self.constraint, self._data, value)
+
+    def zero_feedback(self) -> None:
+        """Forget the feedback."""
+        self.feedback = []
+
+
+def node(
+    value: object,
+    name: str | None = None,
+    trainable: bool = False,
+    description: str = "",
+    constraint: object = None,
+) -> Node:
+    """A node of a value: the start of a trace, or a parameter.
+
+    Args:
+        value: anything. A list, tuple, set or dictionary with nodes in it becomes a node whose parents they are. A node
+            is given back as it is.
+        name: what reports and prompts call it.
+        trainable: whether optimizers may change it.
+        description: what it is for, told to models.
+        constraint: a `Bounds`, a `Choices`, words, or a function that says whether a new value is allowed.
+
+    Raises:
+        InvalidParameter: a constraint that the first value breaks, or one without ``trainable``.
+
+    >>> x = node(3.0, trainable=True)
+    >>> y = x * x + 1
+    >>> y.data, [p.name.split(":")[0] for p in y.parents]
+    (10.0, ['multiply', 'node'])
+    """
+    if not trainable:
+        if constraint is not None:
+            raise InvalidParameter("node: a constraint is for trainable nodes; pass trainable=True.")
+        if isinstance(value, Node):
+            return value
+        found = container(value)
+        return Node(value, name or "node") if found is None else found
+    if isinstance(value, Node) or container(value) is not None:
+        raise InvalidParameter("node: a trainable node holds a plain value; pass its data.")
+    parameter = ParameterNode(value, name or "parameter", description, constraint)
+    reason = parameter.refusal(value)
+    if reason is not None:
+        raise InvalidParameter(f"{parameter.name} {reason}; its first value is {value!r}.")
+    return parameter

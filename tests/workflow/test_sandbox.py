@@ -1,0 +1,169 @@
+"""What code in the sandbox can and cannot do."""
+
+from __future__ import annotations
+
+import platform
+import sys
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from thalweg.core import InvalidParameter
+from thalweg.workflow import Sandbox, SandboxError, sandbox
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda v: st.lists(v) | st.tuples(v, v) | st.dictionaries(st.text() | st.integers(), v),
+    max_leaves=8,
+)
+
+
+@pytest.fixture(scope="module")
+def box():
+    with Sandbox(seconds=2.0, megabytes=256) as held:
+        yield held
+
+
+@settings(max_examples=50)
+@given(value=values)
+def test_values_come_back_as_they_went_in(box, value):
+    found = box.call("def f(x): return x", "f", (value,))
+    assert found == value
+    assert type(found) is type(value)
+
+
+def test_usual_python_runs(box):
+    code = """
+import math
+from dataclasses import dataclass
+
+@dataclass
+class Point:
+    x: float
+    y: float
+
+def f(n, *, scale=1):
+    p = Point(3.0, 4.0)
+    return scale * math.hypot(p.x, p.y) + sum(i for i in range(n))
+"""
+    assert box.call(code, "f", (4,), {"scale": 2}) == 16.0
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "open('/etc/passwd').read()",
+        "__import__('os').environ",
+        "eval('1')",
+        "exec('1')",
+        "().__class__.__base__.__subclasses__()",
+        "(i for i in ()).gi_frame",
+        "getattr(1, 'real')",
+        "globals()",
+        "breakpoint()",
+        "input()",
+    ],
+)
+def test_the_language_has_no_way_out(box, body):
+    with pytest.raises(SandboxError, match=r"Refused|NameError"):
+        box.call(f"def f():\n    return {body}", "f")
+
+
+@pytest.mark.parametrize(
+    "module", ["os", "socket", "subprocess", "sys", "ctypes", "posix", "importlib", "os.path"]
+)
+def test_imports_are_those_allowed(box, module):
+    with pytest.raises(SandboxError, match=f"import of {module}"):
+        box.call(f"import {module}\ndef f(): return 1", "f")
+
+
+def test_modules_show_their_public_names_only(box):
+    with pytest.raises(SandboxError, match="AttributeError"):
+        box.call("import statistics\ndef f(): return statistics.sys", "f")
+
+
+def test_an_endless_loop_is_ended_and_the_next_call_works():
+    with Sandbox(seconds=0.3) as box:
+        with pytest.raises(SandboxError, match="Timeout"):
+            box.call("def f():\n    while True: pass", "f")
+        assert box.call("def f(): return 1", "f") == 1
+
+
+def test_two_gigabytes_are_refused(box):
+    with pytest.raises(SandboxError, match=r"MemoryError|Died"):
+        box.call("def f(): return len(bytearray(2 * 10**9))", "f")
+
+
+def test_what_no_json_holds_is_refused(box):
+    with pytest.raises(SandboxError, match="type object does not go"):
+        box.call("def f(x): return x", "f", (object(),))
+    with pytest.raises(SandboxError, match="does not go into"):
+        box.call("def f(): return f", "f")
+
+
+def test_nothing_is_kept_from_call_to_call(box):
+    code = "seen = []\ndef f():\n    seen.append(1)\n    return len(seen)"
+    assert [box.call(code, "f") for _ in range(3)] == [1, 1, 1]
+
+
+def test_errors_have_their_line(box):
+    with pytest.raises(SandboxError) as caught:
+        box.call("def f():\n    x = 0\n    return 1 / x", "f")
+    assert (caught.value.kind, caught.value.line) == ("ZeroDivisionError", 3)
+
+
+def test_options_out_of_range_are_refused():
+    with pytest.raises(InvalidParameter, match="seconds > 0"):
+        Sandbox(seconds=0)
+    with pytest.raises(InvalidParameter, match="megabytes"):
+        Sandbox(megabytes=1)
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or platform.machine() not in ("x86_64", "aarch64"), reason="seccomp is Linux's"
+)
+class TestSystemCalls:
+    """The wall that stands when the language does not: the reading of the text is taken away."""
+
+    @pytest.fixture
+    def bare(self, monkeypatch):
+        monkeypatch.setattr(sandbox, "check_code", lambda *_: None)
+        with Sandbox(seconds=2.0) as held:
+            assert held.protections()["seccomp"]
+            yield held
+
+    @pytest.mark.parametrize(
+        "escape",
+        [
+            "['listdir']('/')",
+            "['fork']()",
+            "['open']('/etc/passwd', 0)",
+            "['kill'](1, 0)",
+            "['unlink']('/tmp/none')",
+            "['execv']('/bin/true', ['true'])",
+            "['__builtins__']['open']('/etc/passwd')",
+        ],
+    )
+    def test_the_system_refuses(self, bare, escape):
+        code = f"""
+def f():
+    found = [c for c in ().__class__.__base__.__subclasses__() if c.__name__ == '_wrap_close'][0]
+    return found.__init__.__globals__{escape}
+"""
+        with pytest.raises(SandboxError, match="PermissionError"):
+            bare.call(code, "f")
+
+    def test_no_socket_and_no_surroundings(self, bare):
+        code = """
+def f(what):
+    found = [c for c in ().__class__.__base__.__subclasses__() if c.__name__ == '_wrap_close'][0]
+    space = found.__init__.__globals__
+    if what == 'environ':
+        return len(space['environ'])
+    import_ = space['__builtins__']['__import__']
+    return import_('_socket').socket()
+"""
+        assert bare.call(code, "f", ("environ",)) == 0
+        with pytest.raises(SandboxError, match=r"PermissionError|ModuleNotFoundError|ImportError"):
+            bare.call(code, "f", ("socket",))

@@ -1,0 +1,112 @@
+"""Only what is better on other examples is kept; a run goes on where it stopped."""
+
+from __future__ import annotations
+
+import pytest
+
+from thalweg.core import CheckpointMismatch, InvalidParameter, InvalidProblem, UnreadableFile
+from thalweg.workflow import Feedback, bundle, node
+from thalweg.workflow.optimizers import WorkflowOptimizer
+from thalweg.workflow.trainer import WorkflowTrainer
+
+
+class Listed(WorkflowOptimizer):
+    """Proposes the next of a list."""
+
+    def __init__(self, parameters, values):
+        super().__init__(parameters)
+        self.values, self.heard_of = list(values), []
+
+    def propose(self):
+        self.heard_of.append(self.heard())
+        return {self.parameters[0]: self.values.pop(0)} if self.values else {}
+
+
+@bundle()
+def divided(x, by):
+    return x / by
+
+
+def made(values, start=1.0, **options):
+    by = node(start, trainable=True, name="by")
+    optimizer = Listed([by], values)
+    trainer = WorkflowTrainer(
+        lambda x: divided(x, by),
+        optimizer,
+        lambda x, y: Feedback(-abs(y - x / 4), "aim at a quarter"),
+        **options,
+    )
+    return by, optimizer, trainer
+
+
+DATA = [1.0, 2.0, 3.0, 4.0]
+
+
+def test_a_proposal_is_kept_only_if_validation_is_better():
+    by, _, trainer = made([2.0, 9.0e9, 1.5, 4.0, 3.0])
+    found = trainer.fit(DATA, [8.0], rounds=5)
+    assert by.data == 4.0
+    assert found.scores == pytest.approx([-6.0, -2.0, -2.0, -2.0, 0.0, 0.0])
+
+
+def test_a_batch_is_heard_together():
+    _, optimizer, trainer = made([2.0], batch=3)
+    trainer.fit(DATA, [8.0], rounds=1)
+    (graph,) = optimizer.heard_of
+    assert len(graph.feedback) == 3
+
+
+def test_a_program_that_raises_has_the_worst_score_and_its_words_go_back():
+    by, optimizer, trainer = made([2.0], start=0.0, failed=-100.0)
+    found = trainer.fit(DATA, [8.0], rounds=1)
+    assert found.scores == [-100.0, -2.0]
+    assert "ZeroDivisionError" in str(next(iter(optimizer.heard_of[0].feedback.values()))[0])
+    assert by.data == 2.0
+
+
+def test_a_beam_keeps_others_and_gives_them_their_turn():
+    by, optimizer, trainer = made([2.0, 3.0, 5.0, 4.0], beam=3, explore=100.0)
+    trainer.fit(DATA, [8.0], rounds=4)
+    began = {graph.parameters[0].name for graph in optimizer.heard_of}
+    assert began == {by.name}
+    assert len(trainer._pool) == 3
+    assert [c.score for c in trainer._pool] == sorted((c.score for c in trainer._pool), reverse=True)
+    assert sum(c.tried > 0 for c in trainer._pool) >= 1
+    assert by.data == 4.0
+
+
+def test_no_better_candidate_ends_it():
+    _, _, trainer = made([0.5] * 9, patience=3)
+    found = trainer.fit(DATA, [8.0], rounds=50)
+    assert (found.reason, found.rounds) == ("patience", 3)
+
+
+def test_a_run_goes_on_from_its_checkpoint(tmp_path):
+    path = tmp_path / "run.json"
+    values = [2.0, 1.0, 3.0, 4.0]
+    whole = made(values)[2].fit(DATA, [8.0], rounds=4)
+    made(values[:2], checkpoint=path)[2].fit(DATA, [8.0], rounds=2)
+    by, _, trainer = made(values[2:], checkpoint=path)
+    assert trainer.fit(DATA, [8.0], rounds=4) == whole
+    assert by.data == 4.0
+
+
+def test_other_checkpoints_are_refused(tmp_path):
+    path = tmp_path / "run.json"
+    path.write_text("{}")
+    with pytest.raises(UnreadableFile, match="no checkpoint"):
+        made([2.0], checkpoint=path)[2].fit(DATA, [8.0])
+    path.write_text('{"parameters": ["other"], "pool": [[[1.0], 0.0, 0]], "scores": [0.0]}')
+    with pytest.raises(CheckpointMismatch, match="other parameters"):
+        made([2.0], checkpoint=path)[2].fit(DATA, [8.0])
+
+
+def test_bad_input_is_refused():
+    with pytest.raises(InvalidProblem, match="at least one example"):
+        made([2.0])[2].fit([], [8.0])
+    with pytest.raises(InvalidParameter, match="beam >= 1"):
+        made([2.0], beam=0)
+    by = node(1.0, trainable=True)
+    trainer = WorkflowTrainer(lambda x: divided(x, by), Listed([by], []), lambda x, y: Feedback(text="words"))
+    with pytest.raises(InvalidProblem, match="give a score"):
+        trainer.fit(DATA, DATA)
