@@ -234,9 +234,15 @@ class Adapt(Method[AdaptationTask, AdaptState]):
             state.x.load_state_dict(state.best)
             sure = state.lowest <= SURE
             state.status = Status.CONVERGED if sure else Status.EXHAUSTED
-            told = f"The task's {problem.steps} steps are done; held-out doubt {state.lowest:.3g}."
-            state.message = f"{told} {state.message}".strip()
+            said = f"The task's {problem.steps} steps are done; held-out doubt {state.lowest:.3g}."
+            state.message = f"{said} {state.message}".strip()
         return state
+
+    @torch.no_grad()
+    def objectives_on(self, state: AdaptState, batch: tuple[Sequence[Tensor], ...]) -> dict[str, float]:
+        """The objectives of a batch at a state, by name, without a step."""
+        losses, _, _ = self._losses(state, batch[:2], self._features(state.x, batch[:2]), guided=False)
+        return {name: float(loss) for name, loss in zip(self.objectives, losses, strict=True)}
 
     def _judge(self, problem: AdaptationTask, state: AdaptState) -> None:
         doubt = problem.doubt(state.x)

@@ -39,7 +39,7 @@ def reverse_gradient(x: Tensor, strength: float = 1.0) -> Tensor:
     >>> reverse_gradient(x, 0.5).sum().backward(); x.grad
     tensor([-0.5000, -0.5000])
     """
-    reversed_: Tensor = _Reversal.apply(x, strength)
+    reversed_: Tensor = _Reversal.apply(x, strength)  # type: ignore[no-untyped-call]
     return reversed_
 
 
@@ -123,6 +123,8 @@ class CDAN(Alignment):
 
     def __init__(self, features: int, classes: int, hidden: int = 1024) -> None:
         super().__init__()
+        self.of_features: Tensor
+        self.of_classes: Tensor
         self.drawn = features * classes > self.LARGEST
         width = self.LARGEST if self.drawn else features * classes
         self.net = _discriminator(width, hidden)

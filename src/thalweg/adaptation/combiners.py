@@ -86,6 +86,13 @@ class GradientCombiner(ABC):
                 "No objective has a finite gradient. Lower the learning rate, or look at the losses."
             )
         usable = np.isfinite(diagonal) & (diagonal > 0)
+        if losses is not None:
+            losses = as_real("losses", losses)
+            if losses.shape != (m,):
+                raise InvalidProblem(
+                    f"losses have shape {losses.shape}; expected ({m},), one for each gradient."
+                )
+            usable &= np.isfinite(losses)
         dropped = tuple(int(i) for i in np.flatnonzero(~usable))
         kept = np.flatnonzero(usable)
         if not len(kept):
@@ -97,8 +104,13 @@ class GradientCombiner(ABC):
             raise InvalidProblem(
                 f"{type(self).__name__} needs c = G g, with g the gradient of the loss that guides."
             )
-        along = None if c is None else check_vector("c", np.where(usable, as_real("c", c), 0.0), m)[kept]
-        values = None if losses is None else check_vector("losses", losses, m)[kept]
+        along = None
+        if c is not None:
+            c = as_real("c", c)
+            if c.shape != (m,):
+                raise InvalidProblem(f"c has shape {c.shape}; expected ({m},), a product for each gradient.")
+            along = check_vector("c", np.where(usable, c, 0.0), m)[kept]
+        values = None if losses is None else losses[kept]
         require(0 <= reached <= 1, f"{type(self).__name__} needs 0 <= reached <= 1", got=reached)
         found, mode = self._combined((inner + inner.T) / 2, along, values, reached, kept)
         weights = np.zeros(m)
@@ -290,10 +302,14 @@ def programme(objective: Vector, rows: Vector, bounds: Vector) -> Vector | None:
 
 
 def _by_highs(objective: Vector, rows: Vector, bounds: Vector) -> Vector | None:
+    ones = np.ones((1, len(objective)))
     found = scipy.optimize.linprog(
-        -objective, A_ub=-rows, b_ub=-bounds, A_eq=np.ones((1, len(objective))), b_eq=[1.0], method="highs"
+        -objective, A_ub=-rows, b_ub=-bounds, A_eq=ones, b_eq=[1.0], method="highs"
     )
-    return np.maximum(found.x, 0.0) / np.maximum(found.x, 0.0).sum() if found.status == 0 else None
+    if found.x is None:
+        return None
+    a: Vector = np.maximum(np.asarray(found.x), 0.0)
+    return a / a.sum()
 
 
 @functools.cache

@@ -124,7 +124,7 @@ class CAGrad(GradientCombiner):
             norm = math.sqrt(max(float(w @ Cw), 0.0) + tiny)
             return float(b @ w) + length * norm, b + length * Cw / norm
 
-        found = scipy.optimize.minimize(
+        found = scipy.optimize.minimize(  # type: ignore[call-overload]
             value,
             mean,
             jac=True,

@@ -85,22 +85,22 @@ class AdaptedClassifier(ClassifierMixin, BaseEstimator):
         Raises:
             InvalidProblem: a target with other columns, or fewer than four rows; one class.
         """
-        X, y = validate_data(self, X, y, dtype=np.float64)
-        check_classification_targets(y)
-        self.classes_, labels = np.unique(y, return_inverse=True)
+        table, labelled = validate_data(self, X, y, dtype=np.float64)
+        check_classification_targets(labelled)
+        self.classes_, labels = np.unique(labelled, return_inverse=True)
         if len(self.classes_) < 2:
             raise InvalidProblem("AdaptedClassifier needs two classes or more; y has 1 class.")
-        target = X if X_target is None else np.asarray(X_target, dtype=np.float64)
-        if target.ndim != 2 or target.shape[1] != X.shape[1]:
+        target = table if X_target is None else np.asarray(X_target, dtype=np.float64)
+        if target.ndim != 2 or target.shape[1] != table.shape[1]:
             raise InvalidProblem(
-                f"X_target has shape {target.shape}; expected (rows, {X.shape[1]}), the columns of X."
+                f"X_target has shape {target.shape}; expected (rows, {table.shape[1]}), the columns of X."
             )
         check_finite("X_target", target)
-        self._source_unit, self._unit = _unit(X), _unit(target)
+        self._source_unit, self._unit = _unit(table), _unit(target)
         self.n_iter_, self.doubt_ = int(self.steps), float("nan")
-        source = _tensor(X, self._source_unit), torch.from_numpy(labels.astype(np.int64))
+        source = _tensor(table, self._source_unit), torch.from_numpy(labels.astype(np.int64))
         rows = _tensor(target, self._unit)
-        widths = (X.shape[1], *self.hidden)
+        widths = (table.shape[1], *self.hidden)
         method, alone = (
             Adapt(self.base, self.combiner, rate=self.rate, ramp=self.ramp, hidden=64),
             X_target is None,

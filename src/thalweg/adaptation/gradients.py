@@ -156,7 +156,9 @@ def parted(
     """
     if not loss.requires_grad:
         return [None] * len(features), [None] * len(heads)
-    found = list(torch.autograd.grad(loss, [*features, *heads], retain_graph=True, allow_unused=True))
+    found: list[Tensor | None] = [
+        *torch.autograd.grad(loss, [*features, *heads], retain_graph=True, allow_unused=True)
+    ]
     return found[: len(features)], found[len(features) :]
 
 

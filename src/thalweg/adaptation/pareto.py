@@ -113,7 +113,7 @@ class ParetoDA:
             self._state = self.method.init(task, 0)
             if self._kept is not None:
                 self._take_up(self._state, self._kept)
-        batch = tuple(tuple(t.to(self.device) for t in part) for part in task.parts)  # type: ignore[union-attr]
+        batch = tuple(tuple(t.to(self.device) for t in part) for part in task.parts)
         self._state = self.method.advance(task, self._state, batch)
         return self
 
@@ -180,7 +180,7 @@ def _pair(source: Any) -> Source:  # noqa: ANN401 -- arrays, tensors or a loader
         )
     labels = source[1]
     y = labels if isinstance(labels, Tensor) else torch.as_tensor(np.asarray(labels))
-    return _inputs(source[0])[0], y  # type: ignore[index]
+    return _inputs(source[0])[0], y
 
 
 def _inputs(X: Any) -> Any:  # noqa: ANN401 -- an array, a tensor or a loader

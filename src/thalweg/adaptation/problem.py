@@ -85,7 +85,7 @@ class AdaptationTask(Problem):
                 raise InvalidProblem(
                     f"AdaptationTask.{name} needs {least} tensors, or a loader; got {data!r:.80}."
                 )
-            _check(name, data)
+            _check(name, tuple(data))
         self._check_pair()
         target, held_out = self.target, self.held_out
         if held_out is None:

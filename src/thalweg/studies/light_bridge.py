@@ -257,7 +257,9 @@ def _snapshots(size: Size, table: Table) -> Verdict:
     ratios = []
     for seed in range(FIRST, FIRST + size.seeds):
         steps = size.steps or 600
-        found = leave_one_time_out(branching(seed), most=200, seed=seed, eps=0.1, n_components=10, steps=steps)
+        found = leave_one_time_out(
+            branching(seed), most=200, seed=seed, eps=0.1, n_components=10, steps=steps
+        )
         ratios.append(float(found.bridge.mean() / found.line.mean()))
         means = {f"left out: {name}": float(found[name].mean()) for name in ("bridge", "line", "same")}
         table.append({"pair": "branches", "seed": seed, **means})
