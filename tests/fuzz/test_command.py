@@ -122,6 +122,9 @@ def folder(tmp_path_factory):
     for k, name in enumerate(("before", "after")):
         rows = np.random.default_rng(k).standard_normal((12, 2)) + k
         np.savetxt(path / f"{name}.csv", rows, delimiter=",", header="x,y", comments="")
+    for k, name in enumerate(("source", "target")):
+        rows = np.random.default_rng(k).standard_normal((24, 3)) + k
+        np.savez(path / f"{name}.npz", X=rows, **({} if k else {"y": np.arange(24) % 2}))
     save_tree(path / "saved", {"steps": 1, "state": {"x": np.ones(2)}})
     save_array(path / "good.npz", np.eye(2))
     noise = bytearray((path / "good.npz").read_bytes())
@@ -213,6 +216,7 @@ PROBLEMS = {
     "online": ["b.csv"],
     "landscape": ["a.pt", "b.pt", "--module", "fuzz_factory:make"],
     "transport": ["before.csv", "after.csv"],
+    "adaptation": ["source.npz", "target.npz"],
 }
 
 

@@ -12,5 +12,5 @@ METHODS: dict[str, type[Method]] = {"pareto": Adapt}
 
 @recommended.register
 def for_adaptation(problem: AdaptationTask) -> Adapt:
-    """DANN under the preference programme, at 1e-2: the command and the estimator train fresh networks."""
-    return Adapt(rate=1e-2)
+    """DANN under the preference programme, at the rate of fresh small networks."""
+    return Adapt(rate=0.03, ramp=100.0, hidden=64)

@@ -88,12 +88,12 @@ def contestants(whole: bool) -> dict[str, Adapt]:
         "source only": Adapt("source-only", "linear", **COMMON),  # type: ignore[arg-type]
         DANN: Adapt("dann", "linear", **COMMON),  # type: ignore[arg-type]
     }
-    for weight in GRID if whole else GRID[-1:]:
+    for weight in GRID if whole else ():
         found[f"DANN + {weight:g} MI"] = Adapt("dann", Linear((1.0, 1.0, weight)), **COMMON)  # type: ignore[arg-type]
     if whole:
         found["MGDA"] = Adapt("dann", MGDA(), **COMMON)  # type: ignore[arg-type]
+        found[DEMO] = Adapt("dann", PreferenceLP(), "scaled logits", **COMMON)  # type: ignore[arg-type]
         found["programme, descent alone"] = Adapt("dann", PreferenceLP(1.0), **COMMON)  # type: ignore[arg-type]
-    found[DEMO] = Adapt("dann", PreferenceLP(), "scaled logits", **COMMON)  # type: ignore[arg-type]
     found[OURS] = Adapt("dann", PreferenceLP(), **COMMON)  # type: ignore[arg-type]
     return found
 
@@ -150,14 +150,15 @@ def run(scale: Scale = "quick", tell: Tell = lambda share, what: None) -> Eviden
     )
     verdicts = []
     for name, scores in found.scores.items():
-        ours, fixed = scores[OURS], [k for k in scores if k.startswith("DANN + ")]
-        best = min(fixed, key=lambda k: float(np.mean(scores[k])))
-        rivals = f"the best of {len(fixed)} fixed weights" if len(fixed) > 1 else "fixed weight 1"
-        verdicts += [
-            _verdict(f"{name}: target accuracy, ours less that of {rivals}", scores[best] - ours, -0.02),
-            _verdict(f"{name}: target accuracy, ours less DANN's", scores[DANN] - ours, 0.10),
-            _verdict(f"{name}: target accuracy, Bayes' refining less the demo's", scores[DEMO] - ours, 0.05),
-        ]
+        ours = scores[OURS]
+        verdicts.append(_verdict(f"{name}: target accuracy, ours less DANN's", scores[DANN] - ours, 0.10))
+        if size.whole:
+            fixed = [f"DANN + {weight:g} MI" for weight in GRID]
+            best = fixed[int(np.argmin([np.mean(scores[k]) for k in fixed]))]
+            claim = f"{name}: target accuracy, ours less that of the best of {len(fixed)} fixed weights"
+            verdicts.append(_verdict(claim, scores[best] - ours, -0.02))
+            claim = f"{name}: target accuracy, Bayes' refining less the demo's"
+            verdicts.append(_verdict(claim, scores[DEMO] - ours, 0.05))
     tell(0.85, "descents")
     shares = [
         descents(problems["turned"](seed), Adapt("dann", PreferenceLP(1.0), **COMMON), seed, size.looked)  # type: ignore[arg-type]
@@ -189,8 +190,8 @@ def run(scale: Scale = "quick", tell: Tell = lambda share, what: None) -> Eviden
         ],
     )
     notes = (
-        f"{SOURCE} digits with labels, {1797 - SOURCE} without, of which a tenth guides; {size.steps} steps of 64 rows. The rate "
-        "and the ramp, alike for all, were chosen on seeds 0 and 1; none of the answers is chosen by target labels. "
+        f"{SOURCE} digits with labels, {1797 - SOURCE} without, a tenth of it guides; {size.steps} steps of 64 rows. "
+        "The rate and the ramp, alike for all, were chosen on seeds 0 and 1; no answer is chosen by target labels. "
         "With one seed claims are about that seed, without interval."
     )
     return Evidence(verdicts, table, [figure], notes=notes)
