@@ -236,3 +236,8 @@ def test_a_pole_is_balanced_by_who_says_what_went_better():
     first, last, questions = example("balance_by_preference").main(steps=8)
     assert last > first + 10
     assert questions == 64
+
+
+def test_turned_digits_are_read_without_their_labels():
+    before, after = example("digits_turned").main(steps=300)
+    assert after > before + 0.1

@@ -10,7 +10,7 @@ import scipy.optimize
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from thalweg.adaptation import EPO, MGDA, CAGrad, Linear, NashMTL, PCGrad, PreferenceLP, UPGrad
+from thalweg.adaptation import EPO, MGDA, CAGrad, FixedWeights, NashMTL, PCGrad, PreferenceLP, UPGrad
 from thalweg.adaptation.combiners import balancing, descending, non_uniformity, programme
 from thalweg.core import InvalidParameter, InvalidProblem, NotFinite
 
@@ -277,7 +277,7 @@ class TestBadInput:
             (lambda: EPO((1.0, 1.0)).weights(np.eye(2)), "losses > 0"),
             (lambda: EPO((1.0, 1.0)).weights(np.eye(2), losses=[1.0, -1.0]), "losses > 0"),
             (lambda: EPO((1.0,)).weights(np.eye(2), losses=[1.0, 1.0]), "ray of 1"),
-            (lambda: Linear((1.0,)).weights(np.eye(2)), "has 1 weights"),
+            (lambda: FixedWeights((1.0,)).weights(np.eye(2)), "has 1 weights"),
         ],
     )
     def test_what_does_not_fit_is_refused(self, call, message):
@@ -290,8 +290,8 @@ class TestBadInput:
             lambda: PreferenceLP(1.5),
             lambda: EPO((1.0, 0.0)),
             lambda: EPO(()),
-            lambda: Linear((-1.0, 1.0)),
-            lambda: Linear((np.nan,)),
+            lambda: FixedWeights((-1.0, 1.0)),
+            lambda: FixedWeights((np.nan,)),
             lambda: CAGrad(1.0),
         ],
     )

@@ -22,7 +22,7 @@ from thalweg.adaptation import (
     MMD,
     Adapt,
     AdaptationTask,
-    Linear,
+    FixedWeights,
     ParetoDA,
     PreferenceLP,
     Refiner,
@@ -270,7 +270,13 @@ class TestTrainer:
     def test_with_fixed_weights_it_is_a_plain_loop_bit_for_bit(self, data):
         problem, lam, mu = task(data, steps=6), 0.7, 0.3
         method = Adapt(
-            "dann", Linear((1.0, lam, mu)), hidden=8, refining="none", rate=0.05, ramp=10, judge_every=10**6
+            "dann",
+            FixedWeights((1.0, lam, mu)),
+            hidden=8,
+            refining="none",
+            rate=0.05,
+            ramp=10,
+            judge_every=10**6,
         )
         state = method.init(problem, 3)
         model, net = copy.deepcopy(state.x), copy.deepcopy(state.heads["alignment"])
@@ -493,4 +499,4 @@ class TestBadInput:
 
     def test_a_wrong_number_of_fixed_weights_is_refused(self, data):
         with pytest.raises(InvalidProblem, match="2 weights"):
-            solve(task(data, steps=2), Adapt("dann", Linear((1.0, 1.0)), hidden=8))
+            solve(task(data, steps=2), Adapt("dann", FixedWeights((1.0, 1.0)), hidden=8))

@@ -8,11 +8,11 @@ from thalweg.adaptation.alignment import (
     JAN,
     MDD,
     MMD,
-    Alignment,
+    AlignmentLoss,
     reversal_strength,
     reverse_gradient,
 )
-from thalweg.adaptation.combiners import EPO, Combination, GradientCombiner, Linear, PreferenceLP
+from thalweg.adaptation.combiners import EPO, Combination, FixedWeights, GradientCombiner, PreferenceLP
 from thalweg.adaptation.conflict import MGDA, CAGrad, NashMTL, PCGrad, UPGrad
 from thalweg.adaptation.estimator import AdaptedClassifier
 from thalweg.adaptation.gradients import combined_backward, objective_gradients
@@ -36,11 +36,11 @@ __all__ = [
     "AdaptationTask",
     "Adapted",
     "AdaptedClassifier",
-    "Alignment",
+    "AlignmentLoss",
     "CAGrad",
     "Combination",
     "GradientCombiner",
-    "Linear",
+    "FixedWeights",
     "NashMTL",
     "PCGrad",
     "ParetoDA",

@@ -8,16 +8,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, cast
+from typing import ClassVar, Literal, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from thalweg.adaptation.alignment import BASES, Alignment, alignment_named, reversal_strength
+from thalweg.adaptation.alignment import BASES, AlignmentLoss, alignment_named, reversal_strength
 from thalweg.adaptation.batches import Draws
-from thalweg.adaptation.combiners import Combination, GradientCombiner, Linear, PreferenceLP
+from thalweg.adaptation.combiners import Combination, FixedWeights, GradientCombiner, PreferenceLP
 from thalweg.adaptation.conflict import MGDA, CAGrad, NashMTL, PCGrad, UPGrad
 from thalweg.adaptation.gradients import combined, parted, put_gradient, through
 from thalweg.adaptation.pixels import check_labels, rows_of
@@ -34,7 +34,7 @@ COMBINERS: dict[str, type[GradientCombiner]] = {
     "cagrad": CAGrad,
     "upgrad": UPGrad,
     "nash": NashMTL,
-    "linear": Linear,
+    "linear": FixedWeights,
 }
 
 
@@ -52,11 +52,11 @@ class AdaptState(State):
     lowest: float = math.inf  # doubt so far
     best: dict[str, Tensor] = field(default_factory=dict)  # the network's state then
 
-    def tree(self) -> dict[str, Any]:
+    def tree(self) -> dict[str, object]:
         return {**super().tree(), "rng": random_states()}
 
-    def restored(self, tree: dict[str, Any]) -> AdaptState:
-        set_random_states(tree["rng"])
+    def restored(self, tree: dict[str, object]) -> AdaptState:
+        set_random_states(cast(dict[str, object], tree["rng"]))
         return super().restored({name: value for name, value in tree.items() if name != "rng"})
 
 
@@ -66,8 +66,8 @@ class Adapt(Method[AdaptationTask, AdaptState]):
 
     The objectives are ``source``, cross-entropy; ``align``, of ``base``; and ``target``, ``log K - MI`` of refined
     target predictions. A combiner weighs their gradients on the backbone, guided by ``log K - MI`` of a held-out batch;
-    heads and discriminators follow the plain sum of their own losses. With fixed weights (`Linear`) it is plain descent
-    on the weighted sum, in one backward pass.
+    heads and discriminators follow the plain sum of their own losses. With `FixedWeights` it is plain descent on the
+    weighted sum, in one backward pass.
 
     Args:
         base: ``"dann"``, ``"cdan"``, ``"mdd"``, ``"mmd"``, ``"jan"``, ``"coral"`` or ``"source-only"``.
@@ -145,13 +145,13 @@ class Adapt(Method[AdaptationTask, AdaptState]):
         if not isinstance(self.combiner, str):
             return self.combiner
         if self.combiner == "linear":
-            return Linear((1.0,) * (len(self.objectives) - 1) + (0.0,))
+            return FixedWeights((1.0,) * (len(self.objectives) - 1) + (0.0,))
         return COMBINERS[self.combiner]()
 
     def init(self, problem: AdaptationTask, seed: int) -> AdaptState:
-        if isinstance(self.combiner, Linear) and len(self.combiner.fixed) != len(self.objectives):
+        if isinstance(self.combiner, FixedWeights) and len(self.combiner.fixed) != len(self.objectives):
             raise InvalidProblem(
-                f"Linear has {len(self.combiner.fixed)} weights; {self.objectives} need one each."
+                f"FixedWeights has {len(self.combiner.fixed)} weights; {self.objectives} need one each."
             )
         model = problem.fresh_model(seed)
         if not any(p.requires_grad for p in model.backbone.parameters()):
@@ -221,7 +221,7 @@ class Adapt(Method[AdaptationTask, AdaptState]):
         combiner = self.settled_by
         told = (
             self._plain(state, batch, combiner)
-            if isinstance(combiner, Linear)
+            if isinstance(combiner, FixedWeights)
             else self._settled(state, batch, combiner)
         )
         state.optimizer.step()
@@ -277,7 +277,7 @@ class Adapt(Method[AdaptationTask, AdaptState]):
         check_labels(y, ls.shape[1])
         losses = [functional.cross_entropy(ls, y)]
         if "alignment" in state.heads:
-            alignment = cast(Alignment, state.heads["alignment"])
+            alignment = cast(AlignmentLoss, state.heads["alignment"])
             strength = reversal_strength(state.step, self.ramp)
             losses.append(alignment.loss(zs, zt, ls, lt, y, strength))
         refiner = dict(state.heads.named_children()).get("refiner")
@@ -295,7 +295,7 @@ class Adapt(Method[AdaptationTask, AdaptState]):
         return refiner.refined(features, logits)
 
     def _plain(
-        self, state: AdaptState, batch: tuple[Sequence[Tensor], ...], combiner: Linear
+        self, state: AdaptState, batch: tuple[Sequence[Tensor], ...], combiner: FixedWeights
     ) -> dict[str, float]:
         """Descent on the weighted sum."""
         batch = batch[:2]
@@ -352,6 +352,6 @@ class Adapt(Method[AdaptationTask, AdaptState]):
                 "balance": float(told.mode == "balance"),
                 "guide_dropped": float(told.mode.endswith("dropped")),
             }
-        if not isinstance(self.settled_by, Linear) and math.isfinite(cosine):
+        if not isinstance(self.settled_by, FixedWeights) and math.isfinite(cosine):
             found["cosine"] = cosine
         return found

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
+from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn import functional
 
 from thalweg.core import InvalidProblem, UnknownName
@@ -22,14 +21,14 @@ class _Reversal(torch.autograd.Function):
     """The identity, whose gradient is turned round."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, strength: float) -> Tensor:  # noqa: ANN401 -- torch's context
-        ctx.strength = strength
+    def forward(ctx: FunctionCtx, x: Tensor, strength: float) -> Tensor:
+        ctx.strength = strength  # type: ignore[attr-defined]
         return x.view_as(x)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # noqa: ANN401 -- torch's context
-        return -ctx.strength * gradient, None
+    def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor, None]:
+        return -ctx.strength * gradient, None  # type: ignore[attr-defined]
 
 
 def reverse_gradient(x: Tensor, strength: float = 1.0) -> Tensor:
@@ -52,7 +51,7 @@ def reversal_strength(step: int, ramp: float = 1000.0) -> float:
     return math.tanh(step / (2.0 * ramp))
 
 
-class Alignment(nn.Module, ABC):
+class AlignmentLoss(nn.Module, ABC):
     """Base: a loss that is small where source and target features cannot be told apart."""
 
     @abstractmethod
@@ -94,7 +93,7 @@ def _domain_loss(net: nn.Module, source: Tensor, target: Tensor) -> Tensor:
     return 0.5 * (own.mean() + other.mean())
 
 
-class DANN(Alignment):
+class DANN(AlignmentLoss):
     """A discriminator of the features, deceived (Ganin et al., 2016)."""
 
     def __init__(self, features: int, classes: int, hidden: int = 1024) -> None:
@@ -113,7 +112,7 @@ class DANN(Alignment):
         return _domain_loss(self.net, reverse_gradient(source, strength), reverse_gradient(target, strength))
 
 
-class CDAN(Alignment):
+class CDAN(AlignmentLoss):
     """A discriminator of features times predicted probabilities (Long et al., 2018).
 
     Beyond 4 096 products it takes as many random ones, as the paper does. Predictions get no gradient from it.
@@ -152,7 +151,7 @@ class CDAN(Alignment):
         return _domain_loss(self.net, own, self._map(target, target_logits, strength))
 
 
-class MDD(Alignment):
+class MDD(AlignmentLoss):
     """Margin disparity: a second classifier that agrees on the source and disagrees on the target (Zhang et al., 2019).
 
     ``MARGIN`` is the paper's gamma.
@@ -195,7 +194,7 @@ def _discrepancy(kernel: Tensor, n: int) -> Tensor:
     return kernel[:n, :n].mean() + kernel[n:, n:].mean() - 2.0 * kernel[:n, n:].mean()
 
 
-class MMD(Alignment):
+class MMD(AlignmentLoss):
     """Maximum mean discrepancy of the features, five Gaussian kernels (Long et al., 2015)."""
 
     def __init__(self, features: int, classes: int, hidden: int = 1024) -> None:
@@ -213,7 +212,7 @@ class MMD(Alignment):
         return _discrepancy(_kernel(torch.cat([source, target])), len(source))
 
 
-class JAN(Alignment):
+class JAN(AlignmentLoss):
     """Joint maximum mean discrepancy of features and predicted probabilities (Long et al., 2017)."""
 
     def __init__(self, features: int, classes: int, hidden: int = 1024) -> None:
@@ -232,7 +231,7 @@ class JAN(Alignment):
         return _discrepancy(_kernel(torch.cat([source, target])) * _kernel(p), len(source))
 
 
-class CORAL(Alignment):
+class CORAL(AlignmentLoss):
     """Squared distance of the covariances, over ``4 d^2`` (Sun and Saenko, 2016)."""
 
     def __init__(self, features: int, classes: int, hidden: int = 1024) -> None:
@@ -253,7 +252,7 @@ class CORAL(Alignment):
 
 
 #: Alignments by name; ``"source-only"`` has none.
-BASES: dict[str, type[Alignment] | None] = {
+BASES: dict[str, type[AlignmentLoss] | None] = {
     "dann": DANN,
     "cdan": CDAN,
     "mdd": MDD,
@@ -264,7 +263,7 @@ BASES: dict[str, type[Alignment] | None] = {
 }
 
 
-def alignment_named(name: str, features: int, classes: int, hidden: int) -> Alignment | None:
+def alignment_named(name: str, features: int, classes: int, hidden: int) -> AlignmentLoss | None:
     """A fresh alignment; None for source-only.
 
     >>> type(alignment_named("coral", 4, 3, 16)).__name__
@@ -272,6 +271,5 @@ def alignment_named(name: str, features: int, classes: int, hidden: int) -> Alig
     """
     if name not in BASES:
         raise UnknownName("base", name, BASES)
-    kind: Any = BASES[name]
-    made: Alignment | None = None if kind is None else kind(features, classes, hidden)
-    return made
+    kind = BASES[name]
+    return None if kind is None else kind(features, classes, hidden)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from thalweg.training.task import Shuffle
 
 Rows = tuple[Tensor, ...]
 #: Tensors with the examples along the first axis, or a loader of batches of such.
-Source = Sequence[Tensor] | Iterable[Any]
+Source = Sequence[Tensor] | Iterable[object]
 
 
 class Draws(Protocol):
@@ -22,10 +22,10 @@ class Draws(Protocol):
     def draw(self) -> Rows:
         """The next batch."""
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, object]:
         """The place, as plain data."""
 
-    def load_state_dict(self, state: dict[str, Any], /) -> None:
+    def load_state_dict(self, state: dict[str, object], /) -> None:
         """Inverse of `state_dict`."""
 
 
@@ -45,9 +45,9 @@ class TensorDraws(Shuffle):
 class LoaderDraws:
     """Batches of a loader, begun again where it ends; its place is no part of a state."""
 
-    def __init__(self, loader: Iterable[Any], device: str, name: str) -> None:
+    def __init__(self, loader: Iterable[object], device: str, name: str) -> None:
         self._loader, self._device, self._name = loader, device, name
-        self._batches: Iterator[Any] = iter(())
+        self._batches: Iterator[object] = iter(())
 
     def draw(self) -> Rows:
         """The next batch."""
@@ -59,13 +59,13 @@ class LoaderDraws:
             raise InvalidProblem(f"The {self._name} loader has no batch.")
         return as_rows(batch, self._device)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, object]:
         """Refused: nothing says where a loader is."""
         raise InvalidProblem(
             f"The {self._name} loader's place cannot be saved. Pass tensors for runs that are resumed."
         )
 
-    def load_state_dict(self, state: dict[str, Any], /) -> None:
+    def load_state_dict(self, state: dict[str, object], /) -> None:
         """Refused, too."""
         self.state_dict()
 

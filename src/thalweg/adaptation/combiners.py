@@ -125,7 +125,7 @@ class GradientCombiner(ABC):
 
 
 @dataclass(frozen=True)
-class Linear(GradientCombiner):
+class FixedWeights(GradientCombiner):
     """Fixed weights: the gradient of a weighted sum of the losses.
 
     Use it where good weights are known. One backward pass does.
@@ -133,7 +133,7 @@ class Linear(GradientCombiner):
     Args:
         fixed: a weight for each objective, >= 0.
 
-    >>> Linear((1.0, 0.3)).weights(np.eye(2))
+    >>> FixedWeights((1.0, 0.3)).weights(np.eye(2))
     array([1. , 0.3])
     """
 
@@ -144,14 +144,16 @@ class Linear(GradientCombiner):
         good = (
             weights.ndim == 1 and len(weights) > 0 and bool(np.isfinite(weights).all()) and weights.min() >= 0
         )
-        require(good, "Linear needs one finite weight >= 0 for each objective", got=self.fixed)
+        require(good, "FixedWeights needs one finite weight >= 0 for each objective", got=self.fixed)
         object.__setattr__(self, "fixed", tuple(float(w) for w in weights))
 
     def _combined(
         self, C: Vector, c: Vector | None, losses: Vector | None, reached: float, kept: NDArray[np.int64]
     ) -> tuple[Vector, Mode]:
         if kept[-1] >= len(self.fixed):
-            raise InvalidProblem(f"Linear has {len(self.fixed)} weights; objective {kept[-1]} has none.")
+            raise InvalidProblem(
+                f"FixedWeights has {len(self.fixed)} weights; objective {kept[-1]} has none."
+            )
         return np.array(self.fixed)[kept], ""
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from numbers import Integral, Real
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import numpy as np
 import torch
@@ -46,7 +46,7 @@ class AdaptedClassifier(ClassifierMixin, BaseEstimator):
     True
     """
 
-    _parameter_constraints: ClassVar[dict[str, Any]] = {
+    _parameter_constraints: ClassVar[dict[str, list[object]]] = {
         "hidden": [tuple],
         "base": [StrOptions(set(BASES))],
         "combiner": [StrOptions(set(COMBINERS))],
@@ -129,7 +129,7 @@ class AdaptedClassifier(ClassifierMixin, BaseEstimator):
         logits = torch.cat(list(predicted(self.model_, (rows,), "cpu")))
         return np.asarray(logits.double().softmax(1).numpy())
 
-    def predict(self, X: ArrayLike) -> NDArray[Any]:
+    def predict(self, X: ArrayLike) -> NDArray[np.generic]:
         """The likeliest label of each row."""
         check_is_fitted(self, "model_")
         return np.asarray(self.classes_[self.predict_proba(X).argmax(1)])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Self, cast
 
 import numpy as np
 import torch
@@ -12,11 +12,13 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from thalweg.adaptation.adapt import Adapt, AdaptState
-from thalweg.adaptation.batches import Source
+from thalweg.adaptation.batches import Source, as_rows
 from thalweg.adaptation.combiners import GradientCombiner
-from thalweg.adaptation.problem import AdaptationTask, predicted
+from thalweg.adaptation.problem import AdaptationTask, Adapted, predicted
 from thalweg.core import Callback, InvalidProblem, Result, solve
 from thalweg.training.snapshot import random_states, set_random_states
+
+Weights = dict[str, Tensor]
 
 
 class ParetoDA:
@@ -48,12 +50,12 @@ class ParetoDA:
         combiner: str | GradientCombiner = "preference",
         *,
         device: str = "cpu",
-        **options: Any,  # noqa: ANN401 -- of `Adapt`
+        **options: object,
     ) -> None:
         self.backbone, self.head, self.device = backbone.to(device), head.to(device), device
-        self.method = Adapt(base, combiner, **options)
+        self.method = Adapt(base, combiner, **options)  # type: ignore[arg-type]
         self._state: AdaptState | None = None
-        self._kept: dict[str, Any] | None = None  # of a loaded state, until the next step knows the shapes
+        self._kept: dict[str, object] | None = None  # of a loaded state, until the next step knows the shapes
 
     def fit(
         self,
@@ -113,7 +115,7 @@ class ParetoDA:
             self._state = self.method.init(task, 0)
             if self._kept is not None:
                 self._take_up(self._state, self._kept)
-        batch = tuple(tuple(t.to(self.device) for t in part) for part in task.parts)
+        batch = tuple(as_rows(part, self.device) for part in task.parts)
         self._state = self.method.advance(task, self._state, batch)
         return self
 
@@ -126,22 +128,20 @@ class ParetoDA:
 
     def predict_proba(self, X: ArrayLike | Tensor) -> NDArray[np.float64]:
         """Probabilities of the classes, shape (n, K); (n, K, height, width) where there is a class at each pixel."""
-        inputs = _inputs(X)
-        with torch.no_grad():
-            shape = self.head.eval()(self.backbone.eval()(inputs[0][:1].to(self.device))).shape
-        rows = torch.cat(list(predicted(nn.Sequential(self.backbone, self.head), inputs, self.device)))
-        p = rows.double().softmax(1).cpu()
-        if len(shape) == 4:
-            p = p.reshape(len(inputs[0]), *shape[2:], shape[1]).movedim(-1, 1)
+        inputs = as_rows(_inputs(X), "cpu")
+        net = Adapted(self.backbone, self.head).train(self.backbone.training)
+        p = torch.cat(list(predicted(net, inputs[:1], self.device))).double().softmax(1).cpu()
+        if len(p) > len(inputs[0]):
+            p = p.reshape(len(inputs[0]), *inputs[0].shape[-2:], p.shape[1]).movedim(-1, 1)
         return np.asarray(p.numpy())
 
     def predict(self, X: ArrayLike | Tensor) -> NDArray[np.int64]:
         """The likeliest class of each row, or pixel."""
         return np.asarray(self.predict_proba(X).argmax(1))
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, object]:
         """Modules, discriminators, the optimizer and the step of `partial_fit`, as plain data."""
-        found: dict[str, Any] = {"backbone": self.backbone.state_dict(), "head": self.head.state_dict()}
+        found: dict[str, object] = {"backbone": self.backbone.state_dict(), "head": self.head.state_dict()}
         if self._state is not None:
             s = self._state
             found["training"] = {
@@ -156,38 +156,41 @@ class ParetoDA:
             found["training"] = self._kept
         return found
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, object]) -> None:
         """Inverse of `state_dict`, into modules of the same shapes; training goes on with the next `partial_fit`."""
-        self.backbone.load_state_dict(state["backbone"])
-        self.head.load_state_dict(state["head"])
-        self._state, self._kept = None, state.get("training")
+        self.backbone.load_state_dict(cast(Weights, state["backbone"]))
+        self.head.load_state_dict(cast(Weights, state["head"]))
+        self._state, self._kept = None, cast("dict[str, object] | None", state.get("training"))
 
-    def _take_up(self, state: AdaptState, kept: dict[str, Any]) -> None:
-        state.heads.load_state_dict(kept["heads"])
-        state.optimizer.load_state_dict(kept["optimizer"])
-        state.step, state.lowest, state.best = kept["step"], kept["lowest"], kept["best"]
-        set_random_states(kept["rng"])
+    def _take_up(self, state: AdaptState, kept: dict[str, object]) -> None:
+        state.heads.load_state_dict(cast(Weights, kept["heads"]))
+        state.optimizer.load_state_dict(cast("dict[str, object]", kept["optimizer"]))
+        state.step, state.lowest, state.best = (
+            cast(int, kept["step"]),
+            cast(float, kept["lowest"]),
+            cast(Weights, kept["best"]),
+        )
+        set_random_states(cast("dict[str, object]", kept["rng"]))
         self._kept = None
 
 
-def _pair(source: Any) -> Source:  # noqa: ANN401 -- arrays, tensors or a loader
+def _pair(source: object) -> Source:
     if not isinstance(source, tuple | list):
-        loader: Source = source
-        return loader
+        return cast(Source, source)
     if len(source) != 2:
         raise InvalidProblem(
             f"source is (inputs, labels), or a loader of such batches; got {len(source)} parts."
         )
     labels = source[1]
     y = labels if isinstance(labels, Tensor) else torch.as_tensor(np.asarray(labels))
-    return _inputs(source[0])[0], y
+    return as_rows(_inputs(source[0]), "cpu")[0], y
 
 
-def _inputs(X: Any) -> Any:  # noqa: ANN401 -- an array, a tensor or a loader
+def _inputs(X: object) -> Source:
     """Arrays and tensors as a tuple of one tensor, float32 where they are numbers of NumPy's float64."""
     if isinstance(X, Tensor):
         return (X,)
     if isinstance(X, np.ndarray | list) or hasattr(X, "__array__"):
         found = torch.as_tensor(np.asarray(X))
         return (found.float() if found.dtype == torch.float64 else found,)
-    return X
+    return cast(Source, X)

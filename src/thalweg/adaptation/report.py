@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,7 +12,7 @@ from sklearn.model_selection import cross_val_predict
 from sklearn.preprocessing import StandardScaler
 
 from thalweg.adaptation.adapt import Adapt
-from thalweg.adaptation.combiners import Linear
+from thalweg.adaptation.combiners import FixedWeights, GradientCombiner
 from thalweg.adaptation.problem import AdaptationTask
 from thalweg.core import Figure, InvalidProblem, Result, Series, solve
 from thalweg.core.validation import as_real, check_finite
@@ -121,7 +120,7 @@ def front(
     task: AdaptationTask,
     values: Sequence[float] = (0.0, 0.1, 0.3, 1.0),
     seed: int = 0,
-    **options: Any,  # noqa: ANN401 -- of `Adapt`
+    **options: object,
 ) -> pd.DataFrame:
     """The Pareto front by sweeps: a run for each fixed weight of the target objective, and one of the programme.
 
@@ -134,13 +133,13 @@ def front(
     >>> len(front(task, (0.0, 1.0), hidden=8))
     3
     """
-    rows = []
     base = str(options.pop("base", "dann"))
     ones = 1 if base == "source-only" else 2
-    for weight in values:
-        method = Adapt(base, Linear((*[1.0] * ones, weight)), **options)
+    combiners: list[tuple[float, str | GradientCombiner]] = [
+        (weight, FixedWeights((*[1.0] * ones, weight))) for weight in values
+    ]
+    rows = []
+    for weight, combiner in [*combiners, (float("nan"), "preference")]:
+        method = Adapt(base, combiner, **options)  # type: ignore[arg-type]
         rows.append({"weight": weight, **solve(task, method, seed=seed, progress=False).metrics})
-    rows.append(
-        {"weight": float("nan"), **solve(task, Adapt(base, **options), seed=seed, progress=False).metrics}
-    )
     return pd.DataFrame(rows)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
@@ -130,22 +130,23 @@ def pareto(
     combiner: str = "preference",
     weight: float = 0.0,
     tau: float = 0.1,
-    refining: str = "bayes",
+    refining: Literal["bayes", "scaled logits", "none"] = "bayes",
     rate: float = 0.03,
     ramp: float = 100.0,
     hidden: int = 64,
     judge_every: int = 100,
 ) -> Adapt:
     """`Adapt` for fresh small networks: ``weight`` is linear's of the target objective, ``tau`` the programme's."""
-    from thalweg.adaptation import Adapt, GradientCombiner, Linear, PreferenceLP
+    from thalweg.adaptation import Adapt, FixedWeights, GradientCombiner, PreferenceLP
 
     chosen: str | GradientCombiner = combiner
     if combiner == "preference":
         chosen = PreferenceLP(tau)
     elif combiner == "linear":
-        chosen = Linear((*[1.0] * (1 if base == "source-only" else 2), weight))
-    options: dict[str, Any] = {"refining": refining, "judge_every": judge_every}
-    return Adapt(base, chosen, rate=rate, ramp=ramp, hidden=hidden, **options)
+        chosen = FixedWeights((*[1.0] * (1 if base == "source-only" else 2), weight))
+    return Adapt(
+        base, chosen, rate=rate, ramp=ramp, hidden=hidden, refining=refining, judge_every=judge_every
+    )
 
 
 MAKERS = {"pareto": pareto}
@@ -162,8 +163,8 @@ class AdaptationCase(Case):
 
     def _classes(self) -> np.ndarray:
         given = self.given
-        source, labels, header = (cast(Any, given[name]) for name in ("source", "labels", "header"))
-        return _loaded(source, labels, header).classes()[1]
+        header = cast("bool | None", given["header"])
+        return _loaded(cast(Path, given["source"]), str(given["labels"]), header).classes()[1]
 
     def _predicted(self, result: Result) -> tuple[np.ndarray, np.ndarray]:
         """Labels of the target's rows, and their probability."""

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, rotate
 from torch import nn
 
-from thalweg.adaptation import MGDA, Adapt, AdaptationTask, Linear, PreferenceLP
+from thalweg.adaptation import MGDA, Adapt, AdaptationTask, FixedWeights, PreferenceLP
 from thalweg.core import Result
 from thalweg.datasets import load
 from thalweg.studies.contest import contest
@@ -89,7 +89,7 @@ def contestants(whole: bool) -> dict[str, Adapt]:
         DANN: Adapt("dann", "linear", **COMMON),  # type: ignore[arg-type]
     }
     for weight in GRID if whole else ():
-        found[f"DANN + {weight:g} MI"] = Adapt("dann", Linear((1.0, 1.0, weight)), **COMMON)  # type: ignore[arg-type]
+        found[f"DANN + {weight:g} MI"] = Adapt("dann", FixedWeights((1.0, 1.0, weight)), **COMMON)  # type: ignore[arg-type]
     if whole:
         found["MGDA"] = Adapt("dann", MGDA(), **COMMON)  # type: ignore[arg-type]
         found[DEMO] = Adapt("dann", PreferenceLP(), "scaled logits", **COMMON)  # type: ignore[arg-type]
@@ -121,7 +121,7 @@ def descents(problem: AdaptationTask, method: Adapt, seed: int, looked: int) -> 
         with torch.no_grad():
             for p, stepped in zip(probe.x.backbone.parameters(), state.x.backbone.parameters(), strict=True):
                 if stepped.grad is not None:
-                    p -= 0.01 * state.metrics["rate"] * stepped.grad
+                    p.sub_(0.01 * state.metrics["rate"] * stepped.grad)
         end = method.objectives_on(probe, batch)
         # The backbone works against the discriminator; what is below float32's rounding of a loss is no rise.
         signs = {"source": 1.0, "align": -1.0, "target": 1.0}
