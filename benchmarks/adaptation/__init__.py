@@ -127,7 +127,7 @@ class Passes:
             sum(losses[:3]).backward(retain_graph=True)  # type: ignore[union-attr]
             losses[4].backward()
             sgd.step()
-        return float(losses[0])
+        return float(losses[0].detach())
 
 
 def rows() -> Iterator[Row]:

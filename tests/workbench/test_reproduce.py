@@ -345,6 +345,7 @@ class TestReport:
     def test_all_with_a_study_can_be_listed(self):
         assert {s.number for s in with_study()} == {
             *(
+                "01",
                 "02",
                 "03",
                 "04",

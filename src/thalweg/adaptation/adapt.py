@@ -79,8 +79,9 @@ class Adapt(Method[AdaptationTask, AdaptState]):
         weight_decay: default 1e-3.
         ramp: steps over which gradient reversal comes in, see `reversal_strength`. Default 1 000.
         hidden: width of the discriminators' two hidden layers. Default 1 024.
-        forward: ``"joint"``, one pass of all rows; ``"separate"``, one for each domain, so that batch normalisation
-            does not mix them.
+        forward: ``"joint"``, one pass of all rows, as published; ``"separate"``, one for each domain, so that batch
+            normalisation does not mix them. Default ``"auto"``: joint where the network has batch normalisation, else
+            separate, which is the same up to rounding and spares each loss the rows that it does not look at.
         pixels: most pixels of each domain a step, drawn anew, where there is a class at each pixel. Default 4 096.
         judge_every: steps between judgements of held-out doubt, by which the answer is chosen. Default 100.
 
@@ -94,7 +95,8 @@ class Adapt(Method[AdaptationTask, AdaptState]):
         InvalidProblem: a frozen backbone, fewer than two classes, labels beyond them, one row or feature too few.
         NotFinite: no objective has a finite gradient.
 
-    Cost per step: one forward and four backward passes of the backbone over three batches; memory of four gradients.
+    Cost per step: one forward and four backward passes of the backbone, over three batches if joint; memory of four
+    gradients.
 
     >>> from thalweg import solve
     >>> source = torch.randn(40, 5), torch.arange(40) % 3
@@ -112,7 +114,7 @@ class Adapt(Method[AdaptationTask, AdaptState]):
     weight_decay: float = 1e-3
     ramp: float = 1000.0
     hidden: int = 1024
-    forward: Literal["joint", "separate"] = "joint"
+    forward: Literal["auto", "joint", "separate"] = "auto"
     pixels: int = 4096
     judge_every: int = 100
 
@@ -124,8 +126,8 @@ class Adapt(Method[AdaptationTask, AdaptState]):
         known = ("bayes", "scaled logits", "none")
         require(self.refining in known, f"Adapt needs refining in {known}", got=self.refining)
         require(
-            self.forward in ("joint", "separate"),
-            "Adapt needs forward 'joint' or 'separate'",
+            self.forward in ("auto", "joint", "separate"),
+            "Adapt needs forward 'auto', 'joint' or 'separate'",
             got=self.forward,
         )
         require(0 < self.rate < math.inf, "Adapt needs rate > 0", got=self.rate)
@@ -253,9 +255,14 @@ class Adapt(Method[AdaptationTask, AdaptState]):
             state.lowest = doubt
             state.best = {name: t.detach().clone() for name, t in state.x.state_dict().items()}
 
+    def _is_joint(self, model: Adapted) -> bool:
+        if self.forward != "auto":
+            return self.forward == "joint"
+        return any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in model.modules())
+
     def _features(self, model: Adapted, batch: tuple[Sequence[Tensor], ...]) -> tuple[Tensor, ...]:
         inputs = [part[0] for part in batch]
-        if self.forward == "separate":
+        if not self._is_joint(model):
             return tuple(model.backbone(x) for x in inputs)
         return model.backbone(torch.cat(inputs)).split([len(x) for x in inputs])
 
@@ -263,7 +270,7 @@ class Adapt(Method[AdaptationTask, AdaptState]):
         self, state: AdaptState, batch: tuple[Sequence[Tensor], ...], features: Sequence[Tensor], guided: bool
     ) -> tuple[list[Tensor], Tensor | None, Tensor | None]:
         """The objectives, the guide, and the discriminators' loss of the refiner."""
-        whole = torch.cat(list(features)) if self.forward == "joint" else None
+        whole = torch.cat(list(features)) if self._is_joint(state.x) else None
         logits = (
             [state.x.head(z) for z in features]
             if whole is None
@@ -322,11 +329,13 @@ class Adapt(Method[AdaptationTask, AdaptState]):
         heads = [p for p in (*state.x.head.parameters(), *state.heads.parameters()) if p.requires_grad]
         found = [parted(loss, cut, heads) for loss in losses]
         steer = [] if guide is None else [parted(guide, cut, [])]
-        G = torch.stack([through(deep, at, shared) for at, _ in (*found, *steer)])
         m = len(losses)
+        G = deep[0].new_empty(m + len(steer), sum(p.numel() for p in shared))
+        for row, (at, _) in zip(G, (*found, *steer), strict=True):
+            through(deep, at, shared, row)
         top = math.log(state.x.head(cut[0][:1]).shape[1]) if guide is not None else 1.0
         reached = 0.0 if guide is None else min(max(1.0 - float(guide.detach()) / top, 0.0), 1.0)
-        flat, told = combined(G[:m], combiner, G[m] if steer else None, losses, reached)
+        flat, told = combined(G, combiner, losses, reached)
         for i, (_, gradients) in enumerate(found):
             if i not in told.dropped or bool(torch.isfinite(losses[i].detach())):
                 for p, g in zip(heads, gradients, strict=True):

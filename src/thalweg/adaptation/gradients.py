@@ -62,29 +62,30 @@ def _flat(loss: Tensor, places: Sequence[Tensor]) -> Tensor:
 
 
 def combined(
-    G: Tensor, combiner: GradientCombiner, guide: Tensor | None, losses: Sequence[Tensor], reached: float
+    G: Tensor, combiner: GradientCombiner, losses: Sequence[Tensor], reached: float
 ) -> tuple[Tensor, Combination]:
     """``m G' a``, shape (parameters,), and the combination; objectives without a usable gradient take no part.
 
+    A last row of G beyond the losses' is the guide's gradient.
+
     >>> from thalweg.adaptation.conflict import MGDA
-    >>> combined(torch.eye(2), MGDA(), None, [torch.ones(()), torch.ones(())], 0.0)[0]
+    >>> combined(torch.eye(2), MGDA(), [torch.ones(()), torch.ones(())], 0.0)[0]
     tensor([1., 1.])
     """
-    wide = G if guide is None else torch.cat([G, guide[None]])
-    products = (wide @ wide.T).double().cpu().numpy()
-    m = len(G)
-    c = None if guide is None else products[:m, m]
+    products = (G @ G.T).double().cpu().numpy()
+    m = len(losses)
+    c = products[:m, m] if len(G) > m else None
     values = torch.stack([loss.detach().double().reshape(()) for loss in losses]).cpu().numpy()
     told = combiner.combine(products[:m, :m], c, values, reached)
     a = m * torch.as_tensor(told.weights, dtype=G.dtype, device=G.device)
     if told.dropped:
         kept = [i for i in range(m) if i not in told.dropped]
         return a[kept] @ G[kept], told
-    return a @ G, told
+    return a @ G[:m], told
 
 
 def put_gradient(shared: Iterable[Tensor], flat: Tensor) -> None:
-    """Write a flat gradient into ``.grad`` of the parameters that take one.
+    """Make a flat gradient the ``.grad`` of the parameters that take one; they share its memory.
 
     >>> p = nn.Parameter(torch.zeros(2, 1))
     >>> put_gradient([p], torch.tensor([1.0, 2.0])); p.grad.shape
@@ -93,7 +94,7 @@ def put_gradient(shared: Iterable[Tensor], flat: Tensor) -> None:
     at = 0
     for p in shared:
         if p.requires_grad:
-            p.grad = flat[at : at + p.numel()].view_as(p).clone()
+            p.grad = flat[at : at + p.numel()].view_as(p)
             at += p.numel()
 
 
@@ -131,9 +132,9 @@ def combined_backward(
     np.float64(1.0)
     """
     places, owned = list(shared), [p for p in own if p.requires_grad]
-    G = objective_gradients(losses, places, batched=batched)
-    steer = None if guide is None else objective_gradients([guide], places)[0]
-    flat, told = combined(G, combiner, steer, losses, reached)
+    steered = [*losses] if guide is None else [*losses, guide]
+    G = objective_gradients(steered, places, batched=batched)
+    flat, told = combined(G, combiner, losses, reached)
     if owned:
         usable = [
             loss for i, loss in enumerate(losses) if i not in told.dropped or bool(torch.isfinite(loss))
@@ -163,19 +164,26 @@ def parted(
 
 
 def through(
-    features: Sequence[Tensor], gradients: Sequence[Tensor | None], shared: Sequence[Tensor]
-) -> Tensor:
-    """A gradient on features carried to the shared parameters, flat, shape (parameters,).
+    features: Sequence[Tensor], gradients: Sequence[Tensor | None], shared: Sequence[Tensor], row: Tensor
+) -> None:
+    """Carry a gradient on features to the shared parameters, into ``row``, shape (parameters,).
 
-    >>> w = torch.ones(2, requires_grad=True)
-    >>> through([3 * w], [torch.ones(2)], [w])
+    >>> w, row = torch.ones(2, requires_grad=True), torch.empty(2)
+    >>> through([3 * w], [torch.ones(2)], [w], row)
+    >>> row
     tensor([3., 3.])
     """
     reached = [(z, g) for z, g in zip(features, gradients, strict=True) if g is not None]
     if not reached:
-        return torch.cat([torch.zeros_like(p).reshape(-1) for p in shared])
+        row.zero_()
+        return
     outputs, along = zip(*reached, strict=True)
     found = torch.autograd.grad(outputs, shared, along, retain_graph=True, allow_unused=True)
-    return torch.cat(
-        [(torch.zeros_like(p) if g is None else g).reshape(-1) for g, p in zip(found, shared, strict=True)]
-    )
+    at = 0
+    for g, p in zip(found, shared, strict=True):
+        place = row[at : at + p.numel()]
+        if g is None:
+            place.zero_()
+        else:
+            place.copy_(g.reshape(-1))
+        at += p.numel()

@@ -63,10 +63,10 @@ class CombinedGradients(Callback):
                 "CombinedGradients needs the losses in self.objectives; set them in training_step."
             )
         places = list(self.shared(pl_module))
-        G = objective_gradients(losses, places)
-        steer = None if self.guide is None else objective_gradients([self.guide(pl_module)], places)[0]
+        steered = [*losses] if self.guide is None else [*losses, self.guide(pl_module)]
+        G = objective_gradients(steered, places)
         with torch.no_grad():
-            self._flat, self.last = combined(G, self.combiner, steer, losses, 0.0)
+            self._flat, self.last = combined(G, self.combiner, losses, 0.0)
 
     def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Lightning's hook: the sum's gradient is replaced."""

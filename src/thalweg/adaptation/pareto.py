@@ -131,8 +131,12 @@ class ParetoDA:
         inputs = as_rows(_inputs(X), "cpu")
         net = Adapted(self.backbone, self.head).train(self.backbone.training)
         p = torch.cat(list(predicted(net, inputs[:1], self.device))).double().softmax(1).cpu()
-        if len(p) > len(inputs[0]):
-            p = p.reshape(len(inputs[0]), *inputs[0].shape[-2:], p.shape[1]).movedim(-1, 1)
+        was_training = net.training
+        with torch.no_grad():
+            shape = net.eval()(inputs[0][:1].to(self.device)).shape
+        net.train(was_training)
+        if len(shape) == 4:
+            p = p.reshape(len(inputs[0]), *shape[2:], shape[1]).movedim(-1, 1)
         return np.asarray(p.numpy())
 
     def predict(self, X: ArrayLike | Tensor) -> NDArray[np.int64]:

@@ -29,7 +29,7 @@ OURS, DANN, DEMO = "programme", "DANN", "programme, the demo's refining"
 #: Rows of the source; the rest is the target.
 SOURCE = 900
 #: Of all methods alike, chosen on seeds 0 and 1.
-COMMON = {"rate": 0.03, "ramp": 100.0, "hidden": 64}
+COMMON = {"rate": 0.03, "ramp": 100.0, "hidden": 64, "forward": "joint"}
 GRID = (0.1, 0.3, 1.0)
 
 
