@@ -130,9 +130,10 @@ class Adapt(Method[AdaptationTask, AdaptState]):
             "Adapt needs forward 'auto', 'joint' or 'separate'",
             got=self.forward,
         )
-        require(0 < self.rate < math.inf, "Adapt needs rate > 0", got=self.rate)
+        require(0 < self.rate <= 1e6, "Adapt needs 0 < rate <= 1e6", got=self.rate)
         require(0 <= self.weight_decay < math.inf, "Adapt needs weight_decay >= 0", got=self.weight_decay)
         require(0 < self.ramp < math.inf, "Adapt needs ramp > 0", got=self.ramp)
+        require(self.hidden <= 65536, "Adapt needs hidden <= 65536", got=self.hidden)
         for name in ("hidden", "pixels", "judge_every"):
             require(getattr(self, name) >= 1, f"Adapt needs {name} >= 1", got=getattr(self, name))
 
