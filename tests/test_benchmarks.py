@@ -35,6 +35,7 @@ def test_contestants_run_in_turns_and_bring_back_their_last_result():
 @pytest.mark.parametrize(
     "area",
     [
+        "adaptation",
         "linear",
         "training",
         "blackbox",

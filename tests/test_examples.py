@@ -267,3 +267,8 @@ def test_a_rule_is_found_and_trains_another_network(tmp_path):
     assert after < before
     assert "class Found(ProgramOptimizer)" in (tmp_path / "found.py").read_text()
     assert [row["method"] for row in other.rows] == ["found", "where it began", "AdamW, rate .01"]
+
+
+def test_turned_digits_are_read_without_their_labels():
+    before, after = example("digits_turned").main(steps=300)
+    assert after > before + 0.1

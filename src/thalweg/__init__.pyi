@@ -1,4 +1,5 @@
 # The public names: type checkers read this file, and so does lazy_loader at run time.
+from . import adaptation as adaptation
 from . import bilevel as bilevel
 from . import blackbox as blackbox
 from . import constrained as constrained

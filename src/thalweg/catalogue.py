@@ -34,7 +34,22 @@ class System:
 
 
 SYSTEMS = (
-    System("01", "pareto-domain-adaptation", "Pareto domain adaptation", "NeurIPS 2021", "adaptation"),
+    System(
+        "01",
+        "pareto-domain-adaptation",
+        "Pareto domain adaptation",
+        "NeurIPS 2021",
+        "adaptation",
+        (
+            "adaptation.ParetoDA",
+            "adaptation.AdaptationTask",
+            "adaptation.Adapt",
+            "adaptation.PreferenceLP",
+            "adaptation.Refiner",
+            "adaptation.AdaptedClassifier",
+        ),
+        "pareto_adaptation",
+    ),
     System(
         "02",
         "learning-to-relax",

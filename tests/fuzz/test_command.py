@@ -127,6 +127,9 @@ def folder(tmp_path_factory):
         rows = np.random.default_rng(k).standard_normal((12, 2)) + k
         np.savetxt(path / f"{name}.csv", rows, delimiter=",", header="x,y", comments="")
     save_array(path / "sinogram.npy", np.random.default_rng(2).random((3, 8)))
+    for k, name in enumerate(("source", "target")):
+        rows = np.random.default_rng(k).standard_normal((24, 3)) + k
+        np.savez(path / f"{name}.npz", X=rows, **({} if k else {"y": np.arange(24) % 2}))
     save_tree(path / "saved", {"steps": 1, "state": {"x": np.ones(2)}})
     save_array(path / "good.npz", np.eye(2))
     noise = bytearray((path / "good.npz").read_bytes())
@@ -220,6 +223,7 @@ PROBLEMS = {
     "transport": ["before.csv", "after.csv"],
     "robust": ["knapsack.json"],
     "inverse": ["sinogram.npy", "--operator", "radon:views=3"],
+    "adaptation": ["source.npz", "target.npz"],
 }
 
 

@@ -212,7 +212,7 @@ class TestReproduce:
         with pytest.raises(UnknownName, match="No system '99'"):
             reproduce(["99"], folder=tmp_path)
         with pytest.raises(InvalidProblem, match="has no study yet"):
-            reproduce(["01"], folder=tmp_path)
+            reproduce(["14"], folder=tmp_path)
         with pytest.raises(InvalidParameter, match="scale is one of"):
             reproduce(["12"], folder=tmp_path, scale="huge")
         with pytest.raises(InvalidParameter, match="engine is one of"):
@@ -345,6 +345,7 @@ class TestReport:
     def test_all_with_a_study_can_be_listed(self):
         assert {s.number for s in with_study()} == {
             *(
+                "01",
                 "02",
                 "03",
                 "04",

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from thalweg.cli import (
+    adaptation,
     blackbox,
     constrained,
     convex,
@@ -125,6 +126,14 @@ AREAS = (
         inverse.InverseCase,
         inverse.MAKERS,
         shown=("rmse",),
+    ),
+    Area(
+        "adaptation",
+        adaptation.read,
+        "doubt",
+        "none: the method ends after its steps, and converges where held-out doubt is at most 0.2",
+        adaptation.AdaptationCase,
+        adaptation.MAKERS,
     ),
     Area("blackbox", blackbox.read, "value", "none", solve=blackbox.solve_blackbox),
 )
