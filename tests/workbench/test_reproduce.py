@@ -212,7 +212,7 @@ class TestReproduce:
         with pytest.raises(UnknownName, match="No system '99'"):
             reproduce(["99"], folder=tmp_path)
         with pytest.raises(InvalidProblem, match="has no study yet"):
-            reproduce(["14"], folder=tmp_path)
+            reproduce(["05"], folder=tmp_path)
         with pytest.raises(InvalidParameter, match="scale is one of"):
             reproduce(["12"], folder=tmp_path, scale="huge")
         with pytest.raises(InvalidParameter, match="engine is one of"):
