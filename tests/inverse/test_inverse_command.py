@@ -107,7 +107,7 @@ def test_every_operator_is_read_from_text(folder, image, text, make):
     np.save(folder / "y.npy", A.A(image.astype(complex) if A.complex_image else image))
     found = run(folder, "@y.npy", "--operator", text, "--method", "cg:tol=0.01", "--json")
     assert found.exit_code == 0, found.output
-    assert json.loads(found.stdout)["metrics"]["residual"] < 0.02
+    assert json.loads(found.stdout)["metrics"]["residual"] < 0.03
 
 
 def test_coil_maps_are_estimated_where_none_are_given(folder, image):

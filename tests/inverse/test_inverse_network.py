@@ -126,8 +126,8 @@ def test_the_shipped_network_is_small_whole_and_says_its_recipe():
             about = file.metadata()
     assert len(content) <= 1_000_000
     assert hashlib.sha256(content).hexdigest() == checksum
-    assert '"steps": 3000' in about["recipe"]
-    assert RECIPE["steps"] == 3000
+    assert '"steps": 6000' in about["recipe"]
+    assert RECIPE["steps"] == 6000
 
 
 def test_the_shipped_network_is_worth_more_than_no_prior():

@@ -71,6 +71,21 @@ def test_the_language_has_no_way_out(box, body):
 
 
 @pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("def f():\n    match ():\n        case object(__class__=c): return c", "the attribute __class__"),
+        ("import operator\ndef f(): return operator.attrgetter('__class__')(1)", "AttributeError"),
+        ("from operator import attrgetter as a\ndef f(): return a('__class__')(1)", "ImportError"),
+        ("import operator\ndef f(): return operator.methodcaller('__dir__')(1)", "AttributeError"),
+        ("import string\ndef f(): return string.Formatter()", "AttributeError"),
+    ],
+)
+def test_attributes_are_not_read_by_their_names_in_strings_or_patterns(box, code, words):
+    with pytest.raises(SandboxError, match=words):
+        box.call(code, "f")
+
+
+@pytest.mark.parametrize(
     "module", ["os", "socket", "subprocess", "sys", "ctypes", "posix", "importlib", "os.path"]
 )
 def test_imports_are_those_allowed(box, module):

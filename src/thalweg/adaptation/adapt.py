@@ -187,7 +187,7 @@ class Adapt(Method[AdaptationTask, AdaptState]):
             features, logits, _ = rows_of(z, model.head(z), None, self.pixels)
         model.train()
         K = logits.shape[1]
-        require(K >= 2, "Adaptation needs two classes or more; the head has", got=K, error=InvalidProblem)
+        require(K >= 2, "Adaptation needs a head of two classes or more", got=K, error=InvalidProblem)
         return features.shape[1], K
 
     def _heads(self, model: Adapted, probe: Tensor, seed: int) -> nn.ModuleDict:

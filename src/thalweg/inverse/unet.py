@@ -129,7 +129,7 @@ def _groups(width: int) -> int:
 PRETRAINED: dict[str, tuple[str, str]] = {
     "ellipses": (
         "ellipses-32.safetensors",
-        "871065e9dc726233e343ba1ed12fe121388bb893891c1e2187e74a6278f92e5d",
+        "bcfc3ddac66fc6b3e4c96bab4af95aad33b92d78ed8dc28e156ea4062d88f57b",
     ),
 }
 

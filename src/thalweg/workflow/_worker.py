@@ -126,12 +126,20 @@ def closed_to_the_system() -> bool:
     return done
 
 
+#: Functions that read attributes by their names in a string, which no look at the text sees.
+BY_NAME = {"attrgetter", "methodcaller", "Formatter"}
+
+
 def facade(name: str) -> types.SimpleNamespace:
     """What a module makes public, without the modules that it uses."""
     module = importlib.import_module(name)
     public = getattr(module, "__all__", None) or [n for n in vars(module) if not n.startswith("_")]
     return types.SimpleNamespace(
-        **{n: getattr(module, n) for n in public if not isinstance(getattr(module, n), types.ModuleType)}
+        **{
+            n: getattr(module, n)
+            for n in public
+            if n not in BY_NAME and not isinstance(getattr(module, n), types.ModuleType)
+        }
     )
 
 

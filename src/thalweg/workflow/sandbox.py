@@ -209,6 +209,10 @@ def check_code(code: str, imports: Sequence[str] = IMPORTS) -> None:
             raise SandboxError("Refused", wrong, getattr(part, "lineno", None))
 
 
+#: How names of attributes begin that lead from an object to the interpreter.
+INNER = ("_", "gi_", "cr_", "ag_", "tb_", "f_", "co_")
+
+
 def _forbidden(part: ast.AST, imports: Sequence[str]) -> str:
     name = {
         ast.Attribute: "attr",
@@ -221,10 +225,12 @@ def _forbidden(part: ast.AST, imports: Sequence[str]) -> str:
     if field is not None and str(getattr(part, field)).startswith("__"):
         allowed = isinstance(part, ast.FunctionDef) and part.name in ("__init__", "__call__", "__repr__")
         return "" if allowed else f"the name {getattr(part, field)}"
-    if isinstance(part, ast.Attribute) and part.attr.startswith(
-        ("_", "gi_", "cr_", "ag_", "tb_", "f_", "co_")
-    ):
-        return f"the attribute {part.attr}"
+    read = [part.attr] if isinstance(part, ast.Attribute) else []
+    if isinstance(part, ast.MatchClass):  # a pattern reads attributes, too
+        read = part.kwd_attrs
+    inner = [attribute for attribute in read if attribute.startswith(INNER)]
+    if inner:
+        return f"the attribute {inner[0]}"
     wanted: list[str] = []
     if isinstance(part, ast.Import):
         wanted = [alias.name for alias in part.names]
