@@ -54,6 +54,7 @@ def alignment(a: Network, b: Network, threshold: float = 0.3) -> Alignment:
 
     Cost: a singular value decomposition of each weight, with kernels flattened.
 
+    >>> from torch import nn
     >>> net = nn.Linear(5, 4)
     >>> round(alignment(net, net).total, 6)
     1.0
