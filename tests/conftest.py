@@ -29,19 +29,15 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-#: Tests that start engines with processes of their own: of each kind one after the other, or they starve each other.
-ENGINES = {
-    "flower": re.compile(r"flower", re.IGNORECASE),
-    "engines": re.compile(r"postgres|sqlite|killed|(?<![a-z])rays?(?![a-z])", re.IGNORECASE),
-}
+#: Tests that start engines with processes of their own: one after the other, or they starve each other.
+ENGINES = re.compile(r"flower|postgres|sqlite|killed|(?<![a-z])rays?(?![a-z])", re.IGNORECASE)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
     for item in items:
-        kind = next((name for name, words in ENGINES.items() if words.search(item.nodeid)), None)
-        if kind is not None:
-            item.add_marker(pytest.mark.xdist_group(kind))
+        if ENGINES.search(item.nodeid):
+            item.add_marker(pytest.mark.xdist_group("engines"))
 
 
 @pytest.fixture(autouse=True)
