@@ -8,7 +8,7 @@ import torch
 from sklearn.utils.estimator_checks import check_estimator
 from torch import nn
 
-from thalweg.adaptation import MGDA, AdaptedClassifier, PreferenceLP
+from thalweg.adaptation import EPO, MGDA, AdaptedClassifier, FixedWeights, PreferenceLP
 from thalweg.core import InvalidProblem, NotFinite
 
 
@@ -90,3 +90,13 @@ def test_a_lightning_module_is_trained_along_the_combined_gradient():
     torch.testing.assert_close(module.heads.weight, plain.heads.weight - 0.1 * head)
     with pytest.raises(InvalidProblem, match="needs c = G g"):
         trainer(CombinedGradients(PreferenceLP(), lambda m: m.body.parameters())).fit(Two(), loader)
+
+
+def test_complex_numbers_are_refused_whose_imaginary_part_would_be_lost():
+    X, y = np.random.default_rng(0).standard_normal((40, 3)), np.arange(40) % 2
+    with pytest.raises(InvalidProblem, match="X_target is complex"):
+        AdaptedClassifier().fit(X, y, X_target=X * (1 + 1j))
+    with pytest.raises(InvalidProblem, match="FixedWeights is complex"):
+        FixedWeights((1 + 1j, 1.0))
+    with pytest.raises(InvalidProblem, match="EPO's ray is complex"):
+        EPO((1 + 1j, 1.0))

@@ -147,6 +147,13 @@ class TestStages:
             annealed(problem, factor=1.0)
 
 
+@pytest.mark.parametrize("method", [LightSB, FullBatch])
+def test_a_start_of_other_components_is_refused(clouds, method):
+    problem = EntropicTransport(*clouds, 0.5, 4)
+    with pytest.raises(InvalidProblem, match="x0 has 3 components; the problem has 4"):
+        solve(problem, method(x0=torch.zeros(3, 5, dtype=torch.float64)), progress=False)
+
+
 class TestSnapshots:
     def test_the_distance_is_the_best_of_all_assignments(self, rng):
         x, y = rng.standard_normal((2, 5, 3))

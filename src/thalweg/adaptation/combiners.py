@@ -140,7 +140,7 @@ class FixedWeights(GradientCombiner):
     fixed: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        weights = np.asarray(self.fixed, dtype=np.float64)
+        weights = as_real("FixedWeights", self.fixed)
         good = (
             weights.ndim == 1 and len(weights) > 0 and bool(np.isfinite(weights).all()) and weights.min() >= 0
         )
@@ -216,7 +216,7 @@ class EPO(GradientCombiner):
     tol: float = 1e-3
 
     def __post_init__(self) -> None:
-        ray = np.asarray(self.ray, dtype=np.float64)
+        ray = as_real("EPO's ray", self.ray)
         good = ray.ndim == 1 and len(ray) > 0 and bool(np.isfinite(ray).all()) and ray.min() > 0
         require(good, "EPO needs a ray of finite numbers > 0", got=self.ray)
         require(self.tol > 0, "EPO needs tol > 0", got=self.tol)

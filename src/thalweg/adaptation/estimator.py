@@ -18,7 +18,7 @@ from thalweg.adaptation.adapt import COMBINERS, Adapt
 from thalweg.adaptation.alignment import BASES
 from thalweg.adaptation.problem import AdaptationTask, Adapted, predicted
 from thalweg.core import InvalidProblem, solve
-from thalweg.core.validation import check_finite
+from thalweg.core.validation import as_real, check_finite
 
 
 class AdaptedClassifier(ClassifierMixin, BaseEstimator):
@@ -90,7 +90,7 @@ class AdaptedClassifier(ClassifierMixin, BaseEstimator):
         self.classes_, labels = np.unique(labelled, return_inverse=True)
         if len(self.classes_) < 2:
             raise InvalidProblem("AdaptedClassifier needs two classes or more; y has 1 class.")
-        target = table if X_target is None else np.asarray(X_target, dtype=np.float64)
+        target = table if X_target is None else as_real("X_target", X_target)
         if target.ndim != 2 or target.shape[1] != table.shape[1]:
             raise InvalidProblem(
                 f"X_target has shape {target.shape}; expected (rows, {table.shape[1]}), the columns of X."

@@ -67,7 +67,7 @@ class FullBatch(Method[EntropicTransport, FullBatchState]):
         require(is_whole(self.memory) and self.memory >= 1, "FullBatch needs memory >= 1", got=self.memory)
 
     def init(self, problem: EntropicTransport, seed: int) -> FullBatchState:
-        x = LightSB().first_answer(problem, seed) if self.x0 is None else problem.answer(self.x0)
+        x = LightSB().first_answer(problem, seed) if self.x0 is None else problem.started(self.x0)
         found = _gradient(problem, x)
         none = x.new_zeros((0, *x.shape))
         return FullBatchState(

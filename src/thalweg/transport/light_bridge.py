@@ -100,7 +100,7 @@ class LightSB(Method[EntropicTransport, LightState]):
 
     def init(self, problem: EntropicTransport, seed: int) -> LightState:
         if self.x0 is not None:
-            return self.resumed(problem, problem.answer(self.x0), seed)
+            return self.resumed(problem, problem.started(self.x0), seed)
         return self.resumed(problem, self.first_answer(problem, seed), seed)
 
     def first_answer(self, problem: EntropicTransport, seed: int) -> Tensor:

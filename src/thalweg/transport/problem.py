@@ -201,6 +201,13 @@ class EntropicTransport(Problem):
             )
         return values.to(self.device, self.dtype)
 
+    def started(self, x: ArrayLike | Tensor) -> Tensor:
+        """An answer to begin at, of as many components as the problem's, or `InvalidProblem`."""
+        found = self.answer(x)
+        if len(found) != self.n_components:
+            raise InvalidProblem(f"x0 has {len(found)} components; the problem has {self.n_components}.")
+        return found
+
     def answer_at(self, eps: float, x: ArrayLike | Tensor) -> Tensor:
         """An answer to the same clouds at another eps, as a start at this one: ``eps log a``, r and S are kept."""
         require(is_real(eps) and 0 < eps < math.inf, "answer_at needs eps > 0", got=eps)
