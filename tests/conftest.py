@@ -20,6 +20,8 @@ import pytest
 import torch
 from hypothesis import settings
 
+from thalweg.core.ray_engine import prepare_ray
+
 # Compilation of Numba kernels can fall into any example; time is not what these tests are about.
 settings.register_profile("thalweg", deadline=None, max_examples=40, derandomize=True)
 settings.load_profile("thalweg")
@@ -50,6 +52,18 @@ def torch_alike():
 @pytest.fixture
 def rng():
     return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="module")
+def ray_engine():
+    """A Ray of this machine for one file's tests; it ends with them, as does one that was left running before."""
+    prepare_ray()
+    ray = pytest.importorskip("ray")
+    ray.shutdown()
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    assert ray.nodes()[0]["NodeManagerAddress"] == "127.0.0.1"
+    yield ray
+    ray.shutdown()
 
 
 @pytest.fixture

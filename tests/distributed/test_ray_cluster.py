@@ -33,6 +33,7 @@ os.environ.setdefault(
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0"
 )  # before Ray is imported: listen on the loopback
 ray = pytest.importorskip("ray")
+pytestmark = pytest.mark.usefixtures("ray_engine")
 
 
 def line():
@@ -40,14 +41,6 @@ def line():
     return DataParallel(
         lambda: nn.Linear(1, 1), lambda out, y: ((out[:, 0] - y) ** 2).sum(), X, 2 * X[:, 0] + 1
     )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def engine():
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
-    assert ray.nodes()[0]["NodeManagerAddress"] == "127.0.0.1"
-    yield
-    ray.shutdown()
 
 
 def trained(scheme, cluster, steps=12, callbacks=()):

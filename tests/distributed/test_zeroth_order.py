@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
 
 import numpy as np
 import pytest
@@ -397,33 +396,27 @@ class TestRounds:
 
 
 class TestRay:
-    def test_clients_in_processes_of_ray_do_what_the_simulator_does(self):
+    def test_clients_in_processes_of_ray_do_what_the_simulator_does(self, ray_engine):
         """Actors hold their functions and queries; one is killed, comes back without memory, and training goes on."""
-        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-        ray = pytest.importorskip("ray")
-        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, ignore_reinit_error=True)
         problem, method = quadratic(6, 3), METHODS["fzoos"]
         p = torch.full((3,), 1 / 3, dtype=DOUBLE)
-        hire = ray.remote(num_cpus=0)(Client).remote
-        try:
-            actors = [hire(method, f, i, 4) for i, f in enumerate(problem.clients)]
-            state, broadcast = method.init(problem, 4), method.first_broadcast(problem.x0, 4)
-            for number in range(3):
-                state = method.step(problem, state)
-                messages = ray.get([a.round.remote(broadcast, number) for a in actors])
-                broadcast, _ = method.aggregate(broadcast, messages, p)
-            torch.testing.assert_close(broadcast["x"], state.x, rtol=1e-7, atol=1e-9)
-            ray.kill(actors[1])
-            with pytest.raises(ray.exceptions.RayActorError):
-                ray.get(actors[1].round.remote(broadcast, 3))
-            actors[1] = hire(method, problem.clients[1], 1, 4)
-            before = problem.metrics(broadcast["x"])["objective"]
-            for number in range(3, 8):
-                messages = ray.get([a.round.remote(broadcast, number) for a in actors])
-                broadcast, _ = method.aggregate(broadcast, messages, p)
-            assert problem.metrics(broadcast["x"])["objective"] < before
-        finally:
-            ray.shutdown()
+        hire = ray_engine.remote(num_cpus=0)(Client).remote
+        actors = [hire(method, f, i, 4) for i, f in enumerate(problem.clients)]
+        state, broadcast = method.init(problem, 4), method.first_broadcast(problem.x0, 4)
+        for number in range(3):
+            state = method.step(problem, state)
+            messages = ray_engine.get([a.round.remote(broadcast, number) for a in actors])
+            broadcast, _ = method.aggregate(broadcast, messages, p)
+        torch.testing.assert_close(broadcast["x"], state.x, rtol=1e-7, atol=1e-9)
+        ray_engine.kill(actors[1])
+        with pytest.raises(ray_engine.exceptions.RayActorError):
+            ray_engine.get(actors[1].round.remote(broadcast, 3))
+        actors[1] = hire(method, problem.clients[1], 1, 4)
+        before = problem.metrics(broadcast["x"])["objective"]
+        for number in range(3, 8):
+            messages = ray_engine.get([a.round.remote(broadcast, number) for a in actors])
+            broadcast, _ = method.aggregate(broadcast, messages, p)
+        assert problem.metrics(broadcast["x"])["objective"] < before
 
 
 class TestFaults:
