@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -341,6 +341,48 @@ def race(
             Entry(name, chosen, [r[0] for r in runs], at, curve, float(np.median([r[3] for r in runs])))
         )
     return entries
+
+
+@dataclass(frozen=True, eq=False)
+class BilevelTask:
+    """A bilevel problem for a contest at equal oracle calls, with what each method reached on it.
+
+    A second-order product counts as one call, as in the papers, though it takes about as long as two gradients.
+
+    Args:
+        problem: its ``judge`` tells the accuracy.
+        calls: of one run.
+        steps: to solve the lower level with, for judging: see `resolved`.
+        reached: metrics by method, kept so that several contests are about the same runs.
+    """
+
+    problem: Bilevel
+    calls: int
+    steps: int = 2000
+    reached: dict[str, dict[str, float]] = field(default_factory=dict)
+
+    def metrics(self, method: Method) -> dict[str, float]:
+        """The problem's metrics where the method's calls were used up, and the share of errors."""
+        if method.name not in self.reached:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", NegativeCurvature)  # recurrent lower levels are not convex
+                found = solve(self.problem, method, stop=Stop(steps=None, calls=self.calls), progress=False)
+            if found.status is Status.DIVERGED:
+                raise NotFinite(f"{method.name} diverged.")
+            told = self.problem.metrics(resolved(self.problem, found.x, self.steps))
+            self.reached[method.name] = told | {"error": 1.0 - told["accuracy"]}
+        return self.reached[method.name]
+
+
+@dataclass(frozen=True)
+class EqualCalls:
+    """A method as a contestant on a `BilevelTask`, judged by one of its metrics, the smaller the better."""
+
+    method: Method
+    metric: str
+
+    def __call__(self, task: BilevelTask, seed: int) -> float:
+        return task.metrics(self.method)[self.metric]
 
 
 def resolved(problem: Bilevel, pair: Pair, steps: int = 2000) -> Pair:
