@@ -187,9 +187,9 @@ def run(scale: Scale = "quick", tell: Tell = lambda share, what: None) -> Eviden
         notes=" ".join(
             (
                 "Regret is the true value of what would be used, above the minimum: the best value told without noise, "
-                f"the recommendation with it; below {FOUND:g} it counts as that. All contestants have the same defaults "
-                "and budget; random search draws uniformly. With fidelities an evaluation of the truth costs "
-                "1, the cheapest 0.1.",
+                f"the recommendation with it; below {FOUND:g} it counts as that. All have the same defaults and "
+                "budget; random search draws uniformly. With fidelities an evaluation of the truth costs 1, the "
+                "cheapest 0.1.",
                 *(told for race in standings if (told := race.notes())),
             )
         ),
