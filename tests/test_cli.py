@@ -38,6 +38,18 @@ def test_help_answers_without_loading_torch_or_numba():
     assert done.returncode == 0, done.stderr
 
 
+def test_a_linear_system_is_solved_without_loading_torch_or_sklearn(files):
+    """They take two seconds, which is most of a first answer."""
+    code = (
+        "import sys; from thalweg.cli import app; import typer.testing as t;"
+        "r = t.CliRunner().invoke(app, sys.argv[1:]); assert r.exit_code == 0, r.output;"
+        "heavy = {'torch', 'sklearn', 'plotly'} & set(sys.modules); assert not heavy, heavy"
+    )
+    words = ["solve", "linear", str(files[0] / "A.mtx"), "--out", str(files[0] / "x.npy")]
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize(
     "command",
     [["solve"], ["solve", "linear"], ["compare", "linear"], ["schedule", "refine"], ["reproduce"], ["show"]],

@@ -68,7 +68,7 @@ class TestPoissonGrid:
         np.testing.assert_array_equal(A, FivePointStencil(6, 8).to_csr().toarray())
 
     def test_the_torch_product_agrees_in_batches(self):
-        from thalweg.linear.poisson import poisson_product
+        from thalweg.linear.poisson_tensors import poisson_product
 
         grid = PoissonGrid(random_cells((6, 7, 8), np.random.default_rng(2)))
         x = np.random.default_rng(0).standard_normal((3, *grid.cells.shape))

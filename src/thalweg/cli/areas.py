@@ -6,9 +6,9 @@ those of ``thalweg.<area>.METHODS``.
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from thalweg.cli import (
     adaptation,
@@ -53,12 +53,12 @@ class Area:
     shown: tuple[str, ...] = ()
     solve: Callable[..., None] | None = None
 
-    def methods(self) -> dict[str, Maker]:
+    def methods(self) -> Mapping[str, Maker]:
         """Method by name: made by text where it can be."""
         from thalweg.catalogue import METHODS
 
-        found: dict[str, Any] = {**METHODS[self.name]}
-        return {**found, **{name: maker for name, maker in self.makers.items() if name in found}}
+        found = METHODS[self.name]
+        return ChainMap({name: maker for name, maker in self.makers.items() if name in found}, found)  # type: ignore[arg-type]
 
 
 AREAS = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -39,7 +40,7 @@ def list_(
     if area is None or not METHODS[area]:
         return
     row = area_named(area)
-    makers: dict[str, Maker] = row.methods() if row else {**METHODS[area]}
+    makers: Mapping[str, Maker] = row.methods() if row else {**METHODS[area]}
     methods = Table("method", "is", "options (default)", title=f"Methods of thalweg.{area}")
     for name, maker in sorted(makers.items()):
         methods.add_row(name, _first_line(METHODS[area][name]), _shown_options(maker))

@@ -7,6 +7,7 @@ import functools
 from thalweg.core.errors import InvalidParameter
 from thalweg.core.method import Method
 from thalweg.core.problem import Problem
+from thalweg.core.recommended import loaded_area
 
 
 @functools.singledispatch
@@ -22,6 +23,8 @@ def contestant(problem: Problem, entrant: object) -> Method:
     """
     if isinstance(entrant, Method):
         return entrant
+    if loaded_area(problem):
+        return contestant(problem, entrant)
     raise InvalidParameter(
         f"A {type(problem).__name__} is compared by methods; got {entrant!r}. `thalweg list` shows the methods."
     )

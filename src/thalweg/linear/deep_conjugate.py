@@ -23,7 +23,8 @@ from thalweg.core.validation import is_whole, require
 from thalweg.linear.direction_network import DirectionNetwork
 from thalweg.linear.krylov import indefinite, moved, solved
 from thalweg.linear.method import LinearMethod
-from thalweg.linear.poisson import PoissonGrid, poisson_product
+from thalweg.linear.poisson import PoissonGrid
+from thalweg.linear.poisson_tensors import poisson_product
 from thalweg.linear.problem import LinearSystem
 from thalweg.numerics import as_csr
 from thalweg.numerics.lanczos import spectrum_ends

@@ -15,12 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from thalweg.core import Method, Problem, Result, State, Status, Stop, solve
+from thalweg.core import Method, Problem, Result, State, Status, Stop, recommended, solve
 from thalweg.core.seeding import generator
 from thalweg.core.validation import require
 from thalweg.linear.direction_network import DirectionNetwork, SymmetricDirection
 from thalweg.linear.obstacles import box_of_fluid, random_cells
-from thalweg.linear.poisson import AIR, PoissonGrid, poisson_product
+from thalweg.linear.poisson import AIR, PoissonGrid
+from thalweg.linear.poisson_tensors import poisson_product
 from thalweg.numerics.lanczos import ritz
 
 
@@ -234,3 +235,10 @@ def train_direction(
     problem = DirectionLearning(dimensions, sides, seed=seed)
     options = {"stop": Stop(steps=steps), **options}
     return solve(problem, AdamTraining(network, steps, step_size), seed=seed, **options)
+
+
+# Here, since the area's recommended.py does without torch.
+@recommended.register
+def for_learning_directions(problem: DirectionLearning) -> AdamTraining:
+    """Adam on a `SymmetricDirection`."""
+    return AdamTraining(SymmetricDirection(problem.dimensions))

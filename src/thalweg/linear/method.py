@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import replace
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from thalweg.core import InvalidProblem, Method, NotFinite, State
 from thalweg.linear.columns import Columns, here
 from thalweg.linear.problem import LinearSystem
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 S = TypeVar("S", bound=State)
 

@@ -11,10 +11,8 @@ from typing import Any
 import numpy as np
 import scipy.ndimage as ndimage
 import scipy.sparse as sp
-import torch
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse.linalg import LinearOperator
-from torch import Tensor
 
 from thalweg.core import InvalidProblem
 from thalweg.linear import _grid_kernels as kernels
@@ -139,24 +137,3 @@ class PoissonGrid(LinearOperator):
 
 #: Share of b that rounding may leave in the null space.
 CONSISTENT = 1e-8
-
-
-def neighbour_sum(x: Tensor, dimensions: int) -> Tensor:
-    """Sum of the 2 ``dimensions`` neighbours along the last axes, zero outside; any batch axes, any device."""
-    total = torch.zeros_like(x)
-    for axis in range(-dimensions, 0):
-        length = x.shape[axis] - 1
-        total.narrow(axis, 0, length).add_(x.narrow(axis, 1, length))
-        total.narrow(axis, 1, length).add_(x.narrow(axis, 0, length))
-    return total
-
-
-def poisson_product(x: Tensor, fluid: Tensor, counts: Tensor, dimensions: int) -> Tensor:
-    """`PoissonGrid`'s product in torch, for batches and for CUDA: ``fluid`` (0 or 1) and ``counts`` as the grid has.
-
-    >>> grid = PoissonGrid(np.zeros((3, 3), int))
-    >>> ones = torch.ones(3, 3)
-    >>> float(poisson_product(ones, torch.tensor(grid.fluid).float(), torch.tensor(grid.counts), 2).abs().max())
-    0.0
-    """
-    return torch.where(fluid > 0, counts * x - neighbour_sum(x * fluid, dimensions), x)

@@ -5,36 +5,34 @@ from __future__ import annotations
 import scipy.sparse as sp
 
 from thalweg.core import Method, recommended
-from thalweg.linear.deep_conjugate import DeepConjugateDirection
-from thalweg.linear.direct import Direct
-from thalweg.linear.direction_network import SymmetricDirection
-from thalweg.linear.direction_training import AdamTraining, DirectionLearning
-from thalweg.linear.flexible import DeflatedCG, FlexibleCG
+from thalweg.core.by_name import MethodsByName
 from thalweg.linear.krylov import GMRES, SSORCG, ConjugateGradient
 from thalweg.linear.problem import SYMMETRY_TOLERANCE, LinearSystem
-from thalweg.linear.relaxation import SOR, SSOR, GaussSeidel, Jacobi, RedBlackSOR
-from thalweg.linear.sequence import InstanceOptimal, LearnedSolver, LinearSystemSequence
+from thalweg.linear.sequence import LearnedSolver, LinearSystemSequence
 from thalweg.linear.sequence_solver import omega_grid
 from thalweg.online import TsallisINF
 
 #: The area's methods, by the names that tables and the command use.
-METHODS: dict[str, type[Method]] = {
-    "adam-training": AdamTraining,
-    "cg": ConjugateGradient,
-    "deep-conjugate-direction": DeepConjugateDirection,
-    "deflated-cg": DeflatedCG,
-    "direct": Direct,
-    "flexible-cg": FlexibleCG,
-    "gauss-seidel": GaussSeidel,
-    "gmres": GMRES,
-    "instance-optimal": InstanceOptimal,
-    "jacobi": Jacobi,
-    "learned": LearnedSolver,
-    "red-black-sor": RedBlackSOR,
-    "sor": SOR,
-    "ssor": SSOR,
-    "ssor-cg": SSORCG,
-}
+METHODS = MethodsByName(
+    "thalweg.linear",
+    {
+        "adam-training": "AdamTraining",
+        "cg": "ConjugateGradient",
+        "deep-conjugate-direction": "DeepConjugateDirection",
+        "deflated-cg": "DeflatedCG",
+        "direct": "Direct",
+        "flexible-cg": "FlexibleCG",
+        "gauss-seidel": "GaussSeidel",
+        "gmres": "GMRES",
+        "instance-optimal": "InstanceOptimal",
+        "jacobi": "Jacobi",
+        "learned": "LearnedSolver",
+        "red-black-sor": "RedBlackSOR",
+        "sor": "SOR",
+        "ssor": "SSOR",
+        "ssor-cg": "SSORCG",
+    },
+)
 
 
 @recommended.register
@@ -52,9 +50,3 @@ def for_a_system(problem: LinearSystem) -> Method[LinearSystem]:
 def for_a_sequence(problem: LinearSystemSequence) -> LearnedSolver:
     """SSOR-preconditioned CG with omega learned by Tsallis-INF."""
     return LearnedSolver(TsallisINF(20), omega_grid(SSORCG))
-
-
-@recommended.register
-def for_learning_directions(problem: DirectionLearning) -> AdamTraining:
-    """Adam on a `SymmetricDirection`."""
-    return AdamTraining(SymmetricDirection(problem.dimensions))

@@ -3,8 +3,8 @@
 The graph of imports is read from the text of the modules, not from ``sys.modules`` after a run: it is the same
 whatever else the process has imported, it sees imports inside functions that a small scale never reaches, and it is
 there *before* anything runs, so that a kept study can be told from a stale one without loading torch. What it cannot
-see is a module imported by a name made at run time; the library does that only for the lazy names of
-``import thalweg``.
+see is a module imported by a name made at run time. The library does that for names that load on first use, which
+the package's ``__init__.pyi`` tells, and for an area's ``recommended.py``, which counts with its package.
 """
 
 from __future__ import annotations
@@ -73,9 +73,29 @@ def _reached(path: Path, root: Path) -> Iterator[Path]:
         packages = [root.joinpath(*parts[:depth], "__init__.py") for depth in range(1, len(parts) + 1)]
         wanted = [*packages, root.joinpath(*parts).with_suffix(".py")] if parts else [root / "__init__.py"]
         yield from (file for file in wanted if file.exists())
+        for depth in range(1, len(parts) + 1):
+            yield from _on_first_use(root.joinpath(*parts[:depth]), parts[depth:])
     top = path.parent / "__init__.py"
     if path.parent != root and top.exists():
         yield top
+
+
+def _on_first_use(package: Path, names: list[str]) -> Iterator[Path]:
+    """What a package whose names load on first use loads for the first of ``names``, and to recommend methods."""
+    stub = package / "__init__.pyi"
+    if not stub.exists():
+        return
+    if (package / "recommended.py").exists():
+        yield package / "recommended.py"
+    for node in ast.parse(stub.read_bytes()).body:
+        if (
+            isinstance(node, ast.ImportFrom)
+            and node.module
+            and names[:1]
+            and names[0] in {a.name for a in node.names}
+        ):
+            inner = package.joinpath(*node.module.split("."))
+            yield from (file for file in (inner.with_suffix(".py"), inner / "__init__.py") if file.exists())
 
 
 @functools.cache
