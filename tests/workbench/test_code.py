@@ -14,7 +14,8 @@ from thalweg.workbench.code import ROOT, changed, code_of
 FILES = {
     "__init__.py": "from thalweg.unused import thing",
     "studies/__init__.py": "",
-    "studies/mine.py": "from thalweg.area import Method\nfrom thalweg.lazy import A\nfrom .near import x\ndef run():\n    import thalweg.late",
+    "studies/mine.py": "from thalweg.area import Method\nfrom thalweg.lazy import A\nfrom .near import x\n"
+    "def run():\n    import thalweg.late",
     "studies/near.py": "import numpy",
     "studies/other.py": "",
     "area/__init__.py": "from thalweg.area.method import Method",
