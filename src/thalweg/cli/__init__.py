@@ -19,6 +19,7 @@ from thalweg.cli import (
     discover,
     evidence,
     federated,
+    find,
     landscape,
     look,
     matrix,
@@ -69,6 +70,7 @@ def common(
 
 app.command("list")(look.list_)
 app.command("show")(look.show)
+app.command("find")(find.find)
 for _area in AREAS:
     solve_app.command(_area.name)(_area.solve or solve_command(_area))
     compare_app.command(_area.name)(compare_command(_area))
