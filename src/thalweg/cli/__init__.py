@@ -13,6 +13,7 @@ import click
 import typer
 
 from thalweg.cli import (
+    advise,
     align,
     coding,
     dictionary,
@@ -71,6 +72,7 @@ def common(
 app.command("list")(look.list_)
 app.command("show")(look.show)
 app.command("find")(find.find)
+app.command("advise")(advise.advise)
 for _area in AREAS:
     solve_app.command(_area.name)(_area.solve or solve_command(_area))
     compare_app.command(_area.name)(compare_command(_area))
