@@ -20,6 +20,8 @@ import grimp
 import pytest
 import typer.main
 
+from thalweg.catalogue import SYSTEMS
+
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
@@ -89,9 +91,12 @@ def test_the_reference_names_each_function_that_its_own_file_hides(page):
     assert set(hidden) <= set(shown)
 
 
-def test_the_readme_counts_the_systems_that_are_here():
-    from thalweg.catalogue import SYSTEMS
+def test_the_page_of_questions_leads_to_every_system():
+    text = (ROOT / "docs" / "which.md").read_text()
+    assert {system.number for system in SYSTEMS} <= set(re.findall(r"\b\d\d\b", text))
 
+
+def test_the_readme_counts_the_systems_that_are_here():
     here = sum(system.available for system in SYSTEMS)
     assert f"{here} of the {len(SYSTEMS)} systems are here today" in (ROOT / "README.md").read_text()
 

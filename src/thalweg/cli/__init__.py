@@ -37,7 +37,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     help="Published optimization systems with one vocabulary: solve, compare, and rerun the papers' claims.",
-    epilog="Start with: thalweg list, then thalweg show 02, then thalweg reproduce --scale smoke",
+    epilog="Start with: thalweg advise FILES on your own files, or thalweg find WORDS, then thalweg show 02",
 )
 solve_app = typer.Typer(no_args_is_help=True, help="Solve a problem from your own files.")
 compare_app = typer.Typer(
