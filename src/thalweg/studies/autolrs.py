@@ -10,7 +10,7 @@ import copy
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
@@ -21,13 +21,12 @@ from torch import Tensor, nn
 from torch.optim import SGD, Adam, Optimizer
 
 from thalweg.core import Figure, Method, MissingExtra, NotFinite, Run, Series, State, Status, Stop, solve
-from thalweg.studies import tasks
+from thalweg.studies import loss_forecasts, tasks
 from thalweg.studies.contest import contest
-from thalweg.studies.evidence import Evidence, Scale, Table, Tell
-from thalweg.studies.intervals import median, median_interval, paired_ratio
+from thalweg.studies.evidence import Evidence, Scale, Tell
 from thalweg.studies.standings import Standings, together
 from thalweg.studies.verdict import Verdict
-from thalweg.training import AutoLRS, LossForecaster, ProfileSchedule, Train, TrainingTask
+from thalweg.training import AutoLRS, ProfileSchedule, Train, TrainingTask
 from thalweg.training.task import TrainingState
 
 Vector = NDArray[np.float64]
@@ -133,11 +132,15 @@ def run(scale: Scale = "quick", tell: Tell = lambda share, what: None) -> Eviden
         steps += needed
         figures += figure
     tell(0.9, "forecasts")
-    errors = _forecast_errors(scale)
+    errors = loss_forecasts.errors(scale)
     scores = together(races)
     return Evidence(
-        verdicts=[*verdicts, *_forecast_verdicts(errors)],
-        table=[*scores.table(), *(row for found in steps for row in found.table()), *_forecast_table(errors)],
+        verdicts=[*verdicts, *loss_forecasts.verdicts(errors)],
+        table=[
+            *scores.table(),
+            *(row for found in steps for row in found.table()),
+            *loss_forecasts.table(errors),
+        ],
         figures=figures,
         costs=scores.costs(least=1e-4),
         notes=(
@@ -378,77 +381,3 @@ def _optuna(job: Job, parts: int, seed: int) -> Course:
         trials += 1
     course = _by_hand(job, ("cosine", float(study.best_params["rate"])), seed)
     return replace(course, search=spent)
-
-
-# -- forecasts
-
-
-def _noisy_tasks(
-    scale: Scale, steps: int
-) -> list[tuple[TrainingTask, Callable[..., Optimizer], tuple[float, ...]]]:
-    """Tasks whose loss stays well above zero, without which a relative error says nothing: text, and digits of which a
-    fifth of the labels is drawn anew.
-    """
-    small = scale != "full"
-    digits = tasks.digits(steps, 128, network="mlp" if small else "cnn")
-    X, y = digits.train
-    random = torch.Generator().manual_seed(0)
-    drawn = torch.randint(10, y.shape, generator=random)
-    y = torch.where(torch.rand(len(y), generator=random) < 0.2, drawn, y)
-    momentum = functools.partial(SGD, momentum=0.9)
-    text = tasks.text(steps, 16, length=16, width=16) if small else tasks.text(steps, 32)
-    return [
-        (text, Adam, (3e-3, 1e-2, 3e-2)),
-        (dataclasses.replace(digits, train=(X, y)), momentum, (0.01, 0.03, 0.1)),
-    ]
-
-
-def _forecast_errors(scale: Scale) -> dict[str, Vector]:
-    """Relative errors ten times ahead, the median of three places of each course, shape (courses,)."""
-    steps = {"smoke": 80, "quick": 200, "full": 3000}[scale]
-    found = []
-    for task, make, rates in _noisy_tasks(scale, steps):
-        for rate in rates:
-            course = solve(task, Train(make, {"lr": rate}), seed=1, progress=False)
-            found.append(_errors(course.history["loss"]))
-    return {name: np.array([errors[name] for errors in found]) for name in found[0]}
-
-
-def _errors(losses: Vector) -> dict[str, float]:
-    errors: dict[str, list[float]] = {"exponential fit": [], "last value": [], "straight line": []}
-    for start in (0, len(losses) // 10, len(losses) // 4):
-        length = (len(losses) - start) // 10
-        seen, tau = losses[start : start + length], 10 * length
-        there = losses[start + tau - length : start + tau].mean()
-        slope, level = np.polyfit(np.arange(length, dtype=float), seen, 1)
-        middle = tau - (length + 1) / 2.0  # `there` is the mean over a window before tau
-        guesses = (
-            float(LossForecaster().fit(seen)(middle)),
-            float(seen[-max(length // 10, 1) :].mean()),
-            float(level + slope * middle),
-        )
-        for name, guess in zip(errors, guesses, strict=True):
-            errors[name].append(abs(guess - there) / there)
-    return {name: median(values) for name, values in errors.items()}
-
-
-def _forecast_verdicts(errors: dict[str, Vector]) -> list[Verdict]:
-    fit = errors["exponential fit"]
-
-    def verdict(claim: str, values: Sequence[float] | Vector, most: float) -> Verdict:
-        return Verdict(
-            f"Forecast ten times ahead: {claim}", median(values), most, "<=", median_interval(values)
-        )
-
-    return [
-        verdict("relative error of the exponential fit", fit, 0.2),
-        verdict("its error / the last value's", paired_ratio(fit, errors["last value"]), 1.0),
-        verdict("its error / a straight line's", paired_ratio(fit, errors["straight line"]), 1.0),
-    ]
-
-
-def _forecast_table(errors: dict[str, Vector]) -> Table:
-    return [
-        {"problem": f"forecasts, {len(v)} courses", "contestant": name, "relative error": median(v)}
-        for name, v in errors.items()
-    ]
