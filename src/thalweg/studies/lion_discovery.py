@@ -80,9 +80,9 @@ def run(scale: Scale = "quick", tell: Tell = lambda share, what: None) -> Eviden
         figures=[*(race.bars(name) for name, race in races.items()), *drawn],
         costs=scores.costs(least=1e-4),
         notes=(
-            f"{scores.seeds} judging seeds, REX schedule, the best of the rates {', '.join(f'{r:g}' for r in RATES)} for "
-            f"both optimizers, weight decay {DECAY['AdamW']} (AdamW) and {DECAY['Lion']} (Lion). The paper's claims are "
-            f"for large models and batches; these tasks are small. {scores.notes()} {note}"
+            f"{scores.seeds} judging seeds, REX schedule, the best of the rates {', '.join(f'{r:g}' for r in RATES)} "
+            f"for both optimizers, weight decay {DECAY['AdamW']} (AdamW) and {DECAY['Lion']} (Lion). The claims of "
+            f"the paper are for large models and batches; these tasks are small. {scores.notes()} {note}"
         ),
     )
 
