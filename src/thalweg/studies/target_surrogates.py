@@ -31,8 +31,8 @@ from thalweg.training import ArmijoSGD, Imitate, ImitationTask, TargetSurrogate
 from thalweg.training.experts import CartPoleExpert, PendulumExpert
 
 Vector = NDArray[np.float64]
-#: m, updates an expensive gradient (the paper has up to 50); steps in the target's space, in units of one over the curvature; and
-#: rates of the baselines: three for each.
+#: m, updates an expensive gradient (the paper has up to 50); steps in the target's space, in units of one over the
+#: curvature; and rates of the baselines: three for each.
 UPDATES = (1, 10, 30)
 OURS, ONE, MANY = (f"surrogate, m = {m}" for m in (10, 1, 30))
 SHARES = (0.3, 1.0, 3.0)
@@ -182,7 +182,7 @@ class Entry:
 def run(scale: Scale = "quick", tell: Tell = lambda share, what: None) -> Evidence:
     """Rerun the claims at a scale."""
     seeds = (1, 2) if scale == "smoke" else (1, 2, 3, 4, 5)
-    calls = {"smoke": 5, "quick": 10, "full": 400}[scale]
+    calls = {"smoke": 5, "quick": 8, "full": 400}[scale]
     problems = _problems()
     if scale != "full":
         problems = problems[:1] if scale == "smoke" else [*problems[:2], problems[3]]
@@ -201,7 +201,7 @@ def run(scale: Scale = "quick", tell: Tell = lambda share, what: None) -> Eviden
         notes=(
             f"{len(seeds)} judging seeds, batches of {BATCH}; each method at the best of three settings (its rate; "
             "Armijo's constant; the surrogate's eta in units of one over the loss's curvature), chosen under another "
-            f"seed on a third of the rows. The score is the loss on all of the others after {calls} expensive gradients. "
+            f"seed on a third of the rows. The score is the loss on all others after {calls} expensive gradients. "
             "Imitation: mean squared error, or cross-entropy, to the expert on the states that the last policy comes "
             "to, after equally many interactions. Where a gradient costs so many passes of the model, what is counted "
             f"are those and the passes that updates take. {scores.notes()} {found.notes()}"
