@@ -64,7 +64,7 @@ class Size:
 
 SIZES: dict[Scale, Size] = {
     "smoke": Size(4, 8, 3, 30, 2, 3, 100, 2),
-    "quick": Size(16, 48, 3, 60, 4, 3, 200, 5),
+    "quick": Size(16, 40, 3, 60, 4, 3, 150, 5),
     "full": Size(50, 300, 5, 400, 8, 10, 2000, 5, (0.003, 0.01, 0.03, 0.1), (5, 20)),
 }
 
@@ -231,9 +231,9 @@ def run(scale: Scale = "quick", tell: Tell = lambda share, what: None) -> Eviden
         figures=[*(_figure(name, found) for name, found in courses.items()), _cosine_figure(cosines)],
         costs=scores.costs(least=1e-4),
         notes=(
-            f"{len(seeds)} judging seeds. {size.clients} clients, {size.queries} queries each. Every method has the best "
-            f"of {len(size.rates)} settings on another seed's problem: the rates {size.rates} for FZooS, which has no "
-            f"directions, and the rates {RATES} with {size.directions} directions for the others. Evaluating the "
+            f"{len(seeds)} judging seeds. {size.clients} clients, {size.queries} queries each. Every method has the "
+            f"best of {len(size.rates)} settings on another seed's problem: the rates {size.rates} for FZooS, which has "
+            f"no directions, and the rates {RATES} with {size.directions} directions for the others. Evaluating the "
             "objective is not counted. "
             "A gap is the objective less its least value where that is known (quadratics), else the objective. Finite "
             f"differences get as many queries for a gradient as FZooS asks in a local step. {scores.notes()}"
