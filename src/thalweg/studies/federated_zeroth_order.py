@@ -231,9 +231,9 @@ def run(scale: Scale = "quick", tell: Tell = lambda share, what: None) -> Eviden
         figures=[*(_figure(name, found) for name, found in courses.items()), _cosine_figure(cosines)],
         costs=scores.costs(least=1e-4),
         notes=(
-            f"{len(seeds)} judging seeds. {size.clients} clients, {size.queries} queries each. Every method has the "
-            f"best of {len(size.rates)} settings on another seed's problem: the rates {size.rates} for FZooS, which has "
-            f"no directions, and the rates {RATES} with {size.directions} directions for the others. Evaluating the "
+            f"{len(seeds)} judging seeds. {size.clients} clients, {size.queries} queries each. Each method has the "
+            f"best of {len(size.rates)} settings on another seed's problem: the rates {size.rates} for FZooS, without "
+            f"directions, and the rates {RATES} with {size.directions} directions for the others. Evaluating the "
             "objective is not counted. "
             "A gap is the objective less its least value where that is known (quadratics), else the objective. Finite "
             f"differences get as many queries for a gradient as FZooS asks in a local step. {scores.notes()}"
