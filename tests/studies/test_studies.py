@@ -7,11 +7,15 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from sklearn.datasets import dump_svmlight_file
+from torch.nn.functional import cross_entropy
 
 from thalweg.catalogue import with_study
+from thalweg.core.seeding import torch_generator
 from thalweg.online import Fixed
-from thalweg.studies import learning_to_relax, misspecified_bandits, rex_schedule, tasks
+from thalweg.studies import convex_schedules, learning_to_relax, misspecified_bandits, rex_schedule, tasks
+from thalweg.training.profiles import Cosine, Linear
 
 
 @pytest.mark.parametrize("system", with_study(), ids=lambda s: s.slug)
@@ -130,5 +134,29 @@ def test_refinement_takes_the_users_own_problems_and_recorded_norms(tmp_path, mo
     np.savetxt(tmp_path / "norms" / "gpt_l1.csv", course, header="norm", comments="")
     monkeypatch.setenv("THALWEG_DATA", str(tmp_path))
     evidence = importlib.import_module("thalweg.studies.schedule_refinement").run("smoke")
-    assert any(row["task"] == "logistic regression, mine" for row in evidence.table)
-    assert any("gpt_l1: warm-up found, less the stated 28%" in v.claim for v in evidence.verdicts)
+    assert any(row["problem"] == "logistic regression, mine" for row in evidence.table)
+    (verdict,) = (v for v in evidence.verdicts if "gpt_l1: share of the steps for warm-up" in v.claim)
+    assert verdict.wanted == pytest.approx((0.23, 0.33))
+
+
+def test_adam_of_all_runs_at_once_is_torchs():
+    problem = convex_schedules.problems([])[2].rows(False)
+    losses, norms = convex_schedules._trained(problem, [Linear(), Cosine()], 12, (3, 4))
+    for k, profile in enumerate((Linear(), Cosine())):
+        W = torch.zeros(problem.X.shape[1], 3, requires_grad=True)
+        optimizer, generator = torch.optim.Adam([W], lr=1.0), torch_generator(4, 7)
+        for t in range(12):
+            optimizer.param_groups[0]["lr"] = 0.1 * float(profile(np.array([t / 12]))[0])
+            batch = torch.randint(len(problem.y), (16,), generator=generator)
+            (W.grad,) = torch.autograd.grad(cross_entropy(problem.X[batch] @ W, problem.y[batch]), W)
+            optimizer.step()
+        loss = float(cross_entropy(problem.X @ W.detach(), problem.y))
+        assert losses[k, convex_schedules.RATES.index(0.1), 1] == pytest.approx(loss, rel=1e-4)
+        assert norms[-1, k, 3, 1] == pytest.approx(float(W.grad.abs().sum()), rel=1e-3)
+
+
+def test_schedules_are_tuned_on_rows_that_are_not_judged():
+    problem = convex_schedules.problems([])[0]
+    apart, judged = problem.rows(True), problem.rows(False)
+    assert len(apart.y) + len(judged.y) == len(problem.y)
+    assert not {tuple(x) for x in apart.X.tolist()} & {tuple(x) for x in judged.X.tolist()}

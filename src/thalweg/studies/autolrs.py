@@ -1,7 +1,7 @@
 """35 AutoLRS: the rate found on the fly against tuned schedules, population-based training and Optuna.
 
-Jin et al. (2021), section 5: steps to the accuracy of the hand-tuned schedule, what the search costs, and how far the
-forecasts are off.
+Jin et al. (2021), section 5, at the size of two cores: steps to the loss of schedules tuned by hand, the loss at the
+end with and without normalisation, runs that a rate killed, and how far forecasts are off.
 """
 
 from __future__ import annotations
@@ -11,48 +11,222 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch.optim import SGD, Adam, Optimizer
 
-from thalweg.core import MissingExtra
-from thalweg.core.figure import Figure, Series
-from thalweg.studies import tasks
-from thalweg.studies.evidence import Evidence, Scale, Table, Tell
+from thalweg.core import Figure, Method, MissingExtra, NotFinite, Run, Series, State, Status, Stop, solve
+from thalweg.studies import loss_forecasts, tasks
+from thalweg.studies.contest import contest
+from thalweg.studies.evidence import Evidence, Scale, Tell
+from thalweg.studies.standings import Standings, together
 from thalweg.studies.verdict import Verdict
-from thalweg.training import PROFILES, AutoLRS, LossForecaster, TrainingTask
+from thalweg.training import AutoLRS, ProfileSchedule, Train, TrainingTask
+from thalweg.training.task import TrainingState
 
 Vector = NDArray[np.float64]
-SCHEDULES = ("cosine", "linear", "step")
-#: Evaluations on held-out data during a run; members and readiness of population-based training; rates Optuna tries.
-EVALUATIONS, POPULATION, EXPLOITS, TRIALS = 20, 4, 5, 4
+OURS, HAND = "AutoLRS", ("cosine", "linear", "step")
+#: Evaluations on held-out data during a run; a run of ten classes that ends above this loss has been lost.
+LOOKS, LOST = 10, 1.0
+#: Trials of AutoLRS before a stage, each of this share of it (paper: 10 of a tenth).
+TRIALS, SHARE = 5, 0.2
 
 
 @dataclass(frozen=True)
 class Setting:
-    """A task, its optimizer, the hand's grid of rates, and the range for those who search."""
+    """A task, its optimizer, the hand's grid of rates, the range for those who search, and what the claim allows."""
 
     name: str
-    task: TrainingTask
+    task: Callable[..., TrainingTask]
     optimizer: Callable[..., Optimizer]
     rates: tuple[float, ...]
     low: float
     high: float
+    most: float  # of the best rival's loss
 
 
 @dataclass(frozen=True, eq=False)
-class Run:
-    """Held-out loss after each share of training, and what it took: training steps, and steps of search beside."""
+class Job:
+    """A task with its optimizer and range, and the runs on it so far, by contestant's setting and seed."""
+
+    task: TrainingTask
+    optimizer: Callable[..., Optimizer]
+    low: float
+    high: float
+    kept: dict[tuple[Any, int], Course] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Course:
+    """Held-out loss after each tenth of training, and the steps of search beside."""
 
     losses: Vector
-    training: int
     search: int
-    rates: Vector
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A way to find rates, with its one setting; it counts for the held-out loss at the end."""
+
+    way: Callable[[Job, Any, int], Course]
+    setting: Any
+
+    def course(self, job: Job, seed: int) -> Course:
+        """The run of a seed; kept."""
+        if (self, seed) not in job.kept:
+            job.kept[self, seed] = self.way(job, self.setting, seed)
+        return job.kept[self, seed]
+
+    def __call__(self, job: Job, seed: int) -> float:
+        return float(self.course(job, seed).losses[-1])
+
+
+def _settings(scale: Scale) -> list[Setting]:
+    steps = {"smoke": 16, "quick": 60, "full": 1000}[scale]
+    plain, normed = ("cnn", "cnn-bn") if scale == "full" else ("mlp", "mlp-bn")
+    momentum = functools.partial(SGD, momentum=0.9)
+
+    def digits(name: str, network: str, most: float) -> Setting:
+        task = functools.partial(tasks.digits, steps, network=network)
+        return Setting(f"digits, {name}", task, momentum, (0.03, 0.1, 0.3), 0.01, 1.0, most)
+
+    settings = [digits("no normalisation", plain, 1.3), digits("batch normalisation", normed, 1.1)]
+    text = functools.partial(tasks.text, steps)
+    if scale == "full":
+        settings.append(Setting("characters, Adam", text, Adam, (3e-3, 1e-2, 3e-2), 1e-4, 0.1, 1.1))
+    return settings[:1] if scale == "smoke" else settings
+
+
+def _grids(setting: Setting) -> dict[str, dict[str, Entry]]:
+    """Three settings each: rates, lengths of a stage, members, trials."""
+    hand = {name: {f"rate {r:g}": Entry(_by_hand, (name, r)) for r in setting.rates} for name in HAND}
+    return {
+        OURS: {f"{n} stages": Entry(_auto, n) for n in (1, 2, 3)},
+        **hand,
+        "PBT": {f"{n} members": Entry(_population, n) for n in (2, 4, 8)},
+        "Optuna": {f"{n} trials' length": Entry(_optuna, n) for n in (2, 4, 8)},
+    }
+
+
+def run(scale: Scale = "quick", tell: Tell = lambda share, what: None) -> Evidence:
+    """Rerun the claims at a scale."""
+    settings, seeds = _settings(scale), tuple(range(1, {"smoke": 3, "quick": 6, "full": 9}[scale]))
+    races, verdicts, figures, steps = [], [], [], []
+    for i, setting in enumerate(settings):
+
+        def told(share: float, what: str, i: int = i) -> None:
+            tell(0.9 * (i + share) / len(settings), what)
+
+        race, needed, figure = _race(setting, seeds, told)
+        lost = float(np.mean(race.scores[setting.name][OURS] > LOST))
+        verdicts += [*race.beats(setting.most), *(v for found in needed for v in found.beats(1.0))]
+        if "digits" in setting.name:
+            claim = f"{setting.name}: share of {len(seeds)} runs of AutoLRS that a rate killed (loss above {LOST:g})"
+            verdicts.append(Verdict(claim, lost, 0.0))
+        races.append(race)
+        steps += needed
+        figures += figure
+    tell(0.9, "forecasts")
+    errors = loss_forecasts.errors(scale)
+    scores = together(races)
+    return Evidence(
+        verdicts=[*verdicts, *loss_forecasts.verdicts(errors)],
+        table=[
+            *scores.table(),
+            *(row for found in steps for row in found.table()),
+            *loss_forecasts.table(errors),
+        ],
+        figures=figures,
+        costs=scores.costs(least=1e-4),
+        notes=(
+            f"{len(seeds)} judging seeds; three settings each, chosen under another seed on data set apart: a rate for "
+            "a schedule, stages of AutoLRS, members of PBT, the part of a run that a trial of Optuna (TPE, median "
+            "pruning, then a whole run with a cosine) lasts. AutoLRS, PBT and Optuna search for about as many steps "
+            "as they train; of schedules the other rates' runs are the search. Steps to the target are training steps "
+            "until the held-out loss is within 5 % of the least that a schedule ends at, seed by seed. Stages here are "
+            "of some hundred steps at most and not of thousands, as in the paper: a trial of a fifth does not see that "
+            "a rate kills a network later. Forecasts are of training losses at a constant rate, ten times ahead, the "
+            f"median of three places of each course. {scores.notes()}"
+        ),
+    )
+
+
+def _race(
+    setting: Setting, seeds: tuple[int, ...], tell: Tell
+) -> tuple[Standings, list[Standings], list[Figure]]:
+    """Losses at the end; steps to the best schedule's loss, where no run failed; losses along the way."""
+    grids = _grids(setting)
+    jobs = {tuning: _job(setting, tuning) for tuning in (False, True)}
+    race = contest(
+        {setting.name: lambda seed: jobs[False]},
+        grids,
+        ours=OURS,
+        what="held-out loss",
+        tuning_problems={setting.name: lambda seed: jobs[True]},
+        judging_seeds=seeds,
+        needs_convergence=False,
+        tell=tell,
+    )
+    chosen = {n: grids[n][label.partition(" (")[0]] for n, label in race.settings[setting.name].items()}
+    courses = {
+        name: [jobs[False].kept[entry, seed] for seed in seeds]
+        for name, entry in chosen.items()
+        if np.isfinite(race.scores[setting.name][name]).all()
+    }
+    figure = Figure(
+        setting.name,
+        "Over training steps, search left out; band: range over seeds. PBT: its best member.",
+        "share of training",
+        "held-out loss",
+        [
+            Series.of(name, np.arange(1, LOOKS + 1) / LOOKS, np.array([c.losses for c in runs]))
+            for name, runs in courses.items()
+        ],
+        log_y=True,
+    )
+    if not {OURS, *HAND} <= courses.keys():
+        return race, [], [figure]
+    target = 1.05 * np.array([[c.losses[-1] for c in courses[name]] for name in HAND]).min(0)
+    share = {
+        name: np.array([_share_to(c, t) for c, t in zip(courses[name], target, strict=True)])
+        for name in (OURS, *HAND)
+    }
+    needed = Standings("share of training to the best schedule's loss", OURS, {setting.name: share})
+    return race, [needed], [figure]
+
+
+def _job(setting: Setting, tuning: bool) -> Job:
+    return Job(setting.task(tuning=tuning), setting.optimizer, setting.low, setting.high)
+
+
+def _share_to(course: Course, target: float) -> float:
+    reached = np.flatnonzero(course.losses <= target)
+    return float(reached[0] + 1) / LOOKS if len(reached) else math.inf
+
+
+def _watched(task: TrainingTask, method: Method, length: int, seed: int, search: int) -> Course:
+    """A run by `solve`, looked at from time to time."""
+    losses: list[float] = []
+
+    def look(run: Run) -> None:
+        while run.steps * LOOKS >= (len(losses) + 1) * length:
+            losses.append(task.metrics(run.state.x)["test_loss"])
+
+    found = solve(task, method, stop=Stop(steps=length), callbacks=[look], seed=seed, progress=False)
+    if found.status is Status.DIVERGED:
+        raise NotFinite(found.message)
+    return Course(np.array(losses), search)
+
+
+def _by_hand(job: Job, setting: tuple[str, float], seed: int) -> Course:
+    profile, rate = setting
+    method = Train(job.optimizer, {"lr": rate}, functools.partial(ProfileSchedule, profile=profile))
+    return _watched(job.task, method, job.task.steps, seed, 2 * job.task.steps)
 
 
 class Batches:
@@ -67,163 +241,110 @@ class Batches:
             yield tuple(t[batch] for t in self.data)
 
 
-def run(scale: Scale = "quick", tell: Tell = lambda share, what: None) -> Evidence:
-    """Rerun the claims at a scale."""
-    seeds = {"smoke": 1, "quick": 3, "full": 5}[scale]
-    settings = _settings(scale)
-    found: dict[str, dict[str, list[Run]]] = {}
-    for i, setting in enumerate(settings):
-        found[setting.name] = {}
-        for j, name in enumerate(("hand", "AutoLRS", "PBT", "Optuna")):
-            tell((i + j / 4) / len(settings), f"{setting.name}: {name}")
-            contestants = _hand(setting, seeds) if name == "hand" else {name: _searched(setting, name, seeds)}
-            found[setting.name] |= contestants
-    tell(0.95, "forecasts")
-    errors = _forecast_errors({"smoke": 120, "quick": 600, "full": 5000}[scale])
-    return Evidence(
-        verdicts=[v for s in settings for v in _verdicts(s.name, found[s.name])] + _forecast_verdicts(errors),
-        table=[*_table(found), *_forecast_table(errors)],
-        figures=_figures(found),
-        costs={
-            "problems": [f"{s.name}, seed {seed}" for s in settings for seed in range(seeds)],
-            "methods": {
-                name: [float(r.losses[-1]) for s in settings for r in found[s.name][name]]
-                for name in (*SCHEDULES, "AutoLRS", "PBT", "Optuna")
-            },
-        },
-        notes=(
-            f"{seeds} seeds. The score is the loss on held-out data. Hand: each schedule at the best of "
-            f"{len(settings[0].rates)} rates, whose other runs count as its search. AutoLRS, PBT ({POPULATION} "
-            f"members) and Optuna (TPE and median pruning over {TRIALS} short runs, then one whole run with a cosine) "
-            "have the same budget of twice the training steps. Steps to the target are training steps until the loss "
-            "is within 5 % of the best hand-tuned schedule's at its end. Stages here are of a hundred steps and not of "
-            "thousands, as at the paper's scale: a trial of ten steps does not see that a rate diverges after thirty. "
-            "On networks without normalisation, and with rates in the range that kill them, AutoLRS chose such a rate "
-            "in its first stage; the digits' network here has batch normalisation, as the paper's networks do."
-        ),
-    )
-
-
-def _settings(scale: Scale) -> list[Setting]:
-    momentum = functools.partial(torch.optim.SGD, momentum=0.9)
-    steps = {"smoke": 40, "quick": 400, "full": 16000}[scale]
-    digits = tasks.digits(steps, network="resnet" if scale == "full" else "cnn-bn")
-    settings = [
-        Setting("digits, SGD momentum", digits, momentum, (0.03, 0.1, 0.3), 0.01, 1.0),
-        Setting(
-            "character transformer, Adam", tasks.text(steps), torch.optim.Adam, (3e-3, 1e-2, 3e-2), 1e-4, 0.1
-        ),
-    ]
-    return settings[:1] if scale == "smoke" else settings
-
-
-def _step(task: TrainingTask, model: nn.Module, optimizer: Optimizer, batch: Any) -> Tensor:
-    optimizer.zero_grad(set_to_none=True)
-    loss = task.loss(model, *batch)
-    loss.backward()
-    optimizer.step()
-    return loss.detach()
-
-
-def _held_out(task: TrainingTask, model: nn.Module) -> float:
-    loss = task.metrics(model)["test_loss"]
-    return loss if math.isfinite(loss) else 1e6
-
-
-def _endless(task: TrainingTask) -> Iterator[Any]:
-    while True:
-        yield from Batches(task)
-
-
-def _with_profile(setting: Setting, profile: str, rate: float, seed: int) -> Run:
-    task, shape = setting.task, PROFILES[profile]
+def _auto(job: Job, stages: int, seed: int) -> Course:
+    """AutoLRS as its users write it."""
+    task = job.task
     torch.manual_seed(seed)
     model = task.fresh_model(seed)
-    optimizer = setting.optimizer(model.parameters(), lr=rate)
-    rates = rate * shape(np.arange(task.steps) / task.steps)
-    every, losses, batches = max(task.steps // EVALUATIONS, 1), [], _endless(task)
-    for step in range(task.steps):
-        optimizer.param_groups[0]["lr"] = float(rates[step])
-        _step(task, model, optimizer, next(batches))
-        if (step + 1) % every == 0:
-            losses.append(_held_out(task, model))
-    return Run(np.array(losses), task.steps, 0, rates)
-
-
-def _hand(setting: Setting, seeds: int) -> dict[str, list[Run]]:
-    found = {}
-    for profile in SCHEDULES:
-        runs = {
-            rate: [_with_profile(setting, profile, rate, s) for s in range(seeds)] for rate in setting.rates
-        }
-        best = min(runs, key=lambda rate: float(np.mean([r.losses[-1] for r in runs[rate]])))
-        search = (len(setting.rates) - 1) * setting.task.steps
-        found[profile] = [Run(r.losses, r.training, search, r.rates) for r in runs[best]]
-    return found
-
-
-def _searched(setting: Setting, name: str, seeds: int) -> list[Run]:
-    method = {"AutoLRS": _auto, "PBT": _population, "Optuna": _optuna}[name]
-    return [method(setting, seed) for seed in range(seeds)]
-
-
-def _auto(setting: Setting, seed: int) -> Run:
-    task = setting.task
-    torch.manual_seed(seed)
-    model = task.fresh_model(seed)
-    optimizer = setting.optimizer(model.parameters(), lr=setting.low)
+    optimizer = job.optimizer(model.parameters(), lr=job.low)
+    stage = max(task.steps // stages, 8)
     auto = AutoLRS(
         model,
         optimizer,
-        setting.low,
-        setting.high,
+        job.low,
+        job.high,
         total_steps=task.steps,
-        stage_steps=task.steps // 4,
-        max_stage_steps=task.steps // 2,
+        stage_steps=stage,
+        max_stage_steps=stage,
+        explore=TRIALS,
+        explore_fraction=SHARE,
         seed=seed,
     )
-    every, losses = max(task.steps // EVALUATIONS, 1), []
+    losses: list[float] = []
     for batch in auto.steps(Batches(task)):
+        loss = task.loss(model, *batch)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
         training = not auto.exploring
-        auto.step(_step(task, model, optimizer, batch))
-        if training and auto.trained % every == 0:
-            losses.append(_held_out(task, model))
-    return Run(np.array(losses), auto.trained, auto.explored, auto.rates())
+        auto.step(loss)
+        while training and auto.trained * LOOKS >= (len(losses) + 1) * task.steps:
+            losses.append(task.metrics(model)["test_loss"])
+    return Course(np.array(losses), auto.explored)
 
 
-def _population(setting: Setting, seed: int) -> Run:
-    """Population-based training (Jaderberg et al., 2017): the worse half copies the better and perturbs its rate.
+@dataclass(kw_only=True)
+class PopulationState(State):
+    """``x`` is the best member's network."""
 
-    Each member trains for half of the training steps, so that all of them together take twice as many.
-    """
-    task, rng = setting.task, np.random.default_rng((seed, 35))
-    torch.manual_seed(seed)
-    span = math.log(setting.high / setting.low)
-    rates = setting.low * np.exp(span * (np.arange(POPULATION) + rng.random(POPULATION)) / POPULATION)
-    models = [task.fresh_model(seed) for _ in rates]
-    optimizers = [setting.optimizer(m.parameters(), lr=float(r)) for m, r in zip(models, rates, strict=True)]
-    steps = 2 * task.steps // POPULATION
-    every, losses, history, batches = max(steps // EVALUATIONS, 1), [], [], _endless(task)
-    scores = np.full(POPULATION, np.inf)
-    for step in range(steps):
-        for model, optimizer in zip(models, optimizers, strict=True):
-            _step(task, model, optimizer, next(batches))
-        ready = (step + 1) % max(steps // EXPLOITS, 1) == 0
-        if (step + 1) % every == 0 or ready:
-            scores = np.array([_held_out(task, model) for model in models])
-        if (step + 1) % every == 0:
-            losses.append(float(scores.min()))
-        history.append(optimizers[int(scores.argmin())].param_groups[0]["lr"])
-        if ready and step + 1 < steps:
-            order = scores.argsort()
-            for worse, better in zip(order[POPULATION // 2 :], order[: POPULATION // 2], strict=True):
-                models[worse].load_state_dict(models[better].state_dict())
-                optimizers[worse].load_state_dict(copy.deepcopy(optimizers[better].state_dict()))
-                optimizers[worse].param_groups[0]["lr"] *= float(rng.choice([0.8, 1.2]))
-    return Run(np.array(losses), steps, 2 * task.steps - steps, np.array(history))
+    x: nn.Module
+    members: list[TrainingState]
+    scores: Vector
+    random: np.random.Generator
 
 
-def _optuna(setting: Setting, seed: int) -> Run:
+@dataclass(frozen=True)
+class Population(Method[TrainingTask, PopulationState]):
+    """Population-based training (Jaderberg et al., 2017): the worse half copies the better and perturbs its rate."""
+
+    in_place: ClassVar[bool] = True
+
+    job: Job
+    members: int
+    steps: int  # of each member
+    exploits: int = 5
+
+    def init(self, problem: TrainingTask, seed: int) -> PopulationState:
+        rng = np.random.default_rng((seed, 35))
+        places = (np.arange(self.members) + rng.random(self.members)) / self.members
+        rates = self.job.low * (self.job.high / self.job.low) ** places
+        members = [
+            Train(self.job.optimizer, {"lr": float(rate)}).init(problem, seed + 1000 * k)
+            for k, rate in enumerate(rates)
+        ]
+        scores = np.zeros(self.members)
+        return PopulationState(x=members[0].x, members=members, scores=scores, random=rng)
+
+    def step(self, problem: TrainingTask, state: PopulationState) -> PopulationState:
+        train = Train(self.job.optimizer)
+        for k, member in enumerate(state.members):
+            if np.isfinite(state.scores[k]):
+                try:
+                    train.step(problem, member)
+                except NotFinite:  # dead until it copies another
+                    state.scores[k] = np.inf
+        done = max(member.step for member in state.members)
+        if done % max(self.steps // self.exploits, 1) == 0 or done * LOOKS % self.steps < LOOKS:
+            alive = np.isfinite(state.scores)
+            judged = [
+                problem.metrics(m.x)["test_loss"] if a else np.inf
+                for m, a in zip(state.members, alive, strict=True)
+            ]
+            state.scores = np.nan_to_num(judged, nan=np.inf)
+            state.x = state.members[int(state.scores.argmin())].x
+        if done % max(self.steps // self.exploits, 1) == 0 and done < self.steps:
+            self._exploit(state)
+        state.metrics = {"loss": float(state.scores.min())}
+        return state
+
+    def _exploit(self, state: PopulationState) -> None:
+        order, half = state.scores.argsort(), self.members // 2
+        for worse, better in zip(order[half:], order[:half], strict=True):
+            old, new = state.members[worse], state.members[better]
+            old.x.load_state_dict(new.x.state_dict())
+            old.optimizer.load_state_dict(copy.deepcopy(new.optimizer.state_dict()))
+            old.optimizer.param_groups[0]["lr"] *= float(state.random.choice([0.8, 1.2]))
+            old.step, state.scores[worse] = new.step, state.scores[better]
+
+
+def _population(job: Job, members: int, seed: int) -> Course:
+    """All members together take twice the steps of a run."""
+    length = 2 * job.task.steps // members
+    search = 2 * job.task.steps - length
+    return _watched(job.task, Population(job, members, length), length, seed, search)
+
+
+def _optuna(job: Job, parts: int, seed: int) -> Course:
     """TPE over the rate with median pruning, on short runs; then a whole run with a cosine at the best rate."""
     try:
         import optuna
@@ -231,185 +352,32 @@ def _optuna(setting: Setting, seed: int) -> Run:
         raise MissingExtra("optuna", "studies") from None
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    task, length, spent = setting.task, setting.task.steps // TRIALS, 0
+    task = dataclasses.replace(job.task, steps=max(job.task.steps // parts, 4))
+    spent = 0
 
     def objective(trial: Any) -> float:
         nonlocal spent
-        rate = trial.suggest_float("rate", setting.low, setting.high, log=True)
-        torch.manual_seed(seed)
-        model = task.fresh_model(seed)
-        optimizer = setting.optimizer(model.parameters(), lr=rate)
-        batches, loss = _endless(task), math.inf
-        for step in range(length):
-            _step(task, model, optimizer, next(batches))
-            spent += 1
-            if (step + 1) % max(length // 4, 1) == 0:
-                loss = _held_out(task, model)
-                trial.report(loss, step)
+        told: list[float] = [math.inf]
+
+        def look(run: Run) -> None:
+            if run.steps % (task.steps // 4) == 0:
+                told.append(task.metrics(run.state.x)["test_loss"])
+                trial.report(told[-1], run.steps)
                 if trial.should_prune():
                     raise optuna.TrialPruned
-        return loss
 
-    pruner = optuna.pruners.MedianPruner(n_startup_trials=2)
-    study = optuna.create_study(
-        sampler=optuna.samplers.TPESampler(seed=seed, n_startup_trials=2), pruner=pruner
-    )
-    while spent < task.steps:
+        method = Train(job.optimizer, {"lr": trial.suggest_float("rate", job.low, job.high, log=True)})
+        try:
+            found = solve(task, method, callbacks=[look], seed=seed, progress=False)
+        finally:
+            spent += (len(told) - 1) * (task.steps // 4)
+        return math.inf if found.status is Status.DIVERGED else told[-1]
+
+    sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=2)
+    study = optuna.create_study(sampler=sampler, pruner=optuna.pruners.MedianPruner(n_startup_trials=2))
+    trials = 0
+    while spent < job.task.steps and trials < 10 * parts:
         study.optimize(objective, n_trials=1)
-    whole = _with_profile(setting, "cosine", float(study.best_params["rate"]), seed)
-    return Run(whole.losses, whole.training, spent, whole.rates)
-
-
-def _steps_to(run: Run, target: float) -> float:
-    """Training steps until the held-out loss is at most ``target``, infinite if never."""
-    reached = np.flatnonzero(run.losses <= target)
-    share = run.training / len(run.losses)
-    return float((reached[0] + 1) * share) if len(reached) else math.inf
-
-
-def _compared(found: dict[str, list[Run]]) -> dict[str, Vector]:
-    """Steps to within 5 % of the best hand-tuned schedule's mean final loss, for every contestant and seed."""
-    target = 1.05 * min(float(np.mean([r.losses[-1] for r in found[name]])) for name in SCHEDULES)
-    return {name: np.array([_steps_to(r, target) for r in runs]) for name, runs in found.items()}
-
-
-def _verdicts(setting: str, found: dict[str, list[Run]]) -> list[Verdict]:
-    needed = {name: float(np.median(values)) for name, values in _compared(found).items()}
-    last = {name: float(np.mean([r.losses[-1] for r in runs])) for name, runs in found.items()}
-    hand = min(SCHEDULES, key=lambda name: last[name])
-    return [
-        Verdict(
-            f"{setting}: AutoLRS' training steps to the tuned hand schedule's loss, over that schedule's",
-            needed["AutoLRS"] / needed[hand],
-            1.0,
-        ),
-        Verdict(
-            f"{setting}: AutoLRS' final loss over PBT's, same budget", last["AutoLRS"] / last["PBT"], 1.0
-        ),
-        Verdict(
-            f"{setting}: AutoLRS' final loss over Optuna's, same budget",
-            last["AutoLRS"] / last["Optuna"],
-            1.0,
-        ),
-    ]
-
-
-# -- forecasts
-
-
-def _noisy_tasks(steps: int) -> list[tuple[TrainingTask, Callable[..., Optimizer], tuple[float, ...]]]:
-    """Tasks whose loss stays well above zero, without which a relative error says nothing: text, and digits of which a
-    fifth of the labels is drawn anew.
-    """
-    digits = tasks.digits(steps, 128)
-    X, y = digits.train
-    generator = torch.Generator().manual_seed(0)
-    drawn = torch.randint(10, y.shape, generator=generator)
-    y = torch.where(torch.rand(len(y), generator=generator) < 0.2, drawn, y)
-    digits = dataclasses.replace(digits, train=(X, y))
-    momentum = functools.partial(torch.optim.SGD, momentum=0.9)
-    return [
-        (tasks.text(steps, 32), torch.optim.Adam, (3e-3, 1e-2, 3e-2)),
-        (digits, momentum, (0.01, 0.03, 0.1)),
-    ]
-
-
-def _forecast_errors(steps: int) -> dict[str, Vector]:
-    """Relative errors ten times ahead, on training losses at constant rates, from several places of each run."""
-    errors: dict[str, list[float]] = {"exponential fit": [], "last value": [], "straight line": []}
-    for task, make, rates in _noisy_tasks(steps):
-        for rate in rates:
-            torch.manual_seed(0)
-            model = task.fresh_model(0)
-            optimizer = make(model.parameters(), lr=rate)
-            batches = _endless(task)
-            losses = np.array([float(_step(task, model, optimizer, next(batches))) for _ in range(steps)])
-            if np.isfinite(losses).all():
-                _note_errors(losses, errors)
-    return {name: np.array(values) for name, values in errors.items()}
-
-
-def _note_errors(losses: Vector, errors: dict[str, list[float]]) -> None:
-    steps = len(losses)
-    for start in (0, steps // 10, steps // 4):
-        length = (steps - start) // 10
-        seen, tau = losses[start : start + length], 10 * length
-        there = losses[start + tau - length : start + tau].mean()
-        slope, level = np.polyfit(np.arange(length, dtype=float), seen, 1)
-        middle = tau - (length + 1) / 2.0  # `there` is the mean over a window before tau
-        guesses = {
-            "exponential fit": float(LossForecaster().fit(seen)(middle)),
-            "last value": float(seen[-max(length // 10, 1) :].mean()),
-            "straight line": float(level + slope * middle),
-        }
-        for name, guess in guesses.items():
-            errors[name].append(abs(guess - there) / there)
-
-
-def _forecast_verdicts(errors: dict[str, Vector]) -> list[Verdict]:
-    median = {name: float(np.median(values)) for name, values in errors.items()}
-    fit = median["exponential fit"]
-    return [
-        Verdict("Forecast ten times ahead: median relative error", fit, 0.05),
-        Verdict("Forecast: median error over the last value's", fit / median["last value"], 1.0),
-        Verdict("Forecast: median error over a straight line's", fit / median["straight line"], 1.0),
-    ]
-
-
-def _table(found: dict[str, dict[str, list[Run]]]) -> Table:
-    rows = []
-    for setting, contestants in found.items():
-        needed = _compared(contestants)
-        for name, runs in contestants.items():
-            last = np.array([r.losses[-1] for r in runs])
-            steps = float(np.median(needed[name]))
-            search = float(np.mean([r.search for r in runs]))
-            rows.append(
-                {
-                    "task": setting,
-                    "method": name,
-                    "final loss": float(f"{last.mean():.4g}"),
-                    "spread": float(f"{last.std():.2g}"),
-                    "steps to target": steps if math.isfinite(steps) else "never",
-                    "search steps": round(search),
-                    "with search": steps + search if math.isfinite(steps) else "never",
-                }
-            )
-    return rows
-
-
-def _forecast_table(errors: dict[str, Vector]) -> Table:
-    return [
-        {
-            "task": f"forecasts, {len(v)} series",
-            "method": name,
-            "final loss": None,
-            "median error": float(f"{np.median(v):.3g}"),
-        }
-        for name, v in errors.items()
-    ]
-
-
-def _figures(found: dict[str, dict[str, list[Run]]]) -> list[Figure]:
-    figures = []
-    for setting, contestants in found.items():
-        curves, rates = [], []
-        for name, runs in contestants.items():
-            length = min(len(r.losses) for r in runs)
-            steps = runs[0].training / len(runs[0].losses) * np.arange(1, length + 1)
-            curves.append(Series.of(name, steps, np.stack([r.losses[:length] for r in runs])))
-            rates.append(Series.of(name, np.arange(len(runs[0].rates)), runs[0].rates, points=400))
-        words = "Over training steps, search left out; band: range over seeds. PBT: its best member."
-        figures += [
-            Figure(setting, words, "training step", "held-out loss", curves, log_y=True),
-            Figure(
-                f"{setting}: rates",
-                "Of the first seed.",
-                "training step",
-                "learning rate",
-                rates,
-                kind="steps",
-                log_y=True,
-            ),
-        ]
-    return figures
+        trials += 1
+    course = _by_hand(job, ("cosine", float(study.best_params["rate"])), seed)
+    return replace(course, search=spent)

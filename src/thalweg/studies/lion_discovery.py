@@ -1,150 +1,122 @@
-"""27 Lion against AdamW, each at its best learning rate from the same grid; and the search of programs that found Lion.
+"""27 Lion against AdamW, each at its best learning rate from a grid of the same size; and the search that found Lion.
 
-Chen, Liang, Huang et al. (2023), sections 3 to 5.
+Chen, Liang, Huang et al. (2023), sections 3 to 5. Rates are chosen under another seed, on data set apart.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch.optim import AdamW, Optimizer
 
-from thalweg.core import Result, solve
+from thalweg.core import Result
 from thalweg.studies import program_search, tasks
-from thalweg.studies.evidence import Evidence, Figure, Row, Scale, Series, Table, Tell
+from thalweg.studies.contest import contest
+from thalweg.studies.evidence import Evidence, Scale, Tell
+from thalweg.studies.intervals import median, median_interval
+from thalweg.studies.standings import Standings, together
 from thalweg.studies.verdict import Verdict
 from thalweg.training import REX, Lion, Train, TrainingTask
 
 RATES = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
 # The paper's rule: Lion's decay is larger by the factor by which its learning rate is smaller.
-DECAY = {"AdamW": 0.1, "Lion": 1.0}
-OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {"AdamW": AdamW, "Lion": Lion}
+DECAY = {"Lion": 1.0, "AdamW": 0.1}
+OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {"Lion": Lion, "AdamW": AdamW}
+SMALL, LARGE = "digits MLP, batch 16", "digits MLP, batch 512"
 
 
-def _tasks(scale: Scale) -> dict[str, tuple[TrainingTask, str]]:
-    steps = {"smoke": 20, "quick": 60, "full": 5000}[scale]
+@dataclass(frozen=True)
+class Setting:
+    """What the two race on, and by what they are judged."""
+
+    task: Callable[..., TrainingTask]
+    score: Callable[[Result[torch.nn.Module]], float]
+    what: str
+
+
+def _error(result: Result[torch.nn.Module]) -> float:
+    return 1.0 - result.metrics["accuracy"]
+
+
+def _loss(result: Result[torch.nn.Module]) -> float:
+    return result.metrics["test_loss"]
+
+
+def _settings(scale: Scale) -> dict[str, Setting]:
+    steps = {"smoke": 12, "quick": 60, "full": 2500}[scale]
+    size = 32 if scale == "full" else 16
+    wrong = "share of wrong answers"
+    mlp = functools.partial(tasks.digits, steps, network="mlp")
+    text = functools.partial(tasks.text, steps, length=size, width=size)
     found = {
-        "digits MLP, batch 16": (tasks.digits(steps, 16, network="mlp"), "error"),
-        "digits MLP, batch 512": (tasks.digits(steps, 512, network="mlp"), "error"),
-        "character transformer": (tasks.text(steps), "test_loss"),
+        SMALL: Setting(functools.partial(mlp, batch_size=16), _error, wrong),
+        LARGE: Setting(functools.partial(mlp, batch_size=512), _error, wrong),
     }
-    if scale == "smoke":
-        del found["character transformer"]
+    if scale != "smoke":
+        found["character transformer"] = Setting(text, _loss, "test loss")
     if scale == "full":
-        found["digits CNN, batch 128"] = (tasks.digits(steps, 128), "error")
+        cnn = functools.partial(tasks.digits, steps, batch_size=128)
+        found["digits CNN, batch 128"] = Setting(cnn, _error, wrong)
     return found
 
 
 def run(scale: Scale = "quick", tell: Tell = lambda share, what: None) -> Evidence:
     """Rerun the claims at a scale."""
-    seeds = {"smoke": 1, "quick": 2, "full": 5}[scale]
-    todo = _tasks(scale)
-    table: Table = []
-    figures, best, done = [], {}, 0
-    for name, (task, metric) in todo.items():
-        curves, by_rate = [], []
-        for label, optimizer in OPTIMIZERS.items():
-            tell(0.5 * done / (2 * len(todo)), f"{name}, {label}")
-            runs = {
-                rate: [_train(task, optimizer, rate, DECAY[label], seed) for seed in range(seeds)]
-                for rate in RATES
-            }
-            scores = {rate: np.array([_score(r, metric) for r in found]) for rate, found in runs.items()}
-            rate = min(scores, key=lambda r: float(scores[r].mean()))
-            best[name, label] = scores[rate]
-            table.append(
-                {
-                    "task": name,
-                    "optimizer": label,
-                    "best rate": rate,
-                    metric: round(float(scores[rate].mean()), 4),
-                    "spread": round(float(scores[rate].std()), 4),
-                    "test loss": round(float(np.mean([r.metrics["test_loss"] for r in runs[rate]])), 4),
-                }
-            )
-            losses = np.array([r.history["loss"] for r in runs[rate]])
-            steps = np.arange(1, losses.shape[1] + 1)
-            curves.append(Series.of(f"{label}, {rate:g}", steps, _smoothed(losses)))
-            by_rate.append(Series.of(label, RATES, np.array([scores[r] for r in RATES]).T))
-            done += 1
-        figures.append(
-            Figure(
-                name, f"Training loss at the best rate, {seeds} seeds, band: range.", "step", "loss", curves
-            )
-        )
-        figures.append(
-            Figure(
-                f"{name}: over learning rates",
-                "After training; band: range.",
-                "learning rate",
-                metric,
-                by_rate,
-                log_x=True,
-            )
-        )
+    settings = _settings(scale)
+    races = {}
+    for i, (name, setting) in enumerate(settings.items()):
+        tell(0.5 * i / len(settings), name)
+        races[name] = _race(name, setting, scale)
+    scores = together(list(races.values()), "score")
     found, rows, drawn, note = program_search.evidence(
         scale, lambda share, what: tell(0.5 + 0.5 * share, what)
     )
     return Evidence(
-        verdicts=[*_verdicts(best, todo), *found],
-        table=[*table, *rows],
-        figures=[*figures, *drawn],
-        costs={
-            "problems": [f"{name}, seed {s}" for name in todo for s in range(seeds)],
-            "methods": {
-                label: [max(float(v), 1e-4) for name in todo for v in best[name, label]]
-                for label in OPTIMIZERS
-            },
-        },
+        verdicts=[*scores.beats(1.0), _batches(races[SMALL], races[LARGE]), _memory(), *found],
+        table=[*(row for race in races.values() for row in race.table()), *rows],
+        figures=[*(race.bars(name) for name, race in races.items()), *drawn],
+        costs=scores.costs(least=1e-4),
         notes=(
-            f"{seeds} seeds, REX schedule, rates {', '.join(f'{r:g}' for r in RATES)} for both optimizers, weight "
-            f"decay {DECAY['AdamW']} (AdamW) and {DECAY['Lion']} (Lion). The paper's claims are for large models and "
-            f"batches; these tasks are small, and what comes out is reported as it is. {note}"
+            f"{scores.seeds} judging seeds, REX schedule, the best of the rates {', '.join(f'{r:g}' for r in RATES)} "
+            f"for both optimizers, weight decay {DECAY['AdamW']} (AdamW) and {DECAY['Lion']} (Lion). The claims of "
+            f"the paper are for large models and batches; these tasks are small. {scores.notes()} {note}"
         ),
     )
 
 
-def _train(
-    task: TrainingTask, optimizer: Callable[..., Optimizer], rate: float, decay: float, seed: int
-) -> Result:
-    method = Train(optimizer, {"lr": rate, "weight_decay": decay}, REX)
-    return solve(task, method, seed=seed, progress=False)
-
-
-def _score(result: Result, metric: str) -> float:
-    value = 1.0 - result.metrics["accuracy"] if metric == "error" else result.metrics["test_loss"]
-    return float(value) if np.isfinite(value) else float("inf")
-
-
-def _smoothed(losses: np.ndarray, width: int = 10) -> np.ndarray:
-    window = np.ones(width) / width
-    padded = np.pad(losses, ((0, 0), (width - 1, 0)), mode="edge")
-    return np.array([np.convolve(row, window, mode="valid") for row in padded])
-
-
-def _verdicts(best: dict[tuple[str, str], Any], todo: Row) -> list[Verdict]:
-    verdicts = []
-    for name, (_, metric) in todo.items():
-        lion, adamw = (float(best[name, label].mean()) for label in ("Lion", "AdamW"))
-        verdicts.append(Verdict(f"{name}: Lion's {metric} is at most AdamW's", lion, adamw))
-    small, large = "digits MLP, batch 16", "digits MLP, batch 512"
-    gains = [float(best[n, "AdamW"].mean() - best[n, "Lion"].mean()) for n in (small, large)]
-    verdicts.append(
-        Verdict(
-            "Lion's gain in accuracy over AdamW is at least as large at batch 512 as at 16",
-            gains[1],
-            gains[0],
-            ">=",
-        )
+def _race(name: str, setting: Setting, scale: Scale) -> Standings:
+    task, apart = setting.task(), setting.task(tuning=True)
+    grids = {
+        label: {f"rate {r:g}": Train(optimizer, {"lr": r, "weight_decay": DECAY[label]}, REX) for r in RATES}
+        for label, optimizer in OPTIMIZERS.items()
+    }
+    return contest(
+        {name: lambda seed: task},
+        grids,
+        setting.score,
+        ours="Lion",
+        what=setting.what,
+        tuning_problems={name: lambda seed: apart},
+        judging_seeds=(1, 2) if scale == "smoke" else (1, 2, 3, 4, 5),
+        needs_convergence=False,  # a budget is always used up
     )
-    verdicts.append(Verdict("Lion keeps at most 0.51x of the bytes that AdamW keeps", _memory_ratio(), 0.51))
-    return verdicts
 
 
-def _memory_ratio() -> float:
+def _batches(small: Standings, large: Standings) -> Verdict:
+    """How much more accuracy Lion gains over AdamW with the larger batch, seed by seed."""
+    lead = [
+        race.scores[name]["AdamW"] - race.scores[name]["Lion"]
+        for name, race in ((SMALL, small), (LARGE, large))
+    ]
+    more = lead[1] - lead[0]
+    claim = "Lion's gain in accuracy over AdamW, batch 512 - batch 16"
+    return Verdict(claim, median(more), 0.0, ">=", median_interval(more))
+
+
+def _memory() -> Verdict:
     def state_bytes(optimizer: Callable[..., Optimizer]) -> int:
         model = tasks.digits_mlp()
         made = optimizer(model.parameters(), lr=1e-3)
@@ -153,4 +125,6 @@ def _memory_ratio() -> float:
         kept = [v for state in made.state.values() for v in state.values() if isinstance(v, torch.Tensor)]
         return sum(v.numel() * v.element_size() for v in kept)
 
-    return state_bytes(Lion) / state_bytes(AdamW)
+    return Verdict(
+        "Bytes that Lion keeps / those that AdamW keeps", state_bytes(Lion) / state_bytes(AdamW), 0.51
+    )

@@ -14,11 +14,14 @@ import torch
 from numpy.typing import NDArray
 from scipy import optimize
 from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
 
-from thalweg.core import Result, Stop, solve
+from thalweg.core import Result, Run, Stop, solve
 from thalweg.datasets import load
 from thalweg.studies import tasks
 from thalweg.studies.evidence import Evidence, Figure, Scale, Series, Tell
+from thalweg.studies.intervals import median, median_interval
 from thalweg.studies.verdict import Verdict
 from thalweg.training import (
     L1,
@@ -36,6 +39,7 @@ from thalweg.training import (
     ThresholdedL1,
     TopK,
     Train,
+    TrainingTask,
 )
 
 Vector = NDArray[np.float64]
@@ -51,7 +55,10 @@ FUNCTIONS: tuple[ConvexFunction, ...] = (
     PseudoHuber(0.5),
 )
 DECAY = 5.0  # the box |x|_inf <= 0.2 cuts off the largest of the least-squares coefficients
-STEPS = {"smoke": 300, "quick": 5000, "full": 100_000}
+STEPS = {"smoke": 100, "quick": 1000, "full": 100_000}
+#: Time of a step of the flows outside of the box; share of the whole time of a flow.
+DT = 4e-3
+SHARES = {"smoke": 0.05, "quick": 1.0, "full": 1.0}
 
 
 def run(scale: Scale = "quick", tell: Tell = lambda share, what: None) -> Evidence:
@@ -61,7 +68,7 @@ def run(scale: Scale = "quick", tell: Tell = lambda share, what: None) -> Eviden
     for i, function in enumerate(FUNCTIONS):
         tell(0.5 * i / len(FUNCTIONS), f"composite optimum, {function!r}")
         best = _independent(function, A, b, DECAY)
-        objective, history = _train(function, A, b, DECAY, STEPS[scale])
+        objective, steps, history = _train(function, A, b, DECAY, STEPS[scale])
         gaps.append(abs(objective - best))
         rows.append(
             {
@@ -71,21 +78,20 @@ def run(scale: Scale = "quick", tell: Tell = lambda share, what: None) -> Eviden
                 "gap": gaps[-1],
             }
         )
-        steps = np.arange(1, len(history) + 1)
         curves.append(Series.of(repr(function), steps, np.maximum(np.abs(history - best), 1e-9)))
     tell(0.5, "box")
     inactive = _box_effect(A, b, STEPS[scale])
     tell(0.6, "phases and Lyapunov function")
-    share = {"smoke": 0.1}.get(scale, 1.0)
-    rate, kept, phase = _phases(share)
-    rise, lyapunov = _lyapunov(A, b, round(6000 * share))
+    rate, kept, phase = _phases(SHARES[scale])
+    rise, lyapunov = _lyapunov(A, b, round(3000 * SHARES[scale]))
     tell(0.8, "network")
     reach, histogram = _network(scale)
     verdicts = [
         Verdict(
-            "Phase I: the distance to the box falls at the rate exp(-lambda t) (fitted rate over lambda, error)",
-            abs(rate - 1.0),
-            0.05,
+            "Phase I: rate at which the distance to the box falls / lambda, the one of three furthest from 1",
+            rate,
+            (0.95, 1.05),
+            "within",
         ),
         Verdict(
             "Phase II: once inside, |x|_inf <= 1/lambda is kept (largest excess over 1/lambda)", kept, 1e-6
@@ -100,8 +106,9 @@ def run(scale: Scale = "quick", tell: Tell = lambda share, what: None) -> Eviden
         Verdict("A smaller box raises the loss", inactive[1], 1e-3, ">="),
         Verdict(
             "A digits network trained with Lion keeps |w|_inf <= 1/lambda (largest weight times lambda)",
-            reach,
+            median(reach),
             1.01,
+            interval=median_interval(reach),
         ),
     ]
     composite = Figure(
@@ -119,7 +126,9 @@ def run(scale: Scale = "quick", tell: Tell = lambda share, what: None) -> Eviden
         figures=[composite, phase, lyapunov, histogram],
         notes=(
             "Least squares on the standardised diabetes data (10 features), lambda = 5. The independent solver is "
-            "SciPy's SLSQP on the smooth constrained form of each composite problem."
+            "SciPy's SLSQP on the smooth constrained form of each composite problem. Only the network is random, "
+            f"of {len(reach)} seeds: a rate of 8 over the number of steps, so that the start, up to four times "
+            "outside of the box, is left behind at every scale."
         ),
     )
 
@@ -135,28 +144,46 @@ def _diabetes() -> tuple[Vector, Vector]:
     return A, np.linalg.solve(A.T, X.T @ y / len(y))
 
 
-def _shaped(function: ConvexFunction, x: Any) -> Any:
-    return x.reshape(5, 2) if isinstance(function, GroupL2) else x
+class _Vector(nn.Module):
+    """Ten unknowns, as pairs for the function that groups them."""
+
+    def __init__(self, function: ConvexFunction) -> None:
+        super().__init__()
+        self.x = nn.Parameter(
+            torch.zeros((5, 2) if isinstance(function, GroupL2) else 10, dtype=torch.float64)
+        )
 
 
-def _train(function: ConvexFunction, A: Vector, b: Vector, decay: float, steps: int) -> tuple[float, Vector]:
-    """Final and running values of the composite objective; f alone where the iterate is out of bounds."""
-    matrix, rhs = torch.tensor(A), torch.tensor(b)
-    x = nn.Parameter(_shaped(function, torch.zeros(10, dtype=torch.float64)))
-    optimizer = LionK([x], lr=0.02, weight_decay=decay, K=function)
-    history = np.empty(steps)
-    for t in range(steps):
-        optimizer.param_groups[0]["lr"] = 0.02 * (1.0 - t / steps) ** 2 + 1e-8
-        residual = matrix @ x.detach().flatten() - rhs
-        x.grad = _shaped(function, matrix.T @ residual)
-        optimizer.step()
-        history[t] = _objective(function, matrix, rhs, x.detach(), decay)
-    return float(history[-1]), history
+def _train(
+    function: ConvexFunction, A: Vector, b: Vector, decay: float, steps: int
+) -> tuple[float, Vector, Vector]:
+    """The composite objective at the end, and along the way: at some steps, its values."""
+    data = torch.tensor(A), torch.tensor(b)
 
+    def loss(model: nn.Module, A: Tensor, b: Tensor) -> Tensor:
+        x: Tensor = model.get_parameter("x")
+        return 0.5 * (A @ x.flatten() - b).square().sum()
 
-def _objective(function: ConvexFunction, A: Tensor, b: Tensor, x: Tensor, decay: float) -> float:
-    loss = 0.5 * (A @ x.flatten() - b).square().sum()
-    return float(loss + function.finite_conjugate(decay * x) / decay)
+    def objective(model: nn.Module, A: Tensor, b: Tensor) -> Tensor:
+        x = model.get_parameter("x").detach()
+        return loss(model, A, b).detach() + function.finite_conjugate(decay * x) / decay
+
+    def falling(optimizer: Optimizer, total: int) -> LambdaLR:
+        return LambdaLR(optimizer, lambda t: (1.0 - t / total) ** 2 + 5e-7)
+
+    seen: list[tuple[int, float]] = []
+
+    def look(run: Run) -> None:
+        if run.steps % max(steps // 100, 1) == 0:
+            seen.append((run.steps, float(objective(run.state.x, *data))))
+
+    task = TrainingTask(
+        lambda: _Vector(function), data, data, steps, len(b), loss, scores={"objective": objective}
+    )
+    optimizer = Train(LionK, {"lr": 0.02, "weight_decay": decay, "K": function}, falling)
+    result = solve(task, optimizer, callbacks=[look], progress=False)
+    at, values = np.array(seen).T
+    return result.metrics["objective"], at, values
 
 
 def _independent(function: ConvexFunction, A: Vector, b: Vector, decay: float) -> float:
@@ -192,7 +219,7 @@ def _independent(function: ConvexFunction, A: Vector, b: Vector, decay: float) -
         limits = [{"type": "ineq", "fun": lambda z: function.k - decay * z.sum()}]
     bounded = not isinstance(function, HalfSquare | Lp | GroupL2)
     bounds = [(0.0, 1.0 / decay if bounded else None)] * (2 * n)
-    options = {"maxiter": 2000, "ftol": 1e-14}
+    options = {"maxiter": 300, "ftol": 1e-10}
     starts = [np.full(2 * n, 0.01 / decay), np.full(2 * n, 0.05 / decay)]
     solver: Any = optimize.minimize
     found = [
@@ -206,8 +233,8 @@ def _box_effect(A: Vector, b: Vector, steps: int) -> tuple[float, float]:
     """How far the loss of Lion is above the unconstrained optimum: in a large box, and in a small one."""
     x = np.linalg.solve(A, b)
     largest = float(np.abs(x).max())
-    wide, _ = _train(L1(), A, b, 0.5 / largest, steps)
-    narrow, _ = _train(L1(), A, b, 4.0 / largest, steps)
+    wide, *_ = _train(L1(), A, b, 0.5 / largest, steps)
+    narrow, *_ = _train(L1(), A, b, 4.0 / largest, steps)
     return wide, narrow  # the unconstrained optimum of this form is zero
 
 
@@ -219,16 +246,15 @@ def _phases(share: float) -> tuple[float, float, Figure]:
     problem = SmoothFunction(lambda x: -x.sum(), torch.full((5,), 10.0, dtype=torch.float64))
     series, rates = [], []
     for decay in (0.5, 1.0, 2.0):
-        flow = LionKFlow(L1(), weight_decay=decay, dt=1e-3)
-        result = solve(problem, flow, stop=Stop(steps=int(share * 3000 / decay)), progress=False)
-        time = 1e-3 * np.arange(1, result.steps + 1)
+        flow = LionKFlow(L1(), weight_decay=decay, dt=DT)
+        result = solve(problem, flow, stop=Stop(steps=int(share * 3.0 / (DT * decay))), progress=False)
+        time = DT * np.arange(1, result.steps + 1)
         excess = result.history["excess"]
         rates.append(-np.polyfit(time, np.log(excess), 1)[0] / decay)
         series.append(Series.of(f"lambda = {decay}", time, excess))
     inward = SmoothFunction(lambda x: 0.5 * ((x - 3.0) ** 2).sum(), problem.x0)
-    excess = solve(
-        inward, LionKFlow(L1(), dt=1e-3), stop=Stop(steps=round(20_000 * share)), progress=False
-    ).history["excess"]
+    flow = LionKFlow(L1(), dt=DT)
+    excess = solve(inward, flow, stop=Stop(steps=round(20.0 * share / DT)), progress=False).history["excess"]
     later = excess[np.flatnonzero(excess < 1e-7)[0] :] if (excess < 1e-7).any() else excess
     figure = Figure(
         "Phase I: outside the box",
@@ -248,11 +274,11 @@ def _lyapunov(A: Vector, b: Vector, steps: int) -> tuple[float, Figure]:
     )
     rises, series = [], []
     for function in (HalfSquare(), Huber(0.1), PseudoHuber(0.1)):
-        flow = LionKFlow(function, weight_decay=DECAY, dt=5e-4)
+        flow = LionKFlow(function, weight_decay=DECAY, dt=0.001)
         result: Result = solve(problem, flow, stop=Stop(steps=steps), progress=False)
         H = result.history["lyapunov"]
         rises.append(np.maximum(np.diff(H), 0.0).max() / (H[0] - H[-1]))
-        series.append(Series.of(repr(function), 5e-4 * np.arange(1, len(H) + 1), H - H.min() + 1e-9))
+        series.append(Series.of(repr(function), 0.001 * np.arange(1, len(H) + 1), H - H.min() + 1e-9))
     figure = Figure(
         "The Lyapunov function along the flow",
         "H above its last value, diabetes data.",
@@ -264,15 +290,17 @@ def _lyapunov(A: Vector, b: Vector, steps: int) -> tuple[float, Figure]:
     return float(max(rises)), figure
 
 
-def _network(scale: Scale) -> tuple[float, Figure]:
-    decay, steps = 10.0, {"smoke": 20, "quick": 800, "full": 5000}[scale]
-    # Phase I needs sum(lr) lambda >> 1: the start is up to 4 times outside the box.
-    rate = 1e-2 if scale != "smoke" else 0.1
-    task = tasks.digits(steps, 64, network="mlp")
-    lion = solve(task, Train(Lion, {"lr": rate, "weight_decay": decay}, REX), progress=False)
-    free = solve(task, Train(Lion, {"lr": rate}, REX), progress=False)
+def _network(scale: Scale) -> tuple[list[float], Figure]:
+    """Largest weights times lambda, a seed each; the weights of the last."""
+    decay, steps = 10.0, {"smoke": 100, "quick": 200, "full": 5000}[scale]
+    task, rate = tasks.digits(steps, 64, network="mlp"), 8.0 / steps
+    reach = []
+    for seed in range(1, 3 if scale == "smoke" else 6):
+        lion = solve(task, Train(Lion, {"lr": rate, "weight_decay": decay}, REX), seed=seed, progress=False)
+        reach.append(decay * max(float(p.detach().abs().max()) for p in lion.x.parameters()))
+    free = solve(task, Train(Lion, {"lr": rate}, REX), seed=seed, progress=False)
     edges = np.linspace(-0.4, 0.4, 65)
-    series, largest = [], 0.0
+    series = []
     for name, result in (("lambda = 10", lion), ("no decay", free)):
         weights = torch.cat([p.detach().flatten() for p in result.x.parameters()]).numpy()
         counts, _ = np.histogram(np.clip(weights, -0.4, 0.4), bins=edges)
@@ -280,8 +308,6 @@ def _network(scale: Scale) -> tuple[float, Figure]:
         series.append(
             Series(f"{name}, accuracy {result.metrics['accuracy']:.3f}", centers.tolist(), counts.tolist())
         )
-        if name == "lambda = 10":
-            largest = float(np.abs(weights).max())
     figure = Figure(
         "Weights of a digits network trained with Lion",
         "With lambda = 10 they are confined to [-0.1, 0.1]; without decay they are not (ends: all beyond).",
@@ -290,4 +316,4 @@ def _network(scale: Scale) -> tuple[float, Figure]:
         series,
         kind="steps",
     )
-    return largest * decay, figure
+    return reach, figure

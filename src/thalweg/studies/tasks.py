@@ -29,8 +29,15 @@ def digits_mlp() -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
 
 
-def digits_bn() -> nn.Module:
+def digits_mlp_bn() -> nn.Module:
     """The same with batch normalisation, without which large rates kill it."""
+    return nn.Sequential(
+        nn.Flatten(), nn.Linear(64, 64, bias=False), nn.BatchNorm1d(64), nn.ReLU(), nn.Linear(64, 10)
+    )
+
+
+def digits_bn() -> nn.Module:
+    """The convolutions with batch normalisation."""
     return nn.Sequential(
         nn.Conv2d(1, 12, 3, padding=1, bias=False),
         nn.BatchNorm2d(12),
@@ -83,7 +90,13 @@ def _digits() -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     return (X[:1300], y[:1300]), (X[1300:], y[1300:])
 
 
-NETWORKS = {"cnn": digits_cnn, "cnn-bn": digits_bn, "mlp": digits_mlp, "resnet": digits_resnet}
+NETWORKS = {
+    "cnn": digits_cnn,
+    "cnn-bn": digits_bn,
+    "mlp": digits_mlp,
+    "mlp-bn": digits_mlp_bn,
+    "resnet": digits_resnet,
+}
 
 
 def digits(steps: int, batch_size: int = 32, *, network: str = "cnn", tuning: bool = False) -> TrainingTask:
