@@ -1,12 +1,11 @@
-"""Bilevel problems that more than one study solves, and the race of methods on them at equal gradient calls."""
+"""Bilevel problems that more than one study solves, and contestants at equal oracle calls."""
 
 from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +19,6 @@ from thalweg.bilevel._root import ravel
 from thalweg.bilevel._trees import Tree
 from thalweg.bilevel.penalty_value import inner_solution
 from thalweg.core import Method, NotFinite, Status, Stop, solve
-from thalweg.core.errors import InvalidParameter
 from thalweg.core.seeding import torch_generator
 from thalweg.datasets import load
 from thalweg.numerics.projections import box
@@ -286,63 +284,6 @@ def _redrawn(labels: Tensor, share: float, classes: int, random: torch.Generator
     return torch.where(change, (labels + shift) % classes, labels)
 
 
-@dataclass(frozen=True)
-class Entry:
-    """One method's results in a race.
-
-    Args:
-        name: of the method.
-        chosen: the settings of its grid with the smallest upper value on the tuning problem.
-        scores: metrics at the end on each problem.
-        curves: upper value of the whole data along the calls, each shape (points,), on the first problem.
-        seconds: of a run, median.
-    """
-
-    name: str
-    chosen: Method
-    scores: list[dict[str, float]]
-    calls: np.ndarray
-    curve: np.ndarray
-    seconds: float
-
-    def median(self, metric: str) -> float:
-        """Over the problems; NaN where a run broke down."""
-        return float(np.median([s.get(metric, np.nan) for s in self.scores]))
-
-    def row(self, metrics: Sequence[str]) -> dict[str, Any]:
-        """Medians, seconds and the chosen settings, for a table."""
-        told = {metric: float(f"{self.median(metric):.4g}") for metric in metrics}
-        return told | {"seconds": float(f"{self.seconds:.3g}"), "chosen": self.chosen.name}
-
-
-def race(
-    grids: Mapping[str, Sequence[Method]],
-    problem: Callable[[int], Bilevel],
-    calls: int,
-    seeds: int,
-    tell: Callable[[float, str], None] = lambda share, what: None,
-    answer: Callable[[Bilevel, Pair], Pair] = lambda problem, pair: pair,
-) -> list[Entry]:
-    """Every method with the best settings of its own grid, on ``seeds`` problems, for the same number of oracle calls.
-
-    Settings are chosen by the upper value on problem 0, which is not among those of the results. A second-order product
-    counts as one call, as in the papers, though it takes about as long as two gradients. ``answer`` gives what is
-    judged, e.g. `resolved`.
-    """
-    entries = []
-    for i, (name, grid) in enumerate(grids.items()):
-        tell(i / len(grids), name)
-        tuned = [_run(problem(0), method, calls, answer, points=0)[0].get("upper", np.inf) for method in grid]
-        tuned = [value if np.isfinite(value) else np.inf for value in tuned]
-        chosen = grid[int(np.argmin(tuned))]
-        runs = [_run(problem(s), chosen, calls, answer, 12 if s == 1 else 0) for s in range(1, seeds + 1)]
-        _, at, curve, _ = runs[0]
-        entries.append(
-            Entry(name, chosen, [r[0] for r in runs], at, curve, float(np.median([r[3] for r in runs])))
-        )
-    return entries
-
-
 @dataclass(frozen=True, eq=False)
 class BilevelTask:
     """A bilevel problem for a contest at equal oracle calls, with what each method reached on it.
@@ -390,30 +331,3 @@ def resolved(problem: Bilevel, pair: Pair, steps: int = 2000) -> Pair:
     x, y = (ravel(pytree.tree_leaves(part)) for part in pair)
     solution = inner_solution(problem, x, 0.0, y, Stop(below={"residual": 1e-5}, steps=steps))
     return Pair(pair.x, problem.tree("y", solution))
-
-
-def _run(
-    problem: Bilevel,
-    method: Method,
-    calls: int,
-    answer: Callable[[Bilevel, Pair], Pair],
-    points: int,
-) -> tuple[dict[str, float], np.ndarray, np.ndarray, float]:
-    """Metrics at the end (none where the run broke down), and the upper value at some places along the run."""
-    places: list[tuple[float, float]] = []
-
-    def watch(run: Any) -> None:
-        if points and run.state.calls >= len(places) * calls / points:
-            places.append((run.state.calls, problem.metrics(answer(problem, run.state.x))["upper"]))
-
-    nothing = np.array([0.0]), np.array([np.nan])
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NegativeCurvature)  # recurrent lower levels are not convex
-            found = solve(
-                problem, method, stop=Stop(steps=None, calls=calls), callbacks=[watch], progress=False
-            )
-        scores = {} if found.status is Status.DIVERGED else problem.metrics(answer(problem, found.x))
-    except (NotFinite, InvalidParameter):
-        return {}, *nothing, np.nan
-    return scores, *(np.array(places).T if places else nothing), found.seconds
