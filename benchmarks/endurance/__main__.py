@@ -1,0 +1,46 @@
+"""``python -m benchmarks.endurance``: a table of what the kills did."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.endurance.harness import endure
+from benchmarks.endurance.workloads import WORKLOADS
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.endurance", description=__doc__)
+    parser.add_argument("names", nargs="*", help="of the workloads; all by default")
+    parser.add_argument("--kills", type=int, default=20, help="SIGKILLs of each")
+    parser.add_argument("--terms", type=int, default=10, help="SIGTERMs of each")
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    known = {make.__name__: make for make in WORKLOADS}
+    table = Table(
+        "workload", "runs", "SIGKILL", "SIGTERM", "answers that differ", "orphans", "broken", "litter"
+    )
+    worst = 0
+    for name in arguments.names or known:
+        workload = known[name]()
+        with tempfile.TemporaryDirectory(prefix="endurance-") as where:
+            kills = {"SIGKILL": arguments.kills, "SIGTERM": arguments.terms}
+            found = endure(workload, Path(where), kills, arguments.seed)
+        counts = (found.differ, found.orphans, len(found.broken) + len(found.failed), found.litter)
+        table.add_row(
+            workload.name, str(found.runs), *(str(found.kills[k]) for k in kills), *(str(c) for c in counts)
+        )
+        for line in (*found.broken, *found.failed):
+            print(f"{workload.name}: {line}")
+        worst += sum(counts)
+    Console(width=120).print(table)
+    sys.exit(worst > 0)
+
+
+if __name__ == "__main__":
+    main()
