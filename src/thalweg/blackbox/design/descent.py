@@ -31,7 +31,7 @@ SMALL, STEPS, FEWER_STEPS = 8, 100, 25
 
 @dataclass(kw_only=True)
 class LetterState(State):
-    """``x`` are the codes of the designs; ``visited`` those of all steps, shape (steps, n, length)."""
+    """``x`` are the codes of the designs."""
 
     x: Codes
     theta: Tensor  # (n, length, letters), minus infinity where a letter is forbidden
@@ -40,7 +40,6 @@ class LetterState(State):
     gamma: Tensor  # (n,)
     gamma_first: Tensor
     gamma_second: Tensor
-    visited: Tensor
     start_loss: float = np.nan
     seed: int = 0
     steps: int = 0
@@ -103,7 +102,6 @@ class LetterDescent(Method[SequenceTable, LetterState]):
         logits = torch.from_numpy(theta)
         zeros, ones = torch.zeros_like(logits), torch.ones(len(starts), dtype=logits.dtype)
         gamma = ones * self.first_gamma()
-        visited = torch.from_numpy(np.repeat(starts[None], self.length(problem), 0).astype(np.uint8))
         return LetterState(
             x=starts,
             theta=logits,
@@ -112,7 +110,6 @@ class LetterDescent(Method[SequenceTable, LetterState]):
             gamma=gamma,
             gamma_first=0 * ones,
             gamma_second=0 * ones,
-            visited=visited,
             seed=seed,
         )
 
@@ -138,8 +135,6 @@ class LetterDescent(Method[SequenceTable, LetterState]):
         theta = theta.detach() - eta * direction
         starts = torch.from_numpy(problem.starts())
         hard = letters_of(theta, problem.space, starts).numpy()
-        visited = state.visited
-        visited[t - 1] = torch.from_numpy(hard.astype(np.uint8))
         gamma, gamma_first, gamma_second = found.gamma
         loss = float(found.loss.mean())
         metrics = {
@@ -155,7 +150,6 @@ class LetterDescent(Method[SequenceTable, LetterState]):
             gamma=gamma,
             gamma_first=gamma_first,
             gamma_second=gamma_second,
-            visited=visited,
             start_loss=loss if t == 1 else state.start_loss,
             seed=state.seed,
             steps=t,

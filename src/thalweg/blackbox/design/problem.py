@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from thalweg.blackbox.design.proxy import Proxy
 
 Array = NDArray[np.float64]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,6 +82,7 @@ class SequenceTable(Problem):
                 stacklevel=3,
             )
         for name, value in (
+            ("_given", scores),
             ("codes", codes),
             ("scores", means),
             ("merged", len(texts) - len(codes)),
@@ -99,6 +101,17 @@ class SequenceTable(Problem):
         """The scores, one a row of ``codes``."""
         return np.asarray(self.scores)
 
+    def asked(self, n: int) -> SequenceTable:
+        """This table with another number of proposals; models made so far are shared."""
+        if n == self.n:
+            return self
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # said when this one was made
+            other = SequenceTable(self.space, self.sequences, self._given, n, self.unscored)  # type: ignore[attr-defined]
+        kept = {key: made for key, made in self._made.items() if key != "starts"}  # type: ignore[attr-defined]
+        object.__setattr__(other, "_made", kept)
+        return other
+
     @property
     def text(self) -> Codes:
         """All that encoders may learn from: the rows, and what came without scores."""
@@ -107,6 +120,9 @@ class SequenceTable(Problem):
 
     def starts(self) -> Codes:
         """The ``n`` best rows, brought into the space; from the beginning again where there are fewer."""
+        return self.made("starts", self._starts)
+
+    def _starts(self) -> Codes:
         order = np.argsort(-self.values, kind="stable")[: self.n]
         return self.space.mended(self.codes[np.resize(order, self.n)])
 
@@ -114,19 +130,18 @@ class SequenceTable(Problem):
         """The models of the table that methods design on; made once for each encoder and seed."""
         from thalweg.blackbox.design.proxy import Proxy
 
-        made: dict[tuple[Encoder, int], Proxy] = self._made  # type: ignore[attr-defined]
-        key = (encoder, seed)
-        if key not in made:
-            made[key] = Proxy(self, encoder, seed)
-        return made[key]
+        return self.made((encoder, seed), lambda: Proxy(self, encoder, seed))
+
+    def made(self, key: Hashable, make: Callable[[], T]) -> T:
+        """What ``make`` returns, kept under ``key`` for as long as the table lives: models that methods share."""
+        kept: dict[Hashable, T] = self._made  # type: ignore[attr-defined]
+        if key not in kept:
+            kept[key] = make()
+        return kept[key]
 
     def judge(self) -> Judge:
         """The judge of metrics, made when first needed."""
-        made = self._made  # type: ignore[attr-defined]
-        if "judge" not in made:
-            made["judge"] = Judge(self.codes, self.values)
-        found: Judge = made["judge"]
-        return found
+        return self.made("judge", lambda: Judge(self.codes, self.values))
 
     def metrics(self, x: Codes) -> dict[str, float]:
         codes = np.asarray(x)

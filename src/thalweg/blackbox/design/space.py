@@ -188,6 +188,17 @@ class SequenceSpace:
         bad = ~self.table[np.arange(self.positions), codes]
         return np.where(bad, self.table.argmax(1)[None], codes)
 
+    def within(self, codes: Codes, parents: Codes) -> Codes:
+        """Rows brought into the space: forbidden letters replaced, and no more than ``edits`` changes of the parents.
+
+        Where there are more, the first ones stay.
+        """
+        mended = self.mended(codes)
+        if self.edits is None:
+            return mended
+        changed = mended != parents
+        return np.where(changed & (changed.cumsum(1) <= self.edits), mended, parents)
+
 
 def one_hot(codes: Codes, letters: int) -> NDArray[np.float64]:
     """Shape (n, length, letters)."""

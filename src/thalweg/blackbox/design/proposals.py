@@ -1,0 +1,196 @@
+"""Proposals: the designs of a run that differ and are new, with what models say of them, best first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from thalweg.blackbox.design.descent import LetterDescent
+from thalweg.blackbox.design.encoders import Encoder
+from thalweg.blackbox.design.masked import MaskedLetters
+from thalweg.blackbox.design.problem import SequenceTable
+from thalweg.blackbox.design.proxy import Proxy
+from thalweg.blackbox.design.space import Codes, SequenceSpace, distances, nearest
+from thalweg.core import Callback, Method, Result, recommended
+from thalweg.core.run import Run
+from thalweg.datasets.sequences import save_sequences
+
+Array = NDArray[np.float64]
+Whole = NDArray[np.int64]
+Flags = NDArray[np.bool_]
+#: Letters of a word whose being new counts as novelty.
+WORD = 3
+
+
+class Visited(Callback):
+    """A callback of `solve` that keeps the designs of every step: what fills up where designs have become one.
+
+    Cost: n times length bytes a step.
+    """
+
+    def __init__(self) -> None:
+        self.steps: list[Codes] = []
+
+    def __call__(self, run: Run) -> None:
+        self.steps.append(np.asarray(run.state.x).astype(np.uint8))
+
+    def codes(self, positions: int) -> Codes:
+        """All of them, the last step first, shape (designs, length)."""
+        found = [step.astype(np.int64) for step in reversed(self.steps)]
+        return np.concatenate([np.empty((0, positions), np.int64), *found])
+
+
+@dataclass(frozen=True)
+class Proposals:
+    """Sequences to try, best first.
+
+    Args:
+        frame: a row each. ``predicted``: the ridge's score; a score that designs are drawn to, mostly too high.
+            ``second``: the auxiliary ensemble's, a second opinion. ``doubt``: how far its members are apart. ``distance``:
+            letters to the nearest row of the table, ``nearest``. ``novelty``: the share of the words of three letters
+            that the table has nowhere at that place. ``parent``: the row that it came from, ``changed`` letters away.
+            ``source``: ``"design"``, or ``"way"`` for one passed on the way, which fills up for designs that are alike.
+            The order is by the two scores' ranks together.
+        space: what they were taken from.
+        correlation: rank correlation of the ensemble with scores held out; near 0 nothing was learned.
+        notes: what a reader should know.
+    """
+
+    frame: pd.DataFrame
+    space: SequenceSpace
+    correlation: float
+    notes: Sequence[str] = field(default=())
+
+    def __len__(self) -> int:
+        return len(self.frame)
+
+    @property
+    def sequences(self) -> list[str]:
+        """The texts."""
+        return [str(text) for text in self.frame["sequence"]]
+
+    @property
+    def diversity(self) -> float:
+        """The mean number of letters between two proposals; NaN of one."""
+        if len(self) < 2:
+            return float("nan")
+        codes = self.space.encode(self.sequences)
+        apart = distances(codes, codes)
+        return float(apart.sum() / (len(codes) * (len(codes) - 1)))
+
+    def write(self, path: str | Path) -> None:
+        """Into ``.csv``, or ``.fasta``, whole or not at all."""
+        save_sequences(path, self.frame)
+
+
+def proposals(
+    problem: SequenceTable,
+    method: Method | None,
+    result: Result,
+    visited: Visited | None = None,
+    seed: int = 0,
+) -> Proposals:
+    """What a run found, made fit to be tried: rows of the table and repeats are left out, and filled up for.
+
+    Args:
+        method: the one that ran; its encoder is the one of ``predicted``, else the default's.
+        visited: designs on the way. seed: of the run.
+    """
+    space, method = problem.space, recommended(problem) if method is None else method
+    encoder = getattr(method, "encoder", None)
+    proxy = problem.proxy(encoder if isinstance(encoder, Encoder) else MaskedLetters(), seed)
+    final = np.asarray(result.x)
+    way = visited.codes(space.positions) if visited is not None else final[:0]
+    every = np.concatenate([final, way])
+    starts = problem.starts()
+    if isinstance(method, LetterDescent):
+        parents = np.tile(starts, (len(every) // len(starts), 1))
+    else:
+        parents = starts[nearest(every, starts)[1]]  # searches have no design of their own for each start
+    away, which = nearest(every, problem.codes)
+    _, first = np.unique(every, axis=0, return_index=True)
+    usable = np.zeros(len(every), bool)
+    usable[first] = True
+    usable &= (away > 0) & space.holds(every)
+    designs = np.flatnonzero(usable[: len(final)])
+    chosen = np.concatenate([designs, _fill(problem, every, usable, len(final), proxy, len(designs))])
+    codes = every[chosen]
+    predicted = proxy.predict(codes)
+    second, doubt = proxy.auxiliary(codes)
+    order = np.argsort(-(_ranks(predicted) + _ranks(second)), kind="stable")
+    frame = pd.DataFrame(
+        {
+            "sequence": space.decode(codes),
+            "predicted": predicted,
+            "second": second,
+            "doubt": doubt,
+            "distance": away[chosen],
+            "novelty": novelty(codes, problem.codes),
+            "nearest": space.decode(problem.codes[which[chosen]]),
+            "parent": space.decode(parents[chosen]),
+            "changed": (codes != parents[chosen]).sum(1),
+            "source": ["design"] * len(designs) + ["way"] * (len(chosen) - len(designs)),
+        }
+    ).iloc[order]
+    return Proposals(
+        frame.reset_index(drop=True),
+        space,
+        proxy.ensemble.correlation,
+        _notes(problem, len(final), len(designs), len(chosen)),
+    )
+
+
+def _fill(
+    problem: SequenceTable, every: Codes, usable: Flags, begin: int, proxy: Proxy, have: int
+) -> Whole:
+    """Which designs of the way take the place of those left out: the best by the two scores' ranks."""
+    rest = begin + np.flatnonzero(usable[begin:])
+    missing = max(problem.n - have, 0)
+    if not missing or not len(rest):
+        return rest[:0]
+    codes = every[rest]
+    told = _ranks(proxy.predict(codes)) + _ranks(proxy.auxiliary(codes)[0])
+    found: Whole = rest[np.argsort(-told, kind="stable")[:missing]]
+    return found
+
+
+def _ranks(values: Array) -> Whole:
+    found: Whole = np.argsort(np.argsort(values, kind="stable"), kind="stable")
+    return found
+
+
+def novelty(codes: Codes, table: Codes) -> Array:
+    """The share of each row's words of three letters, or of its length if shorter, that no row of ``table`` has there.
+
+    >>> novelty(np.array([[0, 1, 2, 3]]), np.array([[0, 1, 2, 0], [1, 1, 2, 0]])).tolist()
+    [0.5]
+    """
+    k = min(WORD, codes.shape[1])
+    places = codes.shape[1] - k + 1
+    base = int(max(codes.max(), table.max())) + 1
+    powers = base ** np.arange(k)
+    fresh = np.zeros(len(codes))
+    for start in range(places):
+        fresh += ~np.isin(codes[:, start : start + k] @ powers, table[:, start : start + k] @ powers)
+    return fresh / places
+
+
+def _notes(problem: SequenceTable, final: int, designs: int, chosen: int) -> list[str]:
+    found = []
+    if problem.rows < problem.n:
+        found.append(f"The table has {problem.rows} different rows, fewer than {problem.n}: all are starts.")
+    if problem.merged:
+        found.append(f"{problem.merged} rows repeat a sequence; the mean of their scores was used.")
+    if designs < final:
+        found.append(
+            f"{final - designs} of {final} designs are alike or rows of the table; {chosen - designs} passed on the "
+            "way fill up."
+        )
+    if chosen < problem.n:
+        found.append(f"{chosen} proposals, fewer than {problem.n}: no more sequences were met.")
+    return found
