@@ -211,8 +211,6 @@ class TestReproduce:
     def test_bad_input_is_refused(self, tmp_path):
         with pytest.raises(UnknownName, match="No system '99'"):
             reproduce(["99"], folder=tmp_path)
-        with pytest.raises(InvalidProblem, match="has no study yet"):
-            reproduce(["05"], folder=tmp_path)
         with pytest.raises(InvalidParameter, match="scale is one of"):
             reproduce(["12"], folder=tmp_path, scale="huge")
         with pytest.raises(InvalidParameter, match="engine is one of"):

@@ -5,7 +5,7 @@ from thalweg.blackbox.design.bidirectional import BidirectionalDesign, ProxyAsce
 from thalweg.blackbox.design.checkpoint import PretrainedEncoder
 from thalweg.blackbox.design.conservative import ConservativeAscent
 from thalweg.blackbox.design.encoders import Encoder, InfiniteNetwork, KMers, LetterPairs, OneHot
-from thalweg.blackbox.design.estimator import SequenceDesign, proposal_figures, sweep_figure
+from thalweg.blackbox.design.estimator import SequenceDesign, proposal_figures, sweep_figure, target_sweep
 from thalweg.blackbox.design.masked import MaskedLetters
 from thalweg.blackbox.design.problem import SequenceTable
 from thalweg.blackbox.design.proposals import Proposals, Visited, proposals
@@ -49,4 +49,5 @@ __all__ = [
     "six6",
     "splice_sites",
     "sweep_figure",
+    "target_sweep",
 ]

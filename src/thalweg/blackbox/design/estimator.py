@@ -108,7 +108,7 @@ class SequenceDesign:
         Raises:
             InvalidProblem: not fitted. InvalidParameter: n < 1.
         """
-        return self._found(self.method, n)
+        return _found(self._fitted().asked(n), self.method, self.random_state)
 
     def predict(self, sequences: Sequence[str]) -> Array:
         """The ridge's scores of sequences, of the table or not, shape (n,)."""
@@ -124,24 +124,30 @@ class SequenceDesign:
         Columns ``target``, ``predicted``, ``second``, ``doubt``, ``distance``, ``novelty``, ``diversity``. Take the
         largest whose doubt you can bear.
         """
-        require(len(targets) > 0, "SequenceDesign.sweep needs a target")
-        rows = []
-        for target in targets:
-            found = self._found(replace(self.method, target=float(target)), n)
-            told = found.frame[["predicted", "second", "doubt", "distance", "novelty"]].median()
-            rows.append({"target": float(target), **told, "diversity": found.diversity})
-        return pd.DataFrame(rows)
+        return target_sweep(self._fitted().asked(n), self.method, targets, self.random_state)
 
     def _fitted(self) -> SequenceTable:
         if not hasattr(self, "table_"):
             raise InvalidProblem("SequenceDesign is not fitted; call fit(sequences, scores) first.")
         return self.table_
 
-    def _found(self, method: BidirectionalDesign, n: int) -> Proposals:
-        table = self._fitted().asked(n)
-        visited = Visited()
-        result = solve(table, method, seed=self.random_state, callbacks=[visited], progress=False)
-        return proposals(table, method, result, visited, self.random_state)
+
+def _found(table: SequenceTable, method: BidirectionalDesign, seed: int) -> Proposals:
+    visited = Visited()
+    return proposals(table, solve(table, method, seed=seed, callbacks=[visited], progress=False), visited)
+
+
+def target_sweep(
+    table: SequenceTable, method: BidirectionalDesign, targets: Sequence[float], seed: int = 0
+) -> pd.DataFrame:
+    """`SequenceDesign.sweep` of a table and a method."""
+    require(len(targets) > 0, "target_sweep needs a target")
+    rows = []
+    for target in targets:
+        found = _found(table, replace(method, target=float(target)), seed)
+        told = found.frame[["predicted", "second", "doubt", "distance", "novelty"]].median()
+        rows.append({"target": float(target), **told, "diversity": found.diversity})
+    return pd.DataFrame(rows)
 
 
 def sweep_figure(table: pd.DataFrame) -> Figure:

@@ -16,7 +16,7 @@ from thalweg.blackbox.design.masked import MaskedLetters
 from thalweg.blackbox.design.problem import SequenceTable
 from thalweg.blackbox.design.proxy import Proxy
 from thalweg.blackbox.design.space import Codes, SequenceSpace, distances, nearest
-from thalweg.core import Callback, Method, Result, recommended
+from thalweg.core import Callback, Method, Result
 from thalweg.core.run import Run
 from thalweg.datasets.sequences import save_sequences
 
@@ -33,8 +33,14 @@ class Visited(Callback):
     Cost: n times length bytes a step.
     """
 
+    method: Method
+    seed: int
+
     def __init__(self) -> None:
-        self.steps: list[Codes] = []
+        self.steps: list[NDArray[np.uint8]] = []
+
+    def start(self, run: Run) -> None:
+        self.method, self.seed = run.method, run.seed
 
     def __call__(self, run: Run) -> None:
         self.steps.append(np.asarray(run.state.x).astype(np.uint8))
@@ -88,24 +94,17 @@ class Proposals:
         save_sequences(path, self.frame)
 
 
-def proposals(
-    problem: SequenceTable,
-    method: Method | None,
-    result: Result,
-    visited: Visited | None = None,
-    seed: int = 0,
-) -> Proposals:
+def proposals(problem: SequenceTable, result: Result, visited: Visited) -> Proposals:
     """What a run found, made fit to be tried: rows of the table and repeats are left out, and filled up for.
 
     Args:
-        method: the one that ran; its encoder is the one of ``predicted``, else the default's.
-        visited: designs on the way. seed: of the run.
+        visited: the callback that saw the run. Where its method has no encoder, ``predicted`` is the default one's.
     """
-    space, method = problem.space, recommended(problem) if method is None else method
+    space, method = problem.space, visited.method
     encoder = getattr(method, "encoder", None)
-    proxy = problem.proxy(encoder if isinstance(encoder, Encoder) else MaskedLetters(), seed)
+    proxy = problem.proxy(encoder if isinstance(encoder, Encoder) else MaskedLetters(), visited.seed)
     final = np.asarray(result.x)
-    way = visited.codes(space.positions) if visited is not None else final[:0]
+    way = visited.codes(space.positions)
     every = np.concatenate([final, way])
     starts = problem.starts()
     if isinstance(method, LetterDescent):

@@ -134,13 +134,14 @@ class EvolvedLetters(_ModelSearch):
     Up to 400 logits the whole covariance is learned, beyond that its diagonal.
 
     Args:
-        encoder: default `MaskedLetters`. steps: default 60. samples: a generation, default ``4 + 3 ln(logits)``.
+        encoder: default `MaskedLetters`. steps: default 200. samples: a generation, default ``4 + 3 ln(logits)``.
         spread: first standard deviation, the start's letter being one ahead, default 0.5.
 
     Source: Hansen (2016), arXiv 1604.00772; Ros and Hansen (2008) for the diagonal. Cost per step: the encoder forward
     on a generation, and ``O(d^3)`` for d logits, or ``O(d)``.
     """
 
+    steps: int = 200
     samples: int | None = None
     spread: float = 0.5
 
