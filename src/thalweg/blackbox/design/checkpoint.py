@@ -125,6 +125,10 @@ def _embedding(model: Any, path: str) -> Any:  # noqa: ANN401
 def _specials(tokenizer: Any, ids: list[int]) -> tuple[list[int], list[int]]:  # noqa: ANN401
     """The tokens that the model's tokenizer puts before and after."""
     inside = ids[:2]
-    around = [int(token) for token in tokenizer.build_inputs_with_special_tokens(inside)]
-    at = next(i for i in range(len(around)) if around[i : i + 2] == inside)
-    return around[:at], around[at + 2 :]
+    words = [str(token).lstrip("▁") for token in tokenizer.convert_ids_to_tokens(inside)]
+    around = [int(token) for token in tokenizer(" ".join(words))["input_ids"]]
+    at = next((i for i in range(len(around)) if around[i : i + 2] == inside), None)
+    if at is not None:
+        return around[:at], around[at + 2 :]
+    first, last = tokenizer.cls_token_id, tokenizer.sep_token_id or tokenizer.eos_token_id
+    return [token for token in (first,) if token is not None], [t for t in (last,) if t is not None]

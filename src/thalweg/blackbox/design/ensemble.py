@@ -27,6 +27,7 @@ class Ensemble:
     Cost: about ``6 x 5 members x 400 steps x 256 min(D^2 / 2, 65 536)`` operations once.
     """
 
+    @torch.enable_grad()
     def __init__(self, H: Tensor, y: Tensor, seed: int, members: int = MEMBERS) -> None:
         n, D = H.shape
         drawn = torch_generator(seed, 0x05, 4)

@@ -69,6 +69,7 @@ class MaskedLetters(Encoder):
 
         return features
 
+    @torch.enable_grad()
     def trained(self, space: SequenceSpace, codes: Codes, seed: int) -> _Network:
         """The network, without gradients of its weights."""
         few = min(MOST, max(FEWEST, FEATURES // space.positions))

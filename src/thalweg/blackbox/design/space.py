@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -37,6 +38,7 @@ class SequenceSpace:
         edits: most positions in which a proposal may differ from its parent. Default: any number.
 
     Raises:
+        UnknownName: almost the name of an alphabet.
         InvalidProblem: letters twice, no length, a mask of another length, a position outside, nothing left free.
 
     >>> space = SequenceSpace("dna", mask="..GT", allowed={0: "AC"}, edits=1)
@@ -52,9 +54,8 @@ class SequenceSpace:
 
     def __post_init__(self) -> None:
         named = ALPHABETS.get(self.alphabet.lower())
-        if named is None and self.alphabet.islower() and len(self.alphabet) > 2:
-            near = UnknownName("alphabet", self.alphabet, ALPHABETS)
-            require(len(set(self.alphabet)) == len(self.alphabet), str(near), error=InvalidProblem)
+        if named is None and difflib.get_close_matches(self.alphabet.lower(), ALPHABETS, cutoff=0.6):
+            raise UnknownName("alphabet", self.alphabet, ALPHABETS, see="Or give the letters themselves.")
         letters = named or self.alphabet
         require(
             len(letters) >= 2 and len(set(letters)) == len(letters) and FREE not in letters,
