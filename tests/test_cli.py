@@ -55,7 +55,13 @@ def test_list_shows_systems_and_methods():
 
 @pytest.mark.parametrize(
     ("name", "words"),
-    [("02", "SequenceSolver"), ("lion-k", "LionK"), ("ssor-cg", "omega"), ("rex", "█"), ("05", "SequenceDesign")],
+    [
+        ("02", "SequenceSolver"),
+        ("lion-k", "LionK"),
+        ("ssor-cg", "omega"),
+        ("rex", "█"),
+        ("05", "SequenceDesign"),
+    ],
 )
 def test_show_explains(name, words):
     done = thalweg("show", name)

@@ -59,11 +59,11 @@ def test_compare_and_list_know_the_methods(folder):
     assert "judged_median" in done.stdout
     listed = thalweg("list", "design").stdout
     assert "bidirectional-design" in listed
-    assert "bayesian-optimization" not in listed
+    assert "space-filling" not in listed
     assert "solve design" in thalweg("show", "bidirectional-design").stdout
     both = thalweg("list", "blackbox").stdout
     assert "proxy-ascent" in both
-    assert "bayesian-optimization" in both
+    assert "space-filling" in both
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,14 @@ from thalweg.blackbox.design.space import one_hot
 from thalweg.core import InvalidParameter, InvalidProblem, MissingExtra, UnreadableFile
 
 SPACE = SequenceSpace("dna", 6)
-ENCODERS = [OneHot(), KMers(2), LetterPairs(), InfiniteNetwork(), InfiniteNetwork(kernel="nngp"), MaskedLetters(steps=5)]
+ENCODERS = [
+    OneHot(),
+    KMers(2),
+    LetterPairs(),
+    InfiniteNetwork(),
+    InfiniteNetwork(kernel="nngp"),
+    MaskedLetters(steps=5),
+]
 
 
 @pytest.fixture
@@ -151,7 +158,12 @@ class TestMasked:
 
     @pytest.mark.parametrize(
         ("options", "words"),
-        [({"channels": 0}, "channels >= 1"), ({"width": 2}, "odd width"), ({"steps": -1}, "steps >= 0"), ({"hidden": 1.0}, "0 < hidden < 1")],
+        [
+            ({"channels": 0}, "channels >= 1"),
+            ({"width": 2}, "odd width"),
+            ({"steps": -1}, "steps >= 0"),
+            ({"hidden": 1.0}, "0 < hidden < 1"),
+        ],
     )
     def test_bad_settings_are_refused(self, options, words):
         with pytest.raises(InvalidParameter, match=words):
@@ -204,7 +216,11 @@ def checkpoints(tmp_path_factory):
         tokenizer = transformers.BertTokenizer(str(folder / "vocab.txt"), do_lower_case=False)
         torch.manual_seed(0)
         config = transformers.BertConfig(
-            vocab_size=5 + len(words), hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=24
+            vocab_size=5 + len(words),
+            hidden_size=16,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=24,
         )
         model = transformers.BertModel(config).eval()
         model.save_pretrained(folder)

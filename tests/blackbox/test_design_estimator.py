@@ -56,7 +56,7 @@ class TestProposals:
         assert set(frame["parent"]) <= set(data[0])
         np.testing.assert_allclose(frame["predicted"], model.predict(list(frame["sequence"])))
         assert (frame["doubt"] >= 0).all()
-        assert set(frame["source"]) <= {"design", "way"}
+        assert set(frame["source"]) <= {"design", "way", "near"}
 
     def test_the_first_is_the_best_by_both_opinions(self, model):
         frame = model.propose(20).frame
@@ -73,7 +73,7 @@ class TestProposals:
         # without interactions all designs end as one sequence
         found = SequenceDesign(encoder=OneHot(), mode="forward").fit(*data).propose(12)
         assert (found.frame["source"] == "way").any()
-        assert any("passed on the way fill up" in note for note in found.notes)
+        assert any("passed on the way" in note and "fill up" in note for note in found.notes)
 
     def test_fewer_than_asked_are_told(self):
         space = SequenceSpace("AC", 3)
@@ -83,16 +83,24 @@ class TestProposals:
         found = proposals(table, result, visited)
         assert set(found.sequences) <= {"CCC", "ACC", "CAC", "CCA"}
         assert "The table has 4 different rows, fewer than 9: all are starts." in found.notes
-        assert any("fewer than 9: no more sequences were met" in note for note in found.notes)
+        assert any("4 proposals, fewer than 9" in note for note in found.notes)
 
-    def test_searches_without_an_encoder_have_proposals_too(self, data):
+    def test_searches_without_an_encoder_and_runs_that_found_nothing_new_have_proposals_too(self, data):
         table = SequenceTable(SequenceSpace("dna", 6), *data, n=8)
         for method in (RandomMutation(), BestRows()):
             visited = Visited()
             found = proposals(table, solve(table, method, callbacks=[visited]), visited)
-            assert len(found) == (0 if isinstance(method, BestRows) else len(found))
-            assert proposal_figures(found, table) == [] or len(found)
-        assert np.isnan(found.diversity)
+            assert len(set(found.sequences)) == 8
+            assert not set(found.sequences) & set(data[0])
+        assert set(found.frame["source"]) == {"near"}
+
+    def test_a_table_of_the_whole_space_is_refused(self):
+        space = SequenceSpace("AC", 2)
+        table = SequenceTable(space, ["AA", "AC", "CA", "CC"], [0.0, 1.0, 2.0, 3.0], 2)
+        visited = Visited()
+        result = solve(table, BestRows(), callbacks=[visited])
+        with pytest.raises(InvalidProblem, match="the table has them all"):
+            proposals(table, result, visited)
 
     def test_masks_and_edits_hold_for_what_fills_up_too(self, data):
         space = SequenceSpace("dna", mask="..G...", edits=2)
@@ -113,7 +121,9 @@ class TestProposals:
 
 class TestEstimator:
     def test_a_random_state_repeats(self, data):
-        one, other = (SequenceDesign(encoder=OneHot(), random_state=3).fit(*data).propose(6) for _ in range(2))
+        one, other = (
+            SequenceDesign(encoder=OneHot(), random_state=3).fit(*data).propose(6) for _ in range(2)
+        )
         assert one.sequences == other.sequences
 
     def test_scores_in_another_unit_give_the_same_proposals(self, data):
@@ -133,7 +143,15 @@ class TestEstimator:
     def test_a_sweep_has_a_row_for_each_target_and_a_picture(self, model):
         table = model.sweep([1.0, 10.0], n=8)
         assert table["target"].tolist() == [1.0, 10.0]
-        assert list(table.columns) == ["target", "predicted", "second", "doubt", "distance", "novelty", "diversity"]
+        assert list(table.columns) == [
+            "target",
+            "predicted",
+            "second",
+            "doubt",
+            "distance",
+            "novelty",
+            "diversity",
+        ]
         figure = sweep_figure(table)
         assert [series.name for series in figure.series] == ["predicted", "second opinion", "doubt"]
         with pytest.raises(InvalidParameter, match="needs a target"):
@@ -152,7 +170,11 @@ class TestEstimator:
             (lambda: SequenceDesign().propose(3), InvalidProblem, "is not fitted; call fit"),
             (lambda: SequenceDesign().predict(["AC"]), InvalidProblem, "is not fitted"),
             (lambda: SequenceDesign().fit([], []), InvalidProblem, "no rows; expected two or more"),
-            (lambda: SequenceDesign().fit(["ACG", "AC"], [1, 2]), InvalidProblem, "Sequence 1 has 2 letters; expected 3"),
+            (
+                lambda: SequenceDesign().fit(["ACG", "AC"], [1, 2]),
+                InvalidProblem,
+                "Sequence 1 has 2 letters; expected 3",
+            ),
             (lambda: SequenceDesign("protien").fit(["ACG"], [1]), UnknownName, "Did you mean 'protein'"),
             (lambda: SequenceDesign(random_state=-1), InvalidParameter, "random_state >= 0"),
             (lambda: SequenceDesign(mode="up"), InvalidParameter, "mode is one of"),

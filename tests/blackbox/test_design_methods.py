@@ -49,7 +49,11 @@ SEARCHES = {
     "mutation": RandomMutation(changes=3),
     "rows": BestRows(),
 }
-EVERY = {**GRADIENTS, **SEARCHES, "joint": BidirectionalDesign(mode="joint", together=2, encoder=OneHot(), steps=20)}
+EVERY = {
+    **GRADIENTS,
+    **SEARCHES,
+    "joint": BidirectionalDesign(mode="joint", together=2, encoder=OneHot(), steps=20),
+}
 
 
 def drawn_table(seed=0, rows=150, n=6, space=None, length=6):
@@ -120,7 +124,13 @@ class TestBatches:
         again = solve(drawn_table(), method, seed=3)
         np.testing.assert_array_equal(whole.x, again.x)
         if whole.steps > 3:
-            solve(drawn_table(), method, seed=3, stop=Stop(steps=3), callbacks=[Checkpoint(tmp_path / "run", every=3)])
+            solve(
+                drawn_table(),
+                method,
+                seed=3,
+                stop=Stop(steps=3),
+                callbacks=[Checkpoint(tmp_path / "run", every=3)],
+            )
             resumed = solve(drawn_table(), method, seed=3, resume=tmp_path / "run")
             np.testing.assert_array_equal(resumed.x, whole.x)
 
@@ -188,7 +198,8 @@ class TestModes:
     def test_a_target_at_the_mean_moves_nothing_to_the_sky(self):
         table = drawn_table()
         high, low = (
-            solve(table, BidirectionalDesign(mode="forward", encoder=OneHot(), target=t)).x for t in (10.0, -10.0)
+            solve(table, BidirectionalDesign(mode="forward", encoder=OneHot(), target=t)).x
+            for t in (10.0, -10.0)
         )
         proxy = table.proxy(OneHot(), 0)
         assert np.median(proxy.predict(low)) < table.values.mean() < np.median(proxy.predict(high))
@@ -204,7 +215,9 @@ class TestRivals:
         }[name]
         proxy = table.proxy(OneHot(), 0)
         every = np.array(list(product(range(4), repeat=6)))
-        assert proxy.predict(solve(table, method).x).max() == pytest.approx(proxy.predict(every).max(), rel=1e-6)
+        assert proxy.predict(solve(table, method).x).max() == pytest.approx(
+            proxy.predict(every).max(), rel=1e-6
+        )
 
     def test_evolution_of_long_sequences_keeps_a_diagonal(self):
         space = SequenceSpace("dna", 120)

@@ -8,7 +8,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from thalweg.blackbox.design import AdaptiveEta, AdaptiveGamma, KMers, LetterPairs, OneHot, SequenceSpace, SequenceTable
+from thalweg.blackbox.design import (
+    AdaptiveEta,
+    AdaptiveGamma,
+    KMers,
+    LetterPairs,
+    OneHot,
+    SequenceSpace,
+    SequenceTable,
+)
 from thalweg.blackbox.design.adaptive import moments_step
 from thalweg.blackbox.design.bidirectional import crowded
 from thalweg.blackbox.design.ensemble import Ensemble
@@ -175,7 +183,9 @@ class TestAdaptive:
 
     def test_gamma_rises_where_the_score_does_and_stays_between_zero_and_one(self):
         zeros = torch.zeros(2)
-        gamma, *moments = AdaptiveGamma().ascended(torch.tensor([0.5, 0.5]), torch.tensor([2.0, -0.1]), zeros, zeros, 1)
+        gamma, *moments = AdaptiveGamma().ascended(
+            torch.tensor([0.5, 0.5]), torch.tensor([2.0, -0.1]), zeros, zeros, 1
+        )
         torch.testing.assert_close(gamma, torch.tensor([0.6, 0.4]))
         for t in range(2, 20):
             gamma, *moments = AdaptiveGamma().ascended(gamma, torch.tensor([2.0, -0.1]), *moments, t)

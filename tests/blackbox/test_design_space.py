@@ -10,7 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from thalweg.blackbox.design import LetterLandscape, SequenceSpace, SequenceTable, planted_landscape, six6, splice_sites
+from thalweg.blackbox.design import (
+    LetterLandscape,
+    SequenceSpace,
+    SequenceTable,
+    planted_landscape,
+    six6,
+    splice_sites,
+)
 from thalweg.blackbox.design.proposals import novelty
 from thalweg.blackbox.design.space import distances, nearest
 from thalweg.core import InvalidParameter, InvalidProblem, NotFinite, UnknownName
@@ -63,12 +70,18 @@ class TestSpace:
         [
             ({"alphabet": "dna"}, "needs a length >= 1, or a mask"),
             ({"alphabet": "dna", "length": 0}, "needs a length >= 1"),
-            ({"alphabet": "dna", "length": 3, "mask": "..G."}, "the mask has 4 letters; expected the length; got 3"),
+            (
+                {"alphabet": "dna", "length": 3, "mask": "..G."},
+                "the mask has 4 letters; expected the length; got 3",
+            ),
             ({"alphabet": "AAC", "length": 3}, "two different letters or more; got 'AAC'"),
             ({"alphabet": "A", "length": 3}, "two different letters or more"),
             ({"alphabet": "dna", "mask": "..U"}, "letters that the alphabet ACGT has not; got 'U'"),
             ({"alphabet": "dna", "mask": "ACG"}, "leave nothing free"),
-            ({"alphabet": "dna", "mask": "..G", "allowed": {2: "AC"}}, "has 'G' at position 2, where only 'AC'"),
+            (
+                {"alphabet": "dna", "mask": "..G", "allowed": {2: "AC"}},
+                "has 'G' at position 2, where only 'AC'",
+            ),
             ({"alphabet": "dna", "length": 3, "allowed": {3: "A"}}, "position outside 0 ... 2; got 3"),
             ({"alphabet": "dna", "length": 3, "allowed": {1: ""}}, "no letter is allowed at position 1"),
             ({"alphabet": "dna", "length": 3, "edits": 0}, "edits >= 1"),
@@ -113,7 +126,12 @@ class TestTable:
     def test_metrics_count_what_they_say(self):
         table = SequenceTable(SPACE, ["AAA", "CCC"], [0.0, 1.0], n=4)
         found = table.metrics(SPACE.encode(["AAA", "AAC", "AAC", "CCG"]))
-        assert (found["distance"], found["known"], found["repeated"], found["outside"]) == (0.75, 0.25, 0.25, 0.0)
+        assert (found["distance"], found["known"], found["repeated"], found["outside"]) == (
+            0.75,
+            0.25,
+            0.25,
+            0.0,
+        )
 
     def test_the_judge_tells_a_sum_over_letters(self, rng):
         space = SequenceSpace("dna", 6)

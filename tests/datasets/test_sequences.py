@@ -15,7 +15,9 @@ from thalweg.datasets.sequences import load_sequences, save_sequences
 class TestFasta:
     def test_letters_over_several_lines_scores_in_titles_comments_and_a_stop(self, tmp_path):
         path = tmp_path / "a.fasta"
-        path.write_bytes(b"\xef\xbb\xbf;made by hand\r\n>first score=1.5\r\nACG\r\nT ac\r\n>second|score=-2e3|x\r\nAAAAAA*\r\n")
+        path.write_bytes(
+            b"\xef\xbb\xbf;made by hand\r\n>first score=1.5\r\nACG\r\nT ac\r\n>second|score=-2e3|x\r\nAAAAAA*\r\n"
+        )
         found = load_sequences(path)
         assert found.letters == ("ACGTac", "AAAAAA")
         assert found.names == ("first score=1.5", "second|score=-2e3|x")

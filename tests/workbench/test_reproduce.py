@@ -16,9 +16,9 @@ from typer.testing import CliRunner
 
 os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # before Ray is imported
 
-from thalweg.catalogue import SYSTEMS, find, with_study
+from thalweg.catalogue import SYSTEMS, find
 from thalweg.cli import app
-from thalweg.core import InvalidParameter, InvalidProblem, UnknownName, UnreadableFile
+from thalweg.core import InvalidParameter, UnknownName, UnreadableFile
 from thalweg.studies import Evidence, Figure, Series, Verdict, lion_k
 from thalweg.workbench import (
     Record,

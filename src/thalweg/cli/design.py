@@ -31,7 +31,9 @@ def read(
     ],
     alphabet: Annotated[str, typer.Option(help="dna, rna, protein, or the letters.")] = "dna",
     propose: Annotated[int, typer.Option(min=1, help="How many to propose.")] = 128,
-    sequence: Annotated[str, typer.Option(help="Column of the sequences. Default: the only one of words.")] = "",
+    sequence: Annotated[
+        str, typer.Option(help="Column of the sequences. Default: the only one of words.")
+    ] = "",
     score: Annotated[
         str, typer.Option(help="Column or field of the scores. Default: score, or the only one of numbers.")
     ] = "",
@@ -118,9 +120,9 @@ def bidirectional(
     together: int = 4,
     diversity: float = 0.1,
     steps: int | None = None,
-    step_size: float | None = None,
+    step_size: float = 0.1,
 ) -> Method:
-    """encoder: masked, one-hot, pairs, k-mers, ntk, nngp or a model's folder; gamma none: adaptive; step_size none: 0.1."""
+    """encoder: masked, one-hot, pairs, k-mers, ntk, nngp or a model's folder; gamma none: adaptive."""
     from thalweg.blackbox.design import AdaptiveGamma, BidirectionalDesign
 
     return BidirectionalDesign(
@@ -131,7 +133,7 @@ def bidirectional(
         together=together,
         diversity=diversity,
         steps=steps,
-        step_size=0.1 if step_size is None else step_size,
+        step_size=step_size,
     )
 
 
@@ -147,9 +149,7 @@ def ascent(
     return ProxyAscent(encoder=_encoder(encoder), on=on, steps=steps, step_size=step_size)
 
 
-def policy(
-    encoder: str = "masked", steps: int = 60, samples: int = 256, step_size: float = 0.3
-) -> Method:
+def policy(encoder: str = "masked", steps: int = 60, samples: int = 256, step_size: float = 0.3) -> Method:
     """encoder: masked, one-hot, pairs, k-mers, ntk, nngp, or the folder of a pre-trained model."""
     from thalweg.blackbox.design import LetterPolicy
 

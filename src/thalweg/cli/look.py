@@ -115,7 +115,12 @@ def _described_method(area: str, name: str) -> str:
     kind = METHODS[area][name]
     row = next((row for row in areas_in(area) if name in row.methods()), None)
     maker = row.methods()[name] if row else kind
-    lines = [f"thalweg.{(row.home if row else '') or area}.{kind.__name__}", "", inspect.getdoc(kind) or "", ""]
+    lines = [
+        f"thalweg.{(row.home if row else '') or area}.{kind.__name__}",
+        "",
+        inspect.getdoc(kind) or "",
+        "",
+    ]
     found = options(maker)
     if row is not None:
         lines.append(

@@ -118,7 +118,9 @@ def _fields(path: Path, titles: list[str], score: str | None) -> NDArray[np.floa
     values = np.empty(len(titles))
     for row, value in enumerate(found):
         if value is None:
-            raise InvalidProblem(f"{path}: the title '>{titles[row]}' lacks {name}=NUMBER, which others have.")
+            raise InvalidProblem(
+                f"{path}: the title '>{titles[row]}' lacks {name}=NUMBER, which others have."
+            )
         try:
             values[row] = float(value)
         except ValueError:

@@ -59,8 +59,10 @@ RIVALS: dict[str, Method] = {
     "random mutation": RandomMutation(),
     "best rows": BestRows(),
 }
+#: Where most designs of every method have the score 0, so that medians tell nothing apart; its table has them.
+UNCLAIMED = "splice sites"
 #: How much of each landscape is shown: most sequences are no splice sites at all.
-LOWEST = {"SIX6": 0.5, "planted": 0.5, "splice sites": 0.85}
+LOWEST = {"SIX6": 0.5, "planted": 0.5, UNCLAIMED: 0.85}
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ class Size:
 SIZES: dict[Scale, Size] = {
     "smoke": Size(300, 16, 1, ("SIX6",), False),
     "quick": Size(2000, 128, 1, ("SIX6",), False),
-    "full": Size(2000, 128, 5, ("SIX6", "planted", "splice sites"), True),
+    "full": Size(2000, 128, 5, ("SIX6", "planted", UNCLAIMED), True),
 }
 #: Seeds from here on are judged; nothing was tuned on them.
 FIRST = 11
@@ -85,7 +87,7 @@ FIRST = 11
 
 def landscape(name: str, seed: int) -> LetterLandscape:
     """The complete table; the planted one is another for each seed."""
-    return {"SIX6": six6, "splice sites": splice_sites}.get(name, lambda: planted_landscape(seed))()
+    return {"SIX6": six6, UNCLAIMED: splice_sites}.get(name, lambda: planted_landscape(seed))()
 
 
 @dataclass(frozen=True)
@@ -146,8 +148,9 @@ def run(scale: Scale = "quick", tell: Tell = lambda share, what: None) -> Eviden
     verdicts = [v for name in size.names for v in _verdicts(name, costs[name], table)]
     notes = (
         "Scores lie between 0 and 1; designs are all of a run's, repeats included. A table is 2000 rows drawn from the "
-        "lowest half of all sequences (of the splice sites, the lowest 85 %); starts are its 128 best. Settings are the "
-        "defaults, none was tuned. Adaptive eta has no claim. At quick scale claims are about one seed, without interval."
+        "lowest half of all sequences (of the splice sites, the lowest 85 %); starts are its 128 best. Settings are "
+        "the defaults, none was tuned. Adaptive eta has no claim, and medians on splice sites have none. At quick scale claims "
+        "are about one seed, without interval."
     )
     return Evidence(verdicts, table, [_figure(size.names, costs, methods)], _costs(costs, methods), notes)
 
@@ -158,12 +161,23 @@ def _verdicts(name: str, costs: dict[str, Array], table: Table) -> list[Verdict]
     plain = worth["ascent on the ridge"]
     either = np.maximum(worth["forward"], worth["backward"])
     free = np.maximum(either, worth["gamma 0.5"])
-    found = [
-        _verdict(f"{name}: median, adaptive less the better of forward and backward", worth[OURS] - either, -0.12),
-        _verdict(f"{name}: median, adaptive less gamma 0.5", worth[OURS] - worth["gamma 0.5"], 0.0),
-        _verdict(f"{name}: median, adaptive with a trained encoder less untrained", worth[OURS] - worth[UNTRAINED], 0.1),
-        _verdict(f"{name}: median, best of forward, backward, gamma 0.5 less ascent on the ridge", free - plain, 0.0),
-    ]
+    found = []
+    if name != UNCLAIMED:
+        gained = worth[OURS] - worth[UNTRAINED]
+        found = [
+            _verdict(
+                f"{name}: median, adaptive less the better of forward and backward",
+                worth[OURS] - either,
+                -0.12,
+            ),
+            _verdict(f"{name}: median, adaptive less gamma 0.5", worth[OURS] - worth["gamma 0.5"], 0.0),
+            _verdict(f"{name}: median, adaptive with a trained encoder less untrained", gained, 0.1),
+            _verdict(
+                f"{name}: median, best of three modes without the ensemble less ascent on the ridge",
+                free - plain,
+                0.0,
+            ),
+        ]
     rows = [row for row in table if row["landscape"] == name and row["method"] in MODES]
     seeds = sorted({row["seed"] for row in rows})
     least = np.array([min(r["best"] for r in rows if r["seed"] == seed) for seed in seeds])
@@ -178,9 +192,7 @@ def _verdict(claim: str, values: Array, required: float, relation: Relation = ">
     return Verdict(claim, median(values), required, relation, interval)
 
 
-def _figure(
-    names: tuple[str, ...], costs: dict[str, dict[str, Array]], methods: dict[str, Method]
-) -> Figure:
+def _figure(names: tuple[str, ...], costs: dict[str, dict[str, Array]], methods: dict[str, Method]) -> Figure:
     places = [float(i) for i in range(len(methods))]
     series = [
         Series(name, places, [1 - median(np.asarray(costs[name][label])) for label in methods])

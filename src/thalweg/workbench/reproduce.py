@@ -16,7 +16,6 @@ from pathlib import Path
 from types import FrameType, TracebackType
 
 from thalweg.catalogue import SYSTEMS, System, find
-from thalweg.core import InvalidProblem
 from thalweg.core.validation import require
 from thalweg.studies.evidence import SCALES, Scale
 from thalweg.workbench.code import code_of

@@ -10,9 +10,7 @@ from torch import Tensor
 from thalweg.core.validation import is_real, require
 
 
-def moments_step(
-    gradient: Tensor, first: Tensor, second: Tensor, t: int
-) -> tuple[Tensor, Tensor, Tensor]:
+def moments_step(gradient: Tensor, first: Tensor, second: Tensor, t: int) -> tuple[Tensor, Tensor, Tensor]:
     """Adam's direction, and its two moments, after gradient ``t``, from 1."""
     first = torch.lerp(first, gradient, 0.1)
     second = torch.lerp(second, gradient * gradient, 1e-3)
@@ -30,8 +28,8 @@ class AdaptiveGamma:
     """The weight of the forward loss, each design's own, raised where an auxiliary model gains by it.
 
     A step ``theta - eta (gamma g_f + (1 - gamma) g_b)`` changes the auxiliary score F of the new design by
-    ``dF/dgamma = -eta grad F . (g_f - g_b)``, which Adam ascends. That is exact for one plain gradient step and grad F at
-    the new design; here grad F is taken at the old one and logits move by Adam: an approximation, as in the paper.
+    ``dF/dgamma = -eta grad F . (g_f - g_b)``, which Adam ascends. That is exact for one plain gradient step and grad F
+    at the new design; here grad F is taken at the old one and logits move by Adam: an approximation, as in the paper.
 
     Args:
         start: first gamma, default 0.5. step_size: default 0.1. Gamma is kept between 0 and 1.

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from thalweg.blackbox.design.encoders import Encoder, Features, words_of
+from thalweg.blackbox.design.encoders import MOST, Encoder, Features, words_of
 from thalweg.blackbox.design.space import Codes, SequenceSpace
 from thalweg.core import InvalidProblem, MissingExtra, UnreadableFile
 from thalweg.core.validation import is_whole, require
@@ -23,8 +23,8 @@ LONGEST = 6
 class PretrainedEncoder(Encoder):
     """The mean of the last hidden layer of a pre-trained model: DNABERT, ESM, ProtBert, Prot-T5 and their like.
 
-    Letters' probabilities go in as mixtures of the model's own embeddings; special tokens stand around them and are left
-    out of the mean. Tokens are letters, or words of k letters one letter apart (DNABERT). Nothing is downloaded, and no
+    Letters' probabilities go in as mixtures of the model's own embeddings; special tokens stand around them and are
+    left out of the mean. Tokens are letters, or words of k letters one letter apart (DNABERT). Nothing is downloaded, and no
     code of the folder is run.
 
     Args:
@@ -87,8 +87,10 @@ class PretrainedEncoder(Encoder):
     def _words(self, tokenizer: Any, space: SequenceSpace) -> tuple[int, list[int]]:  # noqa: ANN401
         """The length of a token in letters, and the ids of all such words, in the order of `words_of`."""
         vocabulary = tokenizer.get_vocab()
-        for k in [self.k] if self.k else range(1, min(LONGEST, space.positions) + 1):
-            assert k is not None
+        longest = min(LONGEST, space.positions)
+        for k in range(self.k or 1, min(self.k or longest, longest) + 1):
+            if space.letters**k > MOST:
+                break
             words = [""]
             for _ in range(k):
                 words = [word + letter for word in words for letter in space.alphabet]
@@ -98,7 +100,8 @@ class PretrainedEncoder(Encoder):
                 if all(token is not None for token in found):
                     return k, [int(token) for token in found]
         raise InvalidProblem(
-            f"{self.path}: its vocabulary has neither the letters {space.alphabet} nor words of up to {LONGEST} of them."
+            f"{self.path}: its vocabulary has neither the letters {space.alphabet} nor words of up to {LONGEST} of "
+            "them."
         )
 
     def _call(self, model: Any) -> Callable[[Tensor], Tensor]:  # noqa: ANN401
@@ -119,7 +122,9 @@ def _embedding(model: Any, path: str) -> Any:  # noqa: ANN401
     try:
         return model.get_input_embeddings()
     except NotImplementedError as error:
-        raise InvalidProblem(f"{path}: the model has no soft input: it has no table of embeddings.") from error
+        raise InvalidProblem(
+            f"{path}: the model has no soft input: it has no table of embeddings."
+        ) from error
 
 
 def _specials(tokenizer: Any, ids: list[int]) -> tuple[list[int], list[int]]:  # noqa: ANN401

@@ -114,7 +114,7 @@ class ConservativeAscent(Method[SequenceTable, AscentState]):
             lead = _told(parts, found).mean() - inside.mean()
             loss = (inside - y[rows]).square().mean() + weight * lead
             adam.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             adam.step()
             weight = max(0.0, weight + 0.01 * (float(lead.detach()) - self.lead))
         return [part.detach() for part in parts]

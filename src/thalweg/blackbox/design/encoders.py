@@ -203,9 +203,7 @@ def check_soft(features: Features, space: SequenceSpace) -> None:
     h = features(soft)
     if h.ndim != 2 or len(h) != 2:
         raise InvalidProblem(f"The encoder's features have shape {tuple(h.shape)}; expected (2, D) of two.")
-    gradient = (
-        torch.autograd.grad(h.sum(), soft, allow_unused=True)[0] if h.requires_grad else None
-    )
+    gradient = torch.autograd.grad(h.sum(), soft, allow_unused=True)[0] if h.requires_grad else None
     if gradient is None:
         raise InvalidProblem(
             "The encoder has no soft input: no gradient reaches the letters' probabilities. Compute its features from "

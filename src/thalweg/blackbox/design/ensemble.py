@@ -54,7 +54,7 @@ class Ensemble:
             rows = train[torch.randint(len(train), (members, batch), generator=drawn)]
             loss = (self._outputs(X[rows], self._parts) - t[rows]).square().mean(1).sum()
             adam.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             adam.step()
         self._parts = [part.detach().double() for part in self._parts]
         told = self(H[held]).mean(0) if len(held) > 2 else held.double()

@@ -116,9 +116,7 @@ class SequenceDesign:
         proxy = table.proxy(self.method.encoder, self.random_state)
         return proxy.predict(table.space.encode(list(sequences)))
 
-    def sweep(
-        self, targets: Sequence[float] = (1.0, 2.0, 5.0, 10.0, 20.0), n: int = 128
-    ) -> pd.DataFrame:
+    def sweep(self, targets: Sequence[float] = (1.0, 2.0, 5.0, 10.0, 20.0), n: int = 128) -> pd.DataFrame:
         """What the target does: a row for each, with medians over the proposals.
 
         Columns ``target``, ``predicted``, ``second``, ``doubt``, ``distance``, ``novelty``, ``diversity``. Take the
@@ -153,7 +151,7 @@ def target_sweep(
 def sweep_figure(table: pd.DataFrame) -> Figure:
     """`SequenceDesign.sweep` as a picture.
 
-    >>> table = pd.DataFrame({"target": [1.0, 10.0], "predicted": [2.0, 5.0], "second": [2.0, 3.0], "doubt": [0.1, 0.4]})
+    >>> table = pd.DataFrame({"target": [1.0, 10.0], "predicted": [2.0, 5.0], "second": [2.0, 3.0], "doubt": [0.1, 1]})
     >>> [series.name for series in sweep_figure(table).series]
     ['predicted', 'second opinion', 'doubt']
     """
@@ -172,8 +170,6 @@ def sweep_figure(table: pd.DataFrame) -> Figure:
 def proposal_figures(found: Proposals, problem: SequenceTable) -> list[Figure]:
     """Proposals as pictures: predictions over distance, how sure they are, and which letters stand where."""
     frame = found.frame
-    if not len(frame):
-        return []
     away = [float(v) for v in frame["distance"]]
     first = Figure(
         "Predicted scores and distance to the table",

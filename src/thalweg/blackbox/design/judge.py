@@ -20,9 +20,9 @@ OFFSET = 0.05
 class Judge:
     """Scores by a Gaussian process with the kernel ``(0.05 + share of letters that agree)^degree``, set by likelihood.
 
-    Degree 1 is a sum over letters, degree 2 has pairs as well. It learns from at most 600 rows: half of them the best, the
-    others drawn. It is a model like others: it tells methods apart, and no true scores. Cost: ``O(m^3)`` once for m rows
-    and each of four degrees, then ``O(m length)`` a sequence.
+    Degree 1 is a sum over letters, degree 2 has pairs as well. It learns from at most 600 rows: half of them the best,
+    the others drawn. It is a model like others: it tells methods apart, and no true scores. Cost: ``O(m^3)`` once for m
+    rows and each of four degrees, then ``O(m length)`` a sequence.
     """
 
     def __init__(self, codes: Codes, scores: Array) -> None:
@@ -40,7 +40,9 @@ class Judge:
             inside = (vectors.T @ y) ** 2
             for noise in NOISES:
                 spectrum = np.maximum(values, 0) + noise
-                height = float((inside / spectrum).mean())  # the signal's variance that the data make likeliest
+                height = float(
+                    (inside / spectrum).mean()
+                )  # the signal's variance that the data make likeliest
                 likely = -len(y) * np.log(height) - float(np.log(spectrum).sum())
                 if likely > best:
                     best, self._degree = likely, degree

@@ -39,7 +39,8 @@ class MaskedLetters(Encoder):
     No weights are loaded, and no score is seen. D = channels x length: features stay by position.
 
     Args:
-        channels: default 32, fewer for more than 64 letters, down to 4, so that D stays near 2048. width: letters that a convolution sees, odd, default 3.
+        channels: default 32, fewer for more than 64 letters, down to 4, so that D stays near 2048.
+        width: letters that a convolution sees, odd, default 3.
         steps: of training, batches of 128, default 300; 0 leaves the weights as they are drawn.
         hidden: share of letters that are hidden, default 0.25.
 
@@ -88,7 +89,7 @@ class MaskedLetters(Encoder):
             logits = network.head(network.hidden(x.transpose(1, 2))).transpose(1, 2)
             loss = functional.cross_entropy(logits[away], batch[away])
             adam.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             adam.step()
         network.requires_grad_(False)
         return network

@@ -36,8 +36,8 @@ class SequenceTable(Problem):
         unscored: further sequences of that kind, without scores: encoders learn from them, too.
 
     An answer is an array of codes, shape (n, length). Its metrics say nothing of true scores, which nobody knows here:
-    ``judged_best`` and ``judged_median`` are a judge's, kernel ridge regression on the letters that sequences share, which
-    no method designs on; ``distance`` is the mean number of letters to the nearest row, ``known`` the share of
+    ``judged_best`` and ``judged_median`` are a judge's, kernel ridge regression on the letters that sequences share,
+    which no method designs on; ``distance`` is the mean number of letters to the nearest row, ``known`` the share of
     proposals that are rows, ``repeated`` the share that come twice, ``outside`` the share that the space does not hold.
 
     Raises:

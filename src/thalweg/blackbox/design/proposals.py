@@ -16,8 +16,9 @@ from thalweg.blackbox.design.masked import MaskedLetters
 from thalweg.blackbox.design.problem import SequenceTable
 from thalweg.blackbox.design.proxy import Proxy
 from thalweg.blackbox.design.space import Codes, SequenceSpace, distances, nearest
-from thalweg.core import Callback, Method, Result
+from thalweg.core import Callback, InvalidProblem, Method, Result
 from thalweg.core.run import Run
+from thalweg.core.seeding import generator
 from thalweg.datasets.sequences import save_sequences
 
 Array = NDArray[np.float64]
@@ -25,6 +26,8 @@ Whole = NDArray[np.int64]
 Flags = NDArray[np.bool_]
 #: Letters of a word whose being new counts as novelty.
 WORD = 3
+#: Neighbours looked at in a round.
+MOST_NEAR = 20_000
 
 
 class Visited(Callback):
@@ -56,12 +59,13 @@ class Proposals:
     """Sequences to try, best first.
 
     Args:
-        frame: a row each. ``predicted``: the ridge's score; a score that designs are drawn to, mostly too high.
-            ``second``: the auxiliary ensemble's, a second opinion. ``doubt``: how far its members are apart. ``distance``:
-            letters to the nearest row of the table, ``nearest``. ``novelty``: the share of the words of three letters
-            that the table has nowhere at that place. ``parent``: the row that it came from, ``changed`` letters away.
-            ``source``: ``"design"``, or ``"way"`` for one passed on the way, which fills up for designs that are alike.
-            The order is by the two scores' ranks together.
+        frame: a row each. ``predicted``: the ridge's score, which designs are drawn to and which is mostly too high.
+            ``second``: the auxiliary ensemble's, a second opinion. ``doubt``: how far its members are apart.
+            ``distance``: letters to the nearest row of the table, ``nearest``. ``novelty``: the share of the words of
+            three letters that the table has nowhere at that place. ``parent``: the row that it came from, brought into
+            the space, ``changed`` letters away. ``source``: ``"design"``; where designs are alike or rows of the
+            table, ``"way"``, one passed on the way, or ``"near"``, one letter or more beside a design, the best by the
+            models. The order is by the two scores' ranks together.
         space: what they were taken from.
         correlation: rank correlation of the ensemble with scores held out; near 0 nothing was learned.
         notes: what a reader should know.
@@ -99,6 +103,9 @@ def proposals(problem: SequenceTable, result: Result, visited: Visited) -> Propo
 
     Args:
         visited: the callback that saw the run. Where its method has no encoder, ``predicted`` is the default one's.
+
+    Raises:
+        InvalidProblem: the table has every sequence of the space.
     """
     space, method = problem.space, visited.method
     encoder = getattr(method, "encoder", None)
@@ -111,14 +118,22 @@ def proposals(problem: SequenceTable, result: Result, visited: Visited) -> Propo
         parents = np.tile(starts, (len(every) // len(starts), 1))
     else:
         parents = starts[nearest(every, starts)[1]]  # searches have no design of their own for each start
-    away, which = nearest(every, problem.codes)
+    away, _ = nearest(every, problem.codes)
     _, first = np.unique(every, axis=0, return_index=True)
     usable = np.zeros(len(every), bool)
     usable[first] = True
     usable &= (away > 0) & space.holds(every)
     designs = np.flatnonzero(usable[: len(final)])
     chosen = np.concatenate([designs, _fill(problem, every, usable, len(final), proxy, len(designs))])
-    codes = every[chosen]
+    codes, parents, sources = every[chosen], parents[chosen], ["design"] * len(designs)
+    sources += ["way"] * (len(chosen) - len(designs))
+    if len(codes) < problem.n:
+        near, of = _near(problem, proxy, np.concatenate([codes, final]), np.concatenate([parents, starts]))
+        codes, parents = np.concatenate([codes, near]), np.concatenate([parents, of])
+        sources += ["near"] * len(near)
+    if not len(codes):
+        raise InvalidProblem("No sequence of the space is new: the table has them all.")
+    away, which = nearest(codes, problem.codes)
     predicted = proxy.predict(codes)
     second, doubt = proxy.auxiliary(codes)
     order = np.argsort(-(_ranks(predicted) + _ranks(second)), kind="stable")
@@ -128,25 +143,23 @@ def proposals(problem: SequenceTable, result: Result, visited: Visited) -> Propo
             "predicted": predicted,
             "second": second,
             "doubt": doubt,
-            "distance": away[chosen],
+            "distance": away,
             "novelty": novelty(codes, problem.codes),
-            "nearest": space.decode(problem.codes[which[chosen]]),
-            "parent": space.decode(parents[chosen]),
-            "changed": (codes != parents[chosen]).sum(1),
-            "source": ["design"] * len(designs) + ["way"] * (len(chosen) - len(designs)),
+            "nearest": space.decode(problem.codes[which]),
+            "parent": space.decode(parents),
+            "changed": (codes != parents).sum(1),
+            "source": sources,
         }
     ).iloc[order]
     return Proposals(
         frame.reset_index(drop=True),
         space,
         proxy.ensemble.correlation,
-        _notes(problem, len(final), len(designs), len(chosen)),
+        _notes(problem, len(final), sources),
     )
 
 
-def _fill(
-    problem: SequenceTable, every: Codes, usable: Flags, begin: int, proxy: Proxy, have: int
-) -> Whole:
+def _fill(problem: SequenceTable, every: Codes, usable: Flags, begin: int, proxy: Proxy, have: int) -> Whole:
     """Which designs of the way take the place of those left out: the best by the two scores' ranks."""
     rest = begin + np.flatnonzero(usable[begin:])
     missing = max(problem.n - have, 0)
@@ -179,17 +192,46 @@ def novelty(codes: Codes, table: Codes) -> Array:
     return fresh / places
 
 
-def _notes(problem: SequenceTable, final: int, designs: int, chosen: int) -> list[str]:
+def _near(problem: SequenceTable, proxy: Proxy, found: Codes, parents: Codes) -> tuple[Codes, Codes]:
+    """New sequences one letter from those that were found, or, round by round, more, with their parents."""
+    space, drawn = problem.space, generator(0, 0x05, 12)
+    known = {row.tobytes() for row in np.concatenate([problem.codes, found])}
+    missing = problem.n - (len(found) - problem.n)  # the last n are the run's designs, not all of them new
+    near, of = found[:0], parents[:0]
+    pool, kin = found, parents
+    while len(near) < missing and len(pool):
+        rows, places, letters = np.nonzero(np.broadcast_to(space.table, (len(pool), *space.table.shape)))
+        if len(rows) > MOST_NEAR:
+            some = drawn.choice(len(rows), MOST_NEAR, replace=False)
+            rows, places, letters = rows[some], places[some], letters[some]
+        changed = pool[rows].copy()
+        changed[np.arange(len(rows)), places] = letters
+        changed, own = space.within(changed, kin[rows]), kin[rows]
+        _, first = np.unique(changed, axis=0, return_index=True)
+        fresh = np.array([i for i in first if changed[i].tobytes() not in known], np.int64)
+        pool, kin = changed[fresh], own[fresh]
+        known |= {row.tobytes() for row in pool}
+        if len(pool):
+            told = _ranks(proxy.predict(pool)) + _ranks(proxy.auxiliary(pool)[0])
+            best = np.argsort(-told, kind="stable")[: missing - len(near)]
+            near, of = np.concatenate([near, pool[best]]), np.concatenate([of, kin[best]])
+    return near, of
+
+
+def _notes(problem: SequenceTable, final: int, sources: Sequence[str]) -> list[str]:
     found = []
     if problem.rows < problem.n:
         found.append(f"The table has {problem.rows} different rows, fewer than {problem.n}: all are starts.")
     if problem.merged:
         found.append(f"{problem.merged} rows repeat a sequence; the mean of their scores was used.")
+    designs, way, near = (sources.count(kind) for kind in ("design", "way", "near"))
     if designs < final:
         found.append(
-            f"{final - designs} of {final} designs are alike or rows of the table; {chosen - designs} passed on the "
-            "way fill up."
+            f"{final - designs} of {final} designs are alike or rows of the table; {way} passed on the way and {near} "
+            "one letter or more beside them fill up."
         )
-    if chosen < problem.n:
-        found.append(f"{chosen} proposals, fewer than {problem.n}: no more sequences were met.")
+    if len(sources) < problem.n:
+        found.append(
+            f"{len(sources)} proposals, fewer than {problem.n}: the space has no more new sequences near."
+        )
     return found

@@ -26,8 +26,8 @@ RIDGE = 1e-6
 class Proxy:
     """Ridge regression on features ``h``, and what designs are judged by on the way.
 
-    Scores are standardised by their own mean and deviation. With features H, shape (n, D), ``w = H^T (H H^T + beta I)^-1
-    y`` and ``beta = 1e-6 tr(H H^T) / n``; the backward loss needs ``G = H^T H / n`` and ``r = H^T y / n``, so that a
+    Scores are standardised by their own mean and deviation. With features H, shape (n, D), ``w = H^T (H H^T + beta
+    I)^-1 y`` and ``beta = 1e-6 tr(H H^T) / n``; the backward loss needs ``G = H^T H / n`` and ``r = H^T y / n``, so that a
     step knows nothing of n. Where D is larger than n, H itself takes the place of G.
 
     Args:
@@ -121,7 +121,7 @@ def ridge(H: Tensor, y: Tensor) -> Tensor:
     """``H^T (H H^T + beta I)^-1 y``, shape (D,), by the smaller of the two systems."""
     n, D = H.shape
     beta = RIDGE * float(H.square().sum()) / n
-    if D < n:
+    if n > D:
         A, b = H.T @ H, H.T @ y
         return torch.linalg.solve(A + beta * torch.eye(D, dtype=H.dtype), b)
     return H.T @ torch.linalg.solve(H @ H.T + beta * torch.eye(n, dtype=H.dtype), y)

@@ -103,7 +103,9 @@ class LetterPolicy(_ModelSearch):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(is_whole(self.samples) and self.samples >= 2, "LetterPolicy needs samples >= 2", got=self.samples)
+        require(
+            is_whole(self.samples) and self.samples >= 2, "LetterPolicy needs samples >= 2", got=self.samples
+        )
         usable = is_real(self.step_size) and self.step_size > 0
         require(usable, "LetterPolicy needs step_size > 0", got=self.step_size)
 
@@ -195,12 +197,20 @@ class EvolvedLetters(_ModelSearch):
         moves = long / math.sqrt(1 - (1 - cs) ** (2 * (state.steps + 1))) < (1.4 + 2 / (d + 1)) * expected
         p = (1 - cc) * p + moves * math.sqrt(cc * (2 - cc) * m) * step
         outer = np.outer if C.ndim == 2 else np.multiply
-        spread = (
-            (steps[best].T * weights) @ steps[best] if C.ndim == 2 else weights @ steps[best] ** 2
-        )
+        spread = (steps[best].T * weights) @ steps[best] if C.ndim == 2 else weights @ steps[best] ** 2
         C = (1 - c1 - cm) * C + c1 * outer(p, p) + cm * spread
         sigma = sigma * math.exp(min(1.0, cs / damping * (long / expected - 1)))
-        return codes, told, {"mean": mean + float(parts["sigma"]) * step, "C": C, "p": p, "ps": ps, "sigma": np.asarray(sigma)}
+        return (
+            codes,
+            told,
+            {
+                "mean": mean + float(parts["sigma"]) * step,
+                "C": C,
+                "p": p,
+                "ps": ps,
+                "sigma": np.asarray(sigma),
+            },
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -100,9 +101,7 @@ class SequenceSpace:
                 f"SequenceSpace: no letter is allowed at position {position}",
                 error=InvalidProblem,
             )
-        unknown = sorted(
-            (set(self.mask) | set("".join(self.allowed.values()))) - set(self.alphabet) - {FREE}
-        )
+        unknown = sorted((set(self.mask) | set("".join(self.allowed.values()))) - set(self.alphabet) - {FREE})
         require(
             not unknown,
             f"SequenceSpace: letters that the alphabet {self.alphabet} has not",
@@ -124,8 +123,7 @@ class SequenceSpace:
     @property
     def positions(self) -> int:
         """The length, as a number."""
-        assert self.length is not None
-        return self.length
+        return cast(int, self.length)
 
     @property
     def letters(self) -> int:
@@ -152,7 +150,9 @@ class SequenceSpace:
         return found
 
     def encode(self, sequences: Sequence[str]) -> Codes:
-        """Numbers of letters, shape (n, length). Small letters are taken for large ones where the alphabet has only those.
+        """Numbers of letters, shape (n, length).
+
+        Small letters are taken for large ones where the alphabet has only those.
 
         Raises:
             InvalidProblem: a sequence of another length, or a letter that the alphabet has not; says which.
@@ -163,7 +163,8 @@ class SequenceSpace:
         for row, text in enumerate(texts):
             if len(text) != self.positions:
                 raise InvalidProblem(
-                    f"Sequence {row} has {len(text)} letters; expected {self.positions}. Align or cut them to one length."
+                    f"Sequence {row} has {len(text)} letters; expected {self.positions}. Align or cut them to one "
+                    "length."
                 )
         places = {letter: code for code, letter in enumerate(self.alphabet)}
         codes = np.array([[places.get(c, -1) for c in text] for text in texts], np.int64)
@@ -182,7 +183,8 @@ class SequenceSpace:
 
     def holds(self, codes: Codes) -> NDArray[np.bool_]:
         """Which rows have only letters that may stand where they stand."""
-        return self.table[np.arange(self.positions), codes].all(1)
+        found: NDArray[np.bool_] = self.table[np.arange(self.positions), codes].all(axis=1)
+        return found
 
     def mended(self, codes: Codes) -> Codes:
         """Rows with each forbidden letter replaced by the first that is allowed there."""

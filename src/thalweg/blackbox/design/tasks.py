@@ -105,15 +105,16 @@ def six6() -> LetterLandscape:
 
 @cache
 def splice_sites() -> LetterLandscape:
-    """How often each RNA sequence ``NNNGYNNNN`` is a 5' splice site of the human genome: log2(1 + count), scaled to 0 ... 1.
+    """How often each RNA sequence ``NNNGYNNNN`` is a 5' splice site of the human genome.
 
+    The score is log2(1 + count), scaled to 0 ... 1.
     Most of the 32 768 are none and have 0. Source: GENCODE by way of logomaker; see ``tables/NOTICE.txt``.
     """
-    counts = _shipped("splice.safetensors", "8f8367c4dd06855ab48bdc337201bddccd189e912128b90c1545f66600ca10cd")
-    scores = np.log2(1 + counts)
-    return LetterLandscape(
-        SequenceSpace("rna", mask="...G.....", allowed={4: "CU"}), scores / scores.max()
+    counts = _shipped(
+        "splice.safetensors", "8f8367c4dd06855ab48bdc337201bddccd189e912128b90c1545f66600ca10cd"
     )
+    scores = np.log2(1 + counts)
+    return LetterLandscape(SequenceSpace("rna", mask="...G.....", allowed={4: "CU"}), scores / scores.max())
 
 
 def _shipped(name: str, checksum: str) -> Array:
