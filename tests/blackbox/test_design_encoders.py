@@ -71,7 +71,7 @@ class TestCounted:
         np.testing.assert_allclose(H @ H.T, agree + 1 + agree * (agree - 1) / 2, atol=1e-9)
 
     def test_too_many_features_are_refused(self):
-        with pytest.raises(InvalidProblem, match="LetterPairs makes .* at most 20000"):
+        with pytest.raises(InvalidProblem, match=r"LetterPairs makes .* at most 20000"):
             LetterPairs().fitted(SequenceSpace("protein", 100), np.zeros((1, 100), int), 0)
         with pytest.raises(InvalidProblem, match="KMers needs k <= 6"):
             KMers(7).fitted(SPACE, np.zeros((1, 6), int), 0)
@@ -248,7 +248,7 @@ class TestPretrained:
 
     def test_a_missing_folder_and_one_without_a_model_are_refused(self, tmp_path, codes):
         pytest.importorskip("transformers")
-        with pytest.raises(UnreadableFile, match="No folder .*nowhere"):
+        with pytest.raises(UnreadableFile, match=r"No folder .*nowhere"):
             PretrainedEncoder(str(tmp_path / "nowhere"))
         with pytest.raises(UnreadableFile, match="holds no model with its tokenizer"):
             PretrainedEncoder(str(tmp_path)).fitted(SPACE, codes, 0)

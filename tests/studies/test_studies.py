@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from sklearn.datasets import dump_svmlight_file
 
-from thalweg.catalogue import with_study
+from thalweg.catalogue import SYSTEMS
 from thalweg.online import Fixed
 from thalweg.studies import learning_to_relax, misspecified_bandits, rex_schedule, tasks
 
 
-@pytest.mark.parametrize("system", with_study(), ids=lambda s: s.slug)
+@pytest.mark.parametrize("system", SYSTEMS, ids=lambda s: s.slug)
 def test_a_study_brings_back_verdicts_a_table_and_figures(system):
     told = []
     evidence = importlib.import_module(f"thalweg.studies.{system.study}").run(

@@ -41,7 +41,8 @@ def list_(
     console.print(table)
     if folder is None or not METHODS[folder]:
         return
-    for part in [row] if row else areas_in(folder) or [None]:
+    parts: list[Area | None] = [row] if row else [*areas_in(folder)] or [None]
+    for part in parts:
         _list_methods(console, folder, part)
 
 

@@ -142,17 +142,22 @@ def run(scale: Scale = "quick", tell: Tell = lambda share, what: None) -> Eviden
             ours=OURS,
             what="1 - true median",
             judging_seeds=tuple(seeds),
-            tell=lambda share, what, k=k: tell((k + share) / len(size.names), what),
+            tell=_part(tell, k, len(size.names)),
         )
-        costs[name] = found.scores[name]
+        costs[name] = dict(found.scores[name])
     verdicts = [v for name in size.names for v in _verdicts(name, costs[name], table)]
     notes = (
         "Scores lie between 0 and 1; designs are all of a run's, repeats included. A table is 2000 rows drawn from the "
         "lowest half of all sequences (of the splice sites, the lowest 85 %); starts are its 128 best. Settings are "
-        "the defaults, none was tuned. Adaptive eta has no claim, and medians on splice sites have none. At quick scale claims "
-        "are about one seed, without interval."
+        "the defaults, none was tuned. Adaptive eta has no claim, and medians on splice sites have none. At quick "
+        "scale claims are about one seed, without interval."
     )
     return Evidence(verdicts, table, [_figure(size.names, costs, methods)], _costs(costs, methods), notes)
+
+
+def _part(tell: Tell, k: int, parts: int) -> Tell:
+    """Tells of one part of several."""
+    return lambda share, what: tell((k + share) / parts, what)
 
 
 def _verdicts(name: str, costs: dict[str, Array], table: Table) -> list[Verdict]:

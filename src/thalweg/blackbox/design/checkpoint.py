@@ -24,7 +24,9 @@ class PretrainedEncoder(Encoder):
     """The mean of the last hidden layer of a pre-trained model: DNABERT, ESM, ProtBert, Prot-T5 and their like.
 
     Letters' probabilities go in as mixtures of the model's own embeddings; special tokens stand around them and are
-    left out of the mean. Tokens are letters, or words of k letters one letter apart (DNABERT). Nothing is downloaded, and no
+    left out of the mean.
+
+    Tokens are letters, or words of k letters one letter apart (DNABERT). Nothing is downloaded, and no
     code of the folder is run.
 
     Args:

@@ -26,9 +26,9 @@ RIDGE = 1e-6
 class Proxy:
     """Ridge regression on features ``h``, and what designs are judged by on the way.
 
-    Scores are standardised by their own mean and deviation. With features H, shape (n, D), ``w = H^T (H H^T + beta
-    I)^-1 y`` and ``beta = 1e-6 tr(H H^T) / n``; the backward loss needs ``G = H^T H / n`` and ``r = H^T y / n``, so that a
-    step knows nothing of n. Where D is larger than n, H itself takes the place of G.
+    Scores are standardised by their own mean and deviation. With features H, shape (n, D), the weights are ``w = H^T (H
+    H^T + beta I)^-1 y`` and ``beta = 1e-6 tr(H H^T) / n``. The backward loss needs ``G = H^T H / n`` and ``r = H^T y /
+    n``, so that a step knows nothing of n. Where D is larger than n, H itself takes the place of G.
 
     Args:
         problem: the table. encoder: makes the features. seed: of encoder and ensemble.

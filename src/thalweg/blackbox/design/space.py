@@ -183,8 +183,7 @@ class SequenceSpace:
 
     def holds(self, codes: Codes) -> NDArray[np.bool_]:
         """Which rows have only letters that may stand where they stand."""
-        found: NDArray[np.bool_] = self.table[np.arange(self.positions), codes].all(axis=1)
-        return found
+        return np.asarray(self.table[np.arange(self.positions), codes].all(axis=1))
 
     def mended(self, codes: Codes) -> Codes:
         """Rows with each forbidden letter replaced by the first that is allowed there."""
