@@ -1,4 +1,4 @@
-"""18: seconds a suggestion and regret, against BoTorch, scikit-optimize and Optuna's samplers; 05: batches. One thread."""
+"""18: seconds a suggestion and regret, against BoTorch, scikit-optimize and Optuna; 05: batches. One thread each."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ import torch
 from benchmarks.race import Row, race
 from thalweg import solve
 from thalweg.blackbox.design import BidirectionalDesign, six6
-from thalweg.blackbox.design.proxy import BackwardForm, told_weights
+from thalweg.blackbox.design.proxy import BackwardForm, proxy_of, told_weights
 from thalweg.core.seeding import torch_generator
 
 DESIGNS, STEPS = 128, 20
@@ -24,7 +24,7 @@ def rows() -> Iterator[Row]:
         one = table.asked(1)
         one.made("starts", lambda k=k: table.starts()[k : k + 1])
         alone.append(one)
-    proxy = table.proxy(method.encoder, 0)
+    proxy = proxy_of(table, method.encoder, 0)
     table.judge()
     for one in alone:
         one.made((method.encoder, 0), lambda: proxy)

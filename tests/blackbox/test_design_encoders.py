@@ -21,6 +21,7 @@ from thalweg.blackbox.design import (
     SequenceTable,
 )
 from thalweg.blackbox.design.encoders import encoded
+from thalweg.blackbox.design.proxy import proxy_of
 from thalweg.blackbox.design.space import one_hot
 from thalweg.core import InvalidParameter, InvalidProblem, MissingExtra, UnreadableFile
 
@@ -121,7 +122,7 @@ class TestInfinite:
         y = torch.from_numpy((table.values - table.values.mean()) / table.values.std())
         a = torch.linalg.solve(K + 1e-6 * K.trace() / len(K) * torch.eye(len(K)), y)
         wanted = table.values.mean() + table.values.std() * (encoder.between(x, X) @ a)
-        np.testing.assert_allclose(table.proxy(encoder, 0).predict(other), wanted, rtol=1e-3, atol=1e-2)
+        np.testing.assert_allclose(proxy_of(table, encoder, 0).predict(other), wanted, rtol=1e-3, atol=1e-2)
 
     def test_bad_settings_are_refused(self):
         with pytest.raises(InvalidParameter, match="layers >= 1"):
@@ -193,13 +194,13 @@ class Wrong(Encoder):
 def test_encoders_that_cannot_be_used_are_refused(codes):
     table = table_of(codes)
     with pytest.raises(InvalidProblem, match="The encoder has no soft input: no gradient reaches"):
-        table.proxy(Hard(), 0)
+        proxy_of(table, Hard(), 0)
     with pytest.raises(InvalidProblem, match=r"shape \(2, 6, 4\); expected \(2, D\)"):
-        table.proxy(Wrong("shape"), 0)
+        proxy_of(table, Wrong("shape"), 0)
     with pytest.raises(InvalidProblem, match="features are not finite"):
-        table.proxy(Wrong("nan"), 0)
+        proxy_of(table, Wrong("nan"), 0)
     with pytest.raises(InvalidProblem, match="features of every row are zero"):
-        table.proxy(Wrong("zero"), 0)
+        proxy_of(table, Wrong("zero"), 0)
 
 
 @pytest.fixture(scope="module")
@@ -243,7 +244,7 @@ class TestPretrained:
 
     def test_a_gradient_reaches_the_letters(self, checkpoints, codes):
         table = table_of(codes)
-        proxy = table.proxy(PretrainedEncoder(str(checkpoints[3][0])), 0)
+        proxy = proxy_of(table, PretrainedEncoder(str(checkpoints[3][0])), 0)
         assert proxy.w.shape == (16,)
 
     def test_a_missing_folder_and_one_without_a_model_are_refused(self, tmp_path, codes):
@@ -269,7 +270,7 @@ class TestPretrained:
 
         monkeypatch.setattr(transformers.BertModel, "forward", forward)
         with pytest.raises(InvalidProblem, match="the model has no soft input"):
-            table_of(codes).proxy(PretrainedEncoder(str(folder)), 0)
+            proxy_of(table_of(codes), PretrainedEncoder(str(folder)), 0)
 
     def test_without_transformers_the_extra_is_named(self, tmp_path, codes, monkeypatch):
         monkeypatch.setitem(sys.modules, "transformers", None)

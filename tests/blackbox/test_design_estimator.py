@@ -15,8 +15,8 @@ from thalweg.blackbox.design import (
     SequenceSpace,
     SequenceTable,
     Visited,
+    collect_proposals,
     proposal_figures,
-    proposals,
     sweep_figure,
     target_sweep,
 )
@@ -80,7 +80,7 @@ class TestProposals:
         table = SequenceTable(space, ["AAA", "AAC", "ACA", "CAA"], [0.0, 1.0, 1.0, 1.0], 9)
         visited = Visited()
         result = solve(table, BidirectionalDesign(mode="forward", encoder=OneHot()), callbacks=[visited])
-        found = proposals(table, result, visited)
+        found = collect_proposals(table, result, visited)
         assert set(found.sequences) <= {"CCC", "ACC", "CAC", "CCA"}
         assert "The table has 4 different rows, fewer than 9: all are starts." in found.notes
         assert any("4 proposals, fewer than 9" in note for note in found.notes)
@@ -89,7 +89,7 @@ class TestProposals:
         table = SequenceTable(SequenceSpace("dna", 6), *data, n=8)
         for method in (RandomMutation(), BestRows()):
             visited = Visited()
-            found = proposals(table, solve(table, method, callbacks=[visited]), visited)
+            found = collect_proposals(table, solve(table, method, callbacks=[visited]), visited)
             assert len(set(found.sequences)) == 8
             assert not set(found.sequences) & set(data[0])
         assert set(found.frame["source"]) == {"near"}
@@ -100,7 +100,7 @@ class TestProposals:
         visited = Visited()
         result = solve(table, BestRows(), callbacks=[visited])
         with pytest.raises(InvalidProblem, match="the table has them all"):
-            proposals(table, result, visited)
+            collect_proposals(table, result, visited)
 
     def test_masks_and_edits_hold_for_what_fills_up_too(self, data):
         space = SequenceSpace("dna", mask="..G...", edits=2)

@@ -29,6 +29,7 @@ from thalweg.blackbox.design import (
     SequenceTable,
     planted_landscape,
 )
+from thalweg.blackbox.design.proxy import proxy_of
 from thalweg.core import InvalidParameter, InvalidProblem, Status
 
 SHORT = MaskedLetters(channels=8, steps=20)
@@ -80,7 +81,7 @@ def complete():
 
 class TestTruth:
     def test_pairs_tell_a_table_of_pairs_exactly(self, complete):
-        predicted = complete.proxy(LetterPairs(), 0).predict(complete.codes)
+        predicted = proxy_of(complete, LetterPairs(), 0).predict(complete.codes)
         np.testing.assert_allclose(predicted, complete.values, atol=1e-4)
 
     @pytest.mark.parametrize("mode", ["forward", "bidirectional"])
@@ -201,7 +202,7 @@ class TestModes:
             solve(table, BidirectionalDesign(mode="forward", encoder=OneHot(), target=t)).x
             for t in (10.0, -10.0)
         )
-        proxy = table.proxy(OneHot(), 0)
+        proxy = proxy_of(table, OneHot(), 0)
         assert np.median(proxy.predict(low)) < table.values.mean() < np.median(proxy.predict(high))
 
 
@@ -213,7 +214,7 @@ class TestRivals:
             "policy": LetterPolicy(encoder=OneHot(), steps=60),
             "evolved": EvolvedLetters(encoder=OneHot(), steps=150),
         }[name]
-        proxy = table.proxy(OneHot(), 0)
+        proxy = proxy_of(table, OneHot(), 0)
         every = np.array(list(product(range(4), repeat=6)))
         assert proxy.predict(solve(table, method).x).max() == pytest.approx(
             proxy.predict(every).max(), rel=1e-6

@@ -49,7 +49,7 @@ class TestForward:
         torch.testing.assert_close(h @ ridge(H, y), (h @ H.T) @ a, rtol=1e-7, atol=1e-7)
 
     def test_the_loss_and_its_slope(self, table):
-        proxy = table.proxy(OneHot(), 0)
+        proxy = proxy_of(table, OneHot(), 0)
         h = proxy.encode(table.codes[:5]).requires_grad_()
         loss, gradient = proxy.forward_gradient(h.detach(), TARGET)
         wanted = (h @ proxy.w - TARGET) ** 2
@@ -57,7 +57,7 @@ class TestForward:
         torch.testing.assert_close(gradient, torch.autograd.grad(wanted.sum(), h)[0])
 
     def test_a_target_at_the_prediction_makes_the_loss_zero(self, table):
-        proxy = table.proxy(OneHot(), 0)
+        proxy = proxy_of(table, OneHot(), 0)
         h = proxy.encode(table.codes)
         average = h.mean(0, keepdim=True)
         # standardised scores have mean zero, and so has a ridge with a constant feature
@@ -106,7 +106,7 @@ class TestBackward:
 
     @pytest.mark.parametrize("together", [1, 3])
     def test_slopes_in_the_logits_are_those_of_finite_differences(self, table, together):
-        proxy = table.proxy(LetterPairs(), 0)
+        proxy = proxy_of(table, LetterPairs(), 0)
         theta = torch.randn(6, 5, 4, dtype=torch.double, generator=torch.Generator().manual_seed(0))
 
         def loss(logits):
@@ -248,10 +248,10 @@ def test_the_proxys_unit_is_the_tables(rng):
     codes = np.unique(rng.integers(4, size=(200, 5)), axis=0)
     scores = 1e6 + 3e5 * (codes == 2).sum(1)
     table = SequenceTable(space, space.decode(codes), scores)
-    proxy = table.proxy(OneHot(), 0)
+    proxy = proxy_of(table, OneHot(), 0)
     np.testing.assert_allclose(proxy.predict(codes), scores, rtol=1e-4)
     mean, doubt = proxy.auxiliary(codes)
     assert np.corrcoef(mean, scores)[0, 1] > 0.95
     assert (doubt >= 0).all()
-    assert table.proxy(OneHot(), 0) is proxy
-    assert table.proxy(KMers(2), 0) is not proxy
+    assert proxy_of(table, OneHot(), 0) is proxy
+    assert proxy_of(table, KMers(2), 0) is not proxy

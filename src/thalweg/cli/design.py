@@ -208,10 +208,10 @@ class DesignCase(Case):
 
     def proposals(self, result: Result) -> Proposals:
         """Made once, however often they are told."""
-        from thalweg.blackbox.design import proposals
+        from thalweg.blackbox.design import collect_proposals
 
         if self.found is None:
-            self.found = proposals(self._problem(), result, cast("Visited", self.callbacks[0]))
+            self.found = collect_proposals(self._problem(), result, cast("Visited", self.callbacks[0]))
         return self.found
 
     def write(self, path: Path, result: Result) -> None:

@@ -8,7 +8,7 @@ from thalweg.blackbox.design.encoders import Encoder, InfiniteNetwork, KMers, Le
 from thalweg.blackbox.design.estimator import SequenceDesign, proposal_figures, sweep_figure, target_sweep
 from thalweg.blackbox.design.masked import MaskedLetters
 from thalweg.blackbox.design.problem import SequenceTable
-from thalweg.blackbox.design.proposals import Proposals, Visited, proposals
+from thalweg.blackbox.design.proposals import Proposals, Visited, collect_proposals
 from thalweg.blackbox.design.searches import (
     BestRows,
     EvolvedLetters,
@@ -43,9 +43,9 @@ __all__ = [
     "SequenceSpace",
     "SequenceTable",
     "Visited",
+    "collect_proposals",
     "planted_landscape",
     "proposal_figures",
-    "proposals",
     "six6",
     "splice_sites",
     "sweep_figure",

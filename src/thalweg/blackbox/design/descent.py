@@ -15,7 +15,7 @@ from thalweg.blackbox.design.adaptive import AdaptiveEta, moments_step
 from thalweg.blackbox.design.encoders import Encoder
 from thalweg.blackbox.design.masked import MaskedLetters
 from thalweg.blackbox.design.problem import SequenceTable
-from thalweg.blackbox.design.proxy import Proxy, letters_of, soft_letters
+from thalweg.blackbox.design.proxy import Proxy, letters_of, proxy_of, soft_letters
 from thalweg.blackbox.design.space import Codes
 from thalweg.core import Method, NotFinite, State, Status
 from thalweg.core.seeding import generator
@@ -92,7 +92,7 @@ class LetterDescent(Method[SequenceTable, LetterState]):
 
     def init(self, problem: SequenceTable, seed: int) -> LetterState:
         space, starts = problem.space, problem.starts()
-        problem.proxy(self.encoder, seed)  # bad encoders are refused before the first step
+        proxy_of(problem, self.encoder, seed)  # bad encoders are refused before the first step
         drawn = NOISE * generator(seed, 0x05, 5).standard_normal((space.positions, space.letters))
         theta = np.broadcast_to(np.where(space.table, drawn, -np.inf), (len(starts), *drawn.shape)).copy()
         rows, places = np.indices(starts.shape)
@@ -115,7 +115,7 @@ class LetterDescent(Method[SequenceTable, LetterState]):
 
     def step(self, problem: SequenceTable, state: LetterState) -> LetterState:
         t, steps = state.steps + 1, self.length(problem)
-        proxy = problem.proxy(self.encoder, state.seed)
+        proxy = proxy_of(problem, self.encoder, state.seed)
         theta = state.theta.requires_grad_()
         h = proxy.features(soft_letters(theta, torch.from_numpy(state.x)))
 

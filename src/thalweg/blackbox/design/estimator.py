@@ -15,7 +15,8 @@ from thalweg.blackbox.design.bidirectional import BidirectionalDesign, Mode
 from thalweg.blackbox.design.encoders import Encoder
 from thalweg.blackbox.design.masked import MaskedLetters
 from thalweg.blackbox.design.problem import SequenceTable
-from thalweg.blackbox.design.proposals import Proposals, Visited, proposals
+from thalweg.blackbox.design.proposals import Proposals, Visited, collect_proposals
+from thalweg.blackbox.design.proxy import proxy_of
 from thalweg.blackbox.design.space import SequenceSpace
 from thalweg.core import Figure, InvalidProblem, Series, solve
 from thalweg.core.validation import is_whole, require
@@ -98,7 +99,7 @@ class SequenceDesign:
         else:
             raise InvalidProblem("The table has no rows; expected two or more.")
         table = SequenceTable(space, texts, scores, unscored=self.unscored)
-        self.correlation_ = table.proxy(self.method.encoder, self.random_state).ensemble.correlation
+        self.correlation_ = proxy_of(table, self.method.encoder, self.random_state).ensemble.correlation
         self.space_, self.table_ = space, table
         return self
 
@@ -113,7 +114,7 @@ class SequenceDesign:
     def predict(self, sequences: Sequence[str]) -> Array:
         """The ridge's scores of sequences, of the table or not, shape (n,)."""
         table = self._fitted()
-        proxy = table.proxy(self.method.encoder, self.random_state)
+        proxy = proxy_of(table, self.method.encoder, self.random_state)
         return proxy.predict(table.space.encode(list(sequences)))
 
     def sweep(self, targets: Sequence[float] = (1.0, 2.0, 5.0, 10.0, 20.0), n: int = 128) -> pd.DataFrame:
@@ -132,7 +133,9 @@ class SequenceDesign:
 
 def _found(table: SequenceTable, method: BidirectionalDesign, seed: int) -> Proposals:
     visited = Visited()
-    return proposals(table, solve(table, method, seed=seed, callbacks=[visited], progress=False), visited)
+    return collect_proposals(
+        table, solve(table, method, seed=seed, callbacks=[visited], progress=False), visited
+    )
 
 
 def target_sweep(

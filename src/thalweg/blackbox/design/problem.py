@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -14,10 +14,6 @@ from thalweg.blackbox.design.judge import Judge
 from thalweg.blackbox.design.space import Codes, SequenceSpace, nearest
 from thalweg.core import InvalidProblem, Problem, Stop
 from thalweg.core.validation import as_real, check_finite, is_whole, require
-
-if TYPE_CHECKING:
-    from thalweg.blackbox.design.encoders import Encoder
-    from thalweg.blackbox.design.proxy import Proxy
 
 Array = NDArray[np.float64]
 T = TypeVar("T")
@@ -125,12 +121,6 @@ class SequenceTable(Problem):
     def _starts(self) -> Codes:
         order = np.argsort(-self.values, kind="stable")[: self.n]
         return self.space.mended(self.codes[np.resize(order, self.n)])
-
-    def proxy(self, encoder: Encoder, seed: int) -> Proxy:
-        """The models of the table that methods design on; made once for each encoder and seed."""
-        from thalweg.blackbox.design.proxy import Proxy
-
-        return self.made((encoder, seed), lambda: Proxy(self, encoder, seed))
 
     def made(self, key: Hashable, make: Callable[[], T]) -> T:
         """What ``make`` returns, kept under ``key`` for as long as the table lives: models that methods share."""

@@ -14,7 +14,7 @@ from thalweg.blackbox.design.descent import LetterDescent
 from thalweg.blackbox.design.encoders import Encoder
 from thalweg.blackbox.design.masked import MaskedLetters
 from thalweg.blackbox.design.problem import SequenceTable
-from thalweg.blackbox.design.proxy import Proxy
+from thalweg.blackbox.design.proxy import Proxy, proxy_of
 from thalweg.blackbox.design.space import Codes, SequenceSpace, distances, nearest
 from thalweg.core import Callback, InvalidProblem, Method, Result
 from thalweg.core.run import Run
@@ -98,7 +98,7 @@ class Proposals:
         save_sequences(path, self.frame)
 
 
-def proposals(problem: SequenceTable, result: Result, visited: Visited) -> Proposals:
+def collect_proposals(problem: SequenceTable, result: Result, visited: Visited) -> Proposals:
     """What a run found, made fit to be tried: rows of the table and repeats are left out, and filled up for.
 
     Args:
@@ -109,7 +109,7 @@ def proposals(problem: SequenceTable, result: Result, visited: Visited) -> Propo
     """
     space, method = problem.space, visited.method
     encoder = getattr(method, "encoder", None)
-    proxy = problem.proxy(encoder if isinstance(encoder, Encoder) else MaskedLetters(), visited.seed)
+    proxy = proxy_of(problem, encoder if isinstance(encoder, Encoder) else MaskedLetters(), visited.seed)
     final = np.asarray(result.x)
     way = visited.codes(space.positions)
     every = np.concatenate([final, way])

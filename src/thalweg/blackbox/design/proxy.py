@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -12,11 +11,9 @@ from torch import Tensor
 
 from thalweg.blackbox.design.encoders import Encoder, check_soft, encoded
 from thalweg.blackbox.design.ensemble import Ensemble
+from thalweg.blackbox.design.problem import SequenceTable
 from thalweg.blackbox.design.space import Codes, SequenceSpace
 from thalweg.core import InvalidProblem, NotFinite
-
-if TYPE_CHECKING:
-    from thalweg.blackbox.design.problem import SequenceTable
 
 Array = NDArray[np.float64]
 #: Ridge over the mean of the kernel's diagonal, on the table and on a design.
@@ -102,6 +99,11 @@ class Proxy:
         leaf = h.detach().double().requires_grad_()
         loss = self.gram(told_weights(leaf, target, together)).repeat_interleave(together) / together
         return loss.detach(), torch.autograd.grad(loss.sum(), leaf)[0].to(h.dtype)
+
+
+def proxy_of(problem: SequenceTable, encoder: Encoder, seed: int) -> Proxy:
+    """The models of a table that methods design on; made once for each encoder and seed."""
+    return problem.made((encoder, seed), lambda: Proxy(problem, encoder, seed))
 
 
 def told_weights(h: Tensor, target: float, together: int = 1) -> Tensor:

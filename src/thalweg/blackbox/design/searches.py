@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from thalweg.blackbox.design.encoders import Encoder
 from thalweg.blackbox.design.masked import MaskedLetters
 from thalweg.blackbox.design.problem import SequenceTable
+from thalweg.blackbox.design.proxy import proxy_of
 from thalweg.blackbox.design.space import Codes, nearest, one_hot
 from thalweg.blackbox.parameters import Categorical
 from thalweg.blackbox.space import Space
@@ -50,7 +51,7 @@ class _ModelSearch(Method[SequenceTable, SearchState]):
 
     def init(self, problem: SequenceTable, seed: int) -> SearchState:
         starts = problem.starts()
-        values = problem.proxy(self.encoder, seed).predict(starts)
+        values = proxy_of(problem, self.encoder, seed).predict(starts)
         return SearchState(x=starts, values=values, parts=self.begun(problem), seed=seed)
 
     def begun(self, problem: SequenceTable) -> dict[str, Array]:
@@ -64,7 +65,7 @@ class _ModelSearch(Method[SequenceTable, SearchState]):
         raise NotImplementedError
 
     def step(self, problem: SequenceTable, state: SearchState) -> SearchState:
-        proxy = problem.proxy(self.encoder, state.seed)
+        proxy = proxy_of(problem, self.encoder, state.seed)
         codes, values, parts = self.searched(problem, state, proxy.predict)
         every = np.concatenate([state.x, codes])
         told = np.concatenate([state.values, values])
