@@ -20,7 +20,15 @@ from thalweg.blackbox.design import (
 from thalweg.blackbox.design.adaptive import moments_step
 from thalweg.blackbox.design.bidirectional import crowded
 from thalweg.blackbox.design.ensemble import Ensemble
-from thalweg.blackbox.design.proxy import RIDGE, BackwardForm, letters_of, ridge, soft_letters, told_weights
+from thalweg.blackbox.design.proxy import (
+    RIDGE,
+    BackwardForm,
+    letters_of,
+    proxy_of,
+    ridge,
+    soft_letters,
+    told_weights,
+)
 from thalweg.core import InvalidParameter
 
 TARGET = 10.0
