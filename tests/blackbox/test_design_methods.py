@@ -293,3 +293,20 @@ def test_gradients_do_not_leak_into_a_state():
     state = method.step(table, method.init(table, 0))
     tensors = [v for v in vars(state).values() if isinstance(v, torch.Tensor)]
     assert not any(t.requires_grad for t in tensors)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        BidirectionalDesign(encoder=OneHot(), gamma=0.5, step_size=1e308),
+        BidirectionalDesign(encoder=OneHot(), gamma=0.5, target=1e200),
+        LetterPolicy(encoder=OneHot(), step_size=1e308),
+        EvolvedLetters(encoder=OneHot(), spread=1e308),
+        ConservativeAscent(step_size=1e308, training=1),
+    ],
+    ids=lambda m: type(m).__name__,
+)
+def test_a_run_that_leaves_the_numbers_says_so(method):
+    result = solve(drawn_table(), method)
+    assert result.status is Status.DIVERGED
+    assert "finite" in result.message

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -43,7 +44,7 @@ class AdaptiveGamma:
     def __post_init__(self) -> None:
         inside = is_real(self.start) and 0 <= self.start <= 1
         require(inside, "AdaptiveGamma needs 0 <= start <= 1", got=self.start)
-        usable = is_real(self.step_size) and self.step_size > 0
+        usable = is_real(self.step_size) and 0 < self.step_size < math.inf
         require(usable, "AdaptiveGamma needs step_size > 0", got=self.step_size)
 
     @staticmethod

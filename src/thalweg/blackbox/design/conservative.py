@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from thalweg.blackbox.design.problem import SequenceTable
 from thalweg.blackbox.design.space import Codes, one_hot
-from thalweg.core import Method, State, Status
+from thalweg.core import Method, NotFinite, State, Status
 from thalweg.core.seeding import torch_generator
 from thalweg.core.validation import is_real, is_whole, require
 
@@ -73,6 +73,8 @@ class ConservativeAscent(Method[SequenceTable, AscentState]):
         logits = points.view(len(points), space.positions, space.letters).numpy()
         codes = space.within(np.where(space.table, logits, -np.inf).argmax(2), problem.starts())
         told = float(_told(parts, points).mean())
+        if not math.isfinite(told):
+            raise NotFinite("The model's score is not finite; try a smaller step_size.")
         after = AscentState(
             x=codes,
             points=points,

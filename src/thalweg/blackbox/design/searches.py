@@ -17,7 +17,7 @@ from thalweg.blackbox.design.space import Codes, nearest, one_hot
 from thalweg.blackbox.parameters import Categorical
 from thalweg.blackbox.space import Space
 from thalweg.blackbox.study import Study
-from thalweg.core import InvalidProblem, Method, State, Status
+from thalweg.core import InvalidProblem, Method, NotFinite, State, Status
 from thalweg.core.seeding import generator
 from thalweg.core.validation import is_real, is_whole, require
 
@@ -107,7 +107,7 @@ class LetterPolicy(_ModelSearch):
         require(
             is_whole(self.samples) and self.samples >= 2, "LetterPolicy needs samples >= 2", got=self.samples
         )
-        usable = is_real(self.step_size) and self.step_size > 0
+        usable = is_real(self.step_size) and 0 < self.step_size < math.inf
         require(usable, "LetterPolicy needs step_size > 0", got=self.step_size)
 
     def begun(self, problem: SequenceTable) -> dict[str, Array]:
@@ -119,15 +119,20 @@ class LetterPolicy(_ModelSearch):
     ) -> tuple[Codes, Array, dict[str, Array]]:
         space, logits = problem.space, state.parts["logits"]
         drawn = generator(state.seed, 0x05, 7, state.steps)
-        p = np.exp(logits - logits.max(1, keepdims=True))
+        with np.errstate(invalid="ignore"):  # told below
+            p = np.exp(logits - logits.max(1, keepdims=True))
         p /= p.sum(1, keepdims=True)
+        if not np.isfinite(p).all():
+            raise NotFinite("The letters' probabilities are not finite; try a smaller step_size.")
         levels = drawn.random((self.samples, space.positions, 1))
         codes = np.minimum((p.cumsum(1) < levels).sum(2), space.letters - 1)
         codes = _near(problem, space.mended(codes))
         values = score(codes)
         gain = (values - values.mean()) / (values.std() + 1e-12)
         slope = np.einsum("s,sla->la", gain, one_hot(codes, space.letters) - p) / self.samples
-        return codes, values, {"logits": logits + self.step_size * np.where(space.table, slope, 0.0) * 10 / 3}
+        with np.errstate(over="ignore"):  # the next step tells
+            logits = logits + self.step_size * np.where(space.table, slope, 0.0) * 10 / 3
+        return codes, values, {"logits": logits}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,7 +157,7 @@ class EvolvedLetters(_ModelSearch):
         super().__post_init__()
         some = self.samples is None or (is_whole(self.samples) and self.samples >= 4)
         require(some, "EvolvedLetters needs samples >= 4", got=self.samples)
-        usable = is_real(self.spread) and self.spread > 0
+        usable = is_real(self.spread) and 0 < self.spread < math.inf
         require(usable, "EvolvedLetters needs spread > 0", got=self.spread)
 
     def begun(self, problem: SequenceTable) -> dict[str, Array]:
@@ -175,7 +180,11 @@ class EvolvedLetters(_ModelSearch):
             axes, root = np.eye(1), np.sqrt(C)
         z = drawn.standard_normal((count, d))
         steps = (z * root) @ axes.T if C.ndim == 2 else z * root
-        points = (mean + sigma * steps).reshape(count, space.positions, space.letters)
+        with np.errstate(over="ignore", invalid="ignore"):  # told in the next line
+            points = mean + sigma * steps
+        if not np.isfinite(points).all():
+            raise NotFinite("The search distribution is not finite; try a smaller spread.")
+        points = points.reshape(count, space.positions, space.letters)
         codes = _near(problem, np.where(space.table, points, -np.inf).argmax(2))
         told = score(codes)
         # Hansen's constants, his table 1, without negative weights.
