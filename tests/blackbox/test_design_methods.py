@@ -300,7 +300,6 @@ def test_gradients_do_not_leak_into_a_state():
     [
         BidirectionalDesign(encoder=OneHot(), gamma=0.5, step_size=1e308),
         BidirectionalDesign(encoder=OneHot(), gamma=0.5, target=1e200),
-        LetterPolicy(encoder=OneHot(), step_size=1e308),
         EvolvedLetters(encoder=OneHot(), spread=1e308),
         ConservativeAscent(step_size=1e308, training=1),
     ],

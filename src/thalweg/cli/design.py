@@ -149,7 +149,7 @@ def ascent(
     return ProxyAscent(encoder=_encoder(encoder), on=on, steps=steps, step_size=step_size)
 
 
-def policy(encoder: str = "masked", steps: int = 60, samples: int = 256, step_size: float = 0.3) -> Method:
+def policy(encoder: str = "masked", steps: int = 60, samples: int = 256, step_size: float = 1.0) -> Method:
     """encoder: masked, one-hot, pairs, k-mers, ntk, nngp, or the folder of a pre-trained model."""
     from thalweg.blackbox.design import LetterPolicy
 

@@ -128,7 +128,7 @@ def crowded(h: Tensor, together: int) -> tuple[Tensor, Tensor]:
     unit = torch.nn.functional.normalize(leaf, dim=1).view(-1, together, h.shape[1])
     cosines = unit @ unit.mT + FLOOR * torch.eye(together, dtype=leaf.dtype)
     loss = (-torch.linalg.slogdet(cosines)[1] / together).repeat_interleave(together)
-    return loss.detach(), torch.autograd.grad(loss.sum() / together, leaf)[0].to(h.dtype)
+    return loss.detach(), torch.autograd.grad(loss.sum(), leaf)[0].to(h.dtype)
 
 
 @dataclass(frozen=True, kw_only=True)

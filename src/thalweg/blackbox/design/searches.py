@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -54,15 +55,15 @@ class _ModelSearch(Method[SequenceTable, SearchState]):
         values = proxy_of(problem, self.encoder, seed).predict(starts)
         return SearchState(x=starts, values=values, parts=self.begun(problem), seed=seed)
 
+    @abstractmethod
     def begun(self, problem: SequenceTable) -> dict[str, Array]:
         """The search's own numbers before the first step."""
-        raise NotImplementedError
 
+    @abstractmethod
     def searched(
         self, problem: SequenceTable, state: SearchState, score: Callable[[Codes], Array]
     ) -> tuple[Codes, Array, dict[str, Array]]:
         """New designs with their scores, and the search's numbers after the step."""
-        raise NotImplementedError
 
     def step(self, problem: SequenceTable, state: SearchState) -> SearchState:
         proxy = proxy_of(problem, self.encoder, state.seed)
@@ -94,13 +95,13 @@ class LetterPolicy(_ModelSearch):
 
     Args:
         encoder: default `MaskedLetters`. steps: default 60. samples: drawn a step, default 256.
-        step_size: of the logits, default 0.3.
+        step_size: of the logits, default 1.
 
     Source: Williams (1992). Cost per step: the encoder forward on ``samples`` sequences.
     """
 
     samples: int = 256
-    step_size: float = 0.3
+    step_size: float = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -119,19 +120,15 @@ class LetterPolicy(_ModelSearch):
     ) -> tuple[Codes, Array, dict[str, Array]]:
         space, logits = problem.space, state.parts["logits"]
         drawn = generator(state.seed, 0x05, 7, state.steps)
-        with np.errstate(invalid="ignore"):  # told below
-            p = np.exp(logits - logits.max(1, keepdims=True))
+        p = np.exp(logits - logits.max(1, keepdims=True))
         p /= p.sum(1, keepdims=True)
-        if not np.isfinite(p).all():
-            raise NotFinite("The letters' probabilities are not finite; try a smaller step_size.")
         levels = drawn.random((self.samples, space.positions, 1))
         codes = np.minimum((p.cumsum(1) < levels).sum(2), space.letters - 1)
         codes = _near(problem, space.mended(codes))
         values = score(codes)
         gain = (values - values.mean()) / (values.std() + 1e-12)
         slope = np.einsum("s,sla->la", gain, one_hot(codes, space.letters) - p) / self.samples
-        with np.errstate(over="ignore"):  # the next step tells
-            logits = logits + self.step_size * np.where(space.table, slope, 0.0) * 10 / 3
+        logits = logits + self.step_size * np.where(space.table, slope, 0.0)
         return codes, values, {"logits": logits}
 
 
