@@ -61,13 +61,21 @@ def test_every_command_explains_itself(command):
 
 
 def test_list_shows_systems_and_methods():
-    assert "learning-to-relax" in thalweg("list").stdout
+    lines = thalweg("list").stdout.splitlines()
+    assert sum("linear" in line and line.split()[0] in ("02", "03") for line in lines) == 2
+    assert all(len(line) <= 80 for line in lines)
     assert "ssor-cg" in thalweg("list", "linear").stdout
 
 
 @pytest.mark.parametrize(
     ("name", "words"),
-    [("02", "SequenceSolver"), ("lion-k", "LionK"), ("ssor-cg", "omega"), ("rex", "█"), ("05", "Not here")],
+    [
+        ("02", "SequenceSolver"),
+        ("lion-k", "LionK"),
+        ("ssor-cg", "omega"),
+        ("rex", "█"),
+        ("05", "SequenceDesign"),
+    ],
 )
 def test_show_explains(name, words):
     done = thalweg("show", name)

@@ -272,3 +272,10 @@ def test_a_rule_is_found_and_trains_another_network(tmp_path):
 def test_turned_digits_are_read_without_their_labels():
     before, after = example("digits_turned").main(steps=300)
     assert after > before + 0.1
+
+
+def test_dna_that_a_protein_binds_is_proposed(tmp_path):
+    best_row, median, best = example("bind_a_protein").main(str(tmp_path / "page.html"))
+    assert median > best_row
+    assert best > 1.5 * best_row
+    assert "Letters of the proposals" in (tmp_path / "page.html").read_text()

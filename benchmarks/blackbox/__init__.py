@@ -1,4 +1,4 @@
-"""18: seconds a suggestion and regret, against BoTorch, scikit-optimize and Optuna's samplers. One thread each."""
+"""18: seconds a suggestion and regret, against BoTorch, scikit-optimize and Optuna; 05: batches. One thread each."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from sklearn.model_selection import cross_val_score
 from sklearn.svm import SVC
 from skopt import Optimizer as SkoptOptimizer
 
+from benchmarks.blackbox import design
 from benchmarks.race import Row
 from thalweg.blackbox import Real, Study, functions
 from thalweg.blackbox.functions import TestFunction, levy
@@ -57,6 +58,7 @@ def rows() -> Iterator[Row]:
     for function, evaluations in RACES:
         yield from regret(function, evaluations)
     yield from regret(support_vectors(), 20, seeds=5)
+    yield from design.rows()
 
 
 def suggestion(n: int, d: int, count: int = 4) -> Iterator[Row]:

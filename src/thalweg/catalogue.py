@@ -15,8 +15,7 @@ from thalweg.core import UnknownName
 class System:
     """One published system.
 
-    ``exports`` are names under ``thalweg``, empty while the system is not here yet; ``study`` is a module of
-    ``thalweg.studies``.
+    ``exports`` are names under ``thalweg``; ``study`` is a module of ``thalweg.studies``.
     """
 
     number: str
@@ -24,13 +23,8 @@ class System:
     title: str
     paper: str
     area: str
-    exports: tuple[str, ...] = ()
-    study: str = ""
-
-    @property
-    def available(self) -> bool:
-        """Whether it can be used today."""
-        return bool(self.exports)
+    exports: tuple[str, ...]
+    study: str
 
 
 SYSTEMS = (
@@ -101,6 +95,17 @@ SYSTEMS = (
         "Bidirectional learning for offline biological sequence design, BIB",
         "arXiv 2301.02931, ICML 2023",
         "blackbox",
+        (
+            "blackbox.design.SequenceDesign",
+            "blackbox.design.SequenceSpace",
+            "blackbox.design.SequenceTable",
+            "blackbox.design.BidirectionalDesign",
+            "blackbox.design.AdaptiveGamma",
+            "blackbox.design.AdaptiveEta",
+            "blackbox.design.MaskedLetters",
+            "blackbox.design.PretrainedEncoder",
+        ),
+        "sequence_design",
     ),
     System(
         "06",
@@ -557,11 +562,6 @@ def find(name: str) -> System:
         if name in (system.number, system.slug):
             return system
     raise UnknownName("system", name, [s.slug for s in SYSTEMS], see="`thalweg list` shows all.")
-
-
-def with_study() -> list[System]:
-    """The systems whose claims can be rerun."""
-    return [system for system in SYSTEMS if system.study]
 
 
 class _MethodsByArea(Mapping[str, Mapping[str, type[Any]]]):

@@ -108,6 +108,7 @@ def folder(tmp_path_factory):
     (path / "ratings.csv").write_text(
         "user,item,rating\n" + "".join(f"{i},{j},{1 + (i * j) % 5}\n" for i in range(5) for j in range(4))
     )
+    (path / "sequences.csv").write_text("sequence,score\nACGT,1\nACGA,2\nTCGA,3\nTTGA,1.5\n")
     (path / "X.svm").write_text("1 1:1 2:2\n-1 1:3 2:4\n1 1:2 2:1\n")
     (path / "space.toml").write_text('[x]\ntype = "real"\nlow = 0.0\nhigh = 1.0\n')
     (path / "knapsack.json").write_text(
@@ -224,6 +225,7 @@ PROBLEMS = {
     "robust": ["knapsack.json"],
     "inverse": ["sinogram.npy", "--operator", "radon:views=3"],
     "adaptation": ["source.npz", "target.npz"],
+    "design": ["sequences.csv", "--propose", "2"],
 }
 
 

@@ -11,14 +11,14 @@ import torch
 from sklearn.datasets import dump_svmlight_file
 from torch.nn.functional import cross_entropy
 
-from thalweg.catalogue import with_study
+from thalweg.catalogue import SYSTEMS
 from thalweg.core.seeding import torch_generator
 from thalweg.online import Fixed
 from thalweg.studies import convex_schedules, learning_to_relax, misspecified_bandits, rex_schedule, tasks
 from thalweg.training.profiles import Cosine, Linear
 
 
-@pytest.mark.parametrize("system", with_study(), ids=lambda s: s.slug)
+@pytest.mark.parametrize("system", SYSTEMS, ids=lambda s: s.slug)
 def test_a_study_brings_back_verdicts_a_table_and_figures(system):
     told = []
     evidence = importlib.import_module(f"thalweg.studies.{system.study}").run(

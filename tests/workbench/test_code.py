@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from thalweg.catalogue import with_study
+from thalweg.catalogue import SYSTEMS
 from thalweg.core import InvalidProblem
 from thalweg.workbench.code import ROOT, changed, code_of
 
@@ -115,5 +115,5 @@ def test_every_module_that_a_real_study_loads_is_among_its_files():
 
 
 def test_every_study_can_be_hashed_and_has_its_own_file_in_it():
-    for system in with_study():
+    for system in SYSTEMS:
         assert f"studies/{system.study}.py" in code_of(system.study)

@@ -16,9 +16,9 @@ from typer.testing import CliRunner
 
 os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # before Ray is imported
 
-from thalweg.catalogue import SYSTEMS, find, with_study
+from thalweg.catalogue import SYSTEMS, find
 from thalweg.cli import app
-from thalweg.core import InvalidParameter, InvalidProblem, UnknownName, UnreadableFile
+from thalweg.core import InvalidParameter, UnknownName, UnreadableFile
 from thalweg.studies import Evidence, Figure, Series, Verdict, lion_k
 from thalweg.workbench import (
     Record,
@@ -211,8 +211,6 @@ class TestReproduce:
     def test_bad_input_is_refused(self, tmp_path):
         with pytest.raises(UnknownName, match="No system '99'"):
             reproduce(["99"], folder=tmp_path)
-        with pytest.raises(InvalidProblem, match="has no study yet"):
-            reproduce(["05"], folder=tmp_path)
         with pytest.raises(InvalidParameter, match="scale is one of"):
             reproduce(["12"], folder=tmp_path, scale="huge")
         with pytest.raises(InvalidParameter, match="engine is one of"):
@@ -342,42 +340,5 @@ class TestReport:
         assert "core/__init__.py, core/callbacks.py" in page
         assert f" and {len(files) - 5} more." in page
 
-    def test_all_with_a_study_can_be_listed(self):
-        assert {s.number for s in with_study()} == {
-            *(
-                "01",
-                "02",
-                "03",
-                "04",
-                "06",
-                "07",
-                "08",
-                "09",
-                "10",
-                "11",
-                "12",
-                "13",
-                "14",
-                "15",
-                "16",
-                "17",
-                "18",
-                "19",
-                "20",
-                "21",
-                "22",
-                "23",
-                "24",
-                "25",
-                "26",
-                "27",
-                "28",
-                "29",
-                "30",
-                "31",
-                "32",
-                "33",
-                "34",
-                "35",
-            )
-        }
+    def test_every_system_has_a_study_of_its_own(self):
+        assert len({s.study for s in SYSTEMS}) == 35

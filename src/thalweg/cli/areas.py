@@ -7,7 +7,7 @@ those of ``thalweg.<area>.METHODS``.
 from __future__ import annotations
 
 from collections import ChainMap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from thalweg.cli import (
@@ -15,6 +15,7 @@ from thalweg.cli import (
     blackbox,
     constrained,
     convex,
+    design,
     equilibrium,
     inverse,
     linear,
@@ -34,7 +35,7 @@ class Area:
     """One row.
 
     Args:
-        name: the folder, and the command.
+        name: the command, and the folder.
         read: reads the user's files into problems by name; its signature and its first line are the command's.
         metric: what ``--tol`` bounds.
         solved: the words of ``--tol``'s default.
@@ -42,6 +43,7 @@ class Area:
         makers: methods that are made of objects, by functions of what text can say; they go before ``METHODS``.
         shown: the metrics that tables of ``compare`` show instead: the first that the problem has.
         solve: a command of its own, where an area is not solved by `solve` on one machine.
+        home: the package of its methods, such as ``blackbox.design``, where that is a part of a folder.
     """
 
     name: str
@@ -52,13 +54,27 @@ class Area:
     makers: Mapping[str, Maker] = field(default_factory=dict)
     shown: tuple[str, ...] = ()
     solve: Callable[..., None] | None = None
+    home: str = ""
+
+    @property
+    def folder(self) -> str:
+        """The area of the catalogue."""
+        return self.home.partition(".")[0] or self.name
 
     def methods(self) -> Mapping[str, Maker]:
         """Method by name: made by text where it can be."""
         from thalweg.catalogue import METHODS
 
-        found = METHODS[self.name]
+        found = METHODS[self.folder]
+        homes = [row.home for row in AREAS if row.home and row.folder == self.folder]
+        if homes:  # only then is every method looked at, and so loaded
+            found = {name: kind for name, kind in found.items() if self._has(kind, homes)}
         return ChainMap({name: maker for name, maker in self.makers.items() if name in found}, found)  # type: ignore[arg-type]
+
+    def _has(self, kind: type, homes: Sequence[str]) -> bool:
+        """Whether a method of the folder is this row's: one at home in a part is of the part's row alone."""
+        inside = [home for home in homes if f"{kind.__module__}.".startswith(f"thalweg.{home}.")]
+        return self.home in inside if self.home else not inside
 
 
 AREAS = (
@@ -135,6 +151,16 @@ AREAS = (
         adaptation.AdaptationCase,
         adaptation.MAKERS,
     ),
+    Area(
+        "design",
+        design.read,
+        "loss",
+        "none: the method ends after its steps",
+        design.DesignCase,
+        design.MAKERS,
+        shown=("judged_median",),
+        home="blackbox.design",
+    ),
     Area("blackbox", blackbox.read, "value", "none", solve=blackbox.solve_blackbox),
 )
 
@@ -142,3 +168,8 @@ AREAS = (
 def area_named(name: str) -> Area | None:
     """The row of an area, None for one that the command does not solve."""
     return next((area for area in AREAS if area.name == name), None)
+
+
+def areas_in(folder: str) -> list[Area]:
+    """The rows of a folder of the catalogue."""
+    return [area for area in AREAS if area.folder == folder]

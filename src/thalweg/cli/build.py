@@ -120,7 +120,7 @@ def _fitting(area: Area, problem: Problem) -> list[str]:
     """The methods that solve problems of this kind, need no option, and can be made for this one."""
     from thalweg.catalogue import METHODS
 
-    classes, makers = METHODS[area.name], area.methods()
+    classes, makers = METHODS[area.folder], area.methods()
     return [
         name
         for name, maker in makers.items()

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from thalweg.cli.areas import area_named
+from thalweg.cli.areas import Area, area_named, areas_in
 from thalweg.cli.methods import Maker, options
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from thalweg.catalogue import System
 
 
@@ -25,29 +27,44 @@ def list_(
 
     from thalweg.catalogue import AREAS, METHODS, SYSTEMS
     from thalweg.core import UnknownName
+    from thalweg.needs import NEEDS
 
-    if area is not None and area not in AREAS:
-        raise UnknownName("area", area, AREAS, see="`thalweg list` shows all.")
+    row = None if area is None or area in AREAS else area_named(area)
+    folder = area if row is None else row.folder
+    if folder is not None and folder not in AREAS:
+        raise UnknownName("area", folder, AREAS, see="`thalweg list` shows all.")
     console = Console()
     table = Table(
-        "system", "name", "area", "today", title=None if area is None else f"You have ... {AREAS[area]}"
+        "", "you have", "use", title=None if folder is None else f"You have {AREAS[folder]}", box=None
     )
     for system in SYSTEMS:
-        if area in (None, system.area):
-            today = ", ".join(e.partition(".")[2] for e in system.exports) or "-"
-            table.add_row(system.number, system.slug, system.area, today)
+        if folder in (None, system.area):
+            table.add_row(system.number, NEEDS[system.number].have, system.area)
     console.print(table)
-    if area is None or not METHODS[area]:
+    if folder is None:
+        typer.echo("\n`thalweg show 02` explains a system, `thalweg list linear` an area and its methods.")
+    if folder is None or not METHODS[folder]:
         return
-    row = area_named(area)
-    makers: Mapping[str, Maker] = row.methods() if row else {**METHODS[area]}
-    methods = Table("method", "is", "options (default)", title=f"Methods of thalweg.{area}")
+    parts: list[Area | None] = [row] if row else [*areas_in(folder)] or [None]
+    for part in parts:
+        _list_methods(console, folder, part)
+
+
+def _list_methods(console: Console, folder: str, row: Area | None) -> None:
+    """The methods of a row, or of a folder that has none."""
+    from rich.table import Table
+
+    from thalweg.catalogue import METHODS
+
+    makers: Mapping[str, Maker] = row.methods() if row else {**METHODS[folder]}
+    home = (row.home if row else "") or folder
+    methods = Table("method", "is", "options (default)", title=f"Methods of thalweg.{home}")
     for name, maker in sorted(makers.items()):
-        methods.add_row(name, _first_line(METHODS[area][name]), _shown_options(maker))
+        methods.add_row(name, _first_line(METHODS[folder][name]), _shown_options(maker))
     console.print(methods)
     if row is not None:
         typer.echo(
-            f"thalweg solve {area} ... --method NAME:option=value,...; `thalweg show NAME` explains one."
+            f"thalweg solve {row.name} ... --method NAME:option=value,...; `thalweg show NAME` explains one."
         )
 
 
@@ -101,13 +118,18 @@ def _described_method(area: str, name: str) -> str:
     from thalweg.catalogue import METHODS
 
     kind = METHODS[area][name]
-    row = area_named(area)
+    row = next((row for row in areas_in(area) if name in row.methods()), None)
     maker = row.methods()[name] if row else kind
-    lines = [f"thalweg.{area}.{kind.__name__}", "", inspect.getdoc(kind) or "", ""]
+    lines = [
+        f"thalweg.{(row.home if row else '') or area}.{kind.__name__}",
+        "",
+        inspect.getdoc(kind) or "",
+        "",
+    ]
     found = options(maker)
     if row is not None:
         lines.append(
-            f"On the command line: thalweg solve {area} ... --method {name}"
+            f"On the command line: thalweg solve {row.name} ... --method {name}"
             + (":option=value" if found else "")
         )
         if maker is not kind:
@@ -119,9 +141,14 @@ def _described_method(area: str, name: str) -> str:
 
 
 def _described(system: System) -> str:
-    lines = [f"{system.number} {system.title} ({system.paper})", f"area: {system.area}", ""]
-    if not system.available:
-        return "\n".join([*lines, "Not here yet."])
+    from thalweg.needs import NEEDS
+
+    lines = [
+        f"{system.number} {system.title} ({system.paper})",
+        f"You have {NEEDS[system.number].have}.",
+        f"area: {system.area}",
+        "",
+    ]
     for export in system.exports:
         module, _, name = export.rpartition(".")
         thing = getattr(importlib.import_module(f"thalweg.{module}"), name)
@@ -130,8 +157,7 @@ def _described(system: System) -> str:
             *("    " + line for line in (inspect.getdoc(thing) or "").splitlines()),
             "",
         ]
-    rerun = f"Rerun its claims: thalweg reproduce {system.number}" if system.study else "It has no study yet."
-    return "\n".join([*lines, rerun])
+    return "\n".join([*lines, f"Rerun its claims: thalweg reproduce {system.number}"])
 
 
 def _drawn_schedule(name: str) -> str:

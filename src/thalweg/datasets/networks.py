@@ -55,13 +55,13 @@ def load_tensors(
 
 
 @contextmanager
-def shipped(package: str, name: str, checksum: str) -> Iterator[Path]:
-    """A file of ``package``'s folder ``pretrained``, whose bytes have this SHA-256.
+def shipped(package: str, name: str, checksum: str, folder: str = "pretrained") -> Iterator[Path]:
+    """A file of ``package``'s ``folder``, whose bytes have this SHA-256.
 
     Raises:
         UnreadableFile: they have not.
     """
-    with resources.as_file(resources.files(package) / "pretrained" / name) as path:
+    with resources.as_file(resources.files(package) / folder / name) as path:
         found = hashlib.sha256(path.read_bytes()).hexdigest()
         if found != checksum:
             raise UnreadableFile(

@@ -15,8 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType, TracebackType
 
-from thalweg.catalogue import System, find, with_study
-from thalweg.core import InvalidProblem
+from thalweg.catalogue import SYSTEMS, System, find
 from thalweg.core.validation import require
 from thalweg.studies.evidence import SCALES, Scale
 from thalweg.workbench.code import code_of
@@ -66,12 +65,7 @@ def reproduce(
     require(scale in SCALES, f"reproduce: scale is one of {', '.join(SCALES)}", got=scale)
     require(engine in ENGINES, f"reproduce: engine is one of {', '.join(ENGINES)}", got=engine)
     require(jobs is None or jobs >= 1, "reproduce needs jobs >= 1", got=jobs)
-    chosen = [find(name) for name in systems] or with_study()
-    for system in chosen:
-        if not system.study:
-            raise InvalidProblem(
-                f"{system.number} {system.slug} has no study yet. `thalweg list` shows which have."
-            )
+    chosen = [find(name) for name in systems] or SYSTEMS
     chosen = sorted(dict.fromkeys(chosen), key=lambda s: s.number)
     folder = Path(folder)
     todo = [s for s in chosen if fresh or not is_current(kept(folder, s, scale))]
