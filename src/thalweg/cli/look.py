@@ -42,7 +42,7 @@ def list_(
             table.add_row(system.number, NEEDS[system.number].have, system.area)
     console.print(table)
     if folder is None:
-        typer.echo("\n`thalweg show 02` explains a system, `thalweg list linear` an area and its methods.")
+        typer.echo("\n`thalweg show 02` explains one, `thalweg list linear` an area with its methods.")
     if folder is None or not METHODS[folder]:
         return
     parts: list[Area | None] = [row] if row else [*areas_in(folder)] or [None]

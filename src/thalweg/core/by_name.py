@@ -12,10 +12,10 @@ class MethodsByName(Mapping[str, type[Method]]):
     """Name to method, for an area some of whose methods take long to import.
 
     Args:
-        package: the area's, whose ``__init__`` loads names on first use.
-        names: the name that tables and the command use -> the class's name in ``package``.
+        package: the area's.
+        names: the name that tables and the command use -> the module in ``package``, a point, and the class.
 
-    >>> methods = MethodsByName("thalweg.linear", {"cg": "ConjugateGradient"})
+    >>> methods = MethodsByName("thalweg.linear", {"cg": "krylov.ConjugateGradient"})
     >>> methods["cg"].__name__, list(methods)
     ('ConjugateGradient', ['cg'])
     """
@@ -24,7 +24,8 @@ class MethodsByName(Mapping[str, type[Method]]):
         self.package, self.names = package, dict(names)
 
     def __getitem__(self, name: str) -> type[Method]:
-        found: type[Method] = getattr(importlib.import_module(self.package), self.names[name])
+        module, _, kind = self.names[name].rpartition(".")
+        found: type[Method] = getattr(importlib.import_module(f"{self.package}.{module}"), kind)
         return found
 
     def __iter__(self) -> Iterator[str]:
