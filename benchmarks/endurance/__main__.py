@@ -31,7 +31,8 @@ def main() -> None:
         with tempfile.TemporaryDirectory(prefix="endurance-") as where:
             kills = {"SIGKILL": arguments.kills, "SIGTERM": arguments.terms}
             found = endure(workload, Path(where), kills, arguments.seed)
-        counts = (found.differ, found.orphans, len(found.broken) + len(found.failed), found.litter)
+        broken = len(found.broken) + len(found.failed) - found.orphans - found.litter
+        counts = (found.differ, found.orphans, broken, found.litter)
         table.add_row(
             workload.name, str(found.runs), *(str(found.kills[k]) for k in kills), *(str(c) for c in counts)
         )

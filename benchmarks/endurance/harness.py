@@ -84,7 +84,9 @@ def endure(workload: Workload, where: Path, kills: dict[str, int], seed: int = 0
         _whole_run(workload, folder, outcome)
         if not workload.alike(workload.answer(folder), expected):
             outcome.differ += 1
-        outcome.litter += _litter(folder)
+        litter = _litter(folder)
+        outcome.broken += [f"litter: {path}" for path in litter]
+        outcome.litter += len(litter)
     return outcome
 
 
@@ -152,6 +154,9 @@ def _count_orphans(mark: str, outcome: Outcome) -> None:
         time.sleep(0.1)
     outcome.orphans += len(left)
     for pid in left:
+        with contextlib.suppress(OSError):
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            outcome.broken.append(f"left behind: {words[:160]}")
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
 
@@ -172,6 +177,6 @@ def _state(entry: Path) -> str:
     return (entry / "stat").read_text().rsplit(")", 1)[1].split()[0]
 
 
-def _litter(folder: Path) -> int:
+def _litter(folder: Path) -> list[Path]:
     """Files that only a killed write leaves: hidden ones beside those that it meant."""
-    return sum(path.name.startswith(".") and not path.name.endswith(".lock") for path in folder.rglob("*"))
+    return [path for path in folder.rglob(".*") if not path.name.endswith(".lock")]

@@ -140,6 +140,16 @@ class TestReproduce:
         records, failures = reproduce(["12"], folder=tmp_path, engine="sequential")
         assert (len(records), failures, instant) == (1, [], ["quick"])
 
+    def test_notes_of_a_killed_run_are_swept_and_those_of_a_living_one_stay(self, instant, tmp_path):
+        child = subprocess.Popen([sys.executable, "-c", ""])
+        child.wait()
+        dead, old, mine = (tmp_path / f".progress-{n}" for n in (f"{child.pid}-x", "x", f"{os.getpid()}-x"))
+        for folder in (dead, old, mine):
+            folder.mkdir()
+            (folder / "11").write_text("3% tuning")
+        reproduce(["11"], scale="smoke", folder=tmp_path, engine="sequential")
+        assert [folder.exists() for folder in (dead, old, mine)] == [False, False, True]
+
     def test_a_study_named_twice_is_run_once(self, instant, tmp_path):
         records, _ = reproduce(["12", "lion-k"], folder=tmp_path, engine="sequential")
         assert (len(records), instant) == (1, ["quick"])

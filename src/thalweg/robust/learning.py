@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from joblib import Parallel, delayed
 from torch import Tensor
 
 from thalweg.core import InvalidProblem, Method, Problem, Result, State, Status, solve
+from thalweg.core.processes import beside
 from thalweg.core.seeding import generator, torch_generator
 from thalweg.core.tree import load_tree, save_tree
 from thalweg.core.validation import is_whole, require
@@ -124,9 +126,10 @@ def label_sets(
 
     if folder is not None:
         Path(folder).mkdir(parents=True, exist_ok=True)
-    run = delayed(_kept_chunk)
+    run, parent = delayed(beside), os.getpid()
     parts = Parallel(n_jobs=workers)(
-        run(path_of(*job), make, job[0], seed, job[1], job[2], decisions, scenarios) for job in jobs
+        run(parent, _kept_chunk, path_of(*job), make, job[0], seed, job[1], job[2], decisions, scenarios)
+        for job in jobs
     )
     found = []
     for size in sizes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
+import shutil
 import signal
 import tempfile
 import threading
@@ -16,6 +17,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 
 from thalweg.catalogue import SYSTEMS, System, find
+from thalweg.core.processes import end_with, is_alive
 from thalweg.core.validation import require
 from thalweg.studies.evidence import SCALES, Scale
 from thalweg.workbench.code import code_of
@@ -23,6 +25,8 @@ from thalweg.workbench.machine import machine
 from thalweg.workbench.record import Record, is_current, kept
 
 ENGINES = ("loky", "ray", "sequential")
+#: How folders of notes are called; the number of the process follows.
+NOTES = ".progress-"
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,9 @@ def _run_all(
     todo: list[System], scale: Scale, folder: Path, engine: str, jobs: int, watch: Watch | None
 ) -> list[Failure]:
     folder.mkdir(parents=True, exist_ok=True)
-    with _ended_by_sigterm(), tempfile.TemporaryDirectory(dir=folder, prefix=".progress-") as name:
+    _sweep(folder)
+    prefix = f"{NOTES}{os.getpid()}-"
+    with _ended_by_sigterm(), tempfile.TemporaryDirectory(dir=folder, prefix=prefix) as name:
         notes = Path(name)
         alone = [s for s in todo if _is_timed(s)] if len(todo) > 1 else []
         together = [s for s in todo if s not in alone]
@@ -86,6 +92,14 @@ def _run_all(
             outcomes = _run_together(together, scale, folder, notes, engine, jobs)
             outcomes += [_run_one(s, scale, folder, notes) for s in alone]
     return [outcome for outcome in outcomes if outcome is not None]
+
+
+def _sweep(folder: Path) -> None:
+    """Remove the notes of runs that were killed."""
+    for left in folder.glob(f"{NOTES}*"):
+        owner = left.name.removeprefix(NOTES).partition("-")[0]
+        if not (owner.isdigit() and is_alive(int(owner))):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _run_together(
@@ -99,7 +113,8 @@ def _run_together(
         _register_ray()
     # Each worker gets its share of the cores, so that studies do not fight for them.
     threads = max(1, (os.cpu_count() or 1) // jobs) if engine == "loky" else None
-    tasks = [joblib.delayed(_run_one)(s, scale, folder, notes) for s in todo]
+    parent = os.getpid() if engine == "loky" else None
+    tasks = [joblib.delayed(_run_one)(s, scale, folder, notes, parent) for s in todo]
     with joblib.parallel_config(backend=engine, n_jobs=min(jobs, len(todo)), inner_max_num_threads=threads):
         return list(joblib.Parallel()(tasks))
 
@@ -121,8 +136,12 @@ def _register_ray() -> None:
     register_ray()
 
 
-def _run_one(system: System, scale: Scale, folder: Path, notes: Path) -> Failure | None:
-    """Run one study in a worker; what it is doing goes to a note that the parent reads."""
+def _run_one(
+    system: System, scale: Scale, folder: Path, notes: Path, parent: int | None = None
+) -> Failure | None:
+    """Run one study in a worker of ``parent``; what it is doing goes to a note that the parent reads."""
+    if parent is not None:
+        end_with(parent)
     import torch
 
     threads = os.environ.get("OMP_NUM_THREADS")
