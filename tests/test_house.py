@@ -10,6 +10,7 @@ import grimp
 import numpy as np
 import pytest
 import scipy.sparse as sp
+import yaml
 from scipy.sparse.csgraph import connected_components
 
 import thalweg
@@ -100,3 +101,11 @@ def test_types_are_said():
         len(re.findall(r"\bAny\b", path.read_text(encoding="utf-8"))) for path in SOURCE.glob("**/*.py")
     )
     assert count <= 500
+
+
+def test_the_citation_names_the_paper_of_every_system():
+    cited = yaml.safe_load((SOURCE.parents[1] / "CITATION.cff").read_text(encoding="utf-8"))
+    assert cited["version"] == thalweg.__version__
+    notes = [reference["notes"] for reference in cited["references"]]
+    assert notes == [f"System {system.number}; {system.paper}" for system in SYSTEMS]
+    assert all(reference["authors"] and reference["title"] for reference in cited["references"])
