@@ -39,6 +39,8 @@ class PDHG(InclusionMethod[AveragedState]):
         step_size: tau; by default ``0.9/|A|``. On a linear program x moves by tau times the ratio of x's unit to y's,
             and y by tau over it.
         every: steps between two looks at the average.
+        restart: start over, from the better of iterate and average, once the residual has fallen to this share of what
+            it was at the last start. None for the method without restarts.
 
     Raises:
         InvalidParameter: an option outside its range.
@@ -54,9 +56,11 @@ class PDHG(InclusionMethod[AveragedState]):
 
     step_size: float | None = None
     every: int = 50
+    restart: float | None = 0.5
 
     def __post_init__(self) -> None:
-        check_options(self, positive=["step_size"], counts=["every"])
+        shares = [] if self.restart is None else ["restart"]
+        check_options(self, positive=["step_size"], counts=["every"], shares=shares)
 
     def init(self, problem: MonotoneInclusion, seed: int) -> AveragedState:
         A, _, _ = _bilinear(problem)
@@ -97,13 +101,13 @@ class PDHG(InclusionMethod[AveragedState]):
         return self._looked_at(problem, moved) if moved.count % self.every == 0 else moved
 
     def _looked_at(self, problem: MonotoneInclusion, state: AveragedState) -> AveragedState:
-        """Iterate or average, whichever is better; started over from there once the residual has halved."""
+        """Iterate or average, whichever is better; started over from there once the residual has fallen enough."""
         ways = {problem.natural_residual(v): v for v in (state.iterate, state.total / state.count)}
         best = min(ways)
         state = replace(
             state, x=ways[best], metrics={"residual": best}, calls=state.calls + 2 * problem.count
         )
-        if best > 0.5 * state.restarted_at:
+        if self.restart is None or best > self.restart * state.restarted_at:
             return state
         return replace(state, iterate=state.x, total=torch.zeros_like(state.x), count=0, restarted_at=best)
 
