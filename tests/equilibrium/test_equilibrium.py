@@ -423,10 +423,12 @@ class TestMarkovGames:
         u = stages.resolvent(normal(35), 1.0)
         parts = [matrix_game(A) for A in games]
         pieces = u.view(5, 7)
-        expected = torch.cat([p.components.full(x) for p, x in zip(parts, pieces, strict=True)])
-        torch.testing.assert_close(stages.components.full(u), expected)
+        expected = torch.stack([p.components.full(x) for p, x in zip(parts, pieces, strict=True)])
         ones = torch.full((5,), 0.2, dtype=DOUBLE)
-        torch.testing.assert_close(stages.components.weighted(u, torch.arange(5), ones), expected)
+        for found in (stages.components.full(u), stages.components.weighted(u, torch.arange(5), ones)):
+            off = found.view(5, 7) - expected  # games of their own leave out multiples of ones
+            torch.testing.assert_close(off[:, :3], off[:, :1].expand(-1, 3))
+            torch.testing.assert_close(off[:, 3:], off[:, 3:4].expand(-1, 4))
         gaps = [p.judge(x)["gap"] for p, x in zip(parts, pieces, strict=True)]
         assert stages.judge(u)["gap"] == pytest.approx(max(gaps))
 

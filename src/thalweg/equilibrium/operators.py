@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 from numpy.typing import ArrayLike
@@ -26,6 +26,33 @@ class Components(Protocol):
 
     def full(self, u: Tensor) -> Tensor:
         """F(u)."""
+
+
+@runtime_checkable
+class Affine(Components, Protocol):
+    """Components that are affine in u, and draw those that matter for a difference themselves.
+
+    ``F_i(u) - F_i(w)`` is linear in ``d = u - w``: one product tells it, where others need two.
+    """
+
+    @property
+    def cost(self) -> float:
+        """Component evaluations that a draw is worth."""
+
+    @property
+    def spread(self) -> float:
+        """The least L known with ``E |change(d, 1)|^2 <= L^2 |d|^2``."""
+
+    def change(self, d: Tensor, size: int, random: torch.Generator) -> Tensor:
+        """Unbiased for ``F(u) - F(w)``, d = u - w: the mean of ``size`` independent draws, shape of d."""
+
+
+def affine(components: Components) -> Affine | None:
+    """The components where they are `Affine`, both terms of a sum included; None elsewhere."""
+    if isinstance(components, SumOfComponents):
+        both = affine(components.first) is not None and affine(components.second) is not None
+        return components if both else None
+    return components if isinstance(components, Affine) else None
 
 
 @dataclass(frozen=True)
@@ -58,6 +85,13 @@ class Bilinear:
 
     A component is a column with its y and a row with its x: O(rows + columns) to evaluate. Where A is not square, the
     shorter side's are shared evenly among the components.
+
+    For a difference d columns are drawn by ``|A_j| |d_j|``, and rows likewise: the chances that leave the least variance.
+    With strategies that differ in few places it is far less than the spread ``|A|_F`` allows.
+
+    >>> game, d = Bilinear([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([0.0, 1.0, 0.0, 1.0], dtype=torch.float64)
+    >>> game.change(d, 1, torch.Generator())  # one row and one column matter: exact
+    tensor([ 2.,  4., -3., -4.], dtype=torch.float64)
     """
 
     def __init__(self, A: ArrayLike | Tensor) -> None:
@@ -69,6 +103,15 @@ class Bilinear:
         # row i stands in for as many components as are i modulo m
         self._row_share = self.count / torch.bincount(at % m, minlength=m)[at % m].to(A)
         self._column_share = self.count / torch.bincount(at % n, minlength=n)[at % n].to(A)
+        self._row_lengths, self._column_lengths = (torch.linalg.vector_norm(A, dim=k) for k in (1, 0))
+        self.cost = (m + n) / (2.0 * min(m, n))
+        self.spread = float(torch.linalg.vector_norm(A))
+
+    def change(self, d: Tensor, size: int, random: torch.Generator) -> Tensor:
+        """See `Affine`. Cost: O(size (rows + columns))."""
+        m = len(self.A)
+        of_x = _drawn(self.columns, self._column_lengths, d[m:], size, random)
+        return torch.cat([of_x, -_drawn(self.A, self._row_lengths, d[:m], size, random)])
 
     def weighted(self, u: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
         """See `Components`."""
@@ -84,12 +127,16 @@ class Bilinear:
         m = len(self.A)
         return torch.cat([self.A @ u[m:], -(u[:m] @ self.A)])
 
-    def importance(self) -> Tensor:
-        """Squared norms of rows and columns, by which components are best drawn."""
-        m, n = self.A.shape
-        at = torch.arange(self.count)
-        rows, columns = self.A.square().sum(1), self.A.square().sum(0)
-        return rows[at % m] * self._row_share / self.count + columns[at % n] * self._column_share / self.count
+
+def _drawn(vectors: Tensor, lengths: Tensor, d: Tensor, size: int, random: torch.Generator) -> Tensor:
+    """Unbiased for ``d @ vectors``: the mean of vectors drawn by what they add, ``lengths |d|``, shape (size,)."""
+    sums = (lengths * d.abs()).cumsum(0)
+    total = sums[-1]
+    drawn = total * torch.rand(size, generator=random, dtype=d.dtype)
+    rows = torch.searchsorted(sums, drawn).clamp_max(len(d) - 1)
+    at = lengths[rows]
+    weights = torch.where(at > 0, total / size * d[rows].sign() / at, 0.0)
+    return weights @ vectors[rows]
 
 
 class SumOfComponents:
@@ -101,6 +148,27 @@ class SumOfComponents:
                 f"SumOfComponents needs equally many components; got {first.count} and {second.count}."
             )
         self.first, self.second, self.count = first, second, first.count
+
+    @property
+    def cost(self) -> float:
+        """See `Affine`."""
+        return max(part.cost for part in self._affine())
+
+    @property
+    def spread(self) -> float:
+        """See `Affine`."""
+        return sum(part.spread for part in self._affine())
+
+    def change(self, d: Tensor, size: int, random: torch.Generator) -> Tensor:
+        """See `Affine`."""
+        first, second = self._affine()
+        return first.change(d, size, random) + second.change(d, size, random)
+
+    def _affine(self) -> tuple[Affine, Affine]:
+        first, second = affine(self.first), affine(self.second)
+        if first is None or second is None:
+            raise InvalidProblem("SumOfComponents is affine only where both of its terms are.")
+        return first, second
 
     def weighted(self, u: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
         """See `Components`."""
@@ -117,6 +185,16 @@ class ScaledIdentity:
 
     strength: float
     count: int
+    cost: ClassVar[float] = 0.0
+
+    @property
+    def spread(self) -> float:
+        """See `Affine`."""
+        return abs(self.strength)
+
+    def change(self, d: Tensor, size: int, random: torch.Generator) -> Tensor:
+        """See `Affine`."""
+        return self.strength * d
 
     def weighted(self, u: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
         """See `Components`."""
@@ -138,6 +216,12 @@ class Constant:
 
     vector: Tensor
     count: int
+    cost: ClassVar[float] = 0.0
+    spread: ClassVar[float] = 0.0
+
+    def change(self, d: Tensor, size: int, random: torch.Generator) -> Tensor:
+        """See `Affine`."""
+        return torch.zeros_like(d)
 
     def weighted(self, u: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
         """See `Components`."""

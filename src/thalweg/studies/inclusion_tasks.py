@@ -61,8 +61,9 @@ def on_simplices(n: int) -> dict[str, Callable[[int], Task]]:
 
     def task(A: Tensor, share: float) -> Task:
         problem = matrix_game(A)
-        assert isinstance(problem.components, Bilinear)
-        return Task(problem, share, 400, float(torch.linalg.matrix_norm(problem.components.A, 2)))
+        assert isinstance(problem.components, SumOfComponents)
+        assert isinstance(problem.components.first, Bilinear)
+        return Task(problem, share, 400, float(torch.linalg.matrix_norm(problem.components.first.A, 2)))
 
     side = n // 4
     return {
@@ -88,7 +89,7 @@ class Squares:
         return self.mean @ u - self.target
 
 
-def _squares(n: int, scale_power: float, twist: float, seed: int) -> Task:
+def _squares(n: int, scale_power: float, twist: float, most: int, seed: int) -> Task:
     random = torch_generator(seed, n, 0x18)
     d = 20
     X = _normal(random, n, d) * torch.arange(1.0, d + 1.0, dtype=torch.float64) ** -scale_power
@@ -100,17 +101,17 @@ def _squares(n: int, scale_power: float, twist: float, seed: int) -> Task:
     spectrum = torch.linalg.eigvalsh(X.T @ X / n)
     whole = float(torch.linalg.matrix_norm(components.mean, 2))
     problem = MonotoneInclusion(components, torch.zeros(d, dtype=torch.float64))
-    return Task(problem, 1e-3, 1500, whole, float(spectrum[0]))
+    return Task(problem, 1e-3, most, whole, float(spectrum[0]))
 
 
-def skew_sum(n: int, seed: int) -> Task:
+def skew_sum(n: int, most: int, seed: int) -> Task:
     """Least squares in twenty dimensions of scales ``i^-0.5`` and a skew part of norm 0.02."""
-    return _squares(n, 0.5, 0.02, seed)
+    return _squares(n, 0.5, 0.02, most, seed)
 
 
-def least_squares(n: int, seed: int) -> Task:
+def least_squares(n: int, most: int, seed: int) -> Task:
     """Least squares in twenty dimensions of scales 1/i: a condition of about 400."""
-    return _squares(n, 1.0, 0.0, seed)
+    return _squares(n, 1.0, 0.0, most, seed)
 
 
 def gan(n: int, seed: int) -> Task:
@@ -128,15 +129,6 @@ def robust_logistic(most: int, seed: int) -> Task:
     X = torch.tensor((data.X - data.X.mean(0)) / data.X.std(0)) / np.sqrt(data.X.shape[1])
     problem = robust_regression(X, torch.tensor(2.0 * data.y - 1.0), tail=0.3, loss="logistic")
     return Task(problem, 0.1, most, estimate_lipschitz(problem) / 1.1)
-
-
-def predicted_gain(problem: MonotoneInclusion) -> float:
-    """Passes of restarted PDHG over those of variance-reduced methods, from the game's stable rank."""
-    game = problem.components
-    assert isinstance(game, SumOfComponents)
-    assert isinstance(game.first, Bilinear)
-    squares = torch.linalg.svdvals(game.first.A).square()
-    return 0.18 * float(np.sqrt(problem.count / (float(squares.sum() / squares.max()) + 1.0)))
 
 
 def _normal(random: torch.Generator, *shape: int) -> Tensor:

@@ -37,7 +37,6 @@ from thalweg.studies.inclusion_tasks import (
     gan,
     least_squares,
     on_simplices,
-    predicted_gain,
     robust_logistic,
     skew_sum,
     spectral,
@@ -47,7 +46,7 @@ from thalweg.studies.standings import Standings
 from thalweg.studies.verdict import Verdict
 
 WHAT = "passes over the components"
-OURS, VR, SVRG_ = "InexactHalpern, restarted", "VRExtragradient", "SVRG"
+OURS, VR, SVRG_ = "InexactHalpern, restarted", "VRExtragradient, restarted", "SVRG"
 EG, FORB, EAG, PD, PDR = "Extragradient", "FoRB", "AnchoredExtragradient", "PDHG", "PDHG, restarted"
 GD, HALPERN, AGD, OURS_SUMS = "gradient steps", "Halpern, restarted", "Nesterov", "VRHalpern, restarted"
 LOGISTIC = "robust logistic regression"
@@ -57,7 +56,7 @@ LOGISTIC = "robust logistic regression"
 class Size:
     """Components: of games of low stable rank, of those whose gain is predicted, of games on simplices, sums and GANs.
 
-    Then the passes over robust regression's, steps towards last iterates, and judging seeds.
+    Then the passes allowed to least squares and to robust regression, steps towards last iterates, and judging seeds.
     """
 
     sides: tuple[int, ...]
@@ -65,14 +64,14 @@ class Size:
     simplices: int
     sums: tuple[int, ...]
     gans: tuple[int, ...]
-    logistic: int
+    passes: tuple[int, int]
     steps: int
     seeds: int
 
 
 SIZES = {
-    "smoke": Size((10, 20), (20,), 16, (50, 100), (50,), 3, 12, 1),
-    "quick": Size((100, 200, 400), (100, 300), 400, (1000, 10_000, 100_000), (1000,), 200, 40, 5),
+    "smoke": Size((10, 20), (20,), 16, (50, 100), (50,), (20, 3), 12, 1),
+    "quick": Size((100, 200, 400), (100, 300), 400, (1000, 10_000, 100_000), (1000,), (1500, 200), 40, 5),
     "full": Size(
         (100, 200, 400, 800), (100, 300, 1000), 1000, (1000, 10_000, 100_000), (1000, 10_000), 1000, 100, 5
     ),
@@ -83,7 +82,7 @@ SIZES = {
 Maker = Callable[[Task], Method[MonotoneInclusion]]
 MAKERS: dict[str, Maker] = {
     OURS: lambda task: InexactHalpern(restart=0.5),
-    VR: lambda task: VRExtragradient(),
+    VR: lambda task: VRExtragradient(restart=0.5),
     EG: lambda task: Extragradient(0.9 / task.whole),
     FORB: lambda task: ForwardReflectedBackward(0.45 / task.whole),
     EAG: lambda task: AnchoredExtragradient(0.9 / task.whole),
@@ -142,12 +141,12 @@ def run(scale: Scale = "quick", tell: Tell = lambda share, what: None) -> Eviden
     simplices = race(on_simplices(size.simplices), (OURS, VR, EG, FORB, EAG, PDR), seeds)
     tell(0.7, "cocoercive sums")
     skew = race(
-        {f"skew sum, n = {n}": partial(skew_sum, n) for n in size.sums[:2]},
+        {f"skew sum, n = {n}": partial(skew_sum, n, size.passes[0]) for n in size.sums[:2]},
         (OURS_SUMS, GD, EG, FORB, HALPERN, SVRG_),
         seeds,
     )
     squares = race(
-        {f"least squares, n = {n}": partial(least_squares, n) for n in size.sums},
+        {f"least squares, n = {n}": partial(least_squares, n, size.passes[0]) for n in size.sums},
         (OURS_SUMS, GD, AGD, HALPERN, SVRG_),
         seeds,
     )
@@ -155,7 +154,7 @@ def run(scale: Scale = "quick", tell: Tell = lambda share, what: None) -> Eviden
     gans = race(
         {f"linear GAN, n = {n}": partial(gan, n) for n in size.gans}, (OURS, VR, EG, FORB, EAG), seeds
     )
-    robust = race({LOGISTIC: partial(robust_logistic, size.logistic)}, (OURS, VR, EG, FORB, EAG), seeds)
+    robust = race({LOGISTIC: partial(robust_logistic, size.passes[1])}, (OURS, VR, EG, FORB, EAG), seeds)
     tell(0.95, "last iterates, a Markov game")
     last = last_iterates(size.steps, seeds)
     markov = markov_curve({"smoke": 2}.get(scale, 5))
@@ -242,7 +241,7 @@ def prediction(
     return {
         name: (
             paired_ratio(scores[PDR], scores[OURS]).tolist(),
-            [predicted_gain(tasks[name](seed).problem) for seed in seeds],
+            [tasks[name](seed).problem.sampling(seed).predicted_gain for seed in seeds],
         )
         for name, scores in found.scores.items()
     }
