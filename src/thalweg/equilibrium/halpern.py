@@ -11,6 +11,9 @@ from torch import Tensor
 from thalweg.equilibrium.method import InclusionMethod, InclusionState, check_options
 from thalweg.equilibrium.problem import MonotoneInclusion
 
+#: Iterations after which F is evaluated wholly, whatever chance says.
+MOST = 100_000
+
 
 @dataclass(kw_only=True)
 class HalpernState(InclusionState):
@@ -18,7 +21,8 @@ class HalpernState(InclusionState):
 
     anchor: Tensor  # (d,)
     estimate: Tensor  # (d,) Ft, near F(x)
-    k: int  # steps since the anchor was set
+    k: int  # iterations since the anchor was set
+    iterations: int  # and since the beginning
     step_size: float
     batch: int
     restarted_at: float  # residual at the anchor
@@ -42,11 +46,12 @@ class VRHalpern(InclusionMethod[HalpernState]):
 
     For gradients of convex functions and other cocoercive operators; a bilinear game is none (`InexactHalpern`).
 
-    The metrics of a step are ``estimate``, ``|Ft_k + g_k|`` with g_k in G(u_k) from the resolvent, and ``residual``,
-    ``|F(u_k) + g_k|``, in the steps that evaluate F wholly: by chance, ``4/(k + 6)`` of them but no fewer than b'/n,
-    k counted from the beginning and not from a restart.
+    A step of the method is a period: iterations with sampled differences until F is evaluated wholly, which each does
+    with the chance ``4/(k + 5)``, no less than b'/n, k counted from the beginning and not from a restart. Its metric is
+    ``residual``, ``|F(u) + g|`` with g in G(u) from the resolvent.
 
-    Cost per step: two batches of b' component evaluations, one where the components are `Affine`; n in those steps.
+    Cost per step: n component evaluations, and about ``min(k/4, n/b')`` differences of a batch, see
+    `MonotoneInclusion.evaluations`.
 
     Source: Cai, Alacaoglu and Diakonikolas (2024), arXiv 2310.02987; Li et al. (2021) for PAGE.
 
@@ -74,15 +79,16 @@ class VRHalpern(InclusionMethod[HalpernState]):
             eta = 1.4 / (sampling.whole + (sampling.single / b if b < n else 0.0))
         u = problem.resolvent(problem.x0, eta)
         value, g = problem.components.full(u), (problem.x0 - u) / eta
-        residual = _norm(value + g)
+        residual = float(torch.linalg.vector_norm(value + g))
         return HalpernState(
             x=u,
-            metrics={"estimate": residual, "residual": residual},
+            metrics={"residual": residual},
             calls=n,
             seed=seed,
             anchor=u,
             estimate=value,
             k=0,
+            iterations=0,
             step_size=eta,
             batch=b,
             restarted_at=residual,
@@ -92,30 +98,31 @@ class VRHalpern(InclusionMethod[HalpernState]):
         )
 
     def step(self, problem: MonotoneInclusion, state: HalpernState) -> HalpernState:
-        u, eta, random = state.x, state.step_size, state.stream()
-        pull = 2.0 / (state.k + 4.0)
-        ahead = pull * state.anchor + (1.0 - pull) * u - eta * state.estimate
-        new = self.checked(problem, problem.resolvent(ahead, eta), state)
-        g = (ahead - new) / eta
-        n, b = problem.count, state.batch
-        chance = max(4.0 / (state.step + 6.0), b / n)
-        whole = b >= n or float(torch.rand((), generator=random)) < chance
-        if whole:
-            estimate, calls = problem.components.full(new), n
-        else:
-            estimate = state.estimate + problem.change(new, u, b, random)
-            calls = problem.evaluations(b)
-        size = _norm(estimate + g)
+        u, eta, b, random = state.x, state.step_size, state.batch, state.stream()
+        estimate, k, iterations, n = state.estimate, state.k, state.iterations, problem.count
+        for _ in range(MOST):
+            pull = 2.0 / (k + 4.0)
+            ahead = pull * state.anchor + (1.0 - pull) * u - eta * estimate
+            u, before = problem.resolvent(ahead, eta), u
+            k, iterations = k + 1, iterations + 1
+            chance = max(4.0 / (iterations + 5.0), b / n)
+            if b >= n or float(torch.rand((), generator=random)) < chance:
+                break
+            estimate = estimate + problem.change(u, before, b, random)
+        value = problem.components.full(self.checked(problem, u, state))
+        residual = float(torch.linalg.vector_norm(value + (ahead - u) / eta))
+        sampled = iterations - state.iterations - 1
         moved = replace(
             state,
-            x=new,
-            estimate=estimate,
-            k=state.k + 1,
+            x=u,
+            estimate=value,
+            k=k,
+            iterations=iterations,
             step=state.step + 1,
-            calls=state.calls + calls,
-            metrics={"estimate": size} | ({"residual": size} if whole else {}),
+            calls=state.calls + sampled * problem.evaluations(b) + n,
+            metrics={"residual": residual},
         )
-        return self._judged(moved, size) if whole else moved
+        return self._judged(moved, residual)
 
     def _judged(self, state: HalpernState, residual: float) -> HalpernState:
         """What follows from a residual that is known: the best so far, a restart, a step found too long."""
@@ -128,14 +135,10 @@ class VRHalpern(InclusionMethod[HalpernState]):
                 k=0,
                 step_size=0.5 * state.step_size,
                 restarted_at=state.best_residual,
-                metrics={"estimate": state.best_residual, "residual": state.best_residual},
+                metrics={"residual": state.best_residual},
             )
         if residual < state.best_residual:
             state = replace(state, best=state.x, best_value=state.estimate, best_residual=residual)
         if self.restart is not None and residual <= self.restart * state.restarted_at:
             return replace(state, anchor=state.x, k=0, restarted_at=residual)
         return state
-
-
-def _norm(v: Tensor) -> float:
-    return float(torch.linalg.vector_norm(v))

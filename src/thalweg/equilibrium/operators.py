@@ -6,11 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
 from thalweg.core import InvalidProblem
+from thalweg.equilibrium._kernels import add_drawn
 from thalweg.equilibrium._tensors import as_tensor
 
 
@@ -86,8 +88,8 @@ class Bilinear:
     A component is a column with its y and a row with its x: O(rows + columns) to evaluate. Where A is not square, the
     shorter side's are shared evenly among the components.
 
-    For a difference d columns are drawn by ``|A_j| |d_j|``, and rows likewise: the chances that leave the least variance.
-    With strategies that differ in few places it is far less than the spread ``|A|_F`` allows.
+    For a difference d columns are drawn by ``|A_j| |d_j|``, and rows likewise: the chances that leave the least
+    variance. With strategies that differ in few places it is far less than the spread ``|A|_F`` allows.
 
     >>> game, d = Bilinear([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([0.0, 1.0, 0.0, 1.0], dtype=torch.float64)
     >>> game.change(d, 1, torch.Generator())  # one row and one column matter: exact
@@ -103,15 +105,21 @@ class Bilinear:
         # row i stands in for as many components as are i modulo m
         self._row_share = self.count / torch.bincount(at % m, minlength=m)[at % m].to(A)
         self._column_share = self.count / torch.bincount(at % n, minlength=n)[at % n].to(A)
-        self._row_lengths, self._column_lengths = (torch.linalg.vector_norm(A, dim=k) for k in (1, 0))
+        lengths = [torch.linalg.vector_norm(A, dim=k) for k in (1, 0)]
+        self._arrays = [v.cpu().contiguous().numpy() for v in (A, self.columns, *lengths)]
         self.cost = (m + n) / (2.0 * min(m, n))
         self.spread = float(torch.linalg.vector_norm(A))
 
     def change(self, d: Tensor, size: int, random: torch.Generator) -> Tensor:
         """See `Affine`. Cost: O(size (rows + columns))."""
         m = len(self.A)
-        of_x = _drawn(self.columns, self._column_lengths, d[m:], size, random)
-        return torch.cat([of_x, -_drawn(self.A, self._row_lengths, d[:m], size, random)])
+        uniform = torch.rand(2, size, generator=random, dtype=torch.float64).numpy()
+        given = d.detach().cpu().numpy()
+        found = np.zeros(len(given), given.dtype)
+        A, columns, row_lengths, column_lengths = self._arrays
+        add_drawn(columns, column_lengths, given[m:], uniform[0], 1.0, found[:m])
+        add_drawn(A, row_lengths, given[:m], uniform[1], -1.0, found[m:])
+        return torch.from_numpy(found).to(d.device)
 
     def weighted(self, u: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
         """See `Components`."""
@@ -128,17 +136,6 @@ class Bilinear:
         return torch.cat([self.A @ u[m:], -(u[:m] @ self.A)])
 
 
-def _drawn(vectors: Tensor, lengths: Tensor, d: Tensor, size: int, random: torch.Generator) -> Tensor:
-    """Unbiased for ``d @ vectors``: the mean of vectors drawn by what they add, ``lengths |d|``, shape (size,)."""
-    sums = (lengths * d.abs()).cumsum(0)
-    total = sums[-1]
-    drawn = total * torch.rand(size, generator=random, dtype=d.dtype)
-    rows = torch.searchsorted(sums, drawn).clamp_max(len(d) - 1)
-    at = lengths[rows]
-    weights = torch.where(at > 0, total / size * d[rows].sign() / at, 0.0)
-    return weights @ vectors[rows]
-
-
 class SumOfComponents:
     """Two finite sums of equally many components, added: a game and its regularisation, say."""
 
@@ -148,6 +145,8 @@ class SumOfComponents:
                 f"SumOfComponents needs equally many components; got {first.count} and {second.count}."
             )
         self.first, self.second, self.count = first, second, first.count
+
+        self._parts = affine(first), affine(second)
 
     @property
     def cost(self) -> float:
@@ -162,10 +161,12 @@ class SumOfComponents:
     def change(self, d: Tensor, size: int, random: torch.Generator) -> Tensor:
         """See `Affine`."""
         first, second = self._affine()
+        if isinstance(second, Constant):
+            return first.change(d, size, random)
         return first.change(d, size, random) + second.change(d, size, random)
 
     def _affine(self) -> tuple[Affine, Affine]:
-        first, second = affine(self.first), affine(self.second)
+        first, second = self._parts
         if first is None or second is None:
             raise InvalidProblem("SumOfComponents is affine only where both of its terms are.")
         return first, second

@@ -203,7 +203,9 @@ def estimate_lipschitz(
     if b < problem.count and bound is not None:
         if b == 1:
             return max(bound, TINY)
-        return math.sqrt((1.0 - 1.0 / b) * estimate_lipschitz(problem, None, rounds, seed) ** 2 + bound**2 / b)
+        return math.sqrt(
+            (1.0 - 1.0 / b) * estimate_lipschitz(problem, None, rounds, seed) ** 2 + bound**2 / b
+        )
     random = torch_generator(seed, 0xE1)
     at = problem.resolvent(problem.x0, 1.0)
     d = torch.randn(at.shape, generator=random, dtype=at.dtype)

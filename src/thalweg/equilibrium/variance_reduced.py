@@ -105,29 +105,31 @@ class VRExtragradient(InclusionMethod[LooplessState]):
             calls=state.calls + length * problem.evaluations(state.batch) + problem.count,
             metrics={"residual": problem.natural_residual(z, value)},
         )
-        return self._looked_at(problem, moved) if self.restart is not None and moved.step % 3 == 0 else moved
+        if self.restart is None or moved.step % 3 != 0:
+            return moved
+        return _looked_at(problem, moved, self.restart)
 
-    def _looked_at(self, problem: MonotoneInclusion, state: LooplessState) -> LooplessState:
-        """Started over from the anchor or the average, whichever is better, where the residual has fallen enough."""
-        assert self.restart is not None
-        average = state.total / state.count
-        value = problem.components.full(average)
-        residual = problem.natural_residual(average, value)
-        state = replace(state, calls=state.calls + problem.count)
-        ways = [(state.metrics["residual"], state.x, state.value), (residual, average, value)]
-        residual, best, value = min(ways, key=lambda way: way[0])
-        if residual > self.restart * state.restarted_at:
-            return state
-        return replace(
-            state,
-            x=best,
-            z=best,
-            value=value,
-            total=torch.zeros_like(best),
-            count=0,
-            restarted_at=residual,
-            metrics={"residual": residual},
-        )
+
+def _looked_at(problem: MonotoneInclusion, state: LooplessState, restart: float) -> LooplessState:
+    """Started over from the anchor or the average, whichever is better, where the residual has fallen enough."""
+    average = state.total / state.count
+    value = problem.components.full(average)
+    residual = problem.natural_residual(average, value)
+    state = replace(state, calls=state.calls + problem.count)
+    ways = [(state.metrics["residual"], state.x, state.value), (residual, average, value)]
+    residual, best, value = min(ways, key=lambda way: way[0])
+    if residual > restart * state.restarted_at:
+        return state
+    return replace(
+        state,
+        x=best,
+        z=best,
+        value=value,
+        total=torch.zeros_like(best),
+        count=0,
+        restarted_at=residual,
+        metrics={"residual": residual},
+    )
 
 
 def drawn(
@@ -138,13 +140,17 @@ def drawn(
     A batch of the stable rank is the largest that costs nothing, and evaluations are fewest when anchors take as many
     as batches.
     """
-    sampling = problem.sampling(seed) if batch is None or step_size is None else None
-    b = min(batch, problem.count) if batch is not None else sampling.batch if sampling is not None else 1
-    chance = min(problem.evaluations(b) / problem.count, 1.0)
-    if step_size is None:
-        assert sampling is not None
-        step_size = share * math.sqrt(chance) / sampling.lipschitz(b)
-    return b, chance, step_size
+    if batch is not None and step_size is not None:
+        b, tau = min(batch, problem.count), step_size
+        return b, _chance(problem, b), tau
+    sampling = problem.sampling(seed)
+    b = sampling.batch if batch is None else min(batch, problem.count)
+    chance = _chance(problem, b)
+    return b, chance, share * math.sqrt(chance) / sampling.lipschitz(b) if step_size is None else step_size
+
+
+def _chance(problem: MonotoneInclusion, batch: int) -> float:
+    return min(problem.evaluations(batch) / problem.count, 1.0)
 
 
 @dataclass(kw_only=True)

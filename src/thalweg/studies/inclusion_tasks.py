@@ -19,7 +19,6 @@ from thalweg.equilibrium import (
     estimate_lipschitz,
     linear_gan,
     matrix_game,
-    nemirovski,
     policeman_and_burglar,
     random_game,
     robust_regression,
@@ -49,7 +48,7 @@ def spectral(n: int, power: float, share: float, seed: int) -> Task:
     x, y = _normal(random, n), _normal(random, n)
     linear = torch.cat([-(A @ y), A.T @ x])
     components = SumOfComponents(Bilinear(A), Constant(linear, n))
-    return Task(MonotoneInclusion(components, torch.zeros(2 * n, dtype=torch.float64)), share, 1500, 1.0)
+    return Task(MonotoneInclusion(components, torch.zeros(2 * n, dtype=torch.float64)), share, 800, 1.0)
 
 
 def on_simplices(n: int) -> dict[str, Callable[[int], Task]]:
@@ -70,7 +69,6 @@ def on_simplices(n: int) -> dict[str, Callable[[int], Task]]:
         f"policeman and burglar, n = {n}": lambda seed: task(policeman_and_burglar(n, seed), 1e-2),
         f"random payoffs, n = {side}": lambda seed: task(random_game(side, side, seed), 3e-2),
         f"rank five and noise, n = {n}": lambda seed: task(low_rank(seed), 0.1),
-        f"Nemirovski's of rank two, n = {side}": lambda seed: task(nemirovski(side, 2.0), 1e-2),
     }
 
 
