@@ -300,9 +300,11 @@ class TestHalpern:
             AnchoredExtragradient(),
             VRHalpern(0.05),
             VRHalpern(0.05, restart=0.9),
+            VRHalpern(),
             InexactHalpern(),
             InexactHalpern("forb", restart=0.9),
             VRExtragradient(),
+            VRExtragradient(restart=0.9),
             PDHG(every=4),
             SVRG(step_size=0.05, epoch=4),
         ],
@@ -650,8 +652,8 @@ class TestBadInput:
         with pytest.raises(InvalidProblem, match="bilinear games"):
             solve(least_squares(), PDHG())
 
-    def test_too_small_a_lipschitz_constant_is_caught(self):
-        found = solve(least_squares(lipschitz=1e-3), VRHalpern(), stop=Stop(steps=3000))
+    def test_a_step_that_is_too_long_is_caught(self):
+        found = solve(least_squares(), VRHalpern(step_size=200.0), stop=Stop(steps=3000))
         assert found.status is Status.DIVERGED
         assert np.isfinite(found.x.numpy()).all()
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from thalweg.core import InvalidProblem
+from thalweg.core.seeding import torch_generator
 from thalweg.equilibrium.method import InclusionMethod, InclusionState, check_options
 from thalweg.equilibrium.operators import Bilinear, Constant, SumOfComponents
 from thalweg.equilibrium.problem import MonotoneInclusion
@@ -123,3 +124,18 @@ def _bilinear(problem: MonotoneInclusion) -> tuple[Tensor, Tensor, float]:
     raise InvalidProblem(
         "PDHG is for bilinear games and linear programs: components has to be Bilinear, alone or with a Constant."
     )
+
+
+def is_game(problem: MonotoneInclusion) -> bool:
+    """Whether PDHG can solve it: bilinear, and a resolvent that treats x and y apart, as far as one point shows."""
+    try:
+        A, _, _ = _bilinear(problem)
+    except InvalidProblem:
+        return False
+    v = torch.randn(problem.x0.shape, generator=torch_generator(0, 0xE3), dtype=problem.x0.dtype).to(
+        problem.x0
+    )
+    m, at = len(A), problem.resolvent(v, 1.0)
+    of_x = problem.resolvent(torch.cat([v[:m], problem.x0[m:]]), 1.0)[:m]
+    of_y = problem.resolvent(torch.cat([problem.x0[:m], v[m:]]), 1.0)[m:]
+    return torch.equal(at, torch.cat([of_x, of_y]))

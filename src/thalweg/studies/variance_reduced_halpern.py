@@ -54,10 +54,7 @@ LOGISTIC = "robust logistic regression"
 
 @dataclass(frozen=True)
 class Size:
-    """Components: of games of low stable rank, of those whose gain is predicted, of games on simplices, sums with a skew part and without, GANs.
-
-    Then the passes allowed to least squares and to robust regression, steps towards last iterates, and judging seeds.
-    """
+    """Components of each kind of problem, the passes allowed, steps towards last iterates, and judging seeds."""
 
     sides: tuple[int, ...]
     predicted: tuple[int, ...]
@@ -65,7 +62,7 @@ class Size:
     skew: tuple[int, ...]
     sums: tuple[int, ...]
     gans: tuple[int, ...]
-    passes: tuple[int, int]
+    passes: tuple[int, int]  # to least squares, to robust regression
     steps: int
     seeds: int
 
