@@ -6,11 +6,11 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+Reals = NDArray[np.floating]
+
 
 @njit(cache=True, fastmath=False)
-def add_drawn(
-    vectors: NDArray, lengths: NDArray, d: NDArray, uniform: NDArray, sign: float, out: NDArray
-) -> None:
+def add_drawn(vectors: Reals, lengths: Reals, d: Reals, uniform: Reals, sign: float, out: Reals) -> None:
     """Adds to ``out`` a sum unbiased for ``sign d @ vectors``: the mean of vectors drawn by ``lengths |d|``.
 
     Args:
@@ -32,9 +32,9 @@ def add_drawn(
     share = sign * total / len(uniform)
     for u in uniform:
         # to the right: a vector that adds nothing is never drawn
-        i = min(np.searchsorted(sums, u * total, side="right"), len(d) - 1)
+        i = min(int(np.searchsorted(sums, u * total, side="right")), len(d) - 1)
         if lengths[i] == 0.0 or d[i] == 0.0:  # the last, by rounding
-            i = np.searchsorted(sums, total)
+            i = int(np.searchsorted(sums, total))
         weight = share * np.sign(d[i]) / lengths[i]
         for j in range(len(out)):
             out[j] += weight * vectors[i, j]
