@@ -98,15 +98,16 @@ class VRHalpern(InclusionMethod[HalpernState]):
         )
 
     def step(self, problem: MonotoneInclusion, state: HalpernState) -> HalpernState:
-        u, eta, b, random = state.x, state.step_size, state.batch, state.stream()
-        estimate, k, iterations, n = state.estimate, state.k, state.iterations, problem.count
+        u, eta, b, n = state.x, state.step_size, state.batch, problem.count
+        estimate, k, iterations = state.estimate, state.k, state.iterations
+        random = state.stream() if b < n else None
         for _ in range(MOST):
             pull = 2.0 / (k + 4.0)
             ahead = pull * state.anchor + (1.0 - pull) * u - eta * estimate
             u, before = problem.resolvent(ahead, eta), u
             k, iterations = k + 1, iterations + 1
             chance = max(4.0 / (iterations + 5.0), b / n)
-            if b >= n or float(torch.rand((), generator=random)) < chance:
+            if random is None or float(torch.rand((), generator=random)) < chance:
                 break
             estimate = estimate + problem.change(u, before, b, random)
         value = problem.components.full(self.checked(problem, u, state))
