@@ -41,7 +41,7 @@ class InexactHalpern(InclusionMethod[InexactState]):
             length. Both with a loopless anchor (Alacaoglu and Malitsky, 2022, algorithms 1 and 4).
         batch: components sampled; by default the stable rank, at most the root of n, see `MonotoneInclusion.sampling`.
         eta: of the resolvent; by default ``10 tau / p``, p the chance of a new anchor, halved whenever an inner loop
-            gives up. The paper's ``sqrt(n)/L`` is a tenth of it: a longer resolvent saves half of the evaluations.
+            gives up. The paper's ``sqrt(n)/L`` is a tenth of it: a longer resolvent needs fewer inner loops.
         inexactness: c, as a share of the first move: larger is looser. The bound is loose by about n over the batch,
             and so is the default, 100.
         restart: as for `VRHalpern`.

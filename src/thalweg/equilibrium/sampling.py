@@ -35,8 +35,8 @@ class Sampling:
         """Evaluations of restarted `PDHG` over those of restarted variance-reduced methods on a bilinear game.
 
         ``0.25 sqrt(n / (stable rank + 1))``, and the root of two less where a difference takes two evaluations. The
-        power is theory's, the constant measured on games of 100 to 2000 components. Below 1 sampling loses. Against
-        the anchored and extragradient methods, which need 2 to 2.5 times PDHG's evaluations, it pays from 0.4 on.
+        power is theory's; gains measured on games of 50 to 300 components lie a factor of 1.3 below in the median.
+        Below 1 sampling loses. Against anchored methods, which need about twice PDHG's evaluations, it pays earlier.
         """
         return 0.25 * math.sqrt(self.count / (self.evaluations * (self.stable_rank + 1.0)))
 
