@@ -93,6 +93,7 @@ GENERAL = {
     "forb": ForwardReflectedBackward(),
     "anchored": AnchoredExtragradient(),
     "pdhg": PDHG(),
+    "pdhg, without restarts": PDHG(restart=None),
     "vr extragradient": VRExtragradient(),
     "inexact halpern": InexactHalpern(),
     "inexact halpern, forb": InexactHalpern("forb"),
@@ -299,9 +300,11 @@ class TestHalpern:
             AnchoredExtragradient(),
             VRHalpern(0.05),
             VRHalpern(0.05, restart=0.9),
+            VRHalpern(),
             InexactHalpern(),
             InexactHalpern("forb", restart=0.9),
             VRExtragradient(),
+            VRExtragradient(restart=0.9),
             PDHG(every=4),
             SVRG(step_size=0.05, epoch=4),
         ],
@@ -422,10 +425,12 @@ class TestMarkovGames:
         u = stages.resolvent(normal(35), 1.0)
         parts = [matrix_game(A) for A in games]
         pieces = u.view(5, 7)
-        expected = torch.cat([p.components.full(x) for p, x in zip(parts, pieces, strict=True)])
-        torch.testing.assert_close(stages.components.full(u), expected)
+        expected = torch.stack([p.components.full(x) for p, x in zip(parts, pieces, strict=True)])
         ones = torch.full((5,), 0.2, dtype=DOUBLE)
-        torch.testing.assert_close(stages.components.weighted(u, torch.arange(5), ones), expected)
+        for found in (stages.components.full(u), stages.components.weighted(u, torch.arange(5), ones)):
+            off = found.view(5, 7) - expected  # games of their own leave out multiples of ones
+            torch.testing.assert_close(off[:, :3], off[:, :1].expand(-1, 3))
+            torch.testing.assert_close(off[:, 3:], off[:, 3:4].expand(-1, 4))
         gaps = [p.judge(x)["gap"] for p, x in zip(parts, pieces, strict=True)]
         assert stages.judge(u)["gap"] == pytest.approx(max(gaps))
 
@@ -647,8 +652,8 @@ class TestBadInput:
         with pytest.raises(InvalidProblem, match="bilinear games"):
             solve(least_squares(), PDHG())
 
-    def test_too_small_a_lipschitz_constant_is_caught(self):
-        found = solve(least_squares(lipschitz=1e-3), VRHalpern(), stop=Stop(steps=3000))
+    def test_a_step_that_is_too_long_is_caught(self):
+        found = solve(least_squares(), VRHalpern(step_size=200.0), stop=Stop(steps=3000))
         assert found.status is Status.DIVERGED
         assert np.isfinite(found.x.numpy()).all()
 
@@ -666,6 +671,7 @@ class TestBadInput:
             (lambda: InexactHalpern(inexactness=0.0), "inexactness > 0"),
             (lambda: VRExtragradient(batch=0), "batch >= 1"),
             (lambda: PDHG(every=0), "every >= 1"),
+            (lambda: PDHG(restart=0.0), "0 < restart < 1"),
             (lambda: SVRG(batch=0), "batch >= 1"),
             (lambda: SVRG(epoch=0), "epoch >= 1"),
             (lambda: ShapleyIteration(inexactness=0.0), "inexactness > 0"),

@@ -19,6 +19,7 @@ from thalweg.equilibrium.halpern import VRHalpern
 from thalweg.equilibrium.inexact import InexactHalpern
 from thalweg.equilibrium.markov import MarkovGame, random_markov_game, stage_games
 from thalweg.equilibrium.operators import (
+    Affine,
     Bilinear,
     Components,
     Constant,
@@ -30,6 +31,7 @@ from thalweg.equilibrium.pdhg import PDHG
 from thalweg.equilibrium.problem import MonotoneInclusion, NotMonotone, estimate_lipschitz
 from thalweg.equilibrium.programs import LinearProgram, linear_program
 from thalweg.equilibrium.recommended import METHODS
+from thalweg.equilibrium.sampling import Sampling
 from thalweg.equilibrium.shapley import ShapleyIteration
 from thalweg.equilibrium.variance_reduced import SVRG, VRExtragradient
 
@@ -37,6 +39,7 @@ __all__ = [
     "METHODS",
     "PDHG",
     "SVRG",
+    "Affine",
     "AnchoredExtragradient",
     "Bilinear",
     "Components",
@@ -50,6 +53,7 @@ __all__ = [
     "MarkovGame",
     "MonotoneInclusion",
     "NotMonotone",
+    "Sampling",
     "ScaledIdentity",
     "ShapleyIteration",
     "SumOfComponents",

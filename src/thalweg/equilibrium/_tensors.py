@@ -62,3 +62,13 @@ def in_units(A: Tensor) -> tuple[Tensor, float, float]:
     centred, shift = without_constant(A.reshape(1, -1))
     unit = unit_of(centred)
     return centred.view(A.shape) / unit, float(shift), unit
+
+
+def centred(A: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """``A = B + a 1' + 1 b'`` with rows and columns of B of mean zero: B, a and b; B is zero where it is rounding."""
+    a = A.mean(1)
+    left = A - a[:, None]
+    b = left.mean(0)
+    B = left - b
+    rounding = 64.0 * torch.finfo(A.dtype).eps * float(A.abs().max())
+    return (B if float(B.abs().max()) > rounding else torch.zeros_like(B)), a, b

@@ -11,8 +11,8 @@ from torch import Tensor
 from thalweg.core import InvalidProblem
 from thalweg.core.seeding import torch_generator
 from thalweg.core.validation import is_real, require
-from thalweg.equilibrium._tensors import as_tensor, in_units
-from thalweg.equilibrium.operators import Bilinear, ScaledIdentity, SumOfComponents
+from thalweg.equilibrium._tensors import as_tensor, centred, in_units
+from thalweg.equilibrium.operators import Bilinear, Components, Constant, ScaledIdentity, SumOfComponents
 from thalweg.equilibrium.problem import MonotoneInclusion
 from thalweg.numerics.projections import l2_ball, simplex
 
@@ -26,8 +26,9 @@ def matrix_game(A: ArrayLike | Tensor, regularisation: float = 0.0) -> MonotoneI
 
     Answers are judged by ``gap`` too, ``max_y x'Ay - min_x x'Ay``, zero at equilibria, and ``value``, x'Ay, both in the
     payoffs' own units. The ``residual`` is that of the game in which the largest payoff is between 1/2 and 1: it is
-    the same for payoffs in cents and in millions. A constant that all payoffs share changes no equilibrium, and is
-    taken out first where it is larger than their spread.
+    the same for payoffs in cents and in millions. What a row or a column adds to all its payoffs needs no products: the
+    components are a `Bilinear` game whose rows and columns have the mean zero, and a `Constant`. On strategies, which
+    sum to one, F differs by multiples of ones, and the residual not at all; the Lipschitz constant may fall a lot.
 
     Raises:
         InvalidProblem: no matrix of numbers, a regularisation below zero.
@@ -39,11 +40,17 @@ def matrix_game(A: ArrayLike | Tensor, regularisation: float = 0.0) -> MonotoneI
     fits = is_real(regularisation) and 0 <= regularisation < math.inf
     require(fits, "matrix_game needs regularisation >= 0", got=regularisation, error=InvalidProblem)
     scaled, shift, unit = in_units(as_tensor("The payoff matrix", A, "rows", "columns"))
-    game = Bilinear(scaled)
+    core, of_rows, of_columns = centred(scaled)
     m, n = scaled.shape
+    game = Bilinear(core)
+    components: Components = SumOfComponents(game, Constant(torch.cat([of_rows, -of_columns]), game.count))
+    if regularisation:
+        components = SumOfComponents(components, ScaledIdentity(regularisation / unit, game.count))
 
     def resolvent(v: Tensor, step: float) -> Tensor:
-        return torch.cat([simplex(v[:m]), simplex(v[m:])])
+        x, y = v[:m], v[m:]
+        # a long step adds numbers that are large alike; less their largest, the rest is not lost beside them
+        return torch.cat([simplex(x - x.max()), simplex(y - y.max())])
 
     def judge(u: Tensor) -> dict[str, float]:
         x, y = u[:m], u[m:]
@@ -51,13 +58,7 @@ def matrix_game(A: ArrayLike | Tensor, regularisation: float = 0.0) -> MonotoneI
         return {"gap": unit * gap, "value": unit * float(x @ scaled @ y) + shift}
 
     x0 = torch.cat([torch.full((m,), 1.0 / m), torch.full((n,), 1.0 / n)]).to(scaled)
-    components = (
-        game
-        if not regularisation
-        else SumOfComponents(game, ScaledIdentity(regularisation / unit, game.count))
-    )
-    importance = game.importance() + 1e-3 * game.importance().mean() + 1e-30
-    return MonotoneInclusion(components, x0, resolvent, importance=importance, judge=judge)
+    return MonotoneInclusion(components, x0, resolvent, judge=judge)
 
 
 def policeman_and_burglar(houses: int, seed: int = 0) -> Tensor:
@@ -276,8 +277,23 @@ def linear_gan(
         of_C = squares @ W.T - products + total * regularisation * C
         return torch.cat([of_W.reshape(-1), of_C.reshape(-1)])
 
+    lengths = z.square().sum(1)
+    sums = lengths.cumsum(0)
+
     class Examples:
         count = n
+        cost = 1.0
+        #: ``E |F_i d|^2 <= mean |z|^2 largest(moments) |d|^2`` with examples drawn by ``|z|^2``
+        spread = float((lengths.mean() * torch.linalg.matrix_norm(moments, 2)).sqrt()) + regularisation
+
+        def change(self, d: Tensor, size: int, random: torch.Generator) -> Tensor:
+            """Examples drawn by ``|z|^2``."""
+            rows = torch.searchsorted(sums, sums[-1] * torch.rand(size, generator=random, dtype=z.dtype))
+            rows = rows.clamp_max(n - 1)
+            at = lengths[rows]
+            weights = torch.where(at > 0, sums[-1] / (size * n) / at, 0.0)
+            Z = z[rows]
+            return moved(d, (weights[:, None] * Z).T @ Z, torch.zeros_like(cross), 1.0)
 
         def weighted(self, u: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
             Z = z[rows]

@@ -9,7 +9,10 @@ import torch
 from torch import Tensor
 
 from thalweg.equilibrium.method import InclusionMethod, InclusionState, check_options
-from thalweg.equilibrium.problem import MonotoneInclusion, estimate_lipschitz
+from thalweg.equilibrium.problem import MonotoneInclusion
+
+#: Iterations after which F is evaluated wholly, whatever chance says.
+MOST = 100_000
 
 
 @dataclass(kw_only=True)
@@ -18,9 +21,14 @@ class HalpernState(InclusionState):
 
     anchor: Tensor  # (d,)
     estimate: Tensor  # (d,) Ft, near F(x)
-    k: int  # steps since the anchor was set
+    k: int  # iterations since the anchor was set
+    iterations: int  # and since the beginning
     step_size: float
+    batch: int
     restarted_at: float  # residual at the anchor
+    best: Tensor  # (d,) where the residual was smallest, among the points where F was evaluated wholly
+    best_value: Tensor  # (d,) F there
+    best_residual: float
 
 
 @dataclass(frozen=True)
@@ -28,17 +36,22 @@ class VRHalpern(InclusionMethod[HalpernState]):
     """``u_{k+1} = J(l_k u_0 + (1 - l_k) u_k - eta Ft_k)`` with ``l_k = 2/(k + 4)`` and the PAGE estimator Ft.
 
     Args:
-        step_size: eta; by default 1/(4 L), L the problem's ``lipschitz`` where that is given, and estimated otherwise.
+        step_size: eta; by default ``1.4 / (L_F + L/b')``, L_F the constant of F and L that of a component, of
+            `MonotoneInclusion.sampling`: batches average the components out. No theorem covers more than the paper's
+            1/(4 L), so it is watched: where F is evaluated wholly and the residual is twice the smallest so far, eta
+            is halved and the method starts over from there.
         batch: b', of the differences; by default the root of n. With all n it is deterministic.
         restart: start over, from the point reached, once the residual has fallen to this share of what it was at the
             last start: linear convergence for strongly monotone and sharp problems. None for the plain method.
 
     For gradients of convex functions and other cocoercive operators; a bilinear game is none (`InexactHalpern`).
 
-    The metrics of a step are ``estimate``, ``|Ft_k + g_k|`` with g_k in G(u_k) from the resolvent, and ``residual``,
-    ``|F(u_k) + g_k|``, in the steps that evaluate F wholly, about 4/(k + 5) of them.
+    A step of the method is a period: iterations with sampled differences until F is evaluated wholly, which each does
+    with the chance ``4/(k + 5)``, no less than b'/n, k counted from the beginning and not from a restart. Its metric is
+    ``residual``, ``|F(u) + g|`` with g in G(u) from the resolvent.
 
-    Cost per step: 2 b' component evaluations, n in those steps.
+    Cost per step: n component evaluations, and about ``min(k/4, n/b')`` differences of a batch, see
+    `MonotoneInclusion.evaluations`.
 
     Source: Cai, Alacaoglu and Diakonikolas (2024), arXiv 2310.02987; Li et al. (2021) for PAGE.
 
@@ -59,54 +72,74 @@ class VRHalpern(InclusionMethod[HalpernState]):
         check_options(self, positive=["step_size"], counts=["batch"], shares=["restart"])
 
     def init(self, problem: MonotoneInclusion, seed: int) -> HalpernState:
-        eta = self.step_size
+        n, eta = problem.count, self.step_size
+        b = math.ceil(math.sqrt(n)) if self.batch is None else min(self.batch, n)
         if eta is None:
-            known = problem.lipschitz
-            eta = 1.0 / (4.0 * (known if known is not None else estimate_lipschitz(problem, 1, seed=seed)))
+            sampling = problem.sampling(seed)
+            eta = 1.4 / (sampling.whole + (sampling.single / b if b < n else 0.0))
         u = problem.resolvent(problem.x0, eta)
         value, g = problem.components.full(u), (problem.x0 - u) / eta
-        residual = _norm(value + g)
+        residual = float(torch.linalg.vector_norm(value + g))
         return HalpernState(
             x=u,
-            metrics={"estimate": residual, "residual": residual},
-            calls=problem.count,
+            metrics={"residual": residual},
+            calls=n,
             seed=seed,
             anchor=u,
             estimate=value,
             k=0,
+            iterations=0,
             step_size=eta,
+            batch=b,
             restarted_at=residual,
+            best=u,
+            best_value=value,
+            best_residual=residual,
         )
 
     def step(self, problem: MonotoneInclusion, state: HalpernState) -> HalpernState:
-        u, eta, random = state.x, state.step_size, state.stream()
-        pull = 2.0 / (state.k + 4.0)
-        ahead = pull * state.anchor + (1.0 - pull) * u - eta * state.estimate
-        new = self.checked(problem, problem.resolvent(ahead, eta), state)
-        g = (ahead - new) / eta
-        n, components = problem.count, problem.components
-        b = math.ceil(math.sqrt(n)) if self.batch is None else min(self.batch, n)
-        whole = b >= n or float(torch.rand((), generator=random)) < 4.0 / (state.k + 6.0)
-        if whole:
-            estimate, calls = components.full(new), n
-        else:
-            rows, weights = problem.sampled(b, random)
-            change = components.weighted(new, rows, weights) - components.weighted(u, rows, weights)
-            estimate, calls = state.estimate + change, 2 * b
-        size = _norm(estimate + g)
+        u, eta, b, n = state.x, state.step_size, state.batch, problem.count
+        estimate, k, iterations = state.estimate, state.k, state.iterations
+        random = state.stream() if b < n else None
+        for _ in range(MOST):
+            pull = 2.0 / (k + 4.0)
+            ahead = pull * state.anchor + (1.0 - pull) * u - eta * estimate
+            u, before = problem.resolvent(ahead, eta), u
+            k, iterations = k + 1, iterations + 1
+            chance = max(4.0 / (iterations + 5.0), b / n)
+            if random is None or float(torch.rand((), generator=random)) < chance:
+                break
+            estimate = estimate + problem.change(u, before, b, random)
+        value = problem.components.full(self.checked(problem, u, state))
+        residual = float(torch.linalg.vector_norm(value + (ahead - u) / eta))
+        sampled = iterations - state.iterations - 1
         moved = replace(
             state,
-            x=new,
-            estimate=estimate,
-            k=state.k + 1,
+            x=u,
+            estimate=value,
+            k=k,
+            iterations=iterations,
             step=state.step + 1,
-            calls=state.calls + calls,
-            metrics={"estimate": size} | ({"residual": size} if whole else {}),
+            calls=state.calls + sampled * problem.evaluations(b) + n,
+            metrics={"residual": residual},
         )
-        if self.restart is not None and whole and size <= self.restart * state.restarted_at:
-            return replace(moved, anchor=new, k=0, restarted_at=size)
-        return moved
+        return self._judged(moved, residual)
 
-
-def _norm(v: Tensor) -> float:
-    return float(torch.linalg.vector_norm(v))
+    def _judged(self, state: HalpernState, residual: float) -> HalpernState:
+        """What follows from a residual that is known: the best so far, a restart, a step found too long."""
+        if self.step_size is None and not residual <= 2.0 * state.best_residual:
+            return replace(
+                state,
+                x=state.best,
+                anchor=state.best,
+                estimate=state.best_value,
+                k=0,
+                step_size=0.5 * state.step_size,
+                restarted_at=state.best_residual,
+                metrics={"residual": state.best_residual},
+            )
+        if residual < state.best_residual:
+            state = replace(state, best=state.x, best_value=state.estimate, best_residual=residual)
+        if self.restart is not None and residual <= self.restart * state.restarted_at:
+            return replace(state, anchor=state.x, k=0, restarted_at=residual)
+        return state

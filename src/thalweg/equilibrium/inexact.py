@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -11,7 +10,8 @@ from torch import Tensor
 
 from thalweg.core.validation import require
 from thalweg.equilibrium.method import InclusionMethod, InclusionState, check_options
-from thalweg.equilibrium.problem import MonotoneInclusion, estimate_lipschitz
+from thalweg.equilibrium.problem import MonotoneInclusion
+from thalweg.equilibrium.variance_reduced import drawn, period
 
 
 @dataclass(kw_only=True)
@@ -24,6 +24,7 @@ class InexactState(InclusionState):
     step_size: float  # tau, of the inner loop
     eta: float
     batch: int
+    chance: float  # p, of a new anchor in the inner loop
     first_move: float | None  # length of the first step from the anchor; None before it
     restarted_at: float  # residual at the anchor
 
@@ -38,13 +39,13 @@ class InexactHalpern(InclusionMethod[InexactState]):
     Args:
         inner: ``"extragradient"`` or ``"forb"``, forward-reflected-backward: one resolvent a step, not two, at half the
             length. Both with a loopless anchor (Alacaoglu and Malitsky, 2022, algorithms 1 and 4).
-        batch: components sampled; by default the root of n.
-        eta: of the resolvent; by default ``n tau / batch``, the paper's ``sqrt(n)/L`` for batches of one.
+        batch: components sampled; by default the stable rank, at most the root of n, see `MonotoneInclusion.sampling`.
+        eta: of the resolvent; by default ``10 tau / p``, p the chance of a new anchor, halved whenever an inner loop
+            gives up. The paper's ``sqrt(n)/L`` is a tenth of it: a longer resolvent needs fewer inner loops.
         inexactness: c, as a share of the first move: larger is looser. The bound is loose by about n over the batch,
             and so is the default, 100.
         restart: as for `VRHalpern`.
-        step_size: tau, of the inner loop; by default 0.9/L of a batch (0.45/L with ``"forb"``), times the root of
-            ``batch / n``, L the problem's ``lipschitz`` for batches of one, and estimated otherwise.
+        step_size: tau, of the inner loop; by default 0.9/L of a batch (0.45/L with ``"forb"``), times the root of p.
 
     The metrics of a step are ``residual``, ``|u - J(u - F(u), 1)|`` at the answer, and ``inner``, the inner steps.
 
@@ -73,28 +74,22 @@ class InexactHalpern(InclusionMethod[InexactState]):
         check_options(self, positive=positive, counts=["batch"], shares=["restart"])
 
     def init(self, problem: MonotoneInclusion, seed: int) -> InexactState:
-        n = problem.count
-        b = math.ceil(math.sqrt(n)) if self.batch is None else min(self.batch, n)
-        tau = self.step_size
-        if tau is None:
-            known = problem.lipschitz if b == 1 else None
-            L = known if known is not None else estimate_lipschitz(problem, b, seed=seed)
-            share = math.sqrt(b / n) if b < n else 1.0
-            tau = (0.9 if self.inner == "extragradient" else 0.45) * share / L
-        eta = self.eta if self.eta is not None else n * tau / b
+        share = 0.9 if self.inner == "extragradient" else 0.45
+        b, chance, tau = drawn(problem, self.batch, self.step_size, share, seed)
         u = problem.resolvent(problem.x0, 1.0)
         residual = problem.natural_residual(u)
         return InexactState(
             x=u,
             metrics={"residual": residual, "inner": 0.0},
-            calls=n,
+            calls=problem.count,
             seed=seed,
             anchor=u,
             u=u,
             k=0,
             step_size=tau,
-            eta=eta,
+            eta=self.eta if self.eta is not None else 10.0 * tau / chance,
             batch=b,
+            chance=chance,
             first_move=None,
             restarted_at=residual,
         )
@@ -102,7 +97,7 @@ class InexactHalpern(InclusionMethod[InexactState]):
     def step(self, problem: MonotoneInclusion, state: InexactState) -> InexactState:
         k, u = state.k, state.u
         loop = _Loop(problem, state, self.inner)
-        z, value, steps, calls = loop.run(self.inexactness / (k + 2.0) ** 2)
+        z, value, steps, found = loop.run(self.inexactness / (k + 2.0) ** 2)
         self.checked(problem, z, state)
         first_move = state.first_move
         if first_move is None:
@@ -116,9 +111,12 @@ class InexactHalpern(InclusionMethod[InexactState]):
             k=k + 1,
             first_move=first_move,
             step=state.step + 1,
-            calls=state.calls + calls,
+            calls=state.calls + loop.calls,
             metrics={"residual": residual, "inner": float(steps)},
         )
+        if not found and self.eta is None:
+            halved = replace(moved, eta=0.5 * state.eta, anchor=z, u=z, k=0, first_move=None)
+            return replace(halved, restarted_at=min(residual, state.restarted_at))
         if self.restart is not None and residual <= self.restart * state.restarted_at:
             return replace(moved, anchor=z, u=z, k=0, first_move=None, restarted_at=residual)
         return moved
@@ -127,22 +125,20 @@ class InexactHalpern(InclusionMethod[InexactState]):
 class _Loop:
     """The inner loop: ``0 in F(z) + G(z) + (z - u)/eta``, its quadratic in the resolvent, w a loopless anchor."""
 
-    #: Inner steps, as multiples of n / batch, after which the loop gives up.
+    #: Inner steps, as multiples of 1/p, after which the loop gives up.
     MOST = 200
 
     def __init__(self, problem: MonotoneInclusion, state: InexactState, kind: str) -> None:
         self.problem, self.kind, self.random = problem, kind, state.stream()
         self.begin, self.u, self.first_move = state.x, state.u, state.first_move
-        self.tau, self.eta, self.batch = state.step_size, state.eta, state.batch
-        self.chance = self.batch / problem.count
+        self.tau, self.eta, self.batch, self.chance = state.step_size, state.eta, state.batch, state.chance
         self.shrink = 1.0 + self.tau / self.eta
+        self.toward = self.tau / self.eta * self.u
         self.calls = 0
 
     def resolved(self, v: Tensor) -> Tensor:
-        """The resolvent of ``tau (G + (. - u)/eta)``."""
-        return self.problem.resolvent(
-            (v + self.tau / self.eta * self.u) / self.shrink, self.tau / self.shrink
-        )
+        """The resolvent of ``tau (G + (. - u)/eta)``, v with what pulls to u added."""
+        return self.problem.resolvent(v / self.shrink, self.tau / self.shrink)
 
     def full(self, z: Tensor) -> Tensor:
         self.calls += self.problem.count
@@ -150,39 +146,35 @@ class _Loop:
 
     def change(self, at: Tensor, w: Tensor) -> Tensor:
         """``F_S(at) - F_S(w)`` of a batch, or of all."""
-        if self.batch >= self.problem.count:
-            return self.full(at) - self.full(w)
-        rows, weights = self.problem.sampled(self.batch, self.random)
-        self.calls += 2 * self.batch
-        components = self.problem.components
-        return components.weighted(at, rows, weights) - components.weighted(w, rows, weights)
+        self.calls += self.problem.evaluations(self.batch)
+        return self.problem.change(at, w, self.batch, self.random)
 
     def distance(self, w: Tensor, value: Tensor) -> float:
         """How far w may be from the solution: a step's length over tau, times eta, strong monotonicity being 1/eta."""
-        step = w - self.resolved(w - self.tau * value)
+        step = w - self.resolved(w - self.tau * value + self.toward)
         return self.eta / self.tau * float(torch.linalg.vector_norm(step))
 
-    def run(self, share: float) -> tuple[Tensor, Tensor, int, int]:
-        """The solution within ``share`` of the first move; F there, inner steps, component evaluations."""
+    def run(self, share: float) -> tuple[Tensor, Tensor, int, bool]:
+        """The solution within ``share`` of the first move; F there, inner steps, and whether it was reached."""
         z = w = self.begin
         before = w  # forward-reflected-backward compares with the last anchor
         value = self.full(w)
-        steps = 0
+        steps, tau = 0, self.tau
         while steps < self.MOST / self.chance:
-            steps += 1
-            middle = (1.0 - self.chance) * z + self.chance * w
-            if self.kind == "extragradient":
-                half = self.resolved(middle - self.tau * value)
-                z = self.resolved(middle - self.tau * (value + self.change(half, w)))
-            else:
-                change = self.change(z, before)
-                before, z = w, self.resolved(middle - self.tau * (value + change))
-            if self.batch >= self.problem.count or float(torch.rand((), generator=self.random)) < self.chance:
-                w = z
-                value = self.full(w)
-                far = self.distance(w, value)
-                move = self.first_move
-                goal = share * (float(torch.linalg.vector_norm(w - self.u)) if move is None else move)
-                if far <= max(goal, 1e-15):
-                    break
-        return w, value, steps, self.calls
+            length = period(self.chance, self.random)
+            steps += length
+            constant = self.toward - tau * value
+            for _ in range(length):
+                forward = torch.lerp(z, w, self.chance) + constant
+                if self.kind == "extragradient":
+                    z = self.resolved(forward - tau * self.change(self.resolved(forward), w))
+                else:
+                    change = self.change(z, before)
+                    before, z = w, self.resolved(forward - tau * change)
+            w = z
+            value = self.full(w)
+            move = self.first_move
+            goal = share * (float(torch.linalg.vector_norm(w - self.u)) if move is None else move)
+            if self.distance(w, value) <= max(goal, 1e-15):
+                return w, value, steps, True
+        return w, value, steps, False

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
 from thalweg.core import InvalidProblem
+from thalweg.equilibrium._kernels import add_drawn
 from thalweg.equilibrium._tensors import as_tensor
 
 
@@ -26,6 +28,33 @@ class Components(Protocol):
 
     def full(self, u: Tensor) -> Tensor:
         """F(u)."""
+
+
+@runtime_checkable
+class Affine(Components, Protocol):
+    """Components that are affine in u, and draw those that matter for a difference themselves.
+
+    ``F_i(u) - F_i(w)`` is linear in ``d = u - w``: one product tells it, where others need two.
+    """
+
+    @property
+    def cost(self) -> float:
+        """Component evaluations that a draw is worth."""
+
+    @property
+    def spread(self) -> float:
+        """The least L known with ``E |change(d, 1)|^2 <= L^2 |d|^2``."""
+
+    def change(self, d: Tensor, size: int, random: torch.Generator) -> Tensor:
+        """Unbiased for ``F(u) - F(w)``, d = u - w: the mean of ``size`` independent draws, shape of d."""
+
+
+def affine(components: Components) -> Affine | None:
+    """The components where they are `Affine`, both terms of a sum included; None elsewhere."""
+    if isinstance(components, SumOfComponents):
+        both = affine(components.first) is not None and affine(components.second) is not None
+        return components if both else None
+    return components if isinstance(components, Affine) else None
 
 
 @dataclass(frozen=True)
@@ -58,6 +87,13 @@ class Bilinear:
 
     A component is a column with its y and a row with its x: O(rows + columns) to evaluate. Where A is not square, the
     shorter side's are shared evenly among the components.
+
+    For a difference d columns are drawn by ``|A_j| |d_j|``, and rows likewise: the chances that leave the least
+    variance. With strategies that differ in few places it is far less than the spread ``|A|_F`` allows.
+
+    >>> game, d = Bilinear([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([0.0, 1.0, 0.0, 1.0], dtype=torch.float64)
+    >>> game.change(d, 1, torch.Generator())  # one row and one column matter: exact
+    tensor([ 2.,  4., -3., -4.], dtype=torch.float64)
     """
 
     def __init__(self, A: ArrayLike | Tensor) -> None:
@@ -69,6 +105,21 @@ class Bilinear:
         # row i stands in for as many components as are i modulo m
         self._row_share = self.count / torch.bincount(at % m, minlength=m)[at % m].to(A)
         self._column_share = self.count / torch.bincount(at % n, minlength=n)[at % n].to(A)
+        lengths = [torch.linalg.vector_norm(A, dim=k) for k in (1, 0)]
+        self._arrays = [v.cpu().contiguous().numpy() for v in (A, self.columns, *lengths)]
+        self.cost = (m + n) / (2.0 * min(m, n))
+        self.spread = float(torch.linalg.vector_norm(A))
+
+    def change(self, d: Tensor, size: int, random: torch.Generator) -> Tensor:
+        """See `Affine`. Cost: O(size (rows + columns))."""
+        m = len(self.A)
+        uniform = torch.rand(2, size, generator=random, dtype=torch.float64).numpy()
+        given = d.detach().cpu().numpy()
+        found = np.zeros(len(given), given.dtype)
+        A, columns, row_lengths, column_lengths = self._arrays
+        add_drawn(columns, column_lengths, given[m:], uniform[0], 1.0, found[:m])
+        add_drawn(A, row_lengths, given[:m], uniform[1], -1.0, found[m:])
+        return torch.from_numpy(found).to(d.device)
 
     def weighted(self, u: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
         """See `Components`."""
@@ -84,13 +135,6 @@ class Bilinear:
         m = len(self.A)
         return torch.cat([self.A @ u[m:], -(u[:m] @ self.A)])
 
-    def importance(self) -> Tensor:
-        """Squared norms of rows and columns, by which components are best drawn."""
-        m, n = self.A.shape
-        at = torch.arange(self.count)
-        rows, columns = self.A.square().sum(1), self.A.square().sum(0)
-        return rows[at % m] * self._row_share / self.count + columns[at % n] * self._column_share / self.count
-
 
 class SumOfComponents:
     """Two finite sums of equally many components, added: a game and its regularisation, say."""
@@ -101,6 +145,31 @@ class SumOfComponents:
                 f"SumOfComponents needs equally many components; got {first.count} and {second.count}."
             )
         self.first, self.second, self.count = first, second, first.count
+
+        self._parts = affine(first), affine(second)
+
+    @property
+    def cost(self) -> float:
+        """See `Affine`."""
+        return max(part.cost for part in self._affine())
+
+    @property
+    def spread(self) -> float:
+        """See `Affine`."""
+        return sum(part.spread for part in self._affine())
+
+    def change(self, d: Tensor, size: int, random: torch.Generator) -> Tensor:
+        """See `Affine`."""
+        first, second = self._affine()
+        if isinstance(second, Constant):
+            return first.change(d, size, random)
+        return first.change(d, size, random) + second.change(d, size, random)
+
+    def _affine(self) -> tuple[Affine, Affine]:
+        first, second = self._parts
+        if first is None or second is None:
+            raise InvalidProblem("SumOfComponents is affine only where both of its terms are.")
+        return first, second
 
     def weighted(self, u: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
         """See `Components`."""
@@ -117,6 +186,16 @@ class ScaledIdentity:
 
     strength: float
     count: int
+    cost: ClassVar[float] = 0.0
+
+    @property
+    def spread(self) -> float:
+        """See `Affine`."""
+        return abs(self.strength)
+
+    def change(self, d: Tensor, size: int, random: torch.Generator) -> Tensor:
+        """See `Affine`."""
+        return self.strength * d
 
     def weighted(self, u: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
         """See `Components`."""
@@ -138,6 +217,12 @@ class Constant:
 
     vector: Tensor
     count: int
+    cost: ClassVar[float] = 0.0
+    spread: ClassVar[float] = 0.0
+
+    def change(self, d: Tensor, size: int, random: torch.Generator) -> Tensor:
+        """See `Affine`."""
+        return torch.zeros_like(d)
 
     def weighted(self, u: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
         """See `Components`."""

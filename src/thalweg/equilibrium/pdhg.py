@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from thalweg.core import InvalidProblem
+from thalweg.core.seeding import torch_generator
 from thalweg.equilibrium.method import InclusionMethod, InclusionState, check_options
 from thalweg.equilibrium.operators import Bilinear, Constant, SumOfComponents
 from thalweg.equilibrium.problem import MonotoneInclusion
@@ -39,6 +40,8 @@ class PDHG(InclusionMethod[AveragedState]):
         step_size: tau; by default ``0.9/|A|``. On a linear program x moves by tau times the ratio of x's unit to y's,
             and y by tau over it.
         every: steps between two looks at the average.
+        restart: start over, from the better of iterate and average, once the residual has fallen to this share of what
+            it was at the last start. None for the method without restarts.
 
     Raises:
         InvalidParameter: an option outside its range.
@@ -54,9 +57,11 @@ class PDHG(InclusionMethod[AveragedState]):
 
     step_size: float | None = None
     every: int = 50
+    restart: float | None = 0.5
 
     def __post_init__(self) -> None:
-        check_options(self, positive=["step_size"], counts=["every"])
+        shares = [] if self.restart is None else ["restart"]
+        check_options(self, positive=["step_size"], counts=["every"], shares=shares)
 
     def init(self, problem: MonotoneInclusion, seed: int) -> AveragedState:
         A, _, _ = _bilinear(problem)
@@ -97,13 +102,13 @@ class PDHG(InclusionMethod[AveragedState]):
         return self._looked_at(problem, moved) if moved.count % self.every == 0 else moved
 
     def _looked_at(self, problem: MonotoneInclusion, state: AveragedState) -> AveragedState:
-        """Iterate or average, whichever is better; started over from there once the residual has halved."""
+        """Iterate or average, whichever is better; started over from there once the residual has fallen enough."""
         ways = {problem.natural_residual(v): v for v in (state.iterate, state.total / state.count)}
         best = min(ways)
         state = replace(
             state, x=ways[best], metrics={"residual": best}, calls=state.calls + 2 * problem.count
         )
-        if best > 0.5 * state.restarted_at:
+        if self.restart is None or best > self.restart * state.restarted_at:
             return state
         return replace(state, iterate=state.x, total=torch.zeros_like(state.x), count=0, restarted_at=best)
 
@@ -119,3 +124,18 @@ def _bilinear(problem: MonotoneInclusion) -> tuple[Tensor, Tensor, float]:
     raise InvalidProblem(
         "PDHG is for bilinear games and linear programs: components has to be Bilinear, alone or with a Constant."
     )
+
+
+def is_game(problem: MonotoneInclusion) -> bool:
+    """Whether PDHG can solve it: bilinear, and a resolvent that treats x and y apart, as far as one point shows."""
+    try:
+        A, _, _ = _bilinear(problem)
+    except InvalidProblem:
+        return False
+    v = torch.randn(problem.x0.shape, generator=torch_generator(0, 0xE3), dtype=problem.x0.dtype).to(
+        problem.x0
+    )
+    m, at = len(A), problem.resolvent(v, 1.0)
+    of_x = problem.resolvent(torch.cat([v[:m], problem.x0[m:]]), 1.0)[:m]
+    of_y = problem.resolvent(torch.cat([problem.x0[:m], v[m:]]), 1.0)[m:]
+    return torch.equal(at, torch.cat([of_x, of_y]))

@@ -132,12 +132,10 @@ def linear_program(
         return {"value": float(cost @ x), "violation": float((least - matrix @ x).clamp_min(0.0).max())}
 
     game = Bilinear(-matrix.T)  # x' (-A') y
-    importance = game.importance() + 1e-3 * game.importance().mean() + 1e-30
     return LinearProgram(
         SumOfComponents(game, Constant(torch.cat([cost, -least]), game.count)),
         torch.zeros(n + m).to(matrix),
         resolvent,
-        importance=importance,
         judge=judge,
         c=cost,
         A=matrix,
