@@ -6,8 +6,8 @@ import itertools
 
 import numpy as np
 import pytest
-import torch
 import scipy.optimize
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
