@@ -120,7 +120,9 @@ def _folders(source: Path, target: Path, size: int, grey: bool) -> _Domains:
         raise InvalidProblem(f"{source}: {loose[0]} lies in no folder; expected a folder for each class.")
     classes = np.array(first.classes)
     if len(classes) < 2:
-        raise InvalidProblem(f"{source} has the one class {first.classes[0]!r}; expected two folders or more.")
+        raise InvalidProblem(
+            f"{source} has the one class {first.classes[0]!r}; expected two folders or more."
+        )
     known = set(second.labels) <= set(first.labels)
     truth = _placed(np.array(second.labels), classes, target) if known else None
     y = _placed(np.array(first.labels), classes, source)
