@@ -156,6 +156,19 @@ def test_a_light_and_its_rule_are_improved_without_a_model():
     assert last < first
 
 
+def test_a_prompt_is_improved_by_replies_that_are_played_back():
+    scores, prompt = example("improve_a_prompt").main()
+    assert scores[0] == 0.0
+    assert scores[-1] == 1.0
+    assert prompt.startswith("Sort this ticket. Answer with one word")
+
+
+def test_a_pipelines_hyper_parameters_are_found():
+    before, after, values = example("tune_a_pipeline").main(runs=15)
+    assert after > before + 0.05
+    assert values["kind"] == "radial"
+
+
 def test_every_example_is_tested_here():
     tested = Path(__file__).read_text(encoding="utf-8")
     missing = [path.stem for path in EXAMPLES.glob("*.py") if f'example("{path.stem}")' not in tested]

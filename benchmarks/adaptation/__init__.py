@@ -1,4 +1,4 @@
-"""01: the programme against HiGHS, and a step against its own passes and against the order of two forward passes."""
+"""01: the programme against HiGHS, a step against its own passes and two forward passes, weights against torchjd."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from scipy.optimize import linprog
 from torch import nn
 from torch.nn import functional
 
+from benchmarks.adaptation import weights
 from benchmarks.race import Row, race
 from thalweg.adaptation import Adapt, AdaptationTask, mutual_information
 from thalweg.adaptation.combiners import programme
@@ -131,7 +132,7 @@ class Passes:
 
 
 def rows() -> Iterator[Row]:
-    """Two hundred programmes; ten steps of narrow and wide networks."""
+    """Two hundred programmes; ten steps of narrow and wide networks; weights of other combiners."""
     problems = instances()
     (fast, a), (slow, b) = race(lambda: ours(problems), lambda: highs(problems), rounds=3)
     yield Row("01", f"{INSTANCES} programmes of 3", fast, "SciPy's HiGHS", slow, a, b)
@@ -140,3 +141,4 @@ def rows() -> Iterator[Row]:
         (step, _), (bare, _), (twice, _) = race(one.step, one.bare, one.twice, rounds=3)
         yield Row("01", f"{STEPS} steps, width {width}", step, "1 forward + 4 backward passes alone", bare)
         yield Row("01", f"{STEPS} steps, width {width}", step, "2 forward + 6 backward passes, HiGHS", twice)
+    yield from weights.rows()

@@ -50,6 +50,11 @@ def rows() -> Iterator[Row]:
         yield Row(
             "14", f"{CALLS} bundle calls", a, "Python, untraced", b, abs(x.data - CALLS), abs(y - CALLS)
         )
+        here = chain(node, CHAIN)
+        (a, _), (b, _) = race(
+            lambda: here.backward("more", retain_graph=True), lambda: chain(node, CHAIN), rounds=3
+        )
+        yield Row("14", f"backward through {CHAIN} operators", a, "recording them", b)
         return
     theirs = trace.bundle()(plus_one)
     (a, x), (b, y) = race(lambda: chain(node, OPERATORS), lambda: chain(trace.node, OPERATORS))

@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from thalweg.cli import app
@@ -65,6 +66,61 @@ def test_tables_name_their_labels(files):
 def test_methods_are_named(files, method):
     found = run(files, "--length", "20", "--method", method)
     assert found.exit_code in (0, 1), found.output
+
+
+def striped(folder, rng, count, upright, dark):
+    """Pictures with stripes of random width and place, 20 x 30."""
+    folder.mkdir(parents=True)
+    for i in range(count):
+        at = np.arange(30 if upright else 20) + int(rng.integers(8))
+        stripes = (at // int(rng.integers(3, 6)) % 2).astype(float)
+        plane = np.tile(stripes, (20, 1)) if upright else np.tile(stripes[:, None], (1, 30))
+        plane = plane + 0.2 * rng.random((20, 30))
+        grey = 255 * np.clip(0.5 * plane if dark else 0.4 + 0.6 * plane, 0, 1)
+        Image.fromarray(np.stack([grey, 0.5 * grey, grey], -1).astype(np.uint8)).save(folder / f"{i:02}.png")
+
+
+@pytest.fixture
+def folders(tmp_path, rng):
+    for name, upright in (("across", False), ("upright", True)):
+        striped(tmp_path / "source" / name, rng, 40, upright, dark=False)
+        striped(tmp_path / "known" / name, rng, 20, upright, dark=True)
+    striped(tmp_path / "target", rng, 20, True, dark=True)
+    striped(tmp_path / "target" / "more", rng, 20, False, dark=True)
+    return tmp_path
+
+
+def test_folders_of_pictures_are_labelled(folders):
+    out = folders / "labels.csv"
+    words = ("--size", "16", "--length", "150", "--out", str(out), "--json")
+    found = run(folders, *words, files=("source", "target"))
+    assert found.exit_code == 0, found.output
+    table = pd.read_csv(out)
+    assert list(table.columns) == ["file", "label", "probability"]
+    right = np.where(table["file"].str.startswith("more/"), "across", "upright")
+    assert (table["label"] == right).mean() > 0.9
+    assert json.loads(found.stdout)["classes"] == 2
+    assert "target_accuracy" not in json.loads(found.stdout)["metrics"]
+
+
+def test_folders_of_the_target_that_are_classes_judge(folders):
+    found = run(folders, "--size", "8", "--length", "20", "--grey", files=("source", "known"))
+    assert found.exit_code in (0, 1), found.output
+    assert "Of the target's own labels" in found.stdout
+
+
+def test_folders_that_do_not_fit_are_told(folders):
+    for names, message in (
+        (("source", "missing.npz"), "one is a folder and one is not"),
+        (("target", "known"), "00.png lies in no folder; expected a folder for each class"),
+        (("one", "target"), "has the one class 'upright'"),
+    ):
+        if names[0] == "one":
+            (folders / "one").mkdir()
+            (folders / "source" / "upright").rename(folders / "one" / "upright")
+        found = run(folders, "--size", "8", "--length", "5", files=names)
+        assert found.exit_code != 0
+        assert message in str(found.exception)
 
 
 def test_what_does_not_fit_is_told(files):

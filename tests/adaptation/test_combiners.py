@@ -7,6 +7,7 @@ import itertools
 import numpy as np
 import pytest
 import scipy.optimize
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -175,6 +176,26 @@ class TestOthers:
             slack = C @ a - a @ C @ a
             assert slack.min() >= -1e-8
             assert abs(a @ slack) <= 1e-8
+
+    @pytest.mark.parametrize("m", [2, 3, 6])
+    def test_torchjds_mgda_comes_to_the_same_point_from_above(self, m):
+        theirs = pytest.importorskip("torchjd.aggregation").MGDAWeighting(epsilon=1e-12, max_iters=2000)
+        for seed in range(5):
+            G = np.random.default_rng(seed).standard_normal((m, 2 * m))
+            C = G @ G.T
+            ours = MGDA().weights(C)
+            found = theirs(torch.from_numpy(C)).numpy()
+            least, near = ours @ C @ ours, found @ C @ found
+            assert least <= near * (1 + 1e-12)
+            assert near == pytest.approx(least, rel=2e-2)  # Frank-Wolfe: its gap falls as one over its steps
+
+    def test_torchjds_cagrad_has_the_same_weights(self):
+        pytest.importorskip("cvxpy")
+        theirs = pytest.importorskip("torchjd.aggregation").CAGradWeighting(c=0.5)
+        for seed in range(5):
+            G = np.random.default_rng(seed).standard_normal((3, 6))
+            found = theirs(torch.from_numpy(G @ G.T)).numpy()
+            np.testing.assert_allclose(CAGrad(0.5).weights(G @ G.T), found, rtol=2e-3)
 
     def test_pcgrad_is_its_algorithm_on_vectors(self):
         G, _, C, _ = instance(3)

@@ -503,3 +503,37 @@ class TestBadInput:
     def test_a_wrong_number_of_fixed_weights_is_refused(self, data):
         with pytest.raises(InvalidProblem, match="2 weights"):
             solve(task(data, steps=2), Adapt("dann", FixedWeights((1.0, 1.0)), hidden=8))
+
+
+def test_a_head_with_batch_normalisation_sees_whole_batches_alone(data):
+    """A look at one row, in training mode, would be refused by torch and would move the running means."""
+    seen = []
+
+    class Watched(nn.BatchNorm1d):
+        def forward(self, x):
+            if self.training:
+                seen.append(len(x))
+            return super().forward(x)
+
+    made = AdaptationTask(
+        lambda: nn.Sequential(nn.Linear(5, 8), nn.Tanh()),
+        lambda: nn.Sequential(Watched(8), nn.Linear(8, 3)),
+        data[0],
+        (data[1],),
+        steps=4,
+        batch_size=30,
+    )
+    solve(made, Adapt(hidden=8), stop=Stop(steps=4))
+    assert min(seen) > 1
+
+
+def test_the_cosine_told_is_that_of_the_two_gradients(data):
+    made, method = task(data, steps=1000), Adapt(hidden=8)
+    state = method.init(made, 0)
+    state.step = 500  # at the start the alignment's gradient is zero
+    batch = tuple(d.draw() for d in made.draws(0))
+    losses, *_ = method._losses(state, batch, method._features(state.x, batch), guided=True)
+    G = objective_gradients(losses[:2], state.x.backbone.parameters())
+    expected = float(functional.cosine_similarity(G[0], G[1], dim=0))
+    assert abs(expected) > 1e-3
+    assert method.advance(made, state, batch).metrics["cosine"] == pytest.approx(expected, abs=1e-5)

@@ -27,7 +27,6 @@ from thalweg.discovery import (
     check,
     live,
     parse,
-    run_batch,
     structural_hash,
     without_dead,
 )
@@ -113,19 +112,6 @@ class TestInterpreters:
         for a, b in zip(ours, theirs, strict=True):
             if np.isfinite(a).all() and np.abs(a).max() < 1e6:  # large sines lose their digits
                 np.testing.assert_allclose(a, b.numpy(), rtol=1e-6, atol=1e-6)
-
-    def test_programs_of_one_skeleton_run_at_once_as_one_by_one(self):
-        rates = [1e-3, 2e-3, 5e-2]
-        programs = [parse(ADAMW.source.replace("0.001", str(r))) for r in rates]
-        given_ = [torch.tensor(x, dtype=torch.float64) for x in inputs()]
-        together = run_batch(programs, *given_)
-        for k, made in enumerate(programs):
-            for a, b in zip(together, Rule(made)(*given_), strict=True):
-                torch.testing.assert_close(a[k], b)
-
-    def test_programs_of_two_skeletons_are_not_run_at_once(self):
-        with pytest.raises(InvalidProblem, match="one skeleton"):
-            run_batch([ADAMW, LION], *[torch.ones(2)] * 4, 1.0)
 
     def test_the_adamw_program_is_adamw_without_correction(self):
         draw = np.random.default_rng(1)

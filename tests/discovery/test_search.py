@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 import time
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -258,3 +260,34 @@ def test_dead_statements_are_not_run():
     padded = parse(LION.source.replace("    return", "    x = exp(g)\n    y = norm(x)\n    return"))
     ProgramSearch(proxy).losses(padded)
     assert seen == [len(LION)]
+
+
+def test_processes_of_a_search_stand_beside_those_of_joblib():
+    """Both in turns: neither finds the other's pool in a state it does not know."""
+    from joblib import Parallel, delayed
+
+    task, options = ProgramSearch(DigitsMLP(steps=10, seeds=(0,))), {"population": 10}
+    alone = solve(task, RegularizedEvolution(**options), stop=Stop(steps=3), seed=2)
+    assert Parallel(n_jobs=2)(delayed(abs)(-k) for k in range(4)) == [0, 1, 2, 3]
+    shared = solve(task, RegularizedEvolution(**options, workers=2), stop=Stop(steps=3), seed=2)
+    assert Parallel(n_jobs=2)(delayed(abs)(-k) for k in range(4)) == [0, 1, 2, 3]
+    assert (shared.x, shared.calls) == (alone.x, alone.calls)
+
+
+@dataclass(frozen=True)
+class AtHome:
+    """A proxy that works in one process alone."""
+
+    pid: int
+
+    def __call__(self, rule):
+        if os.getpid() != self.pid:
+            raise RuntimeError("elsewhere")
+        return float(np.sum(np.abs(rule(*[np.full(3, 0.1)] * 4, 1.0)[0])))
+
+
+def test_an_error_in_another_process_is_told_and_the_next_search_runs():
+    bad, good = ProgramSearch(AtHome(os.getpid())), ProgramSearch(DigitsMLP(steps=10, seeds=(0,)))
+    with pytest.raises(RuntimeError, match="elsewhere"):
+        solve(bad, RegularizedEvolution(population=10, workers=2), stop=Stop(steps=10))
+    solve(good, RegularizedEvolution(population=10, workers=2), stop=Stop(steps=2))

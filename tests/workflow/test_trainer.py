@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from thalweg.core import CheckpointMismatch, InvalidParameter, InvalidProblem, UnreadableFile
@@ -96,7 +98,10 @@ def test_other_checkpoints_are_refused(tmp_path):
     path.write_text("{}")
     with pytest.raises(UnreadableFile, match="no checkpoint"):
         made([2.0], checkpoint=path)[2].fit(DATA, [8.0])
-    path.write_text('{"parameters": ["other"], "pool": [[[1.0], 0.0, 0]], "scores": [0.0]}')
+    kept = json.loads(
+        '{"pool": [[[1.0], 0.0, 0]], "best": [[1.0], 0.0, 0], "first": [1.0], "begun": [0], "scores": [0.0]}'
+    )
+    path.write_text(json.dumps({"parameters": ["other"], **kept}))
     with pytest.raises(CheckpointMismatch, match="other parameters"):
         made([2.0], checkpoint=path)[2].fit(DATA, [8.0])
 

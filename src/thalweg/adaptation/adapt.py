@@ -12,6 +12,7 @@ from typing import ClassVar, Literal, cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -244,7 +245,7 @@ class Adapt(Method[AdaptationTask, AdaptState]):
     @torch.no_grad()
     def objectives_on(self, state: AdaptState, batch: tuple[Sequence[Tensor], ...]) -> dict[str, float]:
         """The objectives of a batch at a state, by name, without a step."""
-        losses, _, _ = self._losses(state, batch[:2], self._features(state.x, batch[:2]), guided=False)
+        losses, *_ = self._losses(state, batch[:2], self._features(state.x, batch[:2]), guided=False)
         return {name: float(loss) for name, loss in zip(self.objectives, losses, strict=True)}
 
     def _judge(self, problem: AdaptationTask, state: AdaptState) -> None:
@@ -269,8 +270,8 @@ class Adapt(Method[AdaptationTask, AdaptState]):
 
     def _losses(
         self, state: AdaptState, batch: tuple[Sequence[Tensor], ...], features: Sequence[Tensor], guided: bool
-    ) -> tuple[list[Tensor], Tensor | None, Tensor | None]:
-        """The objectives, the guide, and the discriminators' loss of the refiner."""
+    ) -> tuple[list[Tensor], Tensor | None, Tensor | None, float]:
+        """The objectives, the guide, the loss of the refiner's discriminators, and log K."""
         whole = torch.cat(list(features)) if self._is_joint(state.x) else None
         logits = (
             [state.x.head(z) for z in features]
@@ -294,7 +295,7 @@ class Adapt(Method[AdaptationTask, AdaptState]):
         losses.append(top - mutual_information(log_q))
         guide = top - mutual_information(self._refined(refiner, *rows[2][:2])) if guided else None
         own = refiner.loss(zs, y, zt, log_q.exp()) if isinstance(refiner, Refiner) else None
-        return losses, guide, own
+        return losses, guide, own, top
 
     @staticmethod
     def _refined(refiner: nn.Module | None, features: Tensor, logits: Tensor) -> Tensor:
@@ -307,7 +308,7 @@ class Adapt(Method[AdaptationTask, AdaptState]):
     ) -> dict[str, float]:
         """Descent on the weighted sum."""
         batch = batch[:2]
-        losses, _, own = self._losses(state, batch, self._features(state.x, batch), guided=False)
+        losses, _, own, _ = self._losses(state, batch, self._features(state.x, batch), guided=False)
         parts = [w * loss for w, loss in zip(combiner.fixed, losses, strict=True) if w > 0]
         total = parts[0]
         for part in parts[1:]:
@@ -325,7 +326,7 @@ class Adapt(Method[AdaptationTask, AdaptState]):
         """Gradients on features first, then one backward pass of the backbone for each."""
         deep = self._features(state.x, batch if combiner.guided else batch[:2])
         cut = [z.detach().requires_grad_() for z in deep]
-        losses, guide, own = self._losses(state, batch, cut, combiner.guided)
+        losses, guide, own, top = self._losses(state, batch, cut, combiner.guided)
         shared = [p for p in state.x.backbone.parameters() if p.requires_grad]
         heads = [p for p in (*state.x.head.parameters(), *state.heads.parameters()) if p.requires_grad]
         found = [parted(loss, cut, heads) for loss in losses]
@@ -334,9 +335,8 @@ class Adapt(Method[AdaptationTask, AdaptState]):
         G = deep[0].new_empty(m + len(steer), sum(p.numel() for p in shared))
         for row, (at, _) in zip(G, (*found, *steer), strict=True):
             through(deep, at, shared, row)
-        top = math.log(state.x.head(cut[0][:1]).shape[1]) if guide is not None else 1.0
         reached = 0.0 if guide is None else min(max(1.0 - float(guide.detach()) / top, 0.0), 1.0)
-        flat, told = combined(G, combiner, losses, reached)
+        flat, told, products = combined(G, combiner, losses, reached)
         for i, (_, gradients) in enumerate(found):
             if i not in told.dropped or bool(torch.isfinite(losses[i].detach())):
                 for p, g in zip(heads, gradients, strict=True):
@@ -345,7 +345,7 @@ class Adapt(Method[AdaptationTask, AdaptState]):
         if own is not None:
             own.backward()  # type: ignore[no-untyped-call]
         put_gradient(shared, flat)
-        cosine = float(functional.cosine_similarity(G[0], G[1], dim=0)) if m == 3 else math.nan
+        cosine = _cosine(products) if m == 3 else math.nan
         values = self._told(losses, told, guide, cosine)
         return {**values, "reached": reached} if guide is not None else values
 
@@ -365,3 +365,9 @@ class Adapt(Method[AdaptationTask, AdaptState]):
         if not isinstance(self.settled_by, FixedWeights) and math.isfinite(cosine):
             found["cosine"] = cosine
         return found
+
+
+def _cosine(products: NDArray[np.float64]) -> float:
+    """Of the first two gradients, by their products; 0 where one of them is 0."""
+    size = math.sqrt(products[0, 0]) * math.sqrt(products[1, 1])
+    return float(products[0, 1]) / size if size != 0 else 0.0

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from thalweg.adaptation.combiners import Combination, GradientCombiner
@@ -63,8 +65,8 @@ def _flat(loss: Tensor, places: Sequence[Tensor]) -> Tensor:
 
 def combined(
     G: Tensor, combiner: GradientCombiner, losses: Sequence[Tensor], reached: float
-) -> tuple[Tensor, Combination]:
-    """``m G' a``, shape (parameters,), and the combination; objectives without a usable gradient take no part.
+) -> tuple[Tensor, Combination, NDArray[np.float64]]:
+    """``m G' a``, shape (parameters,), the combination, and ``G G'``; unusable objectives take no part.
 
     A last row of G beyond the losses' is the guide's gradient.
 
@@ -80,8 +82,8 @@ def combined(
     a = m * torch.as_tensor(told.weights, dtype=G.dtype, device=G.device)
     if told.dropped:
         kept = [i for i in range(m) if i not in told.dropped]
-        return a[kept] @ G[kept], told
-    return a @ G[:m], told
+        return a[kept] @ G[kept], told, products
+    return a @ G[:m], told, products
 
 
 def put_gradient(shared: Iterable[Tensor], flat: Tensor) -> None:
@@ -134,7 +136,7 @@ def combined_backward(
     places, owned = list(shared), [p for p in own if p.requires_grad]
     steered = [*losses] if guide is None else [*losses, guide]
     G = objective_gradients(steered, places, batched=batched)
-    flat, told = combined(G, combiner, losses, reached)
+    flat, told, _ = combined(G, combiner, losses, reached)
     if owned:
         usable = [
             loss for i, loss in enumerate(losses) if i not in told.dropped or bool(torch.isfinite(loss))

@@ -66,7 +66,7 @@ class CombinedGradients(Callback):
         steered = [*losses] if self.guide is None else [*losses, self.guide(pl_module)]
         G = objective_gradients(steered, places)
         with torch.no_grad():
-            self._flat, self.last = combined(G, self.combiner, losses, 0.0)
+            self._flat, self.last, _ = combined(G, self.combiner, losses, 0.0)
 
     def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Lightning's hook: the sum's gradient is replaced."""

@@ -1,4 +1,4 @@
-"""Labels in one table, use on another."""
+"""Labels in one table or folder of pictures, use on another."""
 
 from __future__ import annotations
 
@@ -23,46 +23,111 @@ if TYPE_CHECKING:
 
 def read(
     source: Annotated[
-        Path, typer.Argument(help="Rows with labels: a .npz with X and y, or a table and --labels.")
+        Path,
+        typer.Argument(
+            help="Rows with labels: a .npz with X and y, a table and --labels, or a folder of pictures with a folder "
+            "for each class."
+        ),
     ],
     target: Annotated[
-        Path, typer.Argument(help="Rows without, with the same columns. Labels in it judge, and never train.")
+        Path,
+        typer.Argument(
+            help="Rows without, with the same columns, or a folder of pictures. Labels in it judge, and never train."
+        ),
     ],
     labels: Annotated[str, typer.Option(help="Column or array of the labels. Default y of a .npz.")] = "",
-    hidden: Annotated[str, typer.Option(help="Widths of the two hidden layers by a comma.")] = "96,48",
+    hidden: Annotated[
+        str, typer.Option(help="Widths of the two hidden layers by a comma; of tables.")
+    ] = "96,48",
+    size: Annotated[int, typer.Option(min=8, max=1024, help="Pixels of a side that pictures get.")] = 32,
+    grey: Annotated[bool, typer.Option("--grey", help="Pictures in grey; in colours by default.")] = False,
     length: Annotated[int, typer.Option(min=1, help="Steps of a whole run.")] = 1000,
     batch: Annotated[int, typer.Option(min=2, help="Rows of each a step.")] = 64,
     raw: Annotated[
-        bool, typer.Option("--raw", help="Take columns as they are; by default each table is standardised.")
+        bool,
+        typer.Option(
+            "--raw",
+            help="Take columns, or channels from 0 to 1, as they are; by default each domain is standardised.",
+        ),
     ] = False,
     header: Header = None,
 ) -> Mapping[str, Problem]:
-    """Train on labelled rows for use on rows of another law, and label those."""
-    import numpy as np
+    """Train on labelled rows or pictures for use on those of another law, and label them."""
     import torch
 
     from thalweg.adaptation import AdaptationTask
+    from thalweg.adaptation.networks import FEATURES, convolutional, perceptron
 
-    widths = _widths(hidden)
-    first, second = _loaded(source, labels, header), _target(target, labels, header)
-    y, classes = first.classes()
-    tables = [np.asarray(data.X, dtype=np.float64) for data in (first, second)]
-    if first.feature_names != second.feature_names or tables[0].shape[1] != tables[1].shape[1]:
+    if source.is_dir() != target.is_dir():
         raise InvalidProblem(
-            f"{source} has {tables[0].shape[1]} columns, {target} {tables[1].shape[1]}; expected the same."
+            f"{source} and {target}: one is a folder and one is not; expected two of a kind."
         )
-    inputs = [torch.from_numpy((t if raw else _standard(t)).astype(np.float32)) for t in tables]
-    truth = None if second.y is None else torch.from_numpy(_placed(second.y, classes, target))
+    if source.is_dir():
+        found = _folders(source, target, size, grey)
+        channels = found.inputs[0].shape[1]
+        backbone, width = (lambda: convolutional(channels)), FEATURES
+    else:
+        widths = _widths(hidden)
+        found = _tables(source, target, labels, header)
+        columns = found.inputs[0].shape[1]
+        backbone, width = (lambda: perceptron((columns, *widths))), widths[-1]
+    inputs = [torch.from_numpy((t if raw else _standard(t)).astype("float32")) for t in found.inputs]
     task = AdaptationTask(
-        lambda: _net((tables[0].shape[1], *widths)),
-        lambda: _last(widths[-1], len(classes)),
-        (inputs[0], torch.from_numpy(y)),
+        backbone,
+        lambda: _last(width, len(found.classes)),
+        (inputs[0], torch.from_numpy(found.y)),
         (inputs[1],),
         steps=length,
         batch_size=batch,
-        target_labels=truth,
+        target_labels=None if found.truth is None else torch.from_numpy(found.truth),
     )
     return {f"{source.stem} to {target.stem}": task}
+
+
+@dataclass(frozen=True)
+class _Domains:
+    """Inputs of source and target; places of the source's labels among the classes, and the target's if known."""
+
+    inputs: tuple[np.ndarray, np.ndarray]
+    y: np.ndarray
+    classes: np.ndarray
+    truth: np.ndarray | None
+
+
+def _tables(source: Path, target: Path, labels: str, header: bool | None) -> _Domains:
+    import numpy as np
+
+    first, second = _loaded(source, labels, header), _target(target, labels, header)
+    y, classes = first.classes()
+    one, other = (np.asarray(data.X, dtype=np.float64) for data in (first, second))
+    if first.feature_names != second.feature_names or one.shape[1] != other.shape[1]:
+        raise InvalidProblem(
+            f"{source} has {one.shape[1]} columns, {target} {other.shape[1]}; expected the same."
+        )
+    truth = None if second.y is None else _placed(second.y, classes, target)
+    return _Domains((one, other), y, classes, truth)
+
+
+def _folders(source: Path, target: Path, size: int, grey: bool) -> _Domains:
+    """Pictures; the target's folders are labels if each of its pictures lies in one with a class's name."""
+    import numpy as np
+
+    from thalweg.datasets import load_images
+
+    first, second = load_images(source, size, grey), load_images(target, size, grey)
+    loose = [name for name, label in zip(first.files, first.labels, strict=True) if not label]
+    if loose:
+        raise InvalidProblem(f"{source}: {loose[0]} lies in no folder; expected a folder for each class.")
+    classes = np.array(first.classes)
+    if len(classes) < 2:
+        raise InvalidProblem(
+            f"{source} has the one class {first.classes[0]!r}; expected two folders or more."
+        )
+    known = set(second.labels) <= set(first.labels)
+    truth = _placed(np.array(second.labels), classes, target) if known else None
+    y = _placed(np.array(first.labels), classes, source)
+    one, other = (images.X.astype("float32") / 255.0 for images in (first, second))
+    return _Domains((one, other), y, classes, truth)
 
 
 def _widths(text: str) -> tuple[int, ...]:
@@ -94,10 +159,12 @@ def _target(path: Path, labels: str, header: bool | None) -> Dataset:
 
 
 def _standard(table: np.ndarray) -> np.ndarray:
+    """Columns, or channels over all pixels, with mean 0 and deviation 1; constant ones become 0."""
     import numpy as np
 
-    spread = table.std(0)
-    return (table - table.mean(0)) / np.where(spread > 0, spread, 1.0)
+    axes = (0, *range(2, table.ndim))
+    mean, spread = table.mean(axes, keepdims=True), table.std(axes, keepdims=True)
+    return (table - mean) / np.where(spread > 0, spread, 1.0)
 
 
 def _placed(y: np.ndarray, classes: np.ndarray, path: Path) -> np.ndarray:
@@ -108,15 +175,6 @@ def _placed(y: np.ndarray, classes: np.ndarray, path: Path) -> np.ndarray:
     if odd is not None:
         raise InvalidProblem(f"{path} has the label {odd!r}, which the source has not.")
     return np.array([found[value] for value in y.tolist()])
-
-
-def _net(widths: Sequence[int]) -> nn.Module:
-    import itertools
-
-    from torch import nn
-
-    layers = [nn.Sequential(nn.Linear(a, b), nn.ReLU()) for a, b in itertools.pairwise(widths)]
-    return nn.Sequential(*layers)
 
 
 def _last(width: int, classes: int) -> nn.Module:
@@ -162,9 +220,15 @@ class AdaptationCase(Case):
         return cast("AdaptationTask", self.problem)
 
     def _classes(self) -> np.ndarray:
-        given = self.given
+        import numpy as np
+
+        from thalweg.datasets import image_files
+
+        given, source = self.given, cast(Path, self.given["source"])
+        if source.is_dir():
+            return np.array(sorted({name.split("/")[0] for name in image_files(source)}))
         header = cast("bool | None", given["header"])
-        return _loaded(cast(Path, given["source"]), str(given["labels"]), header).classes()[1]
+        return _loaded(source, str(given["labels"]), header).classes()[1]
 
     def _predicted(self, result: Result) -> tuple[np.ndarray, np.ndarray]:
         """Labels of the target's rows, and their probability."""
@@ -178,17 +242,23 @@ class AdaptationCase(Case):
         return self._classes()[at.cpu().numpy()], p.cpu().numpy()
 
     def write(self, path: Path, result: Result) -> None:
-        """A row for each target row: its label and how sure it is."""
+        """A row for each target row: its label and how sure it is; of pictures, their files first."""
+        import numpy as np
         import pandas as pd
 
         from thalweg.cli.output import write_arrays
         from thalweg.core.files import write_text
+        from thalweg.datasets import image_files
 
         labels, sure = self._predicted(result)
+        columns = {"label": labels, "probability": sure}
+        target = cast(Path, self.given["target"])
+        if target.is_dir():
+            columns = {"file": np.array(image_files(target)), **columns}
         if path.suffix.lower() == ".npz":
-            write_arrays(path, {"label": labels, "probability": sure})
+            write_arrays(path, columns)
         else:
-            write_text(path, pd.DataFrame({"label": labels, "probability": sure}).to_csv(index=False))
+            write_text(path, pd.DataFrame(columns).to_csv(index=False))
 
     def told(self, result: Result) -> dict[str, object]:
         from thalweg.adaptation import summary

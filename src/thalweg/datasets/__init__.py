@@ -3,6 +3,7 @@
 from thalweg.datasets.fitting import Fit, FittingTask
 from thalweg.datasets.frames import load_frame
 from thalweg.datasets.growing import BadLine, GrowingTable, NewRows
+from thalweg.datasets.images import Images, image_files, load_images
 from thalweg.datasets.labelled import Dataset
 from thalweg.datasets.load import DATASETS, load
 from thalweg.datasets.matrices import (
@@ -28,12 +29,15 @@ __all__ = [
     "Fit",
     "FittingTask",
     "GrowingTable",
+    "Images",
     "NamedMatrix",
     "NewRows",
     "Ratings",
+    "image_files",
     "load",
     "load_arrays",
     "load_frame",
+    "load_images",
     "load_matrix",
     "load_named_matrix",
     "load_pairs",

@@ -5,7 +5,7 @@ from thalweg.discovery.cache import LossCache
 from thalweg.discovery.evolution import RandomPrograms, RegularizedEvolution
 from thalweg.discovery.functions import FUNCTIONS
 from thalweg.discovery.funnelling import Funnelled, funnel
-from thalweg.discovery.interpreter import Rule, run_batch, skeleton
+from thalweg.discovery.interpreter import Rule
 from thalweg.discovery.mutation import Mutations
 from thalweg.discovery.optimizer import ProgramOptimizer, optimizer_class, read_program, write_optimizer
 from thalweg.discovery.probing import behaviour
@@ -62,10 +62,8 @@ __all__ = [
     "optimizer_class",
     "parse",
     "read_program",
-    "run_batch",
     "search",
     "simplified",
-    "skeleton",
     "structural_hash",
     "without_dead",
     "write_optimizer",

@@ -1,4 +1,4 @@
-"""Run programs on NumPy arrays or torch tensors, one by one or many of one skeleton at once."""
+"""Run programs on NumPy arrays or torch tensors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from thalweg.core import InvalidProblem, ThalwegError
-from thalweg.core.validation import require
 from thalweg.discovery.functions import FUNCTIONS, Operation, Value
 from thalweg.discovery.program import Program
 
@@ -102,12 +101,9 @@ class Rule:
     def _torch(self, torch: ModuleType, first: Tensor, inputs: Sequence[Value]) -> tuple[Value, ...]:
         kind = {"dtype": first.dtype, "device": first.device}
         given = [x if isinstance(x, torch.Tensor) else torch.tensor(x, **kind) for x in inputs]
-        return self.traced(given, [torch.tensor(c, **kind) for c in self.constants])
-
-    def traced(self, inputs: Sequence[Value], constants: Sequence[Value]) -> tuple[Value, ...]:
-        """The program on tensors of torch, with other numbers for its constants."""
+        constants = [torch.tensor(c, **kind) for c in self.constants]
         code = [(_operation(name, "torch"), places, to) for name, places, to in self._code]
-        return self._run(code, [*inputs, *constants])
+        return self._run(code, [*given, *constants])
 
     def _run(
         self, code: Sequence[tuple[Operation, tuple[int, ...], int]], held: list[Value]
@@ -116,53 +112,3 @@ class Rule:
         for operation, places, to in code:
             values[to] = operation(*[values[k] for k in places])
         return tuple([values[k] for k in self._outputs])
-
-
-def skeleton(program: Program) -> str:
-    """The program's text without its constants: programs alike in it differ in constants alone."""
-    words = [
-        f"{s.target}={s.function}({','.join('#' if isinstance(a, float) else a for a in s.arguments)})"
-        for s in program.statements
-    ]
-    return ";".join([program.signature.name, *words])
-
-
-def run_batch(programs: Sequence[Program], *inputs: Value) -> tuple[Tensor, ...]:
-    """Outputs of programs that differ in constants alone, stacked along a new first axis, by one `torch.func.vmap`.
-
-    Args:
-        programs: at least one, of one `skeleton`.
-        inputs: as a `Rule` takes them, the same for all programs; tensors of torch.
-
-    Raises:
-        InvalidProblem: programs of different skeletons.
-
-    Cost: as many calls of torch as one program has functions.
-
-    >>> import torch
-    >>> from thalweg.discovery import LION
-    >>> ones = torch.ones(3)
-    >>> [tuple(part.shape) for part in run_batch([LION, LION], ones, ones, ones, ones, 1.0)]
-    [(2, 3), (2, 3), (2, 3)]
-    """
-    import torch
-
-    require(len(programs) > 0, "run_batch needs at least one program")
-    forms = {skeleton(program) for program in programs}
-    if len(forms) > 1:
-        raise InvalidProblem(f"run_batch takes programs of one skeleton; got {len(forms)} different ones.")
-    rules = [Rule(program) for program in programs]
-    first = next(x for x in inputs if isinstance(x, torch.Tensor))
-    like = torch.empty(0, dtype=first.dtype, device=first.device)
-    given = [x if isinstance(x, torch.Tensor) else like.new_tensor(x) for x in inputs]
-    constants = like.new_tensor([rule.constants for rule in rules])
-
-    def one(numbers: Tensor) -> tuple[Tensor, ...]:
-        # An output that no constant enters would otherwise come back without the new axis.
-        return tuple(torch.as_tensor(x).clone() for x in rules[0].traced(given, list(numbers)))
-
-    if not rules[0].constants:
-        alone = one(constants[0])
-        return tuple(torch.stack([x] * len(rules)) for x in alone)
-    found: tuple[Tensor, ...] = torch.func.vmap(one)(constants)
-    return found

@@ -31,6 +31,9 @@ class Operator:
     def __repr__(self) -> str:
         return f"Operator({self.name!r})"
 
+    def __reduce__(self) -> tuple[type[Operator], tuple[object, ...]]:
+        return Operator, (self.name, self.function, self.description, self.partials, self.source)
+
 
 def _item(container: object, key: object) -> object:
     return operator.getitem(container, key)  # type: ignore[call-overload]

@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+
 from thalweg.core.validation import is_real, is_whole, require
 
 
@@ -98,6 +100,34 @@ def refusal(constraint: object, old: object, new: object) -> str | None:
     if isinstance(answer, str):
         return answer
     return None if answer is None or answer else "breaks its constraint"
+
+
+def drawn(constraint: object, old: object, rng: np.random.Generator) -> object:
+    """A random value that may stand where ``old`` stands; ``old`` itself where nothing says what others there are.
+
+    Evenly within `Bounds` (their ratio with ``log``) and `Choices`; a number without them by a normal law around it,
+    whose deviation is the larger of 1 and its size.
+    """
+    for _ in range(100):
+        value = _drawn(constraint, old, rng)
+        if refusal(constraint, old, value) is None:
+            return value
+    return old
+
+
+def _drawn(constraint: object, old: object, rng: np.random.Generator) -> object:
+    if isinstance(constraint, Choices):
+        return constraint.values[int(rng.integers(len(constraint.values)))]
+    if isinstance(constraint, Bounds):
+        low, high = constraint.low, constraint.high
+        share = float(rng.random())
+        value = low * (high / low) ** share if constraint.log else low + share * (high - low)
+        value = min(max(value, low), high)
+    elif is_real(old):
+        value = old + max(1.0, abs(old)) * float(rng.standard_normal())
+    else:
+        return old
+    return round(value) if is_whole(old) else value
 
 
 def described(constraint: object) -> str:

@@ -8,12 +8,16 @@ from thalweg.core import InvalidProblem, ThalwegError
 class ExecutionError(ThalwegError):
     """An operator of a traced run raised; ``node`` is the `ExceptionNode` that stands for it in the trace.
 
-    ``except ExecutionError as error: error.node.backward(...)`` sends feedback back from the failure.
+    ``except ExecutionError as error: error.node.backward(...)`` sends feedback back from the failure. It is None where
+    the error comes from another process.
     """
 
     def __init__(self, message: str, node: object) -> None:
         super().__init__(message)
         self.node = node
+
+    def __reduce__(self) -> tuple[type[ExecutionError], tuple[object, ...]]:
+        return ExecutionError, (str(self), None)
 
 
 class MissingInputs(InvalidProblem):
@@ -28,7 +32,10 @@ class SandboxError(ThalwegError):
 
     def __init__(self, kind: str, message: str, line: int | None = None) -> None:
         super().__init__(f"{kind}: {message}")
-        self.kind, self.line = kind, line
+        self.kind, self.message, self.line = kind, message, line
+
+    def __reduce__(self) -> tuple[type[SandboxError], tuple[object, ...]]:
+        return SandboxError, (self.kind, self.message, self.line)
 
 
 class ModelError(ThalwegError):

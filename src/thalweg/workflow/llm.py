@@ -87,6 +87,14 @@ class LanguageModel:
                 f"LanguageModel: no key in base_url; set {self.key_variable} in the environment."
             )
 
+    def __getstate__(self) -> dict[str, object]:
+        if not self.replay:
+            raise InvalidParameter(
+                "LanguageModel counts its calls and tokens in one process and is not sent to others. Keep the program "
+                "here (workers=1), or play its replies back (replay=True)."
+            )
+        return dict(vars(self))
+
     def complete(
         self, messages: Messages, temperature: float = 0.0, max_tokens: int = 4096, sample: int = 0
     ) -> str:

@@ -107,7 +107,7 @@ class Node(PlainViews):
 
     def clone(self) -> Node:
         """A copy of the value, whose parent is this node."""
-        return apply(_CLONE, self)
+        return apply(CLONE, self)
 
     def detach(self) -> Node:
         """A copy of the value without the trace."""
@@ -116,6 +116,13 @@ class Node(PlainViews):
     def backward(self, feedback: object, retain_graph: bool = False) -> None:
         """Send feedback to the parameters that this node came from: see `thalweg.workflow.backward`."""
         WAY_BACK[0](self, feedback, retain_graph)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        if self._parents:
+            raise InvalidProblem(
+                f"{self.name} was computed, and its trace does not go to other processes. Compute it in the program."
+            )
+        return Node, (self._data, self.name.rpartition(":")[0])
 
     def _adopt(self, child: Node) -> None:
         held = self._children
@@ -343,5 +350,5 @@ def container(value: object) -> Node | None:
 
 
 _CONTAINERS: dict[type, Operator] = {list: ops.LIST, tuple: ops.TUPLE, set: ops.SET, dict: ops.DICT}
-_CLONE = Operator("clone", copied, "a copy of x", lambda x, z: (1.0,))
+CLONE = Operator("clone", copied, "a copy of x", lambda x, z: (1.0,))
 _SLICE = Operator("slice", slice, "slice(start, stop, step)")

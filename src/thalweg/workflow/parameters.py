@@ -10,15 +10,20 @@ from thalweg.workflow.nodes import Node, container
 class ParameterNode(Node):
     """A trainable value: what optimizers change. It keeps its place in the program from run to run.
 
-    ``feedback`` holds what came back to it since the last `zero_feedback`.
+    ``feedback`` holds what came back to it since the last `zero_feedback`; ``travelled`` is True of a copy that was
+    sent to another process.
     """
 
-    __slots__ = ("constraint", "description", "feedback")
+    __slots__ = ("constraint", "description", "feedback", "travelled")
 
     def __init__(self, data: object, name: str, description: str, constraint: object) -> None:
         super().__init__(data, name)
         self.description, self.constraint = description, constraint
         self.feedback: list[object] = []
+        self.travelled = False
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _arrived, (self._data, self.name.rpartition(":")[0], self.description, self.constraint)
 
     def set(self, value: object) -> None:
         """Take a new value; runs from now on use it.
@@ -40,6 +45,12 @@ class ParameterNode(Node):
     def zero_feedback(self) -> None:
         """Forget the feedback."""
         self.feedback = []
+
+
+def _arrived(data: object, name: str, description: str, constraint: object) -> ParameterNode:
+    found = ParameterNode(data, name, description, constraint)
+    found.travelled = True
+    return found
 
 
 def node(

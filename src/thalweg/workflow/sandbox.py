@@ -76,6 +76,9 @@ class Sandbox:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def __reduce__(self) -> tuple[type[Sandbox], tuple[object, ...]]:
+        return Sandbox, (self.seconds, self.megabytes, self.imports)  # elsewhere it has a process of its own
+
     def close(self) -> None:
         """End the process; the next call starts another."""
         if self._end is not None:

@@ -7,6 +7,8 @@ from thalweg.workflow.optimizers.gradients import TraceDescent, trace_gradient
 from thalweg.workflow.optimizers.optimizer import WorkflowOptimizer, WorkflowSearch
 from thalweg.workflow.optimizers.optoprime import OPRO, ChatModel, OptoPrime, OptoPrimeMulti
 from thalweg.workflow.optimizers.pattern import PatternSearch
+from thalweg.workflow.optimizers.restarts import Restarted, restarted
+from thalweg.workflow.optimizers.textgrad import TextGrad
 
 __all__ = [
     "OPRO",
@@ -18,7 +20,10 @@ __all__ = [
     "OptoPrime",
     "OptoPrimeMulti",
     "PatternSearch",
+    "Restarted",
+    "TextGrad",
     "WorkflowOptimizer",
     "WorkflowSearch",
+    "restarted",
     "trace_gradient",
 ]

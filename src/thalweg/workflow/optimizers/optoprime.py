@@ -41,23 +41,10 @@ class ChatModel(Protocol):
         """The text of the reply."""
 
 
-class OptoPrime(WorkflowOptimizer):
-    """A model reads the trace that was executed, and the feedback, and suggests new values.
+class ModelOptimizer(WorkflowOptimizer):
+    """Base of optimizers that ask a model.
 
-    Use it where scores alone say too little: prompts, code, structured values, with errors and words as feedback.
-    Values that are of another kind, break a constraint or change a signature are refused with the reason, and the model
-    is asked once more; what does not fit then is left out.
-
-    Args:
-        parameters: trainable nodes.
-        model: a `LanguageModel`, or any object with its ``complete``.
-        memory_size: how many past (values, feedback) are told too.
-        max_tokens: longest reply.
-        ignore_extraction_error: keep the values where a reply cannot be read; raise `ModelError` otherwise.
-
-    ``log`` holds each prompt and reply.
-
-    Cost per step: one request, two where the first reply does not fit.
+    Args: as of `OptoPrime`. ``log`` holds each prompt and reply.
     """
 
     temperature = 0.0
@@ -77,22 +64,6 @@ class OptoPrime(WorkflowOptimizer):
         self.ignore_extraction_error = ignore_extraction_error
         self.memory: list[str] = []
         self.log: list[dict[str, str]] = []
-
-    def propose(self) -> Proposal:
-        """The values that the model suggests, of parameters that were executed."""
-        prompt, names = self.prompt()
-        return self._suggested(prompt, names, self.temperature, 0)
-
-    def prompt(self) -> tuple[str, dict[str, ParameterNode]]:
-        """The words for the model, and the parameters by the names used in them."""
-        graph = self.heard()
-        text, names = problem(graph, self.parameters)
-        past = self.memory[-self.memory_size :] if self.memory_size else []
-        variables = "\n".join(f"{n} = {p._data!r}" for n, p in names.items())
-        self.memory.append(f"{variables}\nFeedback: {said(graph)}")
-        if past:
-            text = "#Past values and their feedback\n" + "\n---\n".join(past) + "\n\n" + text
-        return f"#Instruction\n{INSTRUCTION}\n\n{text}", names
 
     def _suggested(
         self, prompt: str, names: dict[str, ParameterNode], temperature: float, sample: int
@@ -119,6 +90,42 @@ class OptoPrime(WorkflowOptimizer):
             again = "That could not be used: " + " ".join(reasons) + " Answer again, with JSON only."
             messages += [{"role": "assistant", "content": reply}, {"role": "user", "content": again}]
         return found
+
+
+class OptoPrime(ModelOptimizer):
+    """A model reads the trace that was executed, and the feedback, and suggests new values.
+
+    Use it where scores alone say too little: prompts, code, structured values, with errors and words as feedback.
+    Values that are of another kind, break a constraint or change a signature are refused with the reason, and the model
+    is asked once more; what does not fit then is left out.
+
+    Args:
+        parameters: trainable nodes.
+        model: a `LanguageModel`, or any object with its ``complete``.
+        memory_size: how many past (values, feedback) are told too.
+        max_tokens: longest reply.
+        ignore_extraction_error: keep the values where a reply cannot be read; raise `ModelError` otherwise.
+
+    ``log`` holds each prompt and reply.
+
+    Cost per step: one request, two where the first reply does not fit.
+    """
+
+    def propose(self) -> Proposal:
+        """The values that the model suggests, of parameters that were executed."""
+        prompt, names = self.prompt()
+        return self._suggested(prompt, names, self.temperature, 0)
+
+    def prompt(self) -> tuple[str, dict[str, ParameterNode]]:
+        """The words for the model, and the parameters by the names used in them."""
+        graph = self.heard()
+        text, names = problem(graph, self.parameters)
+        past = self.memory[-self.memory_size :] if self.memory_size else []
+        variables = "\n".join(f"{n} = {p._data!r}" for n, p in names.items())
+        self.memory.append(f"{variables}\nFeedback: {said(graph)}")
+        if past:
+            text = "#Past values and their feedback\n" + "\n---\n".join(past) + "\n\n" + text
+        return f"#Instruction\n{INSTRUCTION}\n\n{text}", names
 
 
 class OptoPrimeMulti(OptoPrime):
@@ -178,7 +185,7 @@ class OPRO(OptoPrime):
     def prompt(self) -> tuple[str, dict[str, ParameterNode]]:
         """Past values and feedback only."""
         graph = self.heard()
-        names = _names(graph.parameters)
+        names = named(graph.parameters)
         known = {n: p for n, p in ((names[p], p) for p in graph.parameters) if p in self.parameters}
         variables = "\n".join(f"{n} = {p._data!r}" for n, p in known.items())
         self.memory.append(f"{variables}\nFeedback: {said(graph)}")
@@ -200,7 +207,7 @@ def problem(graph: TraceGraph, parameters: Iterable[ParameterNode]) -> tuple[str
     Names are counted within the graph, so that equal runs make equal words.
     """
     mine, nodes = set(parameters), [*graph.inputs, *graph.nodes]
-    names = _names(nodes)
+    names = named(nodes)
     variables = {names[p]: p for p in graph.parameters if p in mine}
     outputs = set(graph.feedback)
     code, words = [], dict[str, str]()
@@ -214,26 +221,28 @@ def problem(graph: TraceGraph, parameters: Iterable[ParameterNode]) -> tuple[str
     sections = {
         "Code": code,
         "Documentation": [f"{name}: {text}" for name, text in words.items()],
-        "Variables": [_value(name, p) for name, p in variables.items()],
+        "Variables": [shown(name, p) for name, p in variables.items()],
         "Constraints": [
             f"{name}: {text}"
             for name, p in variables.items()
             if (text := " ".join([p.description, described(p.constraint)]).strip())
         ],
-        "Inputs": [_value(names[n], n) for n in nodes if n.operator is None and n not in mine],
-        "Others": [_value(names[n], n) for n in others],
-        "Outputs": [_value(names[n], n) for n in graph.nodes if n in outputs],
+        "Inputs": [shown(names[n], n) for n in nodes if n.operator is None and n not in mine],
+        "Others": [shown(names[n], n) for n in others],
+        "Outputs": [shown(names[n], n) for n in graph.nodes if n in outputs],
         "Feedback": [said(graph)],
     }
     return "\n\n".join(f"#{title}\n" + "\n".join(lines) for title, lines in sections.items()), variables
 
 
-def _value(name: str, n: Node) -> str:
+def shown(name: str, n: Node) -> str:
+    """A node's value as a line of a prompt; long ones are cut, but for parameters."""
     text = repr(n._data)
     return f"{name} = {text if isinstance(n, ParameterNode) or len(text) <= 2000 else text[:1997] + '...'}"
 
 
-def _names(nodes: Iterable[Node]) -> dict[Node, str]:
+def named(nodes: Iterable[Node]) -> dict[Node, str]:
+    """A name for each node, counted within them, so that equal runs have equal names."""
     counts, names = dict[str, int](), dict[Node, str]()
     for n in sorted(nodes, key=place):
         if n not in names:
