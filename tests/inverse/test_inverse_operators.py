@@ -99,7 +99,7 @@ def test_batches_are_images_one_by_one_and_arrays_come_back_as_arrays(A, rng):
 def test_both_products_at_once_are_one_after_the_other(A, rng):
     x = drawn((3, *A.image_shape), A.complex_image, rng)
     np.testing.assert_allclose(A.gram(x).numpy(), A.AH(A.A(x)).numpy(), atol=1e-11)
-    assert A.gram(x).dtype == x.dtype and A.gram(x[:1]).shape == x[:1].shape
+    assert A.gram(x).dtype == x.dtype
 
 
 def test_coils_of_a_batch_larger_than_a_block_are_those_of_each_image(rng):

@@ -201,7 +201,10 @@ class Sense(Operator):
         maps, mask = self.on("sensed", x), self.on("corner", x)
         images = max(1, AT_ONCE // maps.numel()) if x.device.type == "cpu" else len(x)
         return torch.cat(
-            [self._joined(self._sampling(maps * _cornered(part)[:, None], mask)) for part in x.split(images)]
+            [
+                self._joined(self._sampling(maps * _cornered(part)[:, None], mask))
+                for part in torch.split(x, images)
+            ]
         )
 
     def _joined(self, coils: Tensor) -> Tensor:
