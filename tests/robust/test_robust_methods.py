@@ -138,8 +138,11 @@ class TestRefusals:
             run(FacilityLocation.random(2, 2, seed=0), KAdaptable())
 
     def test_no_network_for_a_class(self):
-        with pytest.raises(InvalidProblem, match=r"No network is shipped for FacilityLocation\. Train one"):
-            run(FacilityLocation.random(2, 2, seed=0), NeuralCCG())
+        class Sites(FacilityLocation):
+            """A class of one's own."""
+
+        with pytest.raises(InvalidProblem, match=r"No network is shipped for Sites\. Train one"):
+            run(Sites.random(2, 2, seed=0), NeuralCCG())
 
     @pytest.mark.parametrize(
         "make",

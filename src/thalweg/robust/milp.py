@@ -110,7 +110,8 @@ class Model:
 
         Args:
             solver: ``"highs"`` (highspy), ``"scipy"`` (the HiGHS inside SciPy, without ``patience`` and
-                ``integrality``), ``"scip"`` (without ``patience``), or ``"auto"``: the first of highs and scipy that is installed.
+                ``integrality``), ``"scip"`` (without ``patience``), or ``"auto"``: the first of highs and scipy that is
+                installed.
             seconds: most time; at its end the best point so far is returned with the bound.
             gap: relative gap of value and bound at which a point is optimal.
             patience: seconds without a new best point after which the solver gives up.
