@@ -21,6 +21,7 @@ from thalweg.inverse import (
     Sense,
     SliceStack,
     SuperResolution,
+    batched_cg,
     estimate_maps,
     gaussian_kernel,
     normalised_maps,
@@ -100,6 +101,15 @@ def test_both_products_at_once_are_one_after_the_other(A, rng):
     x = drawn((3, *A.image_shape), A.complex_image, rng)
     np.testing.assert_allclose(A.gram(x).numpy(), A.AH(A.A(x)).numpy(), atol=1e-11)
     assert A.gram(x).dtype == x.dtype
+
+
+@pytest.mark.parametrize("name", ["radon", "sense, whole rows", "fft"])
+def test_conjugate_gradients_of_a_batch_have_the_bits_of_each_image(name, rng):
+    A = OPERATORS[name]()
+    right = A.gram(drawn((9, *A.image_shape), A.complex_image, rng))
+    start = torch.zeros_like(right)
+    each = [batched_cg(A.gram, right[i : i + 1], start[i : i + 1], steps=6).x for i in range(9)]
+    assert torch.equal(batched_cg(A.gram, right, start, steps=6).x, torch.cat(each))
 
 
 def test_coils_of_a_batch_larger_than_a_block_are_those_of_each_image(rng):
