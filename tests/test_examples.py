@@ -257,6 +257,12 @@ def test_a_pole_is_balanced_by_who_says_what_went_better():
     assert questions == 64
 
 
+def test_an_arm_swings_up_by_who_says_what_came_higher():
+    first, last, questions = example("swing_by_preference").main(steps=5)
+    assert last > first + 0.3
+    assert questions == 40
+
+
 def test_orders_that_may_fail_are_worth_more_when_chosen_for_it(tmp_path):
     profits = example("orders_that_may_fail").main(str(tmp_path / "page.html"))
     assert profits["robust"][-1] > profits["nominal"][-1]

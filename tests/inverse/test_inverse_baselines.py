@@ -34,7 +34,7 @@ from thalweg.inverse import (
 )
 from thalweg.inverse.masks import uniform2d
 from thalweg.inverse.phantoms import birdcage, ellipses, shepp_logan
-from thalweg.inverse.total_variation import gradient, gradient_adjoint
+from thalweg.inverse.total_variation import gradient, gradient_adjoint, laplacian
 
 SIDE = 8
 
@@ -216,6 +216,7 @@ def test_the_gradient_of_images_has_its_adjoint(rng):
         torch.from_numpy(rng.standard_normal((2, 2, 5, 6))),
     )
     assert float((gradient(x) * w).sum()) == pytest.approx(float((x * gradient_adjoint(w)).sum()))
+    np.testing.assert_allclose(laplacian(x).numpy(), gradient_adjoint(gradient(x)).numpy(), atol=1e-14)
 
 
 def test_cg_sense_solves_the_normal_equations():

@@ -21,6 +21,7 @@ from thalweg.inverse import (
     Sense,
     SliceStack,
     SuperResolution,
+    batched_cg,
     estimate_maps,
     gaussian_kernel,
     normalised_maps,
@@ -31,11 +32,16 @@ from thalweg.inverse.phantoms import birdcage, ellipses, shepp_logan
 from thalweg.numerics.krylov import cg
 
 MASK = uniform2d((12, 12), 2.0)
+ROWS, COLUMNS = np.outer(np.arange(11) % 3 == 0, np.ones(12)), np.outer(np.ones(12), np.arange(11) % 4 < 2)
 OPERATORS = {
     "fft": lambda: MaskedFFT(MASK),
     "fft real": lambda: MaskedFFT(MASK, real=True),
     "sense": lambda: Sense(birdcage(3, 12), MASK),
     "sense real": lambda: Sense(birdcage(3, 12), MASK, real=True),
+    "fft, whole columns": lambda: MaskedFFT(COLUMNS),
+    "fft, everything, real": lambda: MaskedFFT(np.ones((12, 11)), real=True),
+    "sense, whole rows": lambda: Sense(birdcage(3, 12)[:, :11], ROWS),
+    "sense, whole columns, real": lambda: Sense(birdcage(3, 12)[:, :, :11], COLUMNS, real=True),
     "radon": lambda: Radon(12, 5),
     "radon, limited": lambda: Radon(12, 7, span=100.0),
     "radon, wide": lambda: Radon(12, [3.0, 50.0], detectors=19),
@@ -89,6 +95,27 @@ def test_batches_are_images_one_by_one_and_arrays_come_back_as_arrays(A, rng):
     np.testing.assert_allclose(found, torch.stack([A.A(one) for one in x]).numpy(), atol=1e-12)
     y = drawn((3, *A.data_shape), A.complex_data, rng)
     np.testing.assert_allclose(A.AH(y).numpy(), torch.stack([A.AH(one) for one in y]).numpy(), atol=1e-12)
+
+
+def test_both_products_at_once_are_one_after_the_other(A, rng):
+    x = drawn((3, *A.image_shape), A.complex_image, rng)
+    np.testing.assert_allclose(A.gram(x).numpy(), A.AH(A.A(x)).numpy(), atol=1e-11)
+    assert A.gram(x).dtype == x.dtype
+
+
+@pytest.mark.parametrize("name", ["radon", "sense, whole rows", "fft"])
+def test_conjugate_gradients_of_a_batch_have_the_bits_of_each_image(name, rng):
+    A = OPERATORS[name]()
+    right = A.gram(drawn((9, *A.image_shape), A.complex_image, rng))
+    start = torch.zeros_like(right)
+    each = [batched_cg(A.gram, right[i : i + 1], start[i : i + 1], steps=6).x for i in range(9)]
+    assert torch.equal(batched_cg(A.gram, right, start, steps=6).x, torch.cat(each))
+
+
+def test_coils_of_a_batch_larger_than_a_block_are_those_of_each_image(rng):
+    A = Sense(birdcage(5, 64), COLUMNS[:1].repeat(64, 0)[:, np.arange(64) % 11])
+    x = drawn((7, 64, 64), True, rng)
+    np.testing.assert_allclose(A.gram(x).numpy(), A.AH(A.A(x)).numpy(), atol=1e-12)
 
 
 def test_single_precision_stays(A, rng):

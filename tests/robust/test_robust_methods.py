@@ -138,8 +138,11 @@ class TestRefusals:
             run(FacilityLocation.random(2, 2, seed=0), KAdaptable())
 
     def test_no_network_for_a_class(self):
-        with pytest.raises(InvalidProblem, match=r"No network is shipped for FacilityLocation\. Train one"):
-            run(FacilityLocation.random(2, 2, seed=0), NeuralCCG())
+        class Sites(FacilityLocation):
+            """A class of one's own."""
+
+        with pytest.raises(InvalidProblem, match=r"No network is shipped for Sites\. Train one"):
+            run(Sites.random(2, 2, seed=0), NeuralCCG())
 
     @pytest.mark.parametrize(
         "make",
@@ -193,6 +196,26 @@ class TestPrograms:
             free = Model()
             free.columns(1, cost=-1.0)
             assert free.minimize(solver).status == "unbounded"
+
+    def test_scip_agrees_with_highs(self):
+        pytest.importorskip("pyscipopt")
+        assert self.knapsack().minimize("scip").value == pytest.approx(-18.0)
+        model, free = Model(), Model()
+        model.rows([(model.columns(1, 0.0, 1.0), [[1.0]])], lower=2.0)
+        found = model.minimize("scip")
+        assert found.status == "infeasible"
+        assert found.x is None
+        free.columns(1, lower=-np.inf, cost=-1.0)
+        assert free.minimize("scip").status == "unbounded"
+        problem = RobustKnapsack.random(8, seed=3)
+        values = [solve(problem, RelaxedRecourse(solver=s)).metrics["cost"] for s in ("scip", "auto")]
+        assert values[0] == pytest.approx(values[1], rel=1e-3)
+
+    def test_scip_out_of_time_has_no_bound_that_is_a_number_of_its_own(self):
+        pytest.importorskip("pyscipopt")
+        found = self.knapsack().minimize("scip", seconds=0.0)
+        assert found.bound <= -18.0
+        assert not 1e19 < abs(found.bound) < np.inf
 
     def test_an_unknown_solver_and_one_that_is_not_there_are_refused(self, monkeypatch):
         with pytest.raises(UnknownName, match=r"No solver 'high'. Did you mean 'highs'"):

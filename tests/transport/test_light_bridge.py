@@ -219,6 +219,7 @@ def test_a_problem_recommends_a_method_and_can_be_pickled(clouds):
         ({"weights1": -np.ones(300)}, InvalidProblem, "weights >= 0"),
         ({"held_out": 0.9}, InvalidParameter, "held_out <= 0.5"),
         ({"dtype": torch.float16}, InvalidParameter, "float64 or torch.float32"),
+        ({"unbalanced": True}, InvalidParameter, "mass is made or lost would depend on the unit of the data"),
     ],
 )
 def test_samples_that_cannot_be_joined_are_refused(clouds, change, error, words):

@@ -90,10 +90,11 @@ def batched_cg(
                 "batch. A is not positive semidefinite, or its adjoint is not exact; look at operator.mismatch()."
             )
         alpha = torch.where(going, rr / torch.where(going, curvature, 1), 0)
-        x = x + alpha.view(spread) * p
-        r = r - alpha.view(spread) * Ap
+        x = torch.addcmul(x, alpha.view(spread), p)
+        r = torch.addcmul(r, alpha.view(spread), Ap, value=-1)
         new = torch.where(going, _square(r), rr)
-        p = torch.where(going.view(spread), r + (new / torch.where(going, rr, 1)).view(spread) * p, p)
+        beta = torch.where(going, new / torch.where(going, rr, 1), 0)
+        p = torch.addcmul(r, beta.view(spread), p)  # of those that stand still it is not used again
         rr = new
         count += going
     relative = (rr / torch.where(size > 0, size, 1)).sqrt()
@@ -102,10 +103,10 @@ def batched_cg(
 
 def _inner(u: Tensor, v: Tensor) -> Tensor:
     """The real part of ``u_i^H v_i``, shape (batch,)."""
-    u, v = u.flatten(1), v.flatten(1)
+    u, v = u.flatten(1), v.to(u.dtype).flatten(1)
     if u.is_complex():
-        u, v = torch.view_as_real(u).flatten(1), torch.view_as_real(v.to(u.dtype)).flatten(1)
-    return (u * v).sum(1)
+        u, v = torch.view_as_real(u).flatten(1), torch.view_as_real(v).flatten(1)
+    return (u * v).sum(1)  # in one order for one row and for many: an image is the same in any batch
 
 
 def _square(u: Tensor) -> Tensor:

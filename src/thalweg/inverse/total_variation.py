@@ -70,7 +70,7 @@ class TVADMM(Method[InverseProblem, TVState]):
     def step(self, problem: InverseProblem, state: TVState) -> TVState:
         A, scale, rho = problem.operator, problem.operator.norm() ** -2, self.rho
         x = batched_cg(
-            lambda p: scale * A.gram(p) + rho * gradient_adjoint(gradient(p)),
+            lambda p: scale * A.gram(p) + rho * laplacian(p),
             scale * A._adjoint_of(problem.data) + rho * gradient_adjoint(state.split - state.dual),
             state.batch,
             steps=self.cg,
@@ -111,4 +111,14 @@ def gradient_adjoint(w: Tensor) -> Tensor:
     out[..., 1:, :] += w[0][..., :-1, :]
     out[..., :, :-1] -= w[1][..., :, :-1]
     out[..., :, 1:] += w[1][..., :, :-1]
+    return out
+
+
+def laplacian(x: Tensor) -> Tensor:
+    """``gradient_adjoint(gradient(x))``, without the differences in between."""
+    out = torch.zeros_like(x)
+    for axis in (-2, -1):
+        change, last = x.diff(dim=axis), x.shape[axis] - 1
+        out.narrow(axis, 0, last).sub_(change)
+        out.narrow(axis, 1, last).add_(change)
     return out

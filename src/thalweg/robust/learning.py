@@ -25,6 +25,7 @@ from thalweg.core.seeding import generator, torch_generator
 from thalweg.core.tree import load_tree, save_tree
 from thalweg.core.validation import is_whole, require
 from thalweg.robust.budgeting import CapitalBudgeting
+from thalweg.robust.facility import FacilityLocation
 from thalweg.robust.knapsack import RobustKnapsack
 from thalweg.robust.milp import Array
 from thalweg.robust.problem import TwoStageRobust
@@ -375,6 +376,11 @@ def any_budgeting(size: int, seed: int) -> CapitalBudgeting:
     return CapitalBudgeting.random(size, seed)
 
 
+def any_facility(size: int, seed: int) -> FacilityLocation:
+    """Sites and twice as many customers, of whom one to three surge."""
+    return FacilityLocation.random(size, 2 * size, seed, gamma=1.0 + seed % 3)
+
+
 @dataclass(frozen=True)
 class Recipe:
     """How a shipped network was made, seed 0."""
@@ -389,4 +395,5 @@ class Recipe:
 RECIPES = {
     "knapsack": Recipe(any_knapsack, (20, 30, 40, 50), 400, 120),
     "budgeting": Recipe(any_budgeting, (10, 20, 30), 300, 120),
+    "facility": Recipe(any_facility, (5, 10), 100, 200),
 }

@@ -110,7 +110,8 @@ class Model:
 
         Args:
             solver: ``"highs"`` (highspy), ``"scipy"`` (the HiGHS inside SciPy, without ``patience`` and
-                ``integrality``), ``"scip"``, or ``"auto"``: the first of highs and scipy that is installed.
+                ``integrality``), ``"scip"`` (without ``patience``), or ``"auto"``: the first of highs and scipy that is
+                installed.
             seconds: most time; at its end the best point so far is returned with the bound.
             gap: relative gap of value and bound at which a point is optimal.
             patience: seconds without a new best point after which the solver gives up.
@@ -305,4 +306,6 @@ def _scip(data: _Data, seconds: float, gap: float, integrality: float) -> Outcom
     answer = None
     if status in ("optimal", "limit") and model.getNSols() > 0:
         answer = np.array([model.getVal(v) for v in x])
-    return _outcome(status, answer, data.cost, float(model.getDualbound()))
+    bound = float(model.getDualbound())
+    infinite = abs(bound) >= model.infinity()  # its own word for "none yet" is 1e20
+    return _outcome(status, answer, data.cost, math.copysign(math.inf, bound) if infinite else bound)

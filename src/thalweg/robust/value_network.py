@@ -209,13 +209,18 @@ PRETRAINED: dict[str, tuple[str, str]] = {
         "budgeting.safetensors",
         "05d6b3574f047940b2bfe6e51aafa867e13cd1150fc5beea739295162d4a4e8b",
     ),
+    "facility": ("facility.safetensors", "239ae34b0bd6e3dc67467eab11703f4e4fe318b8fefc9bc2bac94122ceaa41a5"),
 }
 #: Which of them is for which class of problem.
-PRETRAINED_FOR = {"RobustKnapsack": "knapsack", "CapitalBudgeting": "budgeting"}
+PRETRAINED_FOR = {
+    "RobustKnapsack": "knapsack",
+    "CapitalBudgeting": "budgeting",
+    "FacilityLocation": "facility",
+}
 
 
 def pretrained_value(problem: str) -> ValueNetwork:
-    """The network shipped with the library for ``"knapsack"`` or ``"budgeting"``; `recipe` has how it was made.
+    """The network shipped for ``"knapsack"``, ``"budgeting"`` or ``"facility"``; `RECIPES` has how it was made.
 
     >>> sorted(pretrained_value("knapsack").ranges)
     [20, 30, 40, 50]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from functools import cached_property
 from typing import Literal
 
@@ -39,13 +39,15 @@ class EntropicTransport(Problem):
             target is curved.
         covariance: ``"diag"``, the default, or ``"full"``, which is D times dearer and is needed where few components
             have to turn.
-        weights0, weights1: one for each sample, >= 0, not all zero.
+        weights0, weights1: one for each sample, >= 0, not all zero. They are shares: each cloud's are divided by their
+            sum, and both clouds have mass one.
         held_out: share of both clouds that is not fitted, for the metric of that name. Default 0: the loss is seldom
             overfitted by 600 mini-batches.
         seed: which samples are held out.
         dtype: float64 (default) or float32.
         device: where the samples are and all is computed.
         unit: centres and lengths to standardise by, those of another problem whose answers are to be kept.
+        unbalanced: only False; mass is neither made nor lost on the way.
 
     The clouds are centred and divided by their root mean square distances from the centre, eps with them; an answer is
     in that unit, an array of shape (K, columns) with ``log a``, r and the logarithm of S's roots (below the diagonal,
@@ -57,7 +59,7 @@ class EntropicTransport(Problem):
 
     Raises:
         InvalidProblem, NotFinite: samples that are no table of numbers, different dimensions, one target point only.
-        InvalidParameter: eps <= 0 or out of proportion to the data, K beyond the samples.
+        InvalidParameter: eps <= 0 or out of proportion to the data, K beyond the samples, unbalanced transport.
 
     >>> x0, x1 = np.random.default_rng(0).standard_normal((2, 500, 2))
     >>> problem = EntropicTransport(x0, 3.0 + x1, eps=0.5, n_components=1)
@@ -81,8 +83,15 @@ class EntropicTransport(Problem):
     #: Centres and lengths by which the clouds are standardised.
     centres: tuple[NDArray[np.float64], NDArray[np.float64]] = field(init=False)
     lengths: tuple[float, float] = field(init=False)
+    unbalanced: InitVar[bool] = False
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, unbalanced: bool) -> None:
+        if unbalanced:
+            raise InvalidParameter(
+                "EntropicTransport: unbalanced transport is not done. Its potential is a density against Lebesgue "
+                "measure, so that how much mass is made or lost would depend on the unit of the data. Scale the "
+                "weights yourself, and join shares."
+            )
         require(
             is_real(self.eps) and 0 < self.eps < math.inf, "EntropicTransport needs eps > 0", got=self.eps
         )

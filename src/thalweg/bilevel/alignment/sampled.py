@@ -6,6 +6,7 @@ products by automatic differentiation, `TrajectorySurrogate`.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Self, get_args
 
@@ -26,7 +27,7 @@ from thalweg.core import InvalidProblem, Method, NotFinite, State, UnknownName
 from thalweg.core.seeding import generator
 from thalweg.core.validation import is_real, is_whole, require
 
-#: Groups of pairs by whose differences the noise of the term is told; each costs a solve.
+#: Groups of pairs, and of lives, by whose differences the noise of the term is told; each costs a solve.
 GROUPS = 4
 
 
@@ -73,12 +74,12 @@ class SampledAPARL(Method[PreferenceTask, SampledAlignmentState]):
         penalty: as `APARL`.
 
     The metrics of a step: ``return`` (true, of the pairs' episodes, undiscounted, where known), ``value``, ``term``,
-    ``cosine``, ``noise``, ``used``, ``lower_gradient`` (length of the lower level's gradient), ``damping``, ``clipped``
+    ``cosine``, ``noise`` (the term's standard error: of pairs, their labels, and the lives by which curvature is
+    known), ``used``, ``lower_gradient`` (length of the lower level's gradient), ``damping``, ``clipped``
     (how often damping was raised, or eigenvalues were).
 
-    Cost per step: ``inner_steps x episodes + 2 pairs`` episodes played; a gradient for each inner step, five solves
-        of at
-    most ``products`` Hessian products with ``"auto"``. No matrix of n x n but with ``"dense"``.
+    Cost per step: ``(inner_steps + 1) episodes + 2 pairs`` episodes played; a gradient for each inner step and four
+    more, eight solves of at most ``products`` Hessian products. No matrix of n x n but with ``"dense"``.
 
     >>> from thalweg import Stop, solve
     >>> from thalweg.bilevel.alignment import ScriptedTeacher, TableReward, gridworld
@@ -198,12 +199,16 @@ class SampledAPARL(Method[PreferenceTask, SampledAlignmentState]):
     def _through(
         self, problem: PreferenceTask, theta: Tensor, nu: Tensor, asked: _Asked, rng: np.random.Generator
     ) -> tuple[Array, float, float, int]:
-        """The term, its standard error over groups of pairs, the damping, and how often it was raised."""
+        """The term, its standard error, the damping, and how often it was raised."""
         below = self._surrogate(problem, theta, nu, rng)
         floor = max(problem.ridge, self.damping)
         found = responses(below.hessian_product, asked.sources, self.inverse, floor, steps=self.products)
-        each = torch.stack([below.mixed_transposed(x) for x in found.x]).numpy()
-        return each.mean(0), spread(each), found.damping, found.raised
+        by_pairs = torch.stack([below.mixed_transposed(x) for x in found.x]).numpy()
+        # J' M^{-1} b moves with its lives by dJ' x + J' M^{-1} dH x, x = M^{-1} b: these are others than the pairs'
+        curved, mixed = below.by_groups(found.x.mean(0), min(GROUPS, self.episodes))
+        answered = torch.stack([below.mixed_transposed(x) for x in found.solve(curved)])
+        noise = math.hypot(spread(by_pairs), spread((mixed + answered).numpy()))
+        return by_pairs.mean(0), noise, found.damping, found.raised
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,6 +6,7 @@ Foerster, Farquhar, Al-Shedivat, Rocktaschel, Xing and Whiteson (2018), "DiCE" (
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -57,12 +58,13 @@ class TrajectorySurrogate:
         rewards = reward.steps(self._nu, segments)
         so_far = logs.cumsum(1)
         box = (so_far - so_far.detach()).exp()
-        value = (powers * (rewards - rewards.mean(0)) * box).sum(1).mean()
+        each = (powers * (rewards - rewards.mean(0)) * box).sum(1)
         if entropy:
             told = policy.entropies(self._theta, segments)
             before = box / (logs - logs.detach()).exp()
-            value = value + entropy * (powers * (told - told.mean(0).detach()) * before).sum(1).mean()
-        value = value - 0.5 * ridge * self._theta @ self._theta
+            each = each + entropy * (powers * (told - told.mean(0).detach()) * before).sum(1)
+        self._each = each  # of each life, shape (N,)
+        value = each.mean() - 0.5 * ridge * self._theta @ self._theta
         (self._slope,) = torch.autograd.grad(value, self._theta, create_graph=True)
         #: ``grad_theta V``, shape (n,).
         self.gradient = self._slope.detach()
@@ -78,17 +80,39 @@ class TrajectorySurrogate:
         )
         return found[0]
 
+    def by_groups(self, v: Tensor, groups: int) -> tuple[Tensor, Tensor]:
+        """Both products with ``v`` as each of so many groups of lives has them, shapes (groups, n) and (groups, m).
+
+        The ridge, which is the same in all, is left out. Cost: a gradient and a product a group.
+        """
+        curved, mixed = [], []
+        for k in range(groups):
+            part = self._each[k::groups].mean()
+            (slope,) = torch.autograd.grad(part, self._theta, create_graph=True)
+            found = torch.autograd.grad(
+                slope,
+                (self._theta, self._nu),
+                v,
+                retain_graph=True,
+                allow_unused=True,
+                materialize_grads=True,
+            )
+            curved.append(found[0])
+            mixed.append(found[1])
+        return torch.stack(curved), torch.stack(mixed)
+
 
 @dataclass(frozen=True, eq=False)
 class Response:
     """``x = M^{-1} b``: ``damping`` was added to M or is the floor of its eigenvalues, ``raised`` how often it was,
-    or how many eigenvalues were; ``products`` with the Hessian.
+    or how many eigenvalues were; ``products`` with the Hessian; ``solve`` takes more rows with the same M and damping.
     """
 
     x: Tensor
     damping: float
     raised: int
     products: int
+    solve: Callable[[Tensor], Tensor]
 
 
 def responses(
@@ -122,21 +146,28 @@ def responses(
         M = -torch.stack([hessian_product(e) for e in eye])
         values, vectors = torch.linalg.eigh(0.5 * (M + M.T))
         raised = int((values < floor).sum())
-        x = ((sources @ vectors) / values.clamp_min(floor)) @ vectors.T
-        return Response(x, floor if raised else 0.0, raised, n)
+
+        def by_vectors(b: Tensor) -> Tensor:
+            return ((b @ vectors) / values.clamp_min(floor)) @ vectors.T
+
+        return Response(by_vectors(sources), floor if raised else 0.0, raised, n, by_vectors)
     products, damping = 0, 0.0
     largest = 0.0
     if how == "neumann":
         largest, products = _largest(hessian_product, sources[0])
     for raised in range(RAISES):
         watched = _Watched(hessian_product, damping)
-        if how == "cg":
-            rows = [LinearSolver("cg", 1e-10, steps)(watched, b).x for b in sources]
-        else:
-            rows = [_neumann(watched, b, 1.0 / (largest + damping), steps) for b in sources]
+
+        def by_products(b: Tensor, watched: _Watched = watched) -> Tensor:
+            if how == "cg":
+                return torch.stack([LinearSolver("cg", 1e-10, steps)(watched, row).x for row in b])
+            eta = 1.0 / (largest + watched.damping)
+            return torch.stack([_neumann(watched, row, eta, steps) for row in b])
+
+        x = by_products(sources)
         products += watched.products
         if not watched.negative:
-            return Response(torch.stack(rows), damping, raised, products)
+            return Response(x, damping, raised, products, by_products)
         damping = max(floor, 2.0 * damping)
     raise InvalidParameter(
         f"The lower Hessian stays indefinite with damping {damping:.3g}: give more episodes, or a larger ridge."
@@ -147,12 +178,12 @@ class _Watched:
     """``v -> M v + damping v``, which notes whether curvature was negative."""
 
     def __init__(self, hessian_product: Product, damping: float) -> None:
-        self._product, self._damping = hessian_product, damping
+        self._product, self.damping = hessian_product, damping
         self.negative, self.products = False, 0
 
     def __call__(self, v: Tensor) -> Tensor:
         self.products += 1
-        found = self._damping * v - self._product(v)
+        found = self.damping * v - self._product(v)
         self.negative |= float(v @ found) < 0.0
         return found
 

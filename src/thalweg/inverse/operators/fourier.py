@@ -19,16 +19,49 @@ from thalweg.inverse.operators.base import SVD, Operator
 
 #: How far the squared maps of a normalised set may sum from one.
 NORMALISED = 1e-3
+#: Complex numbers of the coils that a processor works on at once: what its cache holds.
+AT_ONCE = 2**16
 
 
 def fft2c(x: Tensor) -> Tensor:
     """The unitary Fourier transform of the last two dimensions, with the zero frequency in the middle."""
-    return torch.fft.fftshift(torch.fft.fft2(torch.fft.ifftshift(x, (-2, -1)), norm="ortho"), (-2, -1))
+    return _centred(torch.fft.fft2(_cornered(x), norm="ortho"))
 
 
 def ifft2c(y: Tensor) -> Tensor:
     """The inverse of `fft2c`."""
-    return torch.fft.fftshift(torch.fft.ifft2(torch.fft.ifftshift(y, (-2, -1)), norm="ortho"), (-2, -1))
+    return _centred(torch.fft.ifft2(_cornered(y), norm="ortho"))
+
+
+@dataclass(frozen=True, eq=False)
+class _Sampling:
+    """``F^H mask F`` with the zero frequency in the corner, and not along an axis on which the mask does not vary.
+
+    There the transform and its inverse cancel: masks of whole lines, one dimension's, need half the work.
+    """
+
+    axes: tuple[int, ...]
+
+    @classmethod
+    def of(cls, mask: Tensor) -> _Sampling:
+        lines = tuple(axis for axis in (-2, -1) if not bool((mask.diff(dim=axis) == 0).all()))
+        return cls(lines)
+
+    def __call__(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Of images whose centre is in the corner; ``mask``, too."""
+        if not self.axes:
+            return mask * x
+        found = torch.fft.fftn(x, dim=self.axes, norm="ortho")
+        return torch.fft.ifftn(found.mul_(mask), dim=self.axes, norm="ortho")
+
+
+def _cornered(x: Tensor) -> Tensor:
+    """The centre moved to the corner, where a Fourier transform has it."""
+    return torch.fft.ifftshift(x, (-2, -1))
+
+
+def _centred(x: Tensor) -> Tensor:
+    return torch.fft.fftshift(x, (-2, -1))
 
 
 def as_mask(name: str, mask: ArrayLike | Tensor) -> Tensor:
@@ -53,7 +86,7 @@ class MaskedFFT(Operator):
     Raises:
         InvalidProblem: a mask of another form, or an empty one.
 
-    Cost of a product: one Fourier transform.
+    Cost of a product: one Fourier transform; of `gram`: two, of one dimension where the mask is whole lines.
 
     >>> operator = MaskedFFT(np.ones((4, 4)))
     >>> bool(np.allclose(operator.AH(operator.A(np.eye(4))), np.eye(4))), operator.norm()
@@ -63,6 +96,8 @@ class MaskedFFT(Operator):
     def __init__(self, mask: ArrayLike | Tensor, *, real: bool = False, check: bool = True) -> None:
         self.mask = as_mask("MaskedFFT", mask)
         shape = tuple(self.mask.shape)
+        self.corner = _cornered(self.mask)
+        self._sampling = _Sampling.of(self.corner)
         given = {"mask": self.mask, "real": real}
         super().__init__(shape, shape, complex_image=not real, complex_data=True, given=given, check=check)
 
@@ -71,6 +106,9 @@ class MaskedFFT(Operator):
 
     def _adjoint_of(self, y: Tensor) -> Tensor:
         return self.real_if_real(ifft2c(self.on("mask", y) * y))
+
+    def gram(self, x: Tensor) -> Tensor:
+        return self.real_if_real(_centred(self._sampling(_cornered(x), self.on("corner", x))))
 
     def sampled(self, y: Tensor) -> Tensor:
         return self.on("mask", y) * y
@@ -108,7 +146,7 @@ class Sense(Operator):
     Raises:
         InvalidProblem: shapes that do not fit, maps that are not normalised.
 
-    Cost of a product: a Fourier transform a coil.
+    Cost of a product: a Fourier transform a coil; of `gram`: two, of one dimension where the mask is whole lines.
 
     >>> from thalweg.inverse.phantoms import birdcage
     >>> operator = Sense(birdcage(4, 8), np.ones((8, 8)))
@@ -140,7 +178,11 @@ class Sense(Operator):
                 f"Sense: the squares of the maps sum to {float(power.min()):.3g} to {float(power.max()):.3g}; expected "
                 "1, or 0 outside the body. Pass normalise=True."
             )
-        self.conjugate = self.maps.conj().resolve_conj()
+        self.corner = _cornered(self.mask)
+        self._sampling = _Sampling.of(self.corner)
+        # one image is moved to the corner rather than one a coil
+        self.sensed = _cornered(self.maps)
+        self.conjugate = self.sensed.conj().resolve_conj()
         shape, coils = tuple(self.mask.shape), len(self.maps)
         given = {"mask": self.mask, "maps": self.maps, "real": real}
         super().__init__(
@@ -148,10 +190,26 @@ class Sense(Operator):
         )
 
     def _forward(self, x: Tensor) -> Tensor:
-        return self.on("mask", x) * fft2c(self.on("maps", x) * x[:, None])
+        each = torch.fft.fft2(self.on("sensed", x) * _cornered(x)[:, None], norm="ortho")
+        return self.on("mask", x) * _centred(each)
 
     def _adjoint_of(self, y: Tensor) -> Tensor:
-        return self.real_if_real((self.on("conjugate", y) * ifft2c(self.on("mask", y) * y)).sum(1))
+        each = torch.fft.ifft2(_cornered(self.on("mask", y) * y), norm="ortho")
+        return self._joined(each)
+
+    def gram(self, x: Tensor) -> Tensor:
+        maps, mask = self.on("sensed", x), self.on("corner", x)
+        images = max(1, AT_ONCE // maps.numel()) if x.device.type == "cpu" else len(x)
+        return torch.cat(
+            [
+                self._joined(self._sampling(maps * _cornered(part)[:, None], mask))
+                for part in torch.split(x, images)
+            ]
+        )
+
+    def _joined(self, coils: Tensor) -> Tensor:
+        """One image of those of the coils, all with their centre in the corner."""
+        return self.real_if_real(_centred((self.on("conjugate", coils) * coils).sum(1)))
 
     def sampled(self, y: Tensor) -> Tensor:
         return self.on("mask", y) * y

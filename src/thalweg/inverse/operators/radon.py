@@ -123,6 +123,12 @@ class Rays(Operator):
                 out.index_add_(1, places.reshape(-1), (y[:, view, :, None] * weights).flatten(1))
         return out.reshape(len(y), *self.image_shape)
 
+    def gram(self, x: Tensor) -> Tensor:
+        if self.matrix is None or self.transposed is None:
+            return super().gram(x)
+        rays = torch.mm(self.on("matrix", x), x.reshape(len(x), -1).T.contiguous())
+        return torch.mm(self.on("transposed", x), rays).T.contiguous().reshape(x.shape)
+
     def _view(self, flat: Tensor, view: int) -> Tensor:
         places, weights = self._placed(view, flat)
         return (flat[:, places] * weights).sum(2)

@@ -46,6 +46,9 @@ class SliceStack(Operator):
     def _adjoint_of(self, y: Tensor) -> Tensor:
         return self._stacked(self.operator._adjoint_of(y.flatten(0, 1)))
 
+    def gram(self, x: Tensor) -> Tensor:
+        return self._stacked(self.operator.gram(x.flatten(0, 1)))
+
     def norm(self) -> float:
         return self.operator.norm()
 
