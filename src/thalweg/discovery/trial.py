@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from thalweg.core import State
+from thalweg.core.processes import beside
 from thalweg.core.ray_engine import first_ready, start_ray
 from thalweg.discovery.abstract import structural_hash
 from thalweg.discovery.cache import LossCache
@@ -184,7 +185,7 @@ def _by_loky(
     pool = _pool(workers)
     shares = [programs[k::workers] for k in range(workers)]
     try:
-        others = [pool.submit(_some, problem, share, bounds) for share in shares[:-1]]
+        others = [pool.submit(beside, os.getpid(), _some, problem, share, bounds) for share in shares[:-1]]
         mine = _some(problem, shares[-1], bounds)  # the smallest share: this process has more to do
         found = [*(other.result() for other in others), mine]
     except BaseException:

@@ -128,7 +128,7 @@ def label_sets(
     if folder is not None:
         Path(folder).mkdir(parents=True, exist_ok=True)
     run, parent = delayed(beside), os.getpid()
-    parts = Parallel(n_jobs=workers)(
+    parts = Parallel(n_jobs=workers, backend="loky")(
         run(parent, _kept_chunk, path_of(*job), make, job[0], seed, job[1], job[2], decisions, scenarios)
         for job in jobs
     )

@@ -62,7 +62,7 @@ class Size:
 
 SIZES: dict[Scale, Size] = {
     "smoke": Size(1, 1, 1, 3, 1, 3, STEPS, 5),
-    "quick": Size(5, 1, 5, 80, 5, 5, 10, 50),
+    "quick": Size(5, 1, 5, 100, 5, 5, 10, 50),
     "full": Size(20, 4, 12, 100, 10, 16, STEPS, 300),
 }
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import os
 import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar, cast
 
 from thalweg.core import InvalidProblem, ThalwegError
+from thalweg.core.processes import beside
 from thalweg.workflow.nodes import Node
 from thalweg.workflow.parameters import ParameterNode
 from thalweg.workflow.propagate import ancestors
@@ -71,7 +73,8 @@ def side_by_side(runner: Runner[J, R], jobs: Sequence[J], workers: int) -> list[
     cuts = [len(jobs) * i // count for i in range(count + 1)]
     pieces = [range(a, b) for a, b in itertools.pairwise(cuts)]
     found: list[list[object] | ThalwegError]
-    found = Parallel(n_jobs=workers)(delayed(_piece)(packed, piece) for piece in pieces)
+    run, parent = delayed(beside), os.getpid()
+    found = Parallel(n_jobs=workers, backend="loky")(run(parent, _piece, packed, piece) for piece in pieces)
     answers: list[R] = []
     for piece in found:
         if isinstance(piece, ThalwegError):
