@@ -26,36 +26,41 @@ POOL, APART, SAME_CLIMB = 3, 0.1, 0.02
 BEHIND, PATIENCE, HOPE = 0.5, 4, 5.0
 
 
+#: Coefficients of rational approximations of ``exp(x^2) erfc(x)`` by W. J. Cody (1969), Math. Comp. 23: up to 4, beyond.
+_TOP = np.array(
+    [2.15311535474403846e-8, 5.64188496988670089e-1, 8.88314979438837594e0, 6.61191906371416295e1]
+    + [2.98635138197400131e2, 8.81952221241769090e2, 1.71204761263407058e3, 2.05107837782607147e3]
+    + [1.23033935479799725e3]
+)
+_BOTTOM = np.array(
+    [1.0, 1.57449261107098347e1, 1.17693950891312499e2, 5.37181101862009858e2, 1.62138957456669019e3]
+    + [3.29079923573345963e3, 4.36261909014324716e3, 3.43936767414372164e3, 1.23033935480374942e3]
+)
+_FAR_TOP = np.array(
+    [1.63153871373020978e-2, 3.05326634961232344e-1, 3.60344899949804439e-1, 1.25781726111229246e-1]
+    + [1.60837851487422766e-2, 6.58749161529837803e-4]
+)
+_FAR_BOTTOM = np.array(
+    [1.0, 2.56852019228982242e0, 1.87295284992346725e0, 5.27905102951428412e-1, 6.05183413124413191e-2]
+    + [2.33520497626869185e-3]
+)
+
+
+@exact
+def _ratio(top, bottom, x):
+    above, below = top[0], bottom[0]
+    for i in range(1, len(top)):
+        above, below = above * x + top[i], below * x + bottom[i]
+    return above / below
+
+
 @exact
 def _erfcx(x):
-    """``exp(x^2) erfc(x)`` for x >= 0.47, rational approximations of W. J. Cody (1969), Math. Comp. 23."""
+    """``exp(x^2) erfc(x)`` for x >= 0.47."""
     if x <= 4.0:
-        top = 2.15311535474403846e-8 * x
-        bottom = x
-        top = (top + 5.64188496988670089e-1) * x
-        bottom = (bottom + 1.57449261107098347e1) * x
-        top = (top + 8.88314979438837594e0) * x
-        bottom = (bottom + 1.17693950891312499e2) * x
-        top = (top + 6.61191906371416295e1) * x
-        bottom = (bottom + 5.37181101862009858e2) * x
-        top = (top + 2.98635138197400131e2) * x
-        bottom = (bottom + 1.62138957456669019e3) * x
-        top = (top + 8.81952221241769090e2) * x
-        bottom = (bottom + 3.29079923573345963e3) * x
-        top = (top + 1.71204761263407058e3) * x
-        bottom = (bottom + 4.36261909014324716e3) * x
-        return (top + 1.23033935479799725e3) / (bottom + 1.23033935480374942e3)
+        return _ratio(_TOP, _BOTTOM, x)
     y = 1.0 / (x * x)
-    top = 1.63153871373020978e-2 * y
-    bottom = y
-    top = (top + 3.05326634961232344e-1) * y
-    bottom = (bottom + 2.56852019228982242e0) * y
-    top = (top + 3.60344899949804439e-1) * y
-    bottom = (bottom + 1.87295284992346725e0) * y
-    top = (top + 1.25781726111229246e-1) * y
-    bottom = (bottom + 5.27905102951428412e-1) * y
-    ratio = y * (top + 6.58749161529837803e-4) / (bottom + 2.33520497626869185e-3)
-    return (5.6418958354775628695e-1 - ratio) / x
+    return (5.6418958354775628695e-1 - y * _ratio(_FAR_TOP, _FAR_BOTTOM, y)) / x
 
 
 @exact
@@ -156,15 +161,24 @@ def _nearest_bound(k, n, noise):
 
 
 @exact
-def _std_unless_dropped(k, n, M, mean, best, least, work):
+def _worth_bound(mean, best, std):
+    """The log improvement in the best of the worlds: no mean over them is larger."""
+    gap = -np.inf
+    for f in range(len(best)):
+        gap = max(gap, mean[f] - best[f])
+    value, _, _ = log_improvement(gap / std)
+    return value + math.log(std)
+
+
+@exact
+def _std_unless_dropped(k, n, M, mean, best, least):
     """The standard deviation, or -1 as soon as what is known of it puts the worth at ``least`` or below."""
     variance = 1.0
     for i in range(n):
         w = dot(M[i], k, i + 1)
         variance -= w * w
         if i % BLOCK == BLOCK - 1 and least > -np.inf:
-            bound, _ = _over_worlds(mean, best, math.sqrt(max(variance, LEAST)), work, work[4])
-            if bound <= least:
+            if _worth_bound(mean, best, math.sqrt(max(variance, LEAST))) <= least:
                 return -1.0
     return math.sqrt(max(variance, LEAST))
 
@@ -185,14 +199,13 @@ def look(looked, inverse, Z, n, M, W, trend, best, noise, keep):
         covariances(Z, z, n, k[b], slope)
         for f in range(len(best)):
             means[b, f] = trend + dot(W[f], k[b], n)
-        bound, _ = _over_worlds(means[b], best, _nearest_bound(k[b], n, noise), work, work[4])
-        bounds[b] = -bound
+        bounds[b] = -_worth_bound(means[b], best, _nearest_bound(k[b], n, noise))
     kept, values = np.full(keep, -1), np.full(keep, -np.inf)
     for b in order_of(bounds):
         least = values[keep - 1]
         if -bounds[b] <= least:
             break
-        std = _std_unless_dropped(k[b], n, M, means[b], best, least, work)
+        std = _std_unless_dropped(k[b], n, M, means[b], best, least)
         if std < 0.0:
             continue
         value, _ = _over_worlds(means[b], best, std, work, work[4])
@@ -230,7 +243,7 @@ def _is_futile(vectors, numbers, found, values, count, reach):
 
 @exact
 def search(looked, low, high, theta, Z, n, M, W, trend, best, noise, climbs, steps, tol, flat):
-    """Where the log expected improvement is largest in a box: points, best first, and their values.
+    """Where the log expected improvement is largest in a box: where climbs began, where they ended, best first, and values there.
 
     Args:
         looked: points to begin with, shape (m, d).
@@ -279,7 +292,7 @@ def search(looked, low, high, theta, Z, n, M, W, trend, best, noise, climbs, ste
         values[at] = numbers[VALUE]
         copy(vectors[X], found[at])
         count += 1
-    return found[:count], -values[:count]
+    return starts[:count], found[:count], -values[:count]
 
 
 @exact

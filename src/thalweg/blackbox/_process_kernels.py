@@ -30,8 +30,8 @@ from thalweg.blackbox._dense_kernels import (
 JITTER, MORE_JITTER, MOST_JITTER = 1e-10, 100.0, 1.1e-4
 #: Least variance, as in `Posterior.predict`.
 LEAST = 1e-14
-#: Longest step of a logarithm; steps of all starts before the best go on, and how many those are.
-CAP, RACE, KEPT = 2.0, 6, 2
+#: Longest step of a logarithm; steps of all starts before the best go on, and how many those are beyond so many data.
+CAP, RACE, KEPT, FEW = 2.0, 6, 2, 60
 #: Starts that are worse by this, or as near to a better one as this, do not go on.
 WORSE, NEAR = 10.0, 0.05
 
@@ -248,7 +248,7 @@ def fit(starts, metrics, known, points, y, learn, means, stds, low, high, steps,
                 reached[b] = numbers[b, VALUE]
             order = order_of(reached)
             for r in range(m):
-                going[order[r]] = m > 1 and r < KEPT and _is_apart(vectors, numbers, order[0], order[r])
+                going[order[r]] = m > 1 and (r < KEPT or n < FEW) and _is_apart(vectors, numbers, order[0], order[r])
                 begin(vectors[order[r], X], low, high, vectors[order[r]], numbers[order[r]])
     best = 0
     for b in range(m):

@@ -40,8 +40,8 @@ def is_plain(process: GaussianProcess) -> bool:
 class CompiledSurrogate:
     """A Gaussian process that follows growing data, as `Surrogate` does and with its schedule; for plain processes.
 
-    The most probable hyper-parameters are those of `GaussianProcess.fit` up to what climbs miss: all starts climb six
-    steps and the best two to the end; a start from the last hyper-parameters goes on with their curvature.
+    The most probable hyper-parameters are those of `GaussianProcess.fit` up to what climbs miss: beyond sixty data all
+    starts climb six steps and the best two to the end. A start from the last hyper-parameters goes on with their curvature.
 
     Args:
         process: the model, a plain one.
@@ -61,6 +61,7 @@ class CompiledSurrogate:
         self.X: Array = np.empty((0, 0))  # (n, d) the data, and (n,) their values as they were told
         self.y: Array = np.empty(0)
         self._metric: Tensor | None = None  # the last fit's inverse Hessian
+        self._box: tuple[Array, ...] = ()
         self._fitted, self._searched = 0, 0
         self._blocks = [0, 0]  # data at the last whole factor, and now
         self._held: Posterior | None = None
@@ -130,33 +131,46 @@ class CompiledSurrogate:
 
     def _climb(self, X: Array, y: Array, starts: int, steps: int) -> None:
         """The best of the prior's mean, of draws from it, and of the last hyper-parameters with their curvature."""
-        means, stds = (torch.tensor(v, dtype=torch.float64) for v in self.process.prior(X.shape[1]))
-        low, high = self.process.box(means, stds)
-        generator = torch_generator(self.seed + len(y))
-        draws = torch.randn(max(starts - 1, 0), len(means), generator=generator, dtype=torch.float64)
-        x0 = torch.cat([means.expand(min(starts, 1), -1), means + 0.5 * stds * draws])
-        guess = torch.diag(0.3 * stds.square() / (1.0 + 0.05 * len(y)))
-        metrics, known = guess.repeat(len(x0), 1, 1), torch.zeros(len(x0), dtype=torch.float64)
+        means, stds, low, high = self._prior(X.shape[1])
+        x0 = [means][:starts]
+        if starts > 1:
+            generator = torch_generator(self.seed + len(y))
+            draws = torch.randn(starts - 1, len(means), generator=generator, dtype=torch.float64)
+            x0 += [means + 0.5 * stds * draw for draw in draws.numpy()]
+        guess = np.diag(0.3 * stds**2 / (1.0 + 0.05 * len(y)))
+        metrics, known = [guess] * len(x0), [0.0] * len(x0)
         if self.theta is not None:
-            x0 = torch.cat([x0, self.theta[None]])
-            metrics = torch.cat([metrics, (guess if self._metric is None else self._metric)[None]])
-            known = torch.cat([known, known.new_full((1,), float(self._metric is not None))])
+            x0 = [*x0, self.theta.numpy()]
+            metrics = [*metrics, guess if self._metric is None else self._metric.numpy()]
+            known = [*known, float(self._metric is not None)]
         theta, metric, _ = _process_kernels.fit(
-            *(v.numpy() for v in (x0, metrics, known)),
+            np.array(x0),
+            np.array(metrics),
+            np.array(known),
             np.ascontiguousarray(X.T),
             np.ascontiguousarray(y),
             self.process.learn_noise,
-            *(v.numpy() for v in (means, stds, low, high)),
+            means,
+            stds,
+            low,
+            high,
             steps,
             1e-3,
             1e-5,
         )
         self.theta, self._metric = torch.from_numpy(theta), torch.from_numpy(metric)
 
+    def _prior(self, d: int) -> tuple[Array, ...]:
+        """Mean and deviation of each hyper-parameter, the least and the largest."""
+        if not self._box or len(self._box[0]) != d + self.process.learn_noise:
+            means, stds = (torch.tensor(v, dtype=torch.float64) for v in self.process.prior(d))
+            self._box = tuple(v.numpy() for v in (means, stds, *self.process.box(means, stds)))
+        return self._box
+
     @property
     def noise(self) -> float:
         """Variance of an observation, standardised."""
-        return float(torch.exp(self.parameters[-1])) if self.process.learn_noise else 0.0
+        return math.exp(self.parameters[-1]) if self.process.learn_noise else 0.0
 
     @property
     def parameters(self) -> Tensor:

@@ -50,8 +50,7 @@ def maximize(
     if isinstance(score, Worth):
         spread = looks(near if near is not None else low[None][:0], low, high, score.seed, seed)
         looked = _possible(space, spread, seed)
-        points, values = score.climb(looked, low, high)
-        first = looked[:0]
+        first, points, values = score.climb(looked, low, high)
     else:
         looked = _possible(space, _spread(space, near, low, high, seed), seed)
         first, points, values = _climbed(score, looked, low, high)
@@ -114,6 +113,8 @@ def _spread(space: Space, near: Tensor | None, low: Tensor, high: Tensor, seed: 
 def _possible(space: Space, spread: Tensor, seed: int) -> Tensor:
     """Points moved to those of the space, without those that it does not allow."""
     looked = space.snap(spread)
+    if space.allowed is None:
+        return looked
     permitted = space.permitted(looked)
     return looked[permitted] if bool(permitted.any()) else space.design(LOOKS // 4, seed)
 

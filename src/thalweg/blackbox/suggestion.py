@@ -24,6 +24,7 @@ Array = NDArray[np.float64]
 FANTASIES = 32
 #: Points of a table, shifted at random for each suggestion, that are looked at; climbs.
 LOOKS, CLIMBS = 256, 12
+STEPS, FLAT = 30, 1e-6
 #: Seconds of compiling after which it is said.
 SILENT = 2.0
 
@@ -92,20 +93,21 @@ class Worth:
         theta = self.model.parameters.numpy()
         return theta, self.model.scaled, self.count, self.M, self.weights, self.trend, self.best
 
-    def climb(self, looked: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
-        """Points, best first, and their values, by climbs in a box from the best of those looked at, shape (m, d)."""
-        found, values = _improvement_kernels.search(
+    def climb(self, looked: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The best of the points looked at, shape (m, d), where climbs from them ended, and the values there."""
+        found = _improvement_kernels.search(
             np.ascontiguousarray(looked.numpy()),
             low.numpy(),
             high.numpy(),
             *self._world,
             self.variance,
             CLIMBS,
-            12 + 2 * looked.shape[1],
+            STEPS + 2 * looked.shape[1],
             1e-4,
-            1e-5,
+            FLAT,
         )
-        return torch.from_numpy(found), torch.from_numpy(values)
+        first, points, values = (torch.from_numpy(v) for v in found)
+        return first, points, values
 
 
 @functools.lru_cache(maxsize=8)
