@@ -26,23 +26,52 @@ POOL, APART, SAME_CLIMB = 3, 0.1, 0.02
 BEHIND, PATIENCE, HOPE = 0.5, 4, 5.0
 
 
-#: Coefficients of rational approximations of ``exp(x^2) erfc(x)`` by W. J. Cody (1969), Math. Comp. 23: up to 4, beyond.
+#: Coefficients of rational approximations of ``exp(x^2) erfc(x)``, W. J. Cody (1969), Math. Comp. 23: up to 4, beyond.
 _TOP = np.array(
-    [2.15311535474403846e-8, 5.64188496988670089e-1, 8.88314979438837594e0, 6.61191906371416295e1]
-    + [2.98635138197400131e2, 8.81952221241769090e2, 1.71204761263407058e3, 2.05107837782607147e3]
-    + [1.23033935479799725e3]
+    [
+        2.15311535474403846e-8,
+        5.64188496988670089e-1,
+        8.88314979438837594e0,
+        6.61191906371416295e1,
+        2.98635138197400131e2,
+        8.81952221241769090e2,
+        1.71204761263407058e3,
+        2.05107837782607147e3,
+        1.23033935479799725e3,
+    ]
 )
 _BOTTOM = np.array(
-    [1.0, 1.57449261107098347e1, 1.17693950891312499e2, 5.37181101862009858e2, 1.62138957456669019e3]
-    + [3.29079923573345963e3, 4.36261909014324716e3, 3.43936767414372164e3, 1.23033935480374942e3]
+    [
+        1.0,
+        1.57449261107098347e1,
+        1.17693950891312499e2,
+        5.37181101862009858e2,
+        1.62138957456669019e3,
+        3.29079923573345963e3,
+        4.36261909014324716e3,
+        3.43936767414372164e3,
+        1.23033935480374942e3,
+    ]
 )
 _FAR_TOP = np.array(
-    [1.63153871373020978e-2, 3.05326634961232344e-1, 3.60344899949804439e-1, 1.25781726111229246e-1]
-    + [1.60837851487422766e-2, 6.58749161529837803e-4]
+    [
+        1.63153871373020978e-2,
+        3.05326634961232344e-1,
+        3.60344899949804439e-1,
+        1.25781726111229246e-1,
+        1.60837851487422766e-2,
+        6.58749161529837803e-4,
+    ]
 )
 _FAR_BOTTOM = np.array(
-    [1.0, 2.56852019228982242e0, 1.87295284992346725e0, 5.27905102951428412e-1, 6.05183413124413191e-2]
-    + [2.33520497626869185e-3]
+    [
+        1.0,
+        2.56852019228982242e0,
+        1.87295284992346725e0,
+        5.27905102951428412e-1,
+        6.05183413124413191e-2,
+        2.33520497626869185e-3,
+    ]
 )
 
 
@@ -177,9 +206,9 @@ def _std_unless_dropped(k, n, M, mean, best, least):
     for i in range(n):
         w = dot(M[i], k, i + 1)
         variance -= w * w
-        if i % BLOCK == BLOCK - 1 and least > -np.inf:
-            if _worth_bound(mean, best, math.sqrt(max(variance, LEAST))) <= least:
-                return -1.0
+        looked_at = i % BLOCK == BLOCK - 1 and least > -np.inf
+        if looked_at and _worth_bound(mean, best, math.sqrt(max(variance, LEAST))) <= least:
+            return -1.0
     return math.sqrt(max(variance, LEAST))
 
 
@@ -243,7 +272,7 @@ def _is_futile(vectors, numbers, found, values, count, reach):
 
 @exact
 def search(looked, low, high, theta, Z, n, M, W, trend, best, noise, climbs, steps, tol, flat):
-    """Where the log expected improvement is largest in a box: where climbs began, where they ended, best first, and values there.
+    """Where the log improvement is largest in a box: where climbs began, ended, best first, and the values there.
 
     Args:
         looked: points to begin with, shape (m, d).

@@ -248,7 +248,9 @@ def fit(starts, metrics, known, points, y, learn, means, stds, low, high, steps,
                 reached[b] = numbers[b, VALUE]
             order = order_of(reached)
             for r in range(m):
-                going[order[r]] = m > 1 and (r < KEPT or n < FEW) and _is_apart(vectors, numbers, order[0], order[r])
+                going[order[r]] = (
+                    m > 1 and (r < KEPT or n < FEW) and _is_apart(vectors, numbers, order[0], order[r])
+                )
                 begin(vectors[order[r], X], low, high, vectors[order[r]], numbers[order[r]])
     best = 0
     for b in range(m):

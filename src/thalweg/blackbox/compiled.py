@@ -41,7 +41,7 @@ class CompiledSurrogate:
     """A Gaussian process that follows growing data, as `Surrogate` does and with its schedule; for plain processes.
 
     The most probable hyper-parameters are those of `GaussianProcess.fit` up to what climbs miss: beyond sixty data all
-    starts climb six steps and the best two to the end. A start from the last hyper-parameters goes on with their curvature.
+    starts climb six steps and the best two to the end. The start from the last hyper-parameters has their curvature.
 
     Args:
         process: the model, a plain one.
@@ -126,7 +126,7 @@ class CompiledSurrogate:
             self._climb(self.X[few], y.numpy()[few], starts=4, steps=40)
             if len(few) == n:
                 return
-            self._metric *= len(few) / n  # more data bend the energy more
+            self._metric = cast(Tensor, self._metric) * (len(few) / n)  # more data bend the energy more
         self._climb(self.X, y.numpy(), starts=0, steps=40 if n <= surrogate.SEARCHED else 15)
 
     def _climb(self, X: Array, y: Array, starts: int, steps: int) -> None:

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias, cast
 import torch
 from torch import Tensor
 
-from thalweg.blackbox.acquisition import Survival
+from thalweg.blackbox.acquisition import Survival, survival
 from thalweg.blackbox.choice import NOISY, Knowledge
 from thalweg.blackbox.compiled import MOST, CompiledSurrogate, is_plain
 from thalweg.blackbox.maximize import SAME
@@ -91,24 +91,21 @@ class Models:
         return self._updated("objective", self.process, X, y, noise)
 
     def feasibility(self, trials: Sequence[Trial]) -> list[tuple[Posterior, float]]:
-        """Posteriors of the constraints, and of failing, with the bounds they are to stay below."""
+        """Posteriors of the constraints, with the bounds they are to stay below."""
         done, models = in_order([t for t in trials if t.status == "done"]), []
         for i in range(self.constraints):
             y = torch.tensor([t.constraints[i] for t in done], dtype=torch.float64)
             model = self._updated(f"constraint {i}", GaussianProcess(Matern()), self.encoded(done), y)
             models.append((cast(Posterior, model.posterior), -model.offset / model.scale))
-        told = in_order([t for t in trials if t.status != "pending"])
-        if any(t.status == "failed" for t in told):
-            y = torch.tensor([float(t.status == "failed") for t in told], dtype=torch.float64)
-            model = self._updated("failing", GaussianProcess(Matern()), self.encoded(told), y)
-            models.append((cast(Posterior, model.posterior), (0.5 - model.offset) / model.scale))
         return models
 
     def survival(self, trials: Sequence[Trial]) -> Survival | None:
-        """The vote on where an evaluation fails; None where none has failed, or none has succeeded."""
-        done = self.encoded([t for t in trials if t.status == "done"])
-        failed = self.encoded([t for t in trials if t.status == "failed"])
-        return Survival(done, failed) if len(done) and len(failed) else None
+        """What is known of failing; None where nothing has failed, or nothing has succeeded."""
+        told = in_order([t for t in trials if t.status != "pending"])
+        failed = torch.tensor([t.status == "failed" for t in told])
+        if not len(told) or not bool(failed.any()) or bool(failed.all()):
+            return None
+        return survival(self.encoded(told), ~failed, self.seed)
 
     def knowledge(self, trials: Sequence[Trial], seed: int, batch: str) -> Knowledge:
         """All that an acquisition of the objective is made of."""

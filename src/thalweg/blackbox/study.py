@@ -322,7 +322,9 @@ class Study:
         if not models and survival is None:
             return base
         feasible = any(t.feasible for t in self.trials)
-        return acq.Constrained(base if feasible else None, models, survival)
+        asked = in_order([t for t in self.trials[self.initial :] if t.status != "pending"])
+        least = acq.least_chance([t.status == "failed" for t in asked])
+        return acq.Constrained(base if feasible else None, models, survival, least)
 
     def _base(self, known: Knowledge) -> acq.Acquisition:
         if self.fidelity is not None:
