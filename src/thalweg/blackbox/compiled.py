@@ -230,19 +230,24 @@ class CompiledSurrogate:
         Cost: 2 n^3/3 after a refit, n^2 for each datum since and each pending point.
         """
         first, n = self._blocks
+        self.reserve(n + len(pending))
         if not self._worlds:
             self._world_variance = self._inverted(first, NUGGET, self.world)
             self._worlds = first
-        self.with_pending(pending, self.world, self._world_variance, self._worlds)
+        self._append_pending(pending, self.world, self._worlds, self._world_variance)
         self._worlds = n
         return self._world_variance
 
-    def with_pending(self, pending: Array, M: Array, variance: float, low: int | None = None) -> None:
-        """Rows of the data from ``low`` on, by default none, and behind them rows of pending points, for a while."""
+    def with_pending(self, pending: Array) -> None:
+        """Rows of M for pending points, shape (p, d), behind those of the data, for a while. Cost: n^2 a point."""
+        n = len(self.y)
+        self.reserve(n + len(pending))
+        self._append_pending(pending, self.M, n, self.variance)
+
+    def _append_pending(self, pending: Array, M: Array, low: int, variance: float) -> None:
         n, p = len(self.y), len(pending)
-        self.reserve(n + p)
         self._points[:, n : n + p] = pending.T
-        self._append(M, n if low is None else low, n + p, variance)
+        self._append(M, low, n + p, variance)
 
     def _settle(self) -> None:
         """The mean, the weights and the means at the data."""

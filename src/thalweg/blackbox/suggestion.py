@@ -60,7 +60,7 @@ class Worth:
             self.variance = model.worlds_with(pending)
             self.M = model.world
         else:
-            model.with_pending(pending, model.M, model.variance)
+            model.with_pending(pending)
             self.M = model.M
         fantasies = _normals(1 << max(6, (n + p - 1).bit_length()), seed)
         self.weights, bests, drawn = _world_kernels.worlds(
@@ -172,7 +172,7 @@ def _use_all() -> None:
     X = torch.tensor([[0.1], [0.4], [0.6], [0.9]], dtype=torch.float64)
     y = torch.tensor([0.0, 1.0, 0.5, 0.7], dtype=torch.float64)
     model.update(X[:3], y[:3])
-    model.with_pending(X[3:].numpy(), model.M, model.variance)
+    model.with_pending(X[3:].numpy())
     model.predict(X)
     for noisy in (False, True):
         worth = Worth(model, X[3:].numpy(), noisy, 1.0)
