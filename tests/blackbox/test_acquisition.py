@@ -28,14 +28,15 @@ from thalweg.blackbox.acquisition import (
     PosteriorMean,
     PredictiveEntropy,
     QLogEI,
-    Survival,
     TwoStepEI,
     expected_maximum,
+    least_chance,
     lipschitz_constant,
     log_improvement,
     noisy_ei,
     pending_ei,
     sample_optima,
+    survival,
 )
 from thalweg.blackbox.acquisition.knowledge_gradient import _paired
 from thalweg.core import InvalidParameter
@@ -392,22 +393,40 @@ class TestPendingPoints:
 
 
 class TestSurvival:
-    line = Survival(torch.tensor([[0.1], [0.3]]).double(), torch.tensor([[0.5], [0.9]]).double())
+    X = torch.tensor([[0.1], [0.3], [0.5], [0.9]]).double()
+    worked = torch.tensor([True, True, False, False])
 
-    def test_it_is_even_half_way_and_certain_at_the_trials(self):
-        lone = Survival(torch.tensor([[0.3]]).double(), torch.tensor([[0.5]]).double())
-        chance = lone(torch.tensor([0.3, 0.4, 0.5]).double().reshape(-1, 1, 1)).exp()
-        np.testing.assert_allclose(chance, [1.0, 0.5, 0.0], atol=1e-12)
+    def test_the_chance_at_one_trial_is_near_the_integral_over_the_latent_value(self):
+        model = survival(self.X[:1], self.worked[:1])
+        f = torch.linspace(-30, 30, 6001).double()
+        chances = []
+        for variance in model.variance:
+            prior = torch.exp(-0.5 * f.square() / variance) * torch.special.ndtr(f)
+            chances.append(float((prior * torch.special.ndtr(f)).sum() / prior.sum()))
+        expected = float((model.share * torch.tensor(chances)).sum())
+        # Laplace's approximation is this far off at one label
+        assert float(model(self.X[:1, None]).exp()) == pytest.approx(expected, abs=0.08)
 
-    def test_between_failures_it_does_not_come_back(self):
-        u = torch.linspace(0.5, 1.0, 51).double().reshape(-1, 1, 1)
-        assert bool((self.line(u) < -2).all())
-        assert float(self.line(torch.full((1, 1, 1), 0.2).double())) > -0.05
+    def test_every_mode_is_a_stationary_point(self):
+        """``f = K grad log p(y | f)``, eq. (3.17), with the gradient at that f."""
+        model = survival(self.X, self.worked)
+        K = model.variance[:, None, None] * model.kernel(model.theta, self.X, self.X)
+        f = (K @ model.slope[..., None])[..., 0]
+        label = torch.where(self.worked, 1.0, -1.0).double()
+        z = label * f
+        slope = label * torch.exp(-0.5 * z.square() - 0.5 * math.log(2 * math.pi) - torch.special.log_ndtr(z))
+        torch.testing.assert_close(slope, model.slope, atol=1e-6, rtol=1e-6)
 
-    def test_a_stretched_space_votes_alike(self):
-        u = torch.linspace(0.03, 0.97, 12).double().reshape(-1, 1, 1)
-        wide = Survival(7.0 * self.line.succeeded, 7.0 * self.line.failed)
-        torch.testing.assert_close(wide(7.0 * u), self.line(u), atol=1e-6, rtol=1e-4)
+    def test_it_is_high_among_successes_and_low_among_failures(self):
+        chance = survival(self.X, self.worked)(torch.tensor([0.2, 0.7]).double().reshape(-1, 1, 1)).exp()
+        assert float(chance[0]) > 0.6
+        assert float(chance[1]) < 0.4
+
+    def test_what_may_fail_gets_less_with_failures_and_more_with_successes(self):
+        assert least_chance([]) == pytest.approx(math.log(0.5))
+        assert least_chance([True] * 100) == pytest.approx(stats.norm.logcdf(4.0))
+        assert least_chance([False] * 100) == pytest.approx(stats.norm.logcdf(-1.0))
+        assert least_chance([True, False, False, False]) == pytest.approx(math.log(0.5))
 
     def test_however_little_is_left_to_gain_nothing_is_looked_for_among_failures(self):
         class Tiny(Acquisition):
@@ -415,8 +434,8 @@ class TestSurvival:
                 return -1e6 * (1.0 - X[:, 0, 0])  # more, the further in
 
         u = torch.linspace(0.0, 1.0, 201).double().reshape(-1, 1, 1)
-        best = float(u[Constrained(Tiny(), [], self.line)(u).argmax()])
-        assert best < 0.45
+        found = Constrained(Tiny(), [], survival(self.X, self.worked))(u)
+        assert float(u[found.argmax()]) < 0.45
 
 
 class TestConstraints:
@@ -438,7 +457,7 @@ class TestConstraints:
         lambda p: noisy_ei(p, 8),
         lambda p: noisy_ei(p, 8, pending=points(2, 2, 7)),
         lambda p: pending_ei(p, 0.3, points(2, 2, 7)),
-        lambda p: Constrained(LogEI(p, 0.3), [], Survival(points(3, 2, 8), points(3, 2, 9))),
+        lambda p: Constrained(LogEI(p, 0.3), [], survival(points(6, 2, 8), torch.arange(6) < 3)),
         lambda p: QLogEI(p, 0.3, pending=points(2, 2, 7)),
         lambda p: KnowledgeGradient(p, points(6, 2, 3), noise=0.02),
         lambda p: MaxValueEntropy(p, torch.tensor([1.0, 1.4], dtype=torch.float64)),

@@ -21,6 +21,7 @@ from thalweg.blackbox import (
     Real,
     Space,
     Study,
+    models,
     surrogate,
 )
 from thalweg.blackbox.trust_region import TrustRegion
@@ -171,6 +172,7 @@ class TestOptimising:
         assert 0 <= study.expected_gain() < 0.2 * before
 
     def test_past_a_few_thousand_data_the_model_is_sparse(self, monkeypatch):
+        monkeypatch.setattr(models, "MOST", 10)
         monkeypatch.setattr(surrogate, "EXACT", 20)
         study = Study(SQUARE)
         rng = np.random.default_rng(0)

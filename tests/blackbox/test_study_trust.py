@@ -341,19 +341,26 @@ class TestPending:
         assert mean[0] == pytest.approx(2.5, abs=1e-2)
 
 
-def test_a_crash_region_is_not_searched_deep_inside():
+def half_space(trials, seed):
     """The optimum without crashes is (1, 1); what is left is the line x + y = 0, where (x - 1)^2 + (y - 1)^2 is 2."""
-    study = Study({"x": Real(-2.0, 2.0), "y": Real(-2.0, 2.0)}, noise="none")
-    for _ in range(22):
+    study = Study({"x": Real(-2.0, 2.0), "y": Real(-2.0, 2.0)}, noise="none", seed=seed)
+    for _ in range(trials):
         trial = study.ask()
         x, y = trial["x"], trial["y"]
         if x + y > 0:
             study.tell(trial, failed=True)
         else:
             study.tell(trial, (x - 1) ** 2 + (y - 1) ** 2)
-    late = [t["x"] + t["y"] for t in study.trials[14:] if t.status == "failed"]
-    assert max(late, default=0.0) < 1.0
-    assert study.best.value < 2.6
+    return study
+
+
+def test_at_the_edge_of_a_crash_region_few_trials_fail_and_none_deep_inside():
+    """Improvement times the chance of success alone: 21 of 30 fail. One in four is aimed at."""
+    studies = [half_space(36, seed) for seed in range(2)]
+    failed = [[t for t in study.trials[study.initial :] if t.status == "failed"] for study in studies]
+    assert np.mean([len(f) for f in failed]) <= 10.5
+    assert max(t["x"] + t["y"] for f in failed for t in f if t.number >= 14) < 1.0
+    assert max(study.best.value for study in studies) < 2.2
 
 
 def test_the_initial_design_is_sized_by_parameters_not_by_choices():

@@ -14,6 +14,9 @@ from thalweg.core import UnknownName
 from thalweg.numerics.gaussian_process import Posterior, draw_paths
 from thalweg.numerics.quasirandom import sobol
 
+#: Variance of standardised noise that is worth counting with.
+NOISY = 1e-4
+
 
 @dataclass(frozen=True)
 class Knowledge:
@@ -41,7 +44,7 @@ class Knowledge:
     @property
     def noisy(self) -> bool:
         """Whether the noise is worth counting with."""
-        return self.noise > 1e-4
+        return self.noise > NOISY
 
     @property
     def believed(self) -> Any:  # noqa: ANN401 -- acquisitions differ in what they ask of it

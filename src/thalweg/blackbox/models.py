@@ -5,15 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import torch
 from torch import Tensor
 
-from thalweg.blackbox.acquisition import Survival
-from thalweg.blackbox.choice import Knowledge
+from thalweg.blackbox.acquisition import Survival, survival
+from thalweg.blackbox.choice import NOISY, Knowledge
+from thalweg.blackbox.compiled import MOST, CompiledSurrogate, is_plain
+from thalweg.blackbox.maximize import SAME
 from thalweg.blackbox.parameters import Real
 from thalweg.blackbox.space import Space
+from thalweg.blackbox.suggestion import Worth, compile_kernels
 from thalweg.blackbox.surrogate import OfValues, Surrogate
 from thalweg.blackbox.trial import Trial
 from thalweg.core import InvalidParameter
@@ -28,8 +31,8 @@ from thalweg.numerics.gaussian_process import (
     with_gradients,
 )
 
-#: Coordinates that differ by no more are those of one point.
-SAME = 1e-7
+#: A model that follows growing data, in torch or compiled.
+Model: TypeAlias = Surrogate | CompiledSurrogate
 
 
 def in_order(trials: Sequence[Trial]) -> list[Trial]:
@@ -63,13 +66,13 @@ class Models:
     constraints: int = 0
     bayesian: bool = False
     seed: int = 0
-    held: dict[str, Surrogate] = field(default_factory=dict)
+    held: dict[str, Model] = field(default_factory=dict)
 
     def encoded(self, trials: Sequence[Trial]) -> Tensor:
         """Coordinates, shape (n, dimension)."""
         return torch.tensor([t.u for t in trials], dtype=torch.float64).reshape(-1, self.space.dimension)
 
-    def objective(self, done: Sequence[Trial]) -> Surrogate:
+    def objective(self, done: Sequence[Trial]) -> Model:
         """The model of the objective with all data in it.
 
         Raises:
@@ -88,24 +91,21 @@ class Models:
         return self._updated("objective", self.process, X, y, noise)
 
     def feasibility(self, trials: Sequence[Trial]) -> list[tuple[Posterior, float]]:
-        """Posteriors of the constraints, and of failing, with the bounds they are to stay below."""
+        """Posteriors of the constraints, with the bounds they are to stay below."""
         done, models = in_order([t for t in trials if t.status == "done"]), []
         for i in range(self.constraints):
             y = torch.tensor([t.constraints[i] for t in done], dtype=torch.float64)
             model = self._updated(f"constraint {i}", GaussianProcess(Matern()), self.encoded(done), y)
             models.append((cast(Posterior, model.posterior), -model.offset / model.scale))
-        told = in_order([t for t in trials if t.status != "pending"])
-        if any(t.status == "failed" for t in told):
-            y = torch.tensor([float(t.status == "failed") for t in told], dtype=torch.float64)
-            model = self._updated("failing", GaussianProcess(Matern()), self.encoded(told), y)
-            models.append((cast(Posterior, model.posterior), (0.5 - model.offset) / model.scale))
         return models
 
     def survival(self, trials: Sequence[Trial]) -> Survival | None:
-        """The vote on where an evaluation fails; None where none has failed, or none has succeeded."""
-        done = self.encoded([t for t in trials if t.status == "done"])
-        failed = self.encoded([t for t in trials if t.status == "failed"])
-        return Survival(done, failed) if len(done) and len(failed) else None
+        """What is known of failing; None where nothing has failed, or nothing has succeeded."""
+        told = in_order([t for t in trials if t.status != "pending"])
+        failed = torch.tensor([t.status == "failed" for t in told])
+        if not len(told) or not bool(failed.any()) or bool(failed.all()):
+            return None
+        return survival(self.encoded(told), ~failed, self.seed)
 
     def knowledge(self, trials: Sequence[Trial], seed: int, batch: str) -> Knowledge:
         """All that an acquisition of the objective is made of."""
@@ -120,12 +120,36 @@ class Models:
         pending = _apart(self.encoded([t for t in trials if t.status == "pending"]), visited)
         return Knowledge(model.posterior, best, visited, pending, noise, seed, batch)
 
-    def marginal(self, model: Surrogate, X: Tensor) -> tuple[Tensor, Tensor]:
+    def worth(self, trials: Sequence[Trial], acquisition: str, batch: str) -> Worth | None:
+        """The compiled acquisition of that name; None where something about it is not compiled.
+
+        Compiled are ``"auto"``, beside pending points only with their joint improvement, and ``"logei"`` without any;
+        for a model that is compiled, without constraints and failures.
+        """
+        if (
+            self.constraints
+            or acquisition not in ("auto", "logei")
+            or any(t.status == "failed" for t in trials)
+        ):
+            return None
+        held = [t for t in trials if t.status == "pending"]
+        if held and (acquisition, batch) != ("auto", "joint"):
+            return None
+        model = self.objective([t for t in trials if t.status == "done"])
+        if not isinstance(model, CompiledSurrogate):
+            return None
+        pending = _apart(self.encoded(held), torch.from_numpy(model.X)).numpy() if held else model.X[:0]
+        best = float((model.fitted if self.process.learn_noise else model.standard).max())
+        return Worth(model, pending, acquisition == "auto" and model.noise > NOISY, best, self.seed)
+
+    def marginal(self, model: Model, X: Tensor) -> tuple[Tensor, Tensor]:
         """Standardised mean and variance at points, shape (n,); over all models of a batch."""
+        if isinstance(model, CompiledSurrogate):
+            return model.predict(X)
         mean, variance = (v.reshape(-1, len(X)) for v in model.posterior.predict(X))
         return mean.mean(0), variance.mean(0) + (mean.var(0) if len(mean) > 1 else 0.0)
 
-    def lengthscales(self, model: Surrogate) -> Tensor:
+    def lengthscales(self, model: Model) -> Tensor:
         """Lengthscales of a stationary kernel of all coordinates, shape (dimension,); ones for another."""
         kernel, d = self.process.kernel, self.space.dimension
         base, first = (kernel.base, 1) if isinstance(kernel, Scaled) else (kernel, 0)
@@ -142,10 +166,10 @@ class Models:
         self.held = {}
         for name, saved in state.items():
             process = self.process if name == "objective" else GaussianProcess(Matern())
-            self.held[name] = Surrogate(process, self.bayesian, self.seed)
+            self.held[name] = self._made(process, "metric" in saved)
             self.held[name].load_state_dict(saved)
 
-    def _noise(self, model: Surrogate, done: Sequence[Trial]) -> float:
+    def _noise(self, model: Model, done: Sequence[Trial]) -> float:
         """Variance of an observation to come, standardised."""
         learned = self.process.learn_noise and model.theta is not None
         noise = float(torch.exp(model.theta[-1])) if learned and model.theta is not None else 0.0
@@ -154,10 +178,26 @@ class Models:
 
     def _updated(
         self, name: str, process: GaussianProcess, X: Tensor, y: Tensor, noise: Tensor | None = None
-    ) -> Surrogate:
-        model = self.held.setdefault(name, Surrogate(process, self.bayesian, self.seed))
-        model.update(X, y, noise)
+    ) -> Model:
+        """The model with all data in it; compiled where it can be, and it goes on from one of the other kind."""
+        plain = noise is None and not self.bayesian and len(y) <= MOST and is_plain(process)
+        model = self.held.get(name)
+        if model is None or isinstance(model, CompiledSurrogate) != plain:
+            made = self._made(process, plain)
+            if model is not None:
+                made.load_state_dict({"metric": None, **model.state_dict(), "blocks": []})
+            model = self.held[name] = made
+        if isinstance(model, CompiledSurrogate):
+            compile_kernels()
+            model.update(X, y)
+        else:
+            model.update(X, y, noise)
         return model
+
+    def _made(self, process: GaussianProcess, plain: bool) -> Model:
+        return (
+            CompiledSurrogate(process, self.seed) if plain else Surrogate(process, self.bayesian, self.seed)
+        )
 
     def _with_slopes(self, X: Tensor, y: Tensor, noise: Tensor | None, done: Sequence[Trial]) -> Surrogate:
         """The model of values and gradients, in coordinates of the cube by the chain rule."""
@@ -176,7 +216,7 @@ class Models:
                 f"Gradients need a stationary kernel, e.g. Matern() or RBF(); got {kernel!r}."
             )
         process = GaussianProcess(Scaled(Derivative(base)), degree=-1, learn_noise=self.process.learn_noise)
-        model = self.held.setdefault("slopes", Surrogate(process, seed=self.seed))
+        model = cast(Surrogate, self.held.setdefault("slopes", Surrogate(process, seed=self.seed)))
         standard, model.offset, model.scale = standardised(y)
         points, values = with_gradients(X, standard, slopes / model.scale)
         known = None

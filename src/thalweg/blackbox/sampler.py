@@ -9,10 +9,10 @@ from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 from thalweg.blackbox.guard import Guard, guarded
+from thalweg.blackbox.models import Model
 from thalweg.blackbox.parameters import Categorical, Integer, Parameter, Point, Real
 from thalweg.blackbox.space import Space
 from thalweg.blackbox.study import Study
-from thalweg.blackbox.surrogate import Surrogate
 from thalweg.blackbox.trial import LARGEST
 from thalweg.core import InvalidProblem, MissingExtra
 
@@ -75,7 +75,7 @@ class ThalwegSampler(BaseSampler):
         self._constraints_func = constraints_func
         self._independent = optuna.samplers.RandomSampler(seed)
         self._search = optuna.search_space.IntersectionSearchSpace()
-        self._held: tuple[list[tuple[str, Parameter]], dict[str, Surrogate]] = ([], {})
+        self._held: tuple[list[tuple[str, Parameter]], dict[str, Model]] = ([], {})
         self.guard = Guard()
 
     @guarded

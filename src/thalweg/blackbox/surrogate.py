@@ -150,7 +150,7 @@ class Surrogate:
         warm, n = self.theta, len(y)
 
         def fit(count: int, starts: int, iterations: int) -> Posterior:
-            few = _subset(y, count)
+            few = subset(y, count)
             part = None if noise is None else noise[few]
             return self.process.fit(
                 X[few], y[few], part, starts=starts, warm=warm, iterations=iterations, seed=self.seed + n
@@ -184,7 +184,7 @@ def _joined(X: Tensor, y: Tensor, noise: Tensor | None) -> Tensor:
     return torch.cat([X, torch.stack([y, torch.zeros_like(y) if noise is None else noise], 1)], 1)
 
 
-def _subset(values: Tensor, count: int) -> Tensor:
+def subset(values: Tensor, count: int) -> Tensor:
     """At most ``count``: the best half, and as many drawn from the rest: where it matters, and everywhere."""
     if len(values) <= count:
         return torch.arange(len(values))

@@ -1,7 +1,7 @@
 """The worth of evaluating a point next. All are for maximisation of standardised values in the unit cube."""
 
 from thalweg.blackbox.acquisition.base import Acquisition
-from thalweg.blackbox.acquisition.constrained import Constrained, Survival, log_feasibility
+from thalweg.blackbox.acquisition.constrained import Constrained, log_feasibility
 from thalweg.blackbox.acquisition.entropy import (
     EntropySearch,
     MaxValueEntropy,
@@ -28,6 +28,7 @@ from thalweg.blackbox.acquisition.knowledge_gradient import (
 )
 from thalweg.blackbox.acquisition.lookahead import TwoStepEI
 from thalweg.blackbox.acquisition.parallel import QEI, Penalised, QLogEI, lipschitz_constant
+from thalweg.blackbox.acquisition.survival import Survival, least_chance, survival
 
 __all__ = [
     "EI",
@@ -51,10 +52,12 @@ __all__ = [
     "Survival",
     "TwoStepEI",
     "expected_maximum",
+    "least_chance",
     "lipschitz_constant",
     "log_feasibility",
     "log_improvement",
     "noisy_ei",
     "pending_ei",
     "sample_optima",
+    "survival",
 ]

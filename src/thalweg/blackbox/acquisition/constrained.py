@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.special import log_ndtr
 
 from thalweg.blackbox.acquisition.base import Acquisition, averaged
+from thalweg.blackbox.acquisition.survival import Survival
 from thalweg.numerics.gaussian_process import Posterior
 
 
@@ -27,53 +28,30 @@ def log_feasibility(X: Tensor, constraints: Sequence[tuple[Posterior, float]]) -
     return total
 
 
-#: Where success is less likely than this, nothing is looked for; what one unit of its logarithm then costs; and below
-#: what a log acquisition is nothing, so that it cannot outweigh that.
-RISK, COST, NOTHING = math.log(0.2), 1e3, -200.0
-
-
-@dataclass(frozen=True)
-class Survival:
-    """Log probability that an evaluation does not fail, by a vote of all told trials; differentiable in the points.
-
-    A trial at distance r has ``r^-(d + 4)`` votes (Shepard, 1968, "A two-dimensional interpolation function for
-    irregularly-spaced data"). A Gaussian process of the labels finds the parameters that matter, but goes back to their
-    mean away from data; the vote does not. It is about the ratio of the distances to what has worked and to what has
-    not, so that a region of failures stays one between the trials in it, and a single odd failure among successes is
-    avoided only next by.
-
-    Args:
-        succeeded, failed: points, shape (n, d) and (m, d); at least one of each.
-    """
-
-    succeeded: Tensor
-    failed: Tensor
-
-    def __call__(self, X: Tensor) -> Tensor:
-        """At single points, b x 1 x d: shape (b,)."""
-        return torch.nn.functional.logsigmoid(self._votes(self.succeeded, X) - self._votes(self.failed, X))
-
-    def _votes(self, points: Tensor, X: Tensor) -> Tensor:
-        squares = (X - points).square().sum(-1) + 1e-12
-        return torch.logsumexp(-0.5 * (X.shape[-1] + 4) * torch.log(squares), -1)
+#: What one unit of the logarithm of a chance below the least costs, and below what a log acquisition is nothing, so
+#: that it cannot outweigh that.
+COST, NOTHING = 1e3, -200.0
 
 
 @dataclass(frozen=True)
 class Constrained(Acquisition):
     """A log acquisition times the probability of feasibility; that probability alone while nothing is feasible.
 
-    Where the vote is that an evaluation fails, nothing is looked for: however little is left to gain elsewhere.
+    Where success is less likely than ``least``, nothing is looked for, however little is left to gain elsewhere: the
+    probability alone is outvoted by a log acquisition that falls by tens between a place that fails and one that works.
 
     Args:
         base: a log acquisition, e.g. `LogEI` over the best feasible value, or `KnowledgeGradient`; None while no
             feasible point is known.
         constraints: pairs of a posterior and the bound its value must not exceed.
-        survival: the vote on failing; None where nothing has failed.
+        survival: the log probability of success; None where nothing has failed.
+        least: the logarithm of the least such probability, as `least_chance` has it.
     """
 
     base: Acquisition | None
     constraints: Sequence[tuple[Posterior, float]]
     survival: Survival | None = None
+    least: float = math.log(0.5)
 
     def __call__(self, X: Tensor) -> Tensor:
         singles = X.split(1, 1)  # points of a batch are feasible one by one
@@ -82,5 +60,6 @@ class Constrained(Acquisition):
             total = total + self.base(X)
         if self.survival is None:
             return total
-        risk = sum((RISK - self.survival(x)).clamp_min(0.0) for x in singles)
-        return total.clamp_min(NOTHING) - COST * risk
+        chances = torch.stack([self.survival(x) for x in singles])
+        risk = (self.least - chances).clamp_min(0.0).sum(0)
+        return total.clamp_min(NOTHING) + chances.sum(0) - COST * risk

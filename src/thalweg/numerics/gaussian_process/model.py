@@ -176,7 +176,7 @@ class GaussianProcess:
         draws = torch.randn(max(starts - 1, 0), len(means), generator=generator, dtype=X.dtype).to(X.device)
         first = [means[None]] if starts else []
         x0 = torch.cat([*first, means + 0.5 * stds * draws, *([warm[None]] if warm is not None else [])])
-        low, high = self._box(means, stds)
+        low, high = self.box(means, stds)
         found = minimize_many(
             lambda theta, _: self.energy(theta, X, y, noise),
             x0,
@@ -206,7 +206,7 @@ class GaussianProcess:
         """
         best = self.fit(X, y, noise, seed=seed)
         means, stds = (X.new_tensor(v) for v in self.prior(X.shape[-1]))
-        low, high = self._box(means, stds)
+        low, high = self.box(means, stds)
         generator = torch_generator(seed, 1)
 
         def normal() -> Tensor:
@@ -235,7 +235,8 @@ class GaussianProcess:
                 step = float(min(max(step * math.exp(float(chance.mean()) - 0.8), 1e-3), 1.0))
         return self.posterior(theta, best.X, best.y, noise)
 
-    def _box(self, means: Tensor, stds: Tensor) -> tuple[Tensor, Tensor]:
+    def box(self, means: Tensor, stds: Tensor) -> tuple[Tensor, Tensor]:
+        """Least and largest hyper-parameters that are looked at, from mean and deviation of their prior."""
         low, high = means - 4.0 * stds, means + 4.0 * stds
         if self.learn_noise:
             low[-1] = math.log(NOISE_FLOOR)
