@@ -120,15 +120,19 @@ class TestOptimising:
         assert any(t.feasible for t in study.trials)
 
     def test_places_that_crash_are_avoided(self):
-        study = Study(SQUARE, noise="none")
-        for _ in range(25):
-            trial = study.ask()
-            if trial["x"] > 5:
-                study.tell(trial, failed=True)
-            else:
-                study.tell(trial, branin(trial.point))
-        assert sum(t.status == "failed" for t in study.trials[-10:]) <= 3
-        assert study.best.value < 1.5
+        """A third of the square fails: of the last ten trials hardly any goes there, in most studies."""
+        late = []
+        for seed in range(5):
+            study = Study(SQUARE, noise="none", seed=seed)
+            for _ in range(25):
+                trial = study.ask()
+                if trial["x"] > 5:
+                    study.tell(trial, failed=True)
+                else:
+                    study.tell(trial, branin(trial.point))
+            late.append(sum(t.status == "failed" for t in study.trials[-10:]))
+            assert study.best.value < 1.5
+        assert np.median(late) <= 2
 
     def test_gradients_save_evaluations(self):
         def f(p):
