@@ -31,7 +31,7 @@ def rows() -> Iterator[Row]:
         for name, A in (
             ("random", random_game(side, side)),
             ("policeman", policeman_and_burglar(side)),
-            ("Nemirovski", nemirovski(side)),
+            ("Nemirovski", nemirovski(side, alpha=2.0)),
         ):
             start = time.perf_counter()
             exact = _highs(A)
@@ -39,7 +39,12 @@ def rows() -> Iterator[Row]:
             game = matrix_game(A)
             gap = game.metrics(exact)["gap"]
             stop = Stop(below={"residual": RESIDUAL}, seconds=MOST, steps=None)
-            for method in (PDHG(), Extragradient(), VRExtragradient(), InexactHalpern()):
+            for method in (
+                PDHG(),
+                Extragradient(),
+                VRExtragradient(restart=0.5),
+                InexactHalpern(restart=0.5),
+            ):
                 found = solve(game, method, stop=stop, progress=False)
                 told = (
                     f"{name} game, {side} x {side}, {method.name}, residual {found.metrics['residual']:.1e}"

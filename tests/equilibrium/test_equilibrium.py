@@ -93,7 +93,6 @@ GENERAL = {
     "forb": ForwardReflectedBackward(),
     "anchored": AnchoredExtragradient(),
     "pdhg": PDHG(),
-    "pdhg, without restarts": PDHG(restart=None),
     "vr extragradient": VRExtragradient(),
     "inexact halpern": InexactHalpern(),
     "inexact halpern, forb": InexactHalpern("forb"),
@@ -125,7 +124,9 @@ class TestGames:
         found = solve(matrix_game(A), PDHG(), stop=Stop(below={"residual": 1e-6}, steps=40_000))
         assert found.metrics["value"] == pytest.approx(equilibrium_value(A), abs=1e-3)
         mine = solve(
-            matrix_game(A), InexactHalpern(restart=0.5), stop=Stop(calls=5_000 * max(A.shape), steps=None)
+            matrix_game(A),
+            InexactHalpern(restart=0.5),
+            stop=Stop(below={"residual": 1e-3}, calls=5_000 * max(A.shape), steps=None),
         )
         assert mine.metrics["value"] == pytest.approx(equilibrium_value(A), abs=3e-2)
 
@@ -300,7 +301,6 @@ class TestHalpern:
             AnchoredExtragradient(),
             VRHalpern(0.05),
             VRHalpern(0.05, restart=0.9),
-            VRHalpern(),
             InexactHalpern(),
             InexactHalpern("forb", restart=0.9),
             VRExtragradient(),
@@ -425,12 +425,10 @@ class TestMarkovGames:
         u = stages.resolvent(normal(35), 1.0)
         parts = [matrix_game(A) for A in games]
         pieces = u.view(5, 7)
-        expected = torch.stack([p.components.full(x) for p, x in zip(parts, pieces, strict=True)])
+        expected = torch.cat([Bilinear(A).full(x) for A, x in zip(games, pieces, strict=True)])
+        torch.testing.assert_close(stages.components.full(u), expected)
         ones = torch.full((5,), 0.2, dtype=DOUBLE)
-        for found in (stages.components.full(u), stages.components.weighted(u, torch.arange(5), ones)):
-            off = found.view(5, 7) - expected  # games of their own leave out multiples of ones
-            torch.testing.assert_close(off[:, :3], off[:, :1].expand(-1, 3))
-            torch.testing.assert_close(off[:, 3:], off[:, 3:4].expand(-1, 4))
+        torch.testing.assert_close(stages.components.weighted(u, torch.arange(5), ones), expected)
         gaps = [p.judge(x)["gap"] for p, x in zip(parts, pieces, strict=True)]
         assert stages.judge(u)["gap"] == pytest.approx(max(gaps))
 
@@ -557,14 +555,11 @@ class TestGenerativeToy:
         solve(problem, Extragradient(), stop=Stop(steps=50), callbacks=callbacks)
 
     def test_variance_reduction_needs_fewer_evaluations(self):
-        z, x = self.data(10_000)
+        z, x = self.data(2000)
         problem = linear_gan(z, x)
         stop = Stop(below={"residual": 1e-3}, steps=100_000)
-        calls = {
-            m: solve(problem, m, stop=stop).calls for m in (Extragradient(), InexactHalpern(restart=0.5))
-        }
-        ours, theirs = calls[InexactHalpern(restart=0.5)], calls[Extragradient()]
-        assert ours < 0.5 * theirs
+        ours = solve(problem, VRExtragradient(restart=0.5), stop=stop).calls
+        assert ours < 0.5 * solve(problem, Extragradient(), stop=stop).calls
 
     def test_misshapen_examples_are_refused(self):
         with pytest.raises(InvalidProblem, match=r"got \(3, 2\), \(4, 2\)"):
@@ -652,8 +647,8 @@ class TestBadInput:
         with pytest.raises(InvalidProblem, match="bilinear games"):
             solve(least_squares(), PDHG())
 
-    def test_a_step_that_is_too_long_is_caught(self):
-        found = solve(least_squares(), VRHalpern(step_size=200.0), stop=Stop(steps=3000))
+    def test_too_small_a_lipschitz_constant_is_caught(self):
+        found = solve(least_squares(lipschitz=1e-3), VRHalpern(), stop=Stop(steps=3000))
         assert found.status is Status.DIVERGED
         assert np.isfinite(found.x.numpy()).all()
 
@@ -671,7 +666,6 @@ class TestBadInput:
             (lambda: InexactHalpern(inexactness=0.0), "inexactness > 0"),
             (lambda: VRExtragradient(batch=0), "batch >= 1"),
             (lambda: PDHG(every=0), "every >= 1"),
-            (lambda: PDHG(restart=0.0), "0 < restart < 1"),
             (lambda: SVRG(batch=0), "batch >= 1"),
             (lambda: SVRG(epoch=0), "epoch >= 1"),
             (lambda: ShapleyIteration(inexactness=0.0), "inexactness > 0"),

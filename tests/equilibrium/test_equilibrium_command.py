@@ -42,6 +42,14 @@ def test_a_large_constant_costs_nothing(solved):
     assert told["metrics"]["value"] == pytest.approx(1000000.2, abs=1e-5)
 
 
+def test_the_command_says_whether_sampling_pays(monkeypatch, capsys, tmp_path):
+    (tmp_path / "game.csv").write_text("2,-1\n-1,1\n")
+    monkeypatch.setattr(sys, "argv", ["thalweg", "solve", "equilibrium", str(tmp_path / "game.csv")])
+    with pytest.raises(SystemExit):
+        main()
+    assert "stable rank 1, predicted gain 0.18: sampling does not pay" in capsys.readouterr().out
+
+
 def test_one_column_is_one_choice_of_the_column_player(solved):
     told = solved("1\n2\n5\n", "--json")
     assert (told["x"], told["y"]) == ([1.0, 0.0, 0.0], [1.0])

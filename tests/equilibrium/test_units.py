@@ -161,7 +161,7 @@ class TestContainers:
 
     def test_a_floating_tensor_keeps_its_type(self):
         assert matrix_game(torch.eye(2)).x0.dtype == torch.float32
-        assert matrix_game(torch.eye(2, requires_grad=True)).components.first.A.requires_grad is False
+        assert matrix_game(torch.eye(2, requires_grad=True)).components.A.requires_grad is False
 
     @pytest.mark.parametrize(
         ("A", "message"),

@@ -48,15 +48,17 @@ class GameCase(Case):
     @property
     def _rows(self) -> int:
         components: Any = getattr(self.problem, "components", None)
-        return len(getattr(components, "first", components).A)
+        return len(components.A)
 
     def told(self, result: Result) -> dict[str, object]:
         return dict(self.arrays(result))
 
     def said(self, result: Result) -> Sequence[str]:
+        from thalweg.equilibrium import MonotoneInclusion
+
         lines = []
         for name, strategy in zip(("rows", "columns"), self.arrays(result).values(), strict=True):
             played = [(i, p) for i, p in enumerate(strategy) if p > 1e-3]
             shown = ", ".join(f"{i}: {p:.3f}" for i, p in played[:10]) + (", ..." if len(played) > 10 else "")
             lines.append(f"{name} played: {shown}")
-        return lines
+        return [*lines, f"{self.problem.sampling}."] if isinstance(self.problem, MonotoneInclusion) else lines

@@ -19,10 +19,8 @@ from thalweg.equilibrium.halpern import VRHalpern
 from thalweg.equilibrium.inexact import InexactHalpern
 from thalweg.equilibrium.markov import MarkovGame, random_markov_game, stage_games
 from thalweg.equilibrium.operators import (
-    Affine,
     Bilinear,
     Components,
-    Constant,
     Functions,
     ScaledIdentity,
     SumOfComponents,
@@ -31,7 +29,7 @@ from thalweg.equilibrium.pdhg import PDHG
 from thalweg.equilibrium.problem import MonotoneInclusion, NotMonotone, estimate_lipschitz
 from thalweg.equilibrium.programs import LinearProgram, linear_program
 from thalweg.equilibrium.recommended import METHODS
-from thalweg.equilibrium.sampling import Sampling
+from thalweg.equilibrium.sampling import SamplingReport
 from thalweg.equilibrium.shapley import ShapleyIteration
 from thalweg.equilibrium.variance_reduced import SVRG, VRExtragradient
 
@@ -39,11 +37,9 @@ __all__ = [
     "METHODS",
     "PDHG",
     "SVRG",
-    "Affine",
     "AnchoredExtragradient",
     "Bilinear",
     "Components",
-    "Constant",
     "Extragradient",
     "ForwardReflectedBackward",
     "Functions",
@@ -53,7 +49,7 @@ __all__ = [
     "MarkovGame",
     "MonotoneInclusion",
     "NotMonotone",
-    "Sampling",
+    "SamplingReport",
     "ScaledIdentity",
     "ShapleyIteration",
     "SumOfComponents",

@@ -1,40 +1,34 @@
-"""Compiled loops: draws of a game's rows and columns, and their sums."""
+"""Numba loops of bilinear components: lines of a matrix drawn where a difference is large, and their product."""
 
 from __future__ import annotations
 
 import numpy as np
 from numba import njit
-from numpy.typing import NDArray
-
-Reals = NDArray[np.floating]
 
 
-@njit(cache=True, fastmath=False)
-def add_drawn(vectors: Reals, lengths: Reals, d: Reals, uniform: Reals, sign: float, out: Reals) -> None:
-    """Adds to ``out`` a sum unbiased for ``sign d @ vectors``: the mean of vectors drawn by ``lengths |d|``.
+@njit(cache=True)
+def add_drawn(lines, norms, d, drawn, sign, out):
+    """``out += sign * S`` with S an unbiased estimate of ``d @ lines``.
 
-    Args:
-        vectors: shape (k, l), C order.
-        lengths: theirs, shape (k,).
-        d: shape (k,).
-        uniform: a number in [0, 1) for each draw.
-        out: shape (l,).
+    For each of the uniform numbers ``drawn`` a line i, with probability proportional to ``norms_i |d_i|``. O(len(d) +
+    len(drawn) columns).
     """
-    sums = np.empty(len(d))
+    n = len(d)
+    sums = np.empty(n)
     total = 0.0
-    for i in range(len(d)):
-        total += lengths[i] * abs(d[i])
+    for i in range(n):
+        total += norms[i] * abs(d[i])
         sums[i] = total
-    if not total > 0.0:
-        if np.isnan(total):
-            out[:] = np.nan
+    if not np.isfinite(total):
+        out[:] = np.nan
         return
-    share = sign * total / len(uniform)
-    for u in uniform:
-        # to the right: a vector that adds nothing is never drawn
-        i = min(int(np.searchsorted(sums, u * total, side="right")), len(d) - 1)
-        if lengths[i] == 0.0 or d[i] == 0.0:  # the last, by rounding
-            i = int(np.searchsorted(sums, total))
-        weight = share * np.sign(d[i]) / lengths[i]
-        for j in range(len(out)):
-            out[j] += weight * vectors[i, j]
+    if total == 0.0:
+        return
+    share = sign * total / len(drawn)
+    for s in range(len(drawn)):
+        at = min(np.searchsorted(sums, drawn[s] * total, side="right"), n - 1)
+        if norms[at] == 0.0 or d[at] == 0.0:  # the last line, reached by rounding
+            continue
+        weight = share / norms[at] if d[at] > 0.0 else -share / norms[at]
+        for k in range(len(out)):
+            out[k] += weight * lines[at, k]

@@ -64,11 +64,13 @@ def in_units(A: Tensor) -> tuple[Tensor, float, float]:
     return centred.view(A.shape) / unit, float(shift), unit
 
 
-def centred(A: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """``A = B + a 1' + 1 b'`` with rows and columns of B of mean zero: B, a and b; B is zero where it is rounding."""
+def doubly_centred(A: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """B, a and b with ``A_ij = B_ij + a_i + b_j``, the rows and columns of B summing to zero.
+
+    Where all of B is rounding it is zero: a game without interaction is seen to have none.
+    """
     a = A.mean(1)
-    left = A - a[:, None]
-    b = left.mean(0)
-    B = left - b
-    rounding = 64.0 * torch.finfo(A.dtype).eps * float(A.abs().max())
-    return (B if float(B.abs().max()) > rounding else torch.zeros_like(B)), a, b
+    b = (A - a[:, None]).mean(0)
+    B = A - a[:, None] - b
+    rounding = 8.0 * torch.finfo(A.dtype).eps * A.abs().max()
+    return (B if bool((B.abs() > rounding).any()) else torch.zeros_like(B)), a, b

@@ -11,8 +11,8 @@ from torch import Tensor
 from thalweg.core import InvalidProblem
 from thalweg.core.seeding import torch_generator
 from thalweg.core.validation import is_real, require
-from thalweg.equilibrium._tensors import as_tensor, centred, in_units
-from thalweg.equilibrium.operators import Bilinear, Components, Constant, ScaledIdentity, SumOfComponents
+from thalweg.equilibrium._tensors import as_tensor, doubly_centred, in_units
+from thalweg.equilibrium.operators import Bilinear
 from thalweg.equilibrium.problem import MonotoneInclusion
 from thalweg.numerics.projections import l2_ball, simplex
 
@@ -26,9 +26,10 @@ def matrix_game(A: ArrayLike | Tensor, regularisation: float = 0.0) -> MonotoneI
 
     Answers are judged by ``gap`` too, ``max_y x'Ay - min_x x'Ay``, zero at equilibria, and ``value``, x'Ay, both in the
     payoffs' own units. The ``residual`` is that of the game in which the largest payoff is between 1/2 and 1: it is
-    the same for payoffs in cents and in millions. What a row or a column adds to all its payoffs needs no products: the
-    components are a `Bilinear` game whose rows and columns have the mean zero, and a `Constant`. On strategies, which
-    sum to one, F differs by multiples of ones, and the residual not at all; the Lipschitz constant may fall a lot.
+    the same for payoffs in cents and in millions. A constant that all payoffs share changes no equilibrium, and is
+    taken out first where it is larger than their spread. What a row, or a column, pays on average is a linear term:
+    the components hold the payoffs without it. F and its residual stay the same on strategies, while A's norm may fall
+    a hundredfold, and with it the steps that every method needs.
 
     Raises:
         InvalidProblem: no matrix of numbers, a regularisation below zero.
@@ -40,25 +41,21 @@ def matrix_game(A: ArrayLike | Tensor, regularisation: float = 0.0) -> MonotoneI
     fits = is_real(regularisation) and 0 <= regularisation < math.inf
     require(fits, "matrix_game needs regularisation >= 0", got=regularisation, error=InvalidProblem)
     scaled, shift, unit = in_units(as_tensor("The payoff matrix", A, "rows", "columns"))
-    core, of_rows, of_columns = centred(scaled)
-    m, n = scaled.shape
-    game = Bilinear(core)
-    components: Components = SumOfComponents(game, Constant(torch.cat([of_rows, -of_columns]), game.count))
-    if regularisation:
-        components = SumOfComponents(components, ScaledIdentity(regularisation / unit, game.count))
+    B, a, b = doubly_centred(scaled)
+    game = Bilinear(B, torch.cat([a, -b]), regularisation / unit)
+    m, n = B.shape
 
     def resolvent(v: Tensor, step: float) -> Tensor:
-        x, y = v[:m], v[m:]
-        # a long step adds numbers that are large alike; less their largest, the rest is not lost beside them
-        return torch.cat([simplex(x - x.max()), simplex(y - y.max())])
+        return torch.cat([simplex(v[:m]), simplex(v[m:])])
 
     def judge(u: Tensor) -> dict[str, float]:
         x, y = u[:m], u[m:]
-        gap = float((x @ scaled).max() - (scaled @ y).min())
-        return {"gap": unit * gap, "value": unit * float(x @ scaled @ y) + shift}
+        of_columns, of_rows = x @ B + b, B @ y + a
+        gap = float(a @ x + of_columns.max() - b @ y - of_rows.min())
+        return {"gap": unit * gap, "value": unit * float(a @ x + of_columns @ y) + shift}
 
-    x0 = torch.cat([torch.full((m,), 1.0 / m), torch.full((n,), 1.0 / n)]).to(scaled)
-    return MonotoneInclusion(components, x0, resolvent, judge=judge)
+    x0 = torch.cat([torch.full((m,), 1.0 / m), torch.full((n,), 1.0 / n)]).to(B)
+    return MonotoneInclusion(game, x0, resolvent, judge=judge)
 
 
 def policeman_and_burglar(houses: int, seed: int = 0) -> Tensor:
@@ -73,7 +70,11 @@ def policeman_and_burglar(houses: int, seed: int = 0) -> Tensor:
 
 
 def nemirovski(n: int, alpha: float = 1.0) -> Tensor:
-    """``((i + j - 1)/(2n - 1))^alpha``, one of Nemirovski's test matrices, shape (n, n)."""
+    """``((i + j - 1)/(2n - 1))^alpha``, one of Nemirovski's test matrices, shape (n, n).
+
+    With alpha = 1 it is a sum of a row's and a column's share: a game without interaction, solved by two pure
+    strategies. With alpha = 2 the interaction has rank one.
+    """
     require(n >= 2, "nemirovski needs n >= 2", got=n, error=InvalidProblem)
     at = torch.arange(1, n + 1, dtype=torch.float64)
     return ((at[:, None] + at - 1.0) / (2.0 * n - 1.0)) ** alpha
@@ -186,10 +187,15 @@ def adversarial_classification(
         count = n
 
         def weighted(self, u: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
+            found = self.difference(u, rows, weights)
+            found[d : d + n].index_add_(0, rows, -weights)
+            return found
+
+        def difference(self, u: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
             w, p, q = u[:d], u[d : d + n], u[d + n :]
             signed, total = labels[rows, None] * features[rows], weights.sum()
             of_w = -(weights * p[rows]) @ signed + total * (q + ridge * w)
-            of_p = u.new_zeros(n).index_add(0, rows, weights * (signed @ w - 1.0))
+            of_p = u.new_zeros(n).index_add(0, rows, weights * (signed @ w))
             return torch.cat([of_w, of_p, -total * w])
 
         def full(self, u: Tensor) -> Tensor:
@@ -206,7 +212,10 @@ def adversarial_classification(
         return {"robust loss": float(loss), "certified": float((margins > 0).double().mean())}
 
     x0 = torch.cat([torch.zeros(d), torch.full((n,), 0.5), torch.zeros(d)]).to(features)
-    return MonotoneInclusion(Examples(), x0, resolvent, judge=judge)
+    importance = (
+        features.square().sum(1) + 1.0
+    ).sqrt() + ridge  # bounds of the examples' own Lipschitz constants
+    return MonotoneInclusion(Examples(), x0, resolvent, importance=importance, judge=judge)
 
 
 def _weights_and_moves(p: Tensor, q: Tensor, radius: float) -> tuple[Tensor, Tensor]:
@@ -241,8 +250,8 @@ def linear_gan(
 
     The generator W makes an output of a condition z_i; the critic C, linear in both, tells made from real outputs. At
     the equilibrium the made ones have the real ones' moments with the conditions: W is least squares of x on z. The
-    components, one for each example, are alike: the average Lipschitz constant does not grow with n, and variance
-    reduction pays the root of n that theory promises.
+    components, one for each example, are alike: their stable rank does not grow with n. Examples are drawn by their
+    squared lengths.
 
     Args:
         conditions, outputs: z, shape (n, k), and x, shape (n, p).
@@ -270,35 +279,24 @@ def linear_gan(
     (n, k), p = z.shape, x.shape[1]
     moments, cross = z.T @ z / n, z.T @ x / n
 
-    def moved(u: Tensor, squares: Tensor, products: Tensor, total: Tensor | float) -> Tensor:
+    def moved(u: Tensor, squares: Tensor, products: Tensor | float, total: Tensor | float) -> Tensor:
         """F from weighted sums: ``z z'``, ``z x'``, and of the weights."""
         W, C = u[: p * k].view(p, k), u[p * k :].view(k, p)
         of_W = -(C.T @ squares)
         of_C = squares @ W.T - products + total * regularisation * C
         return torch.cat([of_W.reshape(-1), of_C.reshape(-1)])
 
-    lengths = z.square().sum(1)
-    sums = lengths.cumsum(0)
-
     class Examples:
         count = n
-        cost = 1.0
-        #: ``E |F_i d|^2 <= mean |z|^2 largest(moments) |d|^2`` with examples drawn by ``|z|^2``
-        spread = float((lengths.mean() * torch.linalg.matrix_norm(moments, 2)).sqrt()) + regularisation
-
-        def change(self, d: Tensor, size: int, random: torch.Generator) -> Tensor:
-            """Examples drawn by ``|z|^2``."""
-            rows = torch.searchsorted(sums, sums[-1] * torch.rand(size, generator=random, dtype=z.dtype))
-            rows = rows.clamp_max(n - 1)
-            at = lengths[rows]
-            weights = torch.where(at > 0, sums[-1] / (size * n) / at, 0.0)
-            Z = z[rows]
-            return moved(d, (weights[:, None] * Z).T @ Z, torch.zeros_like(cross), 1.0)
 
         def weighted(self, u: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
             Z = z[rows]
             weighed = weights[:, None] * Z
             return moved(u, weighed.T @ Z, weighed.T @ x[rows], weights.sum())
+
+        def difference(self, d: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
+            Z = z[rows]
+            return moved(d, (weights[:, None] * Z).T @ Z, 0.0, weights.sum())
 
         def full(self, u: Tensor) -> Tensor:
             return moved(u, moments, cross, 1.0)
@@ -311,7 +309,9 @@ def linear_gan(
         return {"moments": float(torch.linalg.matrix_norm(left))}
 
     x0 = torch.zeros(2 * p * k).to(x)
-    return MonotoneInclusion(Examples(), x0, resolvent, judge=judge)
+    norms = z.square().sum(1)  # an example's own Lipschitz constant, but for r
+    importance = norms + regularisation + 1e-3 * norms.mean() + 1e-30
+    return MonotoneInclusion(Examples(), x0, resolvent, importance=importance, judge=judge)
 
 
 def _capped(v: Tensor, total: float, most: float) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -9,9 +10,11 @@ import torch
 from torch import Tensor
 
 from thalweg.core.validation import require
-from thalweg.equilibrium.method import InclusionMethod, InclusionState, check_options
+from thalweg.equilibrium.method import InclusionMethod, InclusionState, anchor_chance, check_options, period
 from thalweg.equilibrium.problem import MonotoneInclusion
-from thalweg.equilibrium.variance_reduced import drawn, period
+
+#: The resolvent's eta, as a multiple of n tau / batch.
+LONGER = 7.0
 
 
 @dataclass(kw_only=True)
@@ -24,7 +27,6 @@ class InexactState(InclusionState):
     step_size: float  # tau, of the inner loop
     eta: float
     batch: int
-    chance: float  # p, of a new anchor in the inner loop
     first_move: float | None  # length of the first step from the anchor; None before it
     restarted_at: float  # residual at the anchor
 
@@ -39,13 +41,16 @@ class InexactHalpern(InclusionMethod[InexactState]):
     Args:
         inner: ``"extragradient"`` or ``"forb"``, forward-reflected-backward: one resolvent a step, not two, at half the
             length. Both with a loopless anchor (Alacaoglu and Malitsky, 2022, algorithms 1 and 4).
-        batch: components sampled; by default the stable rank, at most the root of n, see `MonotoneInclusion.sampling`.
-        eta: of the resolvent; by default ``10 tau / p``, p the chance of a new anchor, halved whenever an inner loop
-            gives up. The paper's ``sqrt(n)/L`` is a tenth of it: a longer resolvent needs fewer inner loops.
+        batch: components sampled; by default the stable rank (``problem.sampling``), at most the root of n: up to
+            there a larger batch takes no more evaluations.
+        eta: of the resolvent; by default ``7 n tau / batch``. The paper's, ``sqrt(n)/L`` for batches of one, is about a
+            tenth of it: more resolvents, each with full evaluations that a longer one saves. It is halved, and the
+            anchor set anew, where an inner loop gives up.
         inexactness: c, as a share of the first move: larger is looser. The bound is loose by about n over the batch,
             and so is the default, 100.
         restart: as for `VRHalpern`.
-        step_size: tau, of the inner loop; by default 0.9/L of a batch (0.45/L with ``"forb"``), times the root of p.
+        step_size: tau, of the inner loop; by default ``0.9 sqrt(p)/L`` of a batch (0.45 with ``"forb"``),
+            ``p = 2 batch / n`` the chance of a new inner anchor.
 
     The metrics of a step are ``residual``, ``|u - J(u - F(u), 1)|`` at the answer, and ``inner``, the inner steps.
 
@@ -74,22 +79,26 @@ class InexactHalpern(InclusionMethod[InexactState]):
         check_options(self, positive=positive, counts=["batch"], shares=["restart"])
 
     def init(self, problem: MonotoneInclusion, seed: int) -> InexactState:
-        share = 0.9 if self.inner == "extragradient" else 0.45
-        b, chance, tau = drawn(problem, self.batch, self.step_size, share, seed)
+        n = problem.count
+        b = problem.sampling.batch if self.batch is None else min(self.batch, n)
+        tau = self.step_size
+        if tau is None:
+            share = 0.9 if self.inner == "extragradient" else 0.45
+            tau = share * math.sqrt(anchor_chance(b, n)) / problem.sampling.of_batch(b)
+        eta = self.eta if self.eta is not None else LONGER * n * tau / b
         u = problem.resolvent(problem.x0, 1.0)
         residual = problem.natural_residual(u)
         return InexactState(
             x=u,
             metrics={"residual": residual, "inner": 0.0},
-            calls=problem.count,
+            calls=n,
             seed=seed,
             anchor=u,
             u=u,
             k=0,
             step_size=tau,
-            eta=self.eta if self.eta is not None else 10.0 * tau / chance,
+            eta=eta,
             batch=b,
-            chance=chance,
             first_move=None,
             restarted_at=residual,
         )
@@ -97,7 +106,7 @@ class InexactHalpern(InclusionMethod[InexactState]):
     def step(self, problem: MonotoneInclusion, state: InexactState) -> InexactState:
         k, u = state.k, state.u
         loop = _Loop(problem, state, self.inner)
-        z, value, steps, found = loop.run(self.inexactness / (k + 2.0) ** 2)
+        z, value, done = loop.run(self.inexactness / (k + 2.0) ** 2)
         self.checked(problem, z, state)
         first_move = state.first_move
         if first_move is None:
@@ -112,11 +121,10 @@ class InexactHalpern(InclusionMethod[InexactState]):
             first_move=first_move,
             step=state.step + 1,
             calls=state.calls + loop.calls,
-            metrics={"residual": residual, "inner": float(steps)},
+            metrics={"residual": residual, "inner": float(loop.steps)},
         )
-        if not found and self.eta is None:
-            halved = replace(moved, eta=0.5 * state.eta, anchor=z, u=z, k=0, first_move=None)
-            return replace(halved, restarted_at=min(residual, state.restarted_at))
+        if not done:
+            return replace(moved, eta=0.5 * state.eta, anchor=z, u=z, k=0, first_move=None)
         if self.restart is not None and residual <= self.restart * state.restarted_at:
             return replace(moved, anchor=z, u=z, k=0, first_move=None, restarted_at=residual)
         return moved
@@ -125,20 +133,24 @@ class InexactHalpern(InclusionMethod[InexactState]):
 class _Loop:
     """The inner loop: ``0 in F(z) + G(z) + (z - u)/eta``, its quadratic in the resolvent, w a loopless anchor."""
 
-    #: Inner steps, as multiples of 1/p, after which the loop gives up.
+    #: Lives of an inner anchor, of mean length, after which the loop gives up.
     MOST = 200
 
     def __init__(self, problem: MonotoneInclusion, state: InexactState, kind: str) -> None:
         self.problem, self.kind, self.random = problem, kind, state.stream()
         self.begin, self.u, self.first_move = state.x, state.u, state.first_move
-        self.tau, self.eta, self.batch, self.chance = state.step_size, state.eta, state.batch, state.chance
+        self.tau, self.eta, self.batch = state.step_size, state.eta, state.batch
+        self.chance = anchor_chance(self.batch, problem.count)
         self.shrink = 1.0 + self.tau / self.eta
-        self.toward = self.tau / self.eta * self.u
-        self.calls = 0
+        self.calls = self.steps = 0
+
+    def ahead(self, value: Tensor) -> Tensor:
+        """What ``(v - tau value + (tau/eta) u) / shrink`` holds beside ``v / shrink``."""
+        return (self.tau / self.eta * self.u - self.tau * value) / self.shrink
 
     def resolved(self, v: Tensor) -> Tensor:
-        """The resolvent of ``tau (G + (. - u)/eta)``, v with what pulls to u added."""
-        return self.problem.resolvent(v / self.shrink, self.tau / self.shrink)
+        """The resolvent of ``tau G / shrink``: with `ahead` that of ``tau (G + (. - u)/eta)``."""
+        return self.problem.resolvent(v, self.tau / self.shrink)
 
     def full(self, z: Tensor) -> Tensor:
         self.calls += self.problem.count
@@ -146,35 +158,35 @@ class _Loop:
 
     def change(self, at: Tensor, w: Tensor) -> Tensor:
         """``F_S(at) - F_S(w)`` of a batch, or of all."""
-        self.calls += self.problem.evaluations(self.batch)
-        return self.problem.change(at, w, self.batch, self.random)
+        change, cost = self.problem.change(at, w, self.batch, self.random)
+        self.calls += cost
+        return change
 
     def distance(self, w: Tensor, value: Tensor) -> float:
         """How far w may be from the solution: a step's length over tau, times eta, strong monotonicity being 1/eta."""
-        step = w - self.resolved(w - self.tau * value + self.toward)
+        step = w - self.resolved(self.ahead(value) + w / self.shrink)
         return self.eta / self.tau * float(torch.linalg.vector_norm(step))
 
-    def run(self, share: float) -> tuple[Tensor, Tensor, int, bool]:
-        """The solution within ``share`` of the first move; F there, inner steps, and whether it was reached."""
+    def run(self, share: float) -> tuple[Tensor, Tensor, bool]:
+        """The solution within ``share`` of the first move, F there, and whether it was found."""
         z = w = self.begin
         before = w  # forward-reflected-backward compares with the last anchor
         value = self.full(w)
-        steps, tau = 0, self.tau
-        while steps < self.MOST / self.chance:
-            length = period(self.chance, self.random)
-            steps += length
-            constant = self.toward - tau * value
-            for _ in range(length):
-                forward = torch.lerp(z, w, self.chance) + constant
+        while self.steps < self.MOST / self.chance:
+            ahead = self.ahead(value)
+            for _ in range(period(self.chance, self.random)):
+                self.steps += 1
+                middle = torch.lerp(z, w, self.chance)
+                start = torch.add(ahead, middle, alpha=1.0 / self.shrink)
                 if self.kind == "extragradient":
-                    z = self.resolved(forward - tau * self.change(self.resolved(forward), w))
+                    change = self.change(self.resolved(start), w)
                 else:
-                    change = self.change(z, before)
-                    before, z = w, self.resolved(forward - tau * change)
+                    change, before = self.change(z, before), w
+                z = self.resolved(torch.add(start, change, alpha=-self.tau / self.shrink))
             w = z
             value = self.full(w)
             move = self.first_move
             goal = share * (float(torch.linalg.vector_norm(w - self.u)) if move is None else move)
             if self.distance(w, value) <= max(goal, 1e-15):
-                return w, value, steps, True
-        return w, value, steps, False
+                return w, value, True
+        return w, value, False

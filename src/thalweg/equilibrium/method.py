@@ -49,6 +49,19 @@ def check_options(
             require(is_real(value) and 0 < value < math.inf, f"{name} needs {option} > 0", got=value)
 
 
+def anchor_chance(batch: int, count: int) -> float:
+    """p of a loopless anchor, 2 b / n: it shares the evaluations evenly between anchors and differences of two."""
+    return 1.0 if batch >= count else min(2.0 * batch / count, 1.0)
+
+
+def period(chance: float, random: torch.Generator) -> int:
+    """Steps up to a coin's first success, that step included: a loopless anchor's life, drawn at once."""
+    if chance >= 1.0:
+        return 1
+    drawn = 1.0 - float(torch.rand((), generator=random, dtype=torch.float64))  # in (0, 1]
+    return max(1, math.ceil(math.log(drawn) / math.log1p(-chance)))
+
+
 S = TypeVar("S", bound=InclusionState)
 
 

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, runtime_checkable
+from functools import cached_property
+from typing import Protocol
 
-import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
 from thalweg.core import InvalidProblem
-from thalweg.equilibrium._kernels import add_drawn
+from thalweg.core.validation import is_real, require
+from thalweg.equilibrium import _kernels as kernels
 from thalweg.equilibrium._tensors import as_tensor
 
 
 class Components(Protocol):
-    """What a method asks of a finite sum."""
+    """What a method asks of a finite sum.
+
+    Components that are affine in u may have a method ``difference(d, rows, weights)`` too, ``sum_s weights_s
+    (F_{rows_s}(w + d) - F_{rows_s}(w))``, the same for every w: a sampled difference then takes one evaluation of each
+    row, not two.
+    """
 
     @property
     def count(self) -> int:
@@ -28,33 +35,6 @@ class Components(Protocol):
 
     def full(self, u: Tensor) -> Tensor:
         """F(u)."""
-
-
-@runtime_checkable
-class Affine(Components, Protocol):
-    """Components that are affine in u, and draw those that matter for a difference themselves.
-
-    ``F_i(u) - F_i(w)`` is linear in ``d = u - w``: one product tells it, where others need two.
-    """
-
-    @property
-    def cost(self) -> float:
-        """Component evaluations that a draw is worth."""
-
-    @property
-    def spread(self) -> float:
-        """The least L known with ``E |change(d, 1)|^2 <= L^2 |d|^2``."""
-
-    def change(self, d: Tensor, size: int, random: torch.Generator) -> Tensor:
-        """Unbiased for ``F(u) - F(w)``, d = u - w: the mean of ``size`` independent draws, shape of d."""
-
-
-def affine(components: Components) -> Affine | None:
-    """The components where they are `Affine`, both terms of a sum included; None elsewhere."""
-    if isinstance(components, SumOfComponents):
-        both = affine(components.first) is not None and affine(components.second) is not None
-        return components if both else None
-    return components if isinstance(components, Affine) else None
 
 
 @dataclass(frozen=True)
@@ -83,57 +63,94 @@ class Functions:
 
 
 class Bilinear:
-    """``F(x, y) = (A y, -A' x)`` of the game ``min_x max_y x' A y``; u is x and y in one vector.
+    """``F(x, y) = (A y + r x, r y - A' x) + linear`` of ``min_x max_y x' A y``; u is x and y in one vector.
 
     A component is a column with its y and a row with its x: O(rows + columns) to evaluate. Where A is not square, the
     shorter side's are shared evenly among the components.
 
-    For a difference d columns are drawn by ``|A_j| |d_j|``, and rows likewise: the chances that leave the least
-    variance. With strategies that differ in few places it is far less than the spread ``|A|_F`` allows.
+    Args:
+        A: shape (rows, columns).
+        linear: shape (rows + columns,), added to F: a and -b of a game with the terms ``a'x + b'y``. By default none.
+        regularisation: r, of ``(r/2)(|x|^2 - |y|^2)``.
 
-    >>> game, d = Bilinear([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([0.0, 1.0, 0.0, 1.0], dtype=torch.float64)
-    >>> game.change(d, 1, torch.Generator())  # one row and one column matter: exact
-    tensor([ 2.,  4., -3., -4.], dtype=torch.float64)
+    F is affine, so that a difference takes one product, of ``u - w``, and rows and columns can be drawn where the
+    difference is large (`drawn`).
     """
 
-    def __init__(self, A: ArrayLike | Tensor) -> None:
+    def __init__(
+        self, A: ArrayLike | Tensor, linear: ArrayLike | Tensor | None = None, regularisation: float = 0.0
+    ) -> None:
         A = as_tensor("The payoff matrix", A, "rows", "columns")
         self.A, self.columns = A, A.T.contiguous()
         self.count = max(A.shape)
         m, n = A.shape
+        self.linear = A.new_zeros(m + n) if linear is None else as_tensor("linear", linear, "d").to(A)
+        if self.linear.shape != (m + n,):
+            raise InvalidProblem(
+                f"Bilinear needs linear of shape ({m + n},), rows and columns; got {tuple(self.linear.shape)}."
+            )
+        fits = is_real(regularisation) and 0 <= regularisation < math.inf
+        require(fits, "Bilinear needs regularisation >= 0", got=regularisation, error=InvalidProblem)
+        self.regularisation = float(regularisation)
         at = torch.arange(self.count)
         # row i stands in for as many components as are i modulo m
         self._row_share = self.count / torch.bincount(at % m, minlength=m)[at % m].to(A)
         self._column_share = self.count / torch.bincount(at % n, minlength=n)[at % n].to(A)
-        lengths = [torch.linalg.vector_norm(A, dim=k) for k in (1, 0)]
-        self._arrays = [v.cpu().contiguous().numpy() for v in (A, self.columns, *lengths)]
-        self.cost = (m + n) / (2.0 * min(m, n))
-        self.spread = float(torch.linalg.vector_norm(A))
-
-    def change(self, d: Tensor, size: int, random: torch.Generator) -> Tensor:
-        """See `Affine`. Cost: O(size (rows + columns))."""
-        m = len(self.A)
-        uniform = torch.rand(2, size, generator=random, dtype=torch.float64).numpy()
-        given = d.detach().cpu().numpy()
-        found = np.zeros(len(given), given.dtype)
-        A, columns, row_lengths, column_lengths = self._arrays
-        add_drawn(columns, column_lengths, given[m:], uniform[0], 1.0, found[:m])
-        add_drawn(A, row_lengths, given[:m], uniform[1], -1.0, found[m:])
-        return torch.from_numpy(found).to(d.device)
+        # norms of what a coordinate of u is multiplied by: rows for x, columns for y
+        self._norms = torch.cat([torch.linalg.vector_norm(A, dim=1), torch.linalg.vector_norm(A, dim=0)])
 
     def weighted(self, u: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
         """See `Components`."""
+        return self.difference(u, rows, weights) + weights.sum() * self.linear
+
+    def difference(self, d: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
+        """``sum_s weights_s (F_{rows_s}(u) - F_{rows_s}(w))`` for ``d = u - w``: one product instead of two."""
         m, n = self.A.shape
         i, j = rows % m, rows % n
-        x, y = u[:m], u[m:]
+        x, y = d[:m], d[m:]
         of_x = (weights * self._column_share[rows] * y[j]) @ self.columns[j]
         of_y = (weights * self._row_share[rows] * x[i]) @ self.A[i]
-        return torch.cat([of_x, -of_y])
+        return torch.cat([of_x, -of_y]) + self.regularisation * weights.sum() * d
+
+    def drawn(self, d: Tensor, size: int, random: torch.Generator) -> Tensor:
+        """An unbiased estimate of ``F(u) - F(w)``, ``d = u - w``, from ``size`` rows and as many columns.
+
+        Row i is drawn with probability proportional to ``|A_i| |d_i|``, which makes the variance least, and columns
+        likewise and apart. Cost: O(rows + columns) beside the products. For tensors on the CPU.
+        """
+        m = len(self.A)
+        found = (self.regularisation * d).numpy()
+        x, y = d[:m].numpy(), d[m:].numpy()
+        numbers = torch.rand((2, size), generator=random, dtype=torch.float64).numpy()
+        norms = self._norms.numpy()
+        kernels.add_drawn(self.columns.numpy(), norms[m:], y, numbers[0], 1.0, found[:m])
+        kernels.add_drawn(self.A.numpy(), norms[:m], x, numbers[1], -1.0, found[m:])
+        return torch.from_numpy(found)
+
+    def moved(self, d: Tensor) -> Tensor:
+        """``F(u) - F(w)`` for ``d = u - w``, wholly."""
+        m = len(self.A)
+        return torch.cat([self.A @ d[m:], -(d[:m] @ self.A)]) + self.regularisation * d
 
     def full(self, u: Tensor) -> Tensor:
         """See `Components`."""
-        m = len(self.A)
-        return torch.cat([self.A @ u[m:], -(u[:m] @ self.A)])
+        return self.moved(u) + self.linear
+
+    @cached_property
+    def norm(self) -> float:
+        """``|A|_2``. Cost: singular values, once."""
+        return float(torch.linalg.matrix_norm(self.A, 2))
+
+    def average_lipschitz(self) -> float:
+        """Root mean square Lipschitz constant of one row and one column, drawn by `drawn`: at most ``|A|_F`` and r."""
+        return math.hypot(float(torch.linalg.matrix_norm(self.A)), self.regularisation)
+
+    def importance(self) -> Tensor:
+        """Squared norms of rows and columns, by which components are best drawn where they are drawn once for all."""
+        m, n = self.A.shape
+        at = torch.arange(self.count)
+        rows, columns = self.A.square().sum(1), self.A.square().sum(0)
+        return rows[at % m] * self._row_share / self.count + columns[at % n] * self._column_share / self.count
 
 
 class SumOfComponents:
@@ -145,31 +162,6 @@ class SumOfComponents:
                 f"SumOfComponents needs equally many components; got {first.count} and {second.count}."
             )
         self.first, self.second, self.count = first, second, first.count
-
-        self._parts = affine(first), affine(second)
-
-    @property
-    def cost(self) -> float:
-        """See `Affine`."""
-        return max(part.cost for part in self._affine())
-
-    @property
-    def spread(self) -> float:
-        """See `Affine`."""
-        return sum(part.spread for part in self._affine())
-
-    def change(self, d: Tensor, size: int, random: torch.Generator) -> Tensor:
-        """See `Affine`."""
-        first, second = self._affine()
-        if isinstance(second, Constant):
-            return first.change(d, size, random)
-        return first.change(d, size, random) + second.change(d, size, random)
-
-    def _affine(self) -> tuple[Affine, Affine]:
-        first, second = self._parts
-        if first is None or second is None:
-            raise InvalidProblem("SumOfComponents is affine only where both of its terms are.")
-        return first, second
 
     def weighted(self, u: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
         """See `Components`."""
@@ -186,16 +178,6 @@ class ScaledIdentity:
 
     strength: float
     count: int
-    cost: ClassVar[float] = 0.0
-
-    @property
-    def spread(self) -> float:
-        """See `Affine`."""
-        return abs(self.strength)
-
-    def change(self, d: Tensor, size: int, random: torch.Generator) -> Tensor:
-        """See `Affine`."""
-        return self.strength * d
 
     def weighted(self, u: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
         """See `Components`."""
@@ -204,30 +186,3 @@ class ScaledIdentity:
     def full(self, u: Tensor) -> Tensor:
         """See `Components`."""
         return self.strength * u
-
-
-@dataclass(frozen=True)
-class Constant:
-    """The same vector in every component, wherever u is: the linear terms of a saddle point.
-
-    Args:
-        vector: shape (d,).
-        count: components.
-    """
-
-    vector: Tensor
-    count: int
-    cost: ClassVar[float] = 0.0
-    spread: ClassVar[float] = 0.0
-
-    def change(self, d: Tensor, size: int, random: torch.Generator) -> Tensor:
-        """See `Affine`."""
-        return torch.zeros_like(d)
-
-    def weighted(self, u: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
-        """See `Components`."""
-        return weights.sum() * self.vector
-
-    def full(self, u: Tensor) -> Tensor:
-        """See `Components`."""
-        return self.vector.clone()

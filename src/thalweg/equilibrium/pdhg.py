@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 from thalweg.core import InvalidProblem
-from thalweg.core.seeding import torch_generator
 from thalweg.equilibrium.method import InclusionMethod, InclusionState, check_options
-from thalweg.equilibrium.operators import Bilinear, Constant, SumOfComponents
+from thalweg.equilibrium.operators import Bilinear
 from thalweg.equilibrium.problem import MonotoneInclusion
 from thalweg.equilibrium.programs import LinearProgram
 
@@ -33,15 +32,15 @@ class PDHG(InclusionMethod[AveragedState]):
     ``x -= tau A y``, projected; ``y += tau A' (2 x - x before)``, projected; every so often it starts over from the
     average, where that is better (Applegate et al., 2021, the heart of PDLP).
 
-    For components that are `Bilinear`, alone or with a `Constant`, and a resolvent that treats x and y apart, as
+    For components that are `Bilinear`, without regularisation, and a resolvent that treats x and y apart, as
     `matrix_game`'s and `linear_program`'s do.
 
     Args:
         step_size: tau; by default ``0.9/|A|``. On a linear program x moves by tau times the ratio of x's unit to y's,
             and y by tau over it.
         every: steps between two looks at the average.
-        restart: start over, from the better of iterate and average, once the residual has fallen to this share of what
-            it was at the last start. None for the method without restarts.
+        restart: start over from iterate or average, whichever is better, once its residual has fallen to this share of
+            what it was at the last start. None for the plain method, which answers with the better of the two.
 
     Raises:
         InvalidParameter: an option outside its range.
@@ -60,12 +59,12 @@ class PDHG(InclusionMethod[AveragedState]):
     restart: float | None = 0.5
 
     def __post_init__(self) -> None:
-        shares = [] if self.restart is None else ["restart"]
-        check_options(self, positive=["step_size"], counts=["every"], shares=shares)
+        check_options(self, positive=["step_size"], counts=["every"])
+        if self.restart is not None:
+            check_options(self, shares=["restart"])
 
     def init(self, problem: MonotoneInclusion, seed: int) -> AveragedState:
-        A, _, _ = _bilinear(problem)
-        size = float(torch.linalg.matrix_norm(A, 2))
+        size = _bilinear(problem)[0].norm
         tau = self.step_size if self.step_size is not None else 0.9 / size if size > 0.0 else 1.0
         u = problem.resolvent(problem.x0, tau)
         residual = problem.natural_residual(u)
@@ -82,8 +81,8 @@ class PDHG(InclusionMethod[AveragedState]):
         )
 
     def step(self, problem: MonotoneInclusion, state: AveragedState) -> AveragedState:
-        (A, linear, ratio), u, tau = _bilinear(problem), state.iterate, state.step_size
-        m = len(A)
+        (game, ratio), u, tau = _bilinear(problem), state.iterate, state.step_size
+        A, linear, m = game.A, game.linear, len(game.A)
         ahead = torch.cat([u[:m] - tau * ratio * (A @ u[m:] + linear[:m]), u[m:]])
         x = problem.resolvent(ahead, tau)[:m]
         up = (2.0 * x - u[:m]) @ A - linear[m:]
@@ -113,29 +112,12 @@ class PDHG(InclusionMethod[AveragedState]):
         return replace(state, iterate=state.x, total=torch.zeros_like(state.x), count=0, restarted_at=best)
 
 
-def _bilinear(problem: MonotoneInclusion) -> tuple[Tensor, Tensor, float]:
-    """A, the linear terms, shape (d,), and the unit of x over that of y."""
-    match problem.components:
-        case Bilinear() as game:
-            return game.A, torch.zeros_like(problem.x0), 1.0
-        case SumOfComponents(first=Bilinear() as game, second=Constant(vector=linear)):
-            of_x, of_y = problem.units if isinstance(problem, LinearProgram) else (1.0, 1.0)
-            return game.A, linear, of_x / of_y
-    raise InvalidProblem(
-        "PDHG is for bilinear games and linear programs: components has to be Bilinear, alone or with a Constant."
-    )
-
-
-def is_game(problem: MonotoneInclusion) -> bool:
-    """Whether PDHG can solve it: bilinear, and a resolvent that treats x and y apart, as far as one point shows."""
-    try:
-        A, _, _ = _bilinear(problem)
-    except InvalidProblem:
-        return False
-    v = torch.randn(problem.x0.shape, generator=torch_generator(0, 0xE3), dtype=problem.x0.dtype).to(
-        problem.x0
-    )
-    m, at = len(A), problem.resolvent(v, 1.0)
-    of_x = problem.resolvent(torch.cat([v[:m], problem.x0[m:]]), 1.0)[:m]
-    of_y = problem.resolvent(torch.cat([problem.x0[:m], v[m:]]), 1.0)[m:]
-    return torch.equal(at, torch.cat([of_x, of_y]))
+def _bilinear(problem: MonotoneInclusion) -> tuple[Bilinear, float]:
+    """The game, and the unit of x over that of y."""
+    game = problem.components
+    if not isinstance(game, Bilinear) or game.regularisation:
+        raise InvalidProblem(
+            "PDHG is for bilinear games and linear programs: components has to be Bilinear, without regularisation."
+        )
+    of_x, of_y = problem.units if isinstance(problem, LinearProgram) else (1.0, 1.0)
+    return game, of_x / of_y

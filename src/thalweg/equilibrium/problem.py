@@ -7,6 +7,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import ClassVar
 
 import torch
@@ -17,8 +18,11 @@ from thalweg.core import InvalidProblem, NotFinite, Problem, Stop
 from thalweg.core.seeding import torch_generator
 from thalweg.core.validation import is_real, require
 from thalweg.equilibrium._tensors import as_tensor
-from thalweg.equilibrium.operators import Affine, Components, affine
-from thalweg.equilibrium.sampling import Sampling
+from thalweg.equilibrium.operators import Bilinear, Components
+from thalweg.equilibrium.sampling import SamplingReport
+
+#: What estimated constants are multiplied by.
+SAFETY = 1.1
 
 
 class NotMonotone(UserWarning):
@@ -41,8 +45,8 @@ class MonotoneInclusion(Problem):
             function's subgradient. By default G is zero.
         lipschitz: L, of the components on average, ``(1/n) sum |F_i(u) - F_i(v)|^2 <= L^2 |u - v|^2``; by default
             estimated by `estimate_lipschitz` where a method needs it.
-        importance: positive weights, by which components are drawn; by default uniformly, and components that are
-            `Affine`, as those of games are, draw what matters for a difference themselves.
+        importance: positive weights, by which components are drawn. By default uniformly; a `Bilinear` then draws rows
+            and columns where the difference is large.
         judge: more numbers about an answer, e.g. a game's duality gap.
 
     The metric is ``residual``, ``|u - J(u - F(u), 1)|``, zero at solutions only and at most the distance of 0 to
@@ -72,7 +76,6 @@ class MonotoneInclusion(Problem):
     judge: Callable[[Tensor], dict[str, float]] | None = None
     _chances: Tensor = field(init=False, repr=False, compare=False)
     _sums: Tensor = field(init=False, repr=False, compare=False)
-    _affine: Affine | None = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         n = self.components.count
@@ -86,7 +89,6 @@ class MonotoneInclusion(Problem):
         chances = (weights / weights.sum()).to(self.x0)
         object.__setattr__(self, "_chances", chances)
         object.__setattr__(self, "_sums", chances.cumsum(0))
-        object.__setattr__(self, "_affine", affine(self.components) if self.importance is None else None)
         value = self.components.full(self.x0)
         if value.shape != self.x0.shape:
             raise InvalidProblem(
@@ -139,27 +141,49 @@ class MonotoneInclusion(Problem):
         rows = torch.searchsorted(self._sums, drawn).clamp_max(self.count - 1)
         return rows, 1.0 / (size * self.count * self._chances[rows])
 
-    def change(self, u: Tensor, w: Tensor, size: int, random: torch.Generator) -> Tensor:
-        """Unbiased for ``F(u) - F(w)``, from ``size`` components; exact with all of them."""
+    def change(self, u: Tensor, w: Tensor, size: int, random: torch.Generator) -> tuple[Tensor, int]:
+        """An unbiased estimate of ``F(u) - F(w)`` from ``size`` components, and the evaluations that it took.
+
+        Twice ``size``, or ``size`` where components are affine and have a ``difference`` (see `Components`). All n give
+        the difference itself.
+        """
         components = self.components
+        if isinstance(components, Bilinear) and size >= self.count:
+            return components.moved(u - w), self.count
+        if isinstance(components, Bilinear) and self.importance is None:
+            return components.drawn(u - w, size, random), size
         if size >= self.count:
-            return components.full(u) - components.full(w)
-        if self._affine is not None:
-            return self._affine.change(u - w, size, random)
+            return components.full(u) - components.full(w), 2 * self.count
         rows, weights = self.sampled(size, random)
-        return components.weighted(u, rows, weights) - components.weighted(w, rows, weights)
+        difference = getattr(components, "difference", None)
+        if difference is not None:
+            return difference(u - w, rows, weights), size
+        return components.weighted(u, rows, weights) - components.weighted(w, rows, weights), 2 * size
 
-    def evaluations(self, size: int) -> int:
-        """Component evaluations that a `change` costs: one a draw where one product tells it, else two."""
-        if size >= self.count:
-            return 2 * self.count
-        return 2 * size if self._affine is None else max(round(self._affine.cost * size), 1)
+    @cached_property
+    def sampling(self) -> SamplingReport:
+        """Stable rank and predicted gain: whether sampling components pays. Sampling methods take their steps from it.
 
-    def sampling(self, seed: int = 0) -> Sampling:
-        """How unlike the components are, and what drawing a few of them saves. Cost: about 60 evaluations of F."""
-        whole = estimate_lipschitz(self, seed=seed)
-        single = self.lipschitz if self.lipschitz is not None else estimate_lipschitz(self, 1, seed=seed)
-        return Sampling(self.count, self.evaluations(1), whole, max(single, whole / SAFE))
+        Estimated when first asked for (`estimate_lipschitz`, that of F and that of single components); ``|A|_F`` of a
+        `Bilinear` is known, and so is what ``lipschitz`` says.
+
+        >>> from thalweg.equilibrium import Bilinear
+        >>> game = MonotoneInclusion(Bilinear(torch.diag(torch.tensor([2.0, 1.0, 1.0]))), torch.ones(6))
+        >>> round(game.sampling.stable_rank, 3)
+        1.5
+        """
+        whole = estimate_lipschitz(self)
+        found = whole / SAFETY
+        if self.lipschitz is not None:
+            average, rank = self.lipschitz, (self.lipschitz / found) ** 2
+            whole = min(whole, average)
+        elif isinstance(self.components, Bilinear) and self.importance is None:
+            average = max(self.components.average_lipschitz(), found)
+            rank = (average / found) ** 2
+        else:
+            average = max(estimate_lipschitz(self, 1), whole)
+            rank = (average / whole) ** 2
+        return SamplingReport(self.count, whole, average, max(rank, 1.0))
 
     def natural_residual(self, u: Tensor, value: Tensor | None = None) -> float:
         """``|u - J(u - F(u), 1)|``, F(u) given or not."""
@@ -182,45 +206,36 @@ class MonotoneInclusion(Problem):
         return {"residual": self.natural_residual(x)} | (self.judge(x) if self.judge is not None else {})
 
 
-#: Estimates of Lipschitz constants come from below; they are taken this much larger.
-SAFE = 1.1
-#: What stands for the constant of an operator that does not change.
-TINY = 1e-12
-
-
 def estimate_lipschitz(
     problem: MonotoneInclusion, batch: int | None = None, rounds: int = 30, seed: int = 0
 ) -> float:
     """Root mean square Lipschitz constant of minibatches, ``E |F_S(u) - F_S(v)|^2 <= L^2 |u - v|^2``, from differences.
 
     A power iteration on differences of F finds the direction in which it stretches most; there and in random directions
-    minibatches are compared. Batches of one give the components' average L, which `Affine` ones know.
+    minibatches are compared. Batches of one give the components' average L.
 
     Cost: ``rounds`` evaluations of F and as many of 64 minibatches.
     """
     b = problem.count if batch is None else batch
-    bound = None if problem._affine is None else SAFE * problem._affine.spread
-    if b < problem.count and bound is not None:
-        if b == 1:
-            return max(bound, TINY)
-        return math.sqrt(
-            (1.0 - 1.0 / b) * estimate_lipschitz(problem, None, rounds, seed) ** 2 + bound**2 / b
-        )
     random = torch_generator(seed, 0xE1)
     at = problem.resolvent(problem.x0, 1.0)
     d = torch.randn(at.shape, generator=random, dtype=at.dtype)
-    value, squares = problem.components.full(at), []
+    value, most = problem.components.full(at), 0.0
     for k in range(rounds):
         d = d / torch.linalg.vector_norm(d)
         stretched = problem.components.full(at + d) - value
-        if b >= problem.count:
-            squares.append(float(stretched.square().sum()))
-        else:
-            moves = [problem.change(at + d, at, b, random) for _ in range(64 // rounds + 1)]
-            squares.append(sum(float(move.square().sum()) for move in moves) / len(moves))
+        squares = [float(stretched.square().sum())] if b >= problem.count else []
+        for _ in range(0 if b >= problem.count else 64 // rounds + 1):
+            move, _ = problem.change(at + d, at, b, random)
+            squares.append(float(move.square().sum()))
+        most = (
+            max(most, sum(squares) / len(squares))
+            if b >= problem.count
+            else most + sum(squares) / len(squares)
+        )
         if k == rounds // 2:  # once more from elsewhere, should the first direction have missed the largest
             d = torch.randn(at.shape, generator=random, dtype=at.dtype)
         elif float(stretched.abs().max()) > 0.0:
             d = stretched
-    mean = max(squares) if b >= problem.count else sum(squares) / len(squares)
-    return max(SAFE * math.sqrt(mean), TINY)
+    mean = most if b >= problem.count else most / rounds
+    return SAFETY * math.sqrt(mean) if mean > 0.0 else 1.0  # constant: any step will do

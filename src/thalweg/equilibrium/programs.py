@@ -14,7 +14,7 @@ from torch import Tensor
 from thalweg.core import InvalidProblem
 from thalweg.core.validation import is_real, require
 from thalweg.equilibrium._tensors import as_tensor, unit_of
-from thalweg.equilibrium.operators import Bilinear, Constant, SumOfComponents
+from thalweg.equilibrium.operators import Bilinear
 from thalweg.equilibrium.problem import MonotoneInclusion
 from thalweg.numerics.projections import l2_ball, nonnegative
 
@@ -131,9 +131,8 @@ def linear_program(
         x = u[:n]
         return {"value": float(cost @ x), "violation": float((least - matrix @ x).clamp_min(0.0).max())}
 
-    game = Bilinear(-matrix.T)  # x' (-A') y
     return LinearProgram(
-        SumOfComponents(game, Constant(torch.cat([cost, -least]), game.count)),
+        Bilinear(-matrix.T, torch.cat([cost, -least])),  # x' (-A') y
         torch.zeros(n + m).to(matrix),
         resolvent,
         judge=judge,

@@ -12,16 +12,12 @@ from thalweg.equilibrium.deterministic import (
 from thalweg.equilibrium.halpern import VRHalpern
 from thalweg.equilibrium.inexact import InexactHalpern
 from thalweg.equilibrium.markov import MarkovGame
-from thalweg.equilibrium.pdhg import PDHG, is_game
+from thalweg.equilibrium.operators import Bilinear
+from thalweg.equilibrium.pdhg import PDHG
 from thalweg.equilibrium.problem import MonotoneInclusion
 from thalweg.equilibrium.programs import LinearProgram
 from thalweg.equilibrium.shapley import ShapleyIteration
 from thalweg.equilibrium.variance_reduced import SVRG, VRExtragradient
-
-#: Components from which sampling them pays for the inner loops.
-MANY = 500
-#: The predicted gain over restarted PDHG from which sampling beats the anchored and extragradient methods.
-LEAST_GAIN = 0.4
 
 #: The area's methods, by the names that tables and the command use.
 METHODS: dict[str, type[Method]] = {
@@ -40,16 +36,15 @@ METHODS: dict[str, type[Method]] = {
 
 @recommended.register
 def for_inclusions(problem: MonotoneInclusion) -> PDHG | Extragradient | InexactHalpern:
-    """PDHG for bilinear games; else restarted Halpern where sampling many components pays, extragradient where not.
+    """PDHG for bilinear games; else restarted Halpern where sampling is predicted to pay, or extragradient.
 
-    A bilinear game's F is two products with a matrix: PDHG is ahead by the clock even where sampling would evaluate
-    less, see `Sampling.predicted_gain`.
+    A bilinear game's F is two products with a matrix: by the clock PDHG is ahead even where sampling evaluates less, so
+    `predicted_gain` decides for other sums. None of the three asks for cocoercivity.
     """
-    if is_game(problem):
+    components = problem.components
+    if isinstance(components, Bilinear) and not components.regularisation:
         return PDHG()
-    if problem.count < MANY or problem.sampling().predicted_gain < LEAST_GAIN:
-        return Extragradient()
-    return InexactHalpern(restart=0.5)
+    return InexactHalpern(restart=0.5) if problem.sampling.predicted_gain >= 1.0 else Extragradient()
 
 
 @recommended.register

@@ -1,19 +1,20 @@
-"""22 Variance-reduced Halpern iterations: where sampling components saves evaluations, by how much, and where it loses.
+"""22 Variance-reduced Halpern iterations: on which sums sampling components saves evaluations, and how many.
 
-Cai, Alacaoglu and Diakonikolas (2024): theorems 2.1 and 4.2, and their matrix games; Applegate et al. (2021) for the
-restarted primal-dual method that they leave out.
+Cai, Alacaoglu and Diakonikolas (2024): theorems 2.1 and 4.2, on problems whose stable rank is known.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache, partial
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from thalweg.core import Method, Run, Stop, solve
+from thalweg.core import Figure, Method, Run, Series, Stop, solve
 from thalweg.equilibrium import (
     PDHG,
     SVRG,
@@ -27,370 +28,384 @@ from thalweg.equilibrium import (
     VRExtragradient,
     VRHalpern,
     matrix_game,
+    policeman_and_burglar,
     random_game,
-    random_markov_game,
 )
 from thalweg.studies.contest import contest
-from thalweg.studies.evidence import Evidence, Figure, Scale, Series, Table, Tell
-from thalweg.studies.inclusion_tasks import (
-    Task,
-    gan,
+from thalweg.studies.evidence import Evidence, Scale, Tell
+from thalweg.studies.intervals import log_slope, median, median_interval
+from thalweg.studies.monotone_sums import (
+    Passes,
+    as_given,
     least_squares,
-    on_simplices,
-    robust_logistic,
-    skew_sum,
-    spectral,
+    linear_gan_of,
+    multiples,
+    passes_of,
+    spectrum,
 )
-from thalweg.studies.intervals import log_slope, median, median_interval, paired_ratio
 from thalweg.studies.standings import Standings
 from thalweg.studies.verdict import Verdict
 
-WHAT = "passes over the components"
-OURS, VR, SVRG_ = "InexactHalpern, restarted", "VRExtragradient, restarted", "SVRG"
-EG, FORB, EAG, PD, PDR = "Extragradient", "FoRB", "AnchoredExtragradient", "PDHG", "PDHG, restarted"
-GD, HALPERN, AGD, OURS_SUMS = "gradient steps", "Halpern, restarted", "Nesterov", "VRHalpern, restarted"
-LOGISTIC = "robust logistic regression"
+#: A problem of n components, or n rows, from a seed; one by name, with its n.
+Family = Callable[[int, int], MonotoneInclusion]
+Problems = Mapping[str, tuple[Family, int]]
+WHAT = "passes"
+Told = dict[tuple[str, int], float]
 
 
 @dataclass(frozen=True)
 class Size:
-    """Components of each kind of problem, the passes allowed, steps towards last iterates, and judging seeds."""
+    """How much to run: rows of the games, components of the sums, iterations whose residuals are kept, judging seeds.
+
+    Args:
+        random: rows of the random game; none where 0.
+        tuned_on: rows of the games that everybody is tuned on.
+        most: passes after which a run has failed.
+    """
 
     sides: tuple[int, ...]
     predicted: tuple[int, ...]
-    simplices: int
-    skew: tuple[int, ...]
+    policeman: int
+    random: int
     sums: tuple[int, ...]
-    gans: tuple[int, ...]
-    passes: tuple[int, int]  # to least squares, to robust regression
-    steps: int
+    gan: int
+    last: int
     seeds: int
+    tuned_on: int
+    most: int
 
 
 SIZES = {
-    "smoke": Size((10, 20), (10,), 16, (50,), (50, 100), (50,), (20, 3), 6, 1),
-    "quick": Size((100, 400), (100,), 64, (10_000,), (1000, 100_000), (200,), (3000, 50), 12, 5),
+    "smoke": Size((10, 20), (10,), 20, 10, (50, 100), 50, 20, 2, 10, 30),
+    "quick": Size((50, 100, 200, 400), (100,), 200, 0, (1000, 10_000), 500, 200, 5, 40, 700),
     "full": Size(
-        (100, 200, 400, 800), (100, 300, 1000), 1000, (10_000,), (1000, 100_000), (1000,), (3000, 1000), 50, 5
+        (100, 200, 400, 800), (100, 300, 1000), 1000, 100, (1000, 10_000, 100_000), 10_000, 1000, 5, 100, 1500
     ),
 }
-
-
-#: A method made for a task: the rivals know F's constant exactly, and take the longest step that theory allows.
-Maker = Callable[[Task], Method[MonotoneInclusion]]
-MAKERS: dict[str, Maker] = {
-    OURS: lambda task: InexactHalpern(restart=0.5),
-    VR: lambda task: VRExtragradient(restart=0.5),
-    EG: lambda task: Extragradient(0.9 / task.whole),
-    FORB: lambda task: ForwardReflectedBackward(0.45 / task.whole),
-    EAG: lambda task: AnchoredExtragradient(0.9 / task.whole),
-    PD: lambda task: PDHG(0.9 / task.whole, every=10, restart=None),
-    PDR: lambda task: PDHG(0.9 / task.whole, every=10),
-    OURS_SUMS: lambda task: VRHalpern(restart=0.5),
-    HALPERN: lambda task: VRHalpern(1.9 / task.whole, batch=task.problem.count, restart=0.5),
-    SVRG_: lambda task: SVRG(batch=int(np.ceil(np.sqrt(task.problem.count)))),
-}
-
-
-def passes(name: str, task: Task, seed: int) -> float:
-    """Component evaluations over n until the residual is the goal; infinite where they do not suffice."""
-    n = task.problem.count
-    stop = Stop(below={"residual": task.goal}, calls=task.most * n, steps=None)
-    found = solve(task.problem, MAKERS[name](task), stop=stop, seed=seed, progress=False)
-    return found.calls / n if found.converged else np.inf
-
-
-def gradient_passes(momentum: bool, task: Task, seed: int) -> float:
-    """Evaluations of the whole sum by gradient steps, or by Nesterov's for strongly convex ones."""
-    F, u = task.problem.components.full, task.problem.x0
-    root = np.sqrt(task.least / task.whole)
-    beta, step = ((1 - root) / (1 + root), 1.0 / task.whole) if momentum else (0.0, 1.9 / task.whole)
-    ahead, goal = u, task.goal
-    for k in range(task.most):
-        value = F(ahead)
-        if float(torch.linalg.vector_norm(value)) <= goal:
-            return float(k + 1)
-        u, before = ahead - step * value, u
-        ahead = u + beta * (u - before)
-    return float(np.inf)
-
-
-def race(
-    tasks: Mapping[str, Callable[[int], Task]], names: tuple[str, ...], seeds: tuple[int, ...]
-) -> Standings:
-    """Everybody as fixed above; the first of the names is ours."""
-    own = {GD: partial(gradient_passes, False), AGD: partial(gradient_passes, True)}
-    entries = {name: {name: own.get(name, partial(passes, name))} for name in names}
-    return contest(tasks, entries, ours=names[0], what=WHAT, judging_seeds=seeds)
 
 
 def run(scale: Scale = "quick", tell: Tell = lambda share, what: None) -> Evidence:
     """Rerun the claims at a scale."""
     size = SIZES[scale]
-    seeds = tuple(range(1, size.seeds + 1))
     tell(0.0, "games of low stable rank")
-    falling = {f"spectrum i^-0.5, n = {n}": partial(spectral, n, 0.5, 0.03) for n in size.sides}
-    games = race(falling, (OURS, EG, FORB, EAG, PD, PDR), seeds)
+    low = _race(size, _spectra((0.5,), size.sides), _on_games(0.03, size), OURS)
     tell(0.4, "predicted gains")
-    grid = {f"spectrum i^-{a}, n = {n}": (n, a) for n in size.predicted for a in (0.0, 0.25, 0.5, 1.0)}
-    guessed = {name: cache(partial(spectral, n, a, 0.1)) for name, (n, a) in grid.items()}
-    predicted = race(guessed, (OURS, PDR), seeds)
-    tell(0.6, "games on simplices")
-    simplices = race(on_simplices(size.simplices), (OURS, EG, FORB, EAG, PDR), seeds)
-    tell(0.7, "cocoercive sums")
-    skew = race(
-        {f"skew sum, n = {n}": partial(skew_sum, n, size.passes[0]) for n in size.skew},
-        (OURS_SUMS, GD, EG, FORB, HALPERN, SVRG_),
-        seeds,
-    )
-    squares = race(
-        {f"least squares, n = {n}": partial(least_squares, n, size.passes[0]) for n in size.sums},
-        (OURS_SUMS, GD, AGD, HALPERN),
-        seeds,
-    )
-    tell(0.85, "linear GANs, robust regression")
-    gans = race(
-        {f"linear GAN, n = {n}": partial(gan, n) for n in size.gans}, (OURS, VR, EG, FORB, EAG), seeds
-    )
-    robust = race({LOGISTIC: partial(robust_logistic, size.passes[1])}, (OURS, VR, EG, FORB, EAG), seeds)
-    tell(0.95, "last iterates, a Markov game")
-    last = last_iterates(size.steps, seeds)
-    markov = markov_curve({"smoke": 2}.get(scale, 5))
-    factors = prediction(predicted, guessed, seeds)
-    races = (games, predicted, simplices, skew, squares, gans, robust)
+    told: Told = {}
+    spectra = _spectra((0.0, 0.25, 0.5, 1.0), size.predicted, told)
+    pair = {name: grid for name, grid in _on_games(0.1, size).items() if name in (OURS, RESTARTED)}
+    predicted = _race(size, spectra, pair, OURS)
+    tell(0.7, "policeman and burglar")
+    games, centring = _policeman(size)
+    tell(0.8, "cocoercive sums")
+    sums, skewed = _cocoercive(size)
+    tell(0.9, "linear GANs")
+    gan = _gan(size)
+    last, slopes = _last_iterates(size)
+    standings = [low, predicted, games, centring, sums, skewed, gan]
     return Evidence(
         verdicts=[
-            *_of_games(games, size.sides),
-            *_of_predictions(predicted, factors),
-            *_against(simplices, (EG, FORB, EAG), 0.5, 1),
-            *_against(simplices, (PDR,), 1.3, 1),
-            *_against(skew, (GD, EG, FORB, HALPERN), 0.35)[-1:],
-            *_of_squares(squares, size.sums),
-            *_against(gans, (EG, FORB, EAG), 0.5),
-            *_of_last(last),
+            *_about_games(low, size),
+            *_about_predictions(predicted, told),
+            *_about_policeman(games, centring),
+            *_about_sums(sums, skewed, size),
+            *gan.beats(0.5),
+            *slopes,
         ],
-        table=[
-            *(row for r in races for row in r.table()),
-            *_prediction_table(predicted, factors),
-            *_markov_table(markov),
-        ],
+        table=[row for found in standings for row in found.table()],
         figures=[
-            games.curves(
-                dict(zip(falling, size.sides, strict=True)), "Games of low stable rank", "components n"
-            ),
-            squares.curves(
-                {f"least squares, n = {n}": n for n in size.sums}, "Least squares", "components n"
-            ),
-            simplices.bars("Games on simplices"),
-            _prediction_figure(factors),
-            _last_figure(last),
-            _markov_figure(markov),
+            low.curves(_sizes(low, size.sides), "Games with the singular values i^-1/2", "rows"),
+            _gains(predicted, told),
+            sums.curves(_sizes(sums, size.sums), "Cocoercive sums, condition 400", "components"),
+            last,
         ],
-        notes=" ".join(
-            (
-                "A pass is n evaluations of single components; what estimates of Lipschitz constants cost is not "
-                "counted. Rivals know F's constant exactly. Nobody is tuned: everybody has the step that theory "
-                "allows, ours its defaults. Games of low stable rank: x'Ay with linear terms, to 3 % of the first "
-                "residual (10 % where gains are predicted). Sums: to a thousandth. SVRG needs a strongly monotone "
-                "sum, and is reported, not claimed against. Random games and robust regression are cases in which "
-                "theory promises nothing.",
-                *(told for r in races if (told := r.notes())),
-            )
-        ),
+        costs=low.costs(),
+        notes=(
+            f"{size.seeds} seeds. A pass is n evaluations of a component; a difference takes two, or one where it is "
+            "linear in the point. Estimates of Lipschitz constants, which all steps come from, are not counted. Every "
+            f"contestant has four settings, tuned on another seed and a smaller problem of each kind ({size.tuned_on} "
+            "rows, at most 300 examples); PDHG's are how often it looks at its average. Games with the singular values "
+            "i^-a are free: no sets, linear terms, a known solution. "
+            + " ".join(found.notes() for found in standings)
+        ).strip(),
     )
 
 
-def _against(
-    found: Standings, rivals: tuple[str, ...], required: float, problems: int | None = None
-) -> list[Verdict]:
-    """Ours against the best of some rivals, on the first problems."""
-    names = (found.ours, *rivals)
-    some = list(found.scores)[:problems]
-    scores = {p: {name: found.scores[p][name] for name in names} for p in some}
-    return [
-        Verdict(f"{v.claim}: {', '.join(rivals)}", v.measured, v.required, v.relation, v.interval)
-        for v in Standings(WHAT, found.ours, scores, random=found.random).beats(required)
-    ]
+OURS, RESTARTED = "InexactHalpern, restarted", "PDHG, restarted"
+ANCHORED = "AnchoredExtragradient"
 
 
-def _of_games(games: Standings, sides: tuple[int, ...]) -> list[Verdict]:
-    """The power of n in the gain over the best deterministic method, and the ratios at the largest n."""
-    deterministic = (EG, FORB, EAG, PD, PDR)
-    best = [np.min([found[m] for m in deterministic], axis=0) for found in games.scores.values()]
-    gains = np.array(
-        [paired_ratio(b, found[OURS]) for b, found in zip(best, games.scores.values(), strict=True)]
+def _race(
+    size: Size, problems: Problems, entries: Mapping[str, Mapping[str, Passes]], ours: str, tuned_on: int = 0
+) -> Standings:
+    """Everybody tuned on a small problem of each family, judged on those of the size named."""
+    small = functools.cache(lambda family: family(tuned_on or size.tuned_on, 0))
+    found = contest(
+        {name: functools.partial(family, n) for name, (family, n) in problems.items()},
+        entries,
+        ours=ours,
+        what=WHAT,
+        tuning_problems={
+            name: functools.partial(lambda family, seed: small(family), family)
+            for name, (family, _) in problems.items()
+        },
+        judging_seeds=range(1, size.seeds + 1),
     )
-    powers = [log_slope(sides, gains[:, k]) for k in range(games.seeds)]
-    claim = f"Games of low stable rank: power of n in the passes of the best deterministic method / {OURS}"
-    return [
-        Verdict(claim, median(powers), 0.4, ">=", median_interval(powers)),
-        *_against(games, (EG, FORB, EAG), 0.35)[-1:],
-        *_against(games, deterministic, 1.0)[-1:],
-    ]
+    passes_of.cache_clear()
+    return found
 
 
-Factors = dict[str, tuple[list[float], list[float]]]
-
-
-def prediction(
-    found: Standings, tasks: Mapping[str, Callable[[int], Task]], seeds: tuple[int, ...]
-) -> Factors:
-    """The gain over restarted PDHG, seed by seed: as measured and as predicted."""
+def _pdhg(restart: float | None, goal: float, size: Size, longer: float = 1.0) -> dict[str, Passes]:
+    """Steps between two looks at the average, which decide where a run is short; its step is at its limit already."""
+    settings = ((10, 1.0), (25, 1.0), (50, 1.0), (100, 1.0) if longer == 1.0 else (10, longer))
     return {
-        name: (
-            paired_ratio(scores[PDR], scores[OURS]).tolist(),
-            [tasks[name](seed).problem.sampling(seed).predicted_gain for seed in seeds],
-        )
-        for name, scores in found.scores.items()
+        f"every={k}, step x {m:g}": Passes(PDHG(every=k, restart=restart), m, goal, size.most)
+        for k, m in settings
     }
 
 
-def _of_predictions(found: Standings, factors: Factors) -> list[Verdict]:
-    off = np.array([np.abs(np.log(np.divide(measured, told))) for measured, told in factors.values()])
-    middle = np.exp(np.median(off, axis=0))  # over the games, seed by seed
-    flat = np.array([measured for name, (measured, _) in factors.items() if "i^-0.0" in name]).max(axis=0)
+def _deterministic(goal: float, size: Size, longer: float = 1.0) -> dict[str, dict[str, Passes]]:
+    """Up to the longest steps that theory allows each of them, and beyond where ours are longer, too."""
+    plain = (0.75, 1.0, 1.2, 1.4 if longer == 1.0 else 1.6)
+    return {
+        "Extragradient": multiples(Extragradient(), plain, goal, size.most),
+        "FoRB": multiples(ForwardReflectedBackward(), plain, goal, size.most),
+        ANCHORED: multiples(AnchoredExtragradient(), tuple(2.5 * m for m in plain), goal, size.most),
+    }
+
+
+def _on_games(goal: float, size: Size, longer: float = 1.0) -> dict[str, dict[str, Passes]]:
+    """Every method alike: on simplices, steps longer than theory's are tried, too."""
+    return {
+        OURS: multiples(
+            InexactHalpern(restart=0.5), (longer, 1.4 * longer, 1.9 * longer, 2.5 * longer), goal, size.most
+        ),
+        **_deterministic(goal, size, longer),
+        "PDHG": _pdhg(None, goal, size, longer),
+        RESTARTED: _pdhg(0.5, goal, size, longer),
+    }
+
+
+def _spectra(powers: tuple[float, ...], sides: tuple[int, ...], told: Told | None = None) -> Problems:
+    """Games by name; the gains that are predicted for them are put in ``told``, by name and seed."""
+
+    def family(a: float, n: int, seed: int) -> MonotoneInclusion:
+        problem = spectrum(a, n, seed)
+        if told is not None:
+            told[_name(a, n), seed] = problem.sampling.predicted_gain
+        return problem
+
+    families = {a: functools.partial(family, a) for a in powers}
+    return {_name(a, n): (families[a], n) for a in powers for n in sides}
+
+
+def _name(a: float, n: int) -> str:
+    return f"singular values i^-{a:g}, n = {n}"
+
+
+def _sizes(found: Standings, sizes: tuple[int, ...]) -> dict[str, float]:
+    return dict(zip(found.scores, map(float, sizes), strict=True))
+
+
+def _largest(found: Standings) -> Standings:
+    name = list(found.scores)[-1]
+    return dataclasses.replace(found, scores={name: found.scores[name]})
+
+
+def _among(found: Standings, names: list[str]) -> Standings:
+    """Some of the contestants."""
+    kept = {
+        problem: {c: s for c, s in scores.items() if c in names} for problem, scores in found.scores.items()
+    }
+    return dataclasses.replace(found, scores=kept)
+
+
+def _power(found: Standings, sizes: tuple[int, ...], rivals: list[str], least: float, what: str) -> Verdict:
+    """The power of the size with which the best rival's passes grow over ours."""
+    ours = np.array([scores[found.ours] for scores in found.scores.values()])
+    theirs = np.array([np.min([scores[r] for r in rivals], axis=0) for scores in found.scores.values()])
+    with np.errstate(invalid="ignore"):
+        powers = [log_slope(sizes, ratio) for ratio in (theirs / ours).T]
+    claim = (
+        f"{what}: {WHAT}, best of {', '.join(rivals)} / {found.ours}: power of n, {sizes[0]} to {sizes[-1]}"
+    )
+    return Verdict(claim, median(powers), least, ">=", median_interval(powers))
+
+
+def _about_games(low: Standings, size: Size) -> list[Verdict]:
+    others = ["Extragradient", "FoRB", ANCHORED]
     return [
-        Verdict(
-            f"Gain over {PDR}, measured and predicted: factor between them, median of {len(factors)} games",
-            median(middle),
-            1.5,
-            "<=",
-            median_interval(middle),
-        ),
-        Verdict(
-            "Singular values all alike: the predicted loss, passes of restarted PDHG over ours, the largest",
-            median(flat),
-            0.5,
-            "<=",
-            median_interval(flat),
-        ),
+        _power(low, size.sides, low.rivals, 0.4, "low stable rank"),
+        _power(low, size.sides, others, 0.4, "low stable rank"),
+        *_largest(low).beats(1.0),
+        *_largest(low).compared(OURS, ANCHORED, 0.35),
     ]
 
 
-def _of_squares(squares: Standings, sums: tuple[int, ...]) -> list[Verdict]:
-    gains = np.array([paired_ratio(found[HALPERN], found[OURS_SUMS]) for found in squares.scores.values()])
-    powers = [log_slope(sums, gains[:, k]) for k in range(squares.seeds)]
-    claim = f"Least squares: power of n in the passes of {HALPERN} / {OURS_SUMS}"
+def _about_predictions(found: Standings, told: Told) -> list[Verdict]:
+    """How far the measured gains are from those predicted, and the games where a loss is."""
+    full_rank = {name: scores for name, scores in found.scores.items() if "i^-0," in name}
+    lost = _largest(dataclasses.replace(found, scores=full_rank))
+    return [_predicted(found, told), *lost.compared(RESTARTED, OURS, 0.5)]
+
+
+def _predicted(found: Standings, told: Told) -> Verdict:
+    off = []
+    for k in range(found.seeds):
+        ratios = [gain / told[name, k + 1] for name, gain in _measured(found, k).items()]
+        off.append(median([max(r, 1.0 / r) if 0.0 < r < np.inf else np.inf for r in ratios]))
+    claim = f"{len(found.scores)} games: factor between measured and predicted gain over {RESTARTED}, their median"
+    return Verdict(claim, median(off), 1.5, interval=median_interval(off))
+
+
+def _measured(found: Standings, k: int) -> dict[str, float]:
+    """Passes of restarted PDHG over ours, of the k-th seed; infinite or NaN where a run failed."""
+    with np.errstate(invalid="ignore"):
+        return {name: float(s[RESTARTED][k] / s[OURS][k]) for name, s in found.scores.items()}
+
+
+def _gains(found: Standings, told: Told) -> Figure:
+    points = [
+        (told[name, k + 1], gain)
+        for k in range(found.seeds)
+        for name, gain in _measured(found, k).items()
+        if np.isfinite(gain)
+    ]
+    points.sort()
+    x = [p for p, _ in points]
+    caption = f"Passes of {RESTARTED} over those of {OURS}, every game and seed, over what the stable rank predicts."
+    series = [Series("measured", x, [g for _, g in points]), Series("predicted", x, x)]
+    return Figure("Predicted gains", caption, "predicted", "gain", series, log_x=True, log_y=True)
+
+
+def _policeman(size: Size) -> tuple[Standings, Standings]:
+    """Games on simplices; and one of them with its payoffs as they are given."""
+    goal, policeman, side = 0.01, f"policeman and burglar, n = {size.policeman}", size.random
+    problems: dict[str, tuple[Family, int]] = {
+        policeman: (lambda n, seed: matrix_game(policeman_and_burglar(n, seed)), size.policeman)
+    }
+    if side:
+        problems[f"random game, n = {side}"] = (lambda n, seed: matrix_game(random_game(n, n, seed)), side)
+    brief = dataclasses.replace(size, most=size.most // 2)
+    games = _race(size, problems, _on_games(goal, brief, longer=2.0), OURS)
+    pdhg = Passes(PDHG(every=10), 1.0, goal, size.most // 3)
+    forms: dict[str, dict[str, Callable[[Tensor, int], float]]] = {
+        "centred": {"": lambda A, seed: pdhg(matrix_game(A), seed)},
+        "as given": {"": lambda A, seed: pdhg(as_given(A), seed)},
+    }
+    centring = contest(
+        {policeman: functools.partial(policeman_and_burglar, size.policeman)},
+        forms,
+        ours="centred",
+        what=f"{WHAT} of {RESTARTED}",
+        tuning_seeds=(),
+        judging_seeds=range(1, size.seeds + 1),
+    )
+    return games, centring
+
+
+def _about_policeman(games: Standings, centring: Standings) -> list[Verdict]:
+    policeman, *random = (
+        dataclasses.replace(games, scores={name: scores}) for name, scores in games.scores.items()
+    )
     return [
-        Verdict(claim, median(powers), 0.25, ">=", median_interval(powers)),
-        *_against(squares, (AGD,), 0.6)[-1:],
-        *_against(squares, (HALPERN,), 0.1)[-1:],
+        *centring.compared("centred", "as given", 0.1),
+        *_among(policeman, [OURS, "Extragradient", "FoRB", ANCHORED]).beats(0.5),
+        *policeman.compared(OURS, RESTARTED, 1.3),
+        *(verdict for game in random for verdict in game.compared(RESTARTED, OURS, 1.0)),
     ]
 
 
-def last_iterates(steps: int, seeds: tuple[int, ...]) -> dict[str, np.ndarray]:
-    """Residuals of the last iterate, shape (seeds, steps); one row where nothing is random."""
-    X = torch.linspace(
-        1e-3, 1.0, 50, dtype=torch.float64
-    )  # badly conditioned: O(1/k) is all there is to be had
+REDUCED, WHOLE = "VRHalpern, restarted", "Halpern, restarted"
+
+
+def _cocoercive(size: Size) -> tuple[Standings, Standings]:
+    goal, tuned_on, n = 1e-3, min(300, size.sums[0]), size.sums[-1]
+    steps, brief = (0.7, 1.0, 1.35, 1.5), dataclasses.replace(size, most=min(size.most, 500))
+    most = min(5 * size.most, 3000)  # of 20 numbers: passes are cheap
+    both = {REDUCED: VRHalpern(restart=0.5), WHOLE: VRHalpern(restart=0.5, batch=10**9)}
+    hard = functools.partial(least_squares, 1.0, 0.0)
+    skewed = functools.partial(least_squares, 0.5, 0.02)
+    first = {
+        **{name: multiples(method, steps, goal, most) for name, method in both.items()},
+        "SVRG": multiples(SVRG(batch=32), (1.0, 2.0, 4.0, 8.0), goal, most),
+    }
+    second = {
+        **{name: multiples(method, steps, goal, brief.most) for name, method in both.items()},
+        "Halpern": multiples(Halpern(), (2.0, 4.0, 7.0, 8.5), goal, brief.most),
+        **_deterministic(goal, brief),
+    }
+    sums = {f"condition 400, n = {m}": (hard, m) for m in size.sums}
+    return (
+        _race(size, sums, first, REDUCED, tuned_on),
+        _race(size, {f"no gradient, n = {n}": (skewed, n)}, second, REDUCED, tuned_on),
+    )
+
+
+def _about_sums(sums: Standings, skewed: Standings, size: Size) -> list[Verdict]:
+    last = _largest(sums)
+    return [
+        _power(sums, size.sums, [WHOLE], 0.25, "cocoercive sums, condition 400"),
+        *last.compared(REDUCED, WHOLE, 0.1),
+        *last.compared("SVRG", REDUCED, 1.0),
+        *skewed.beats(0.35),
+    ]
+
+
+def _gan(size: Size) -> Standings:
+    goal, ours = 1e-3, "VRExtragradient, restarted"
+    size = dataclasses.replace(size, most=200)
+    entries = {
+        ours: multiples(VRExtragradient(restart=0.5), (0.75, 1.0, 1.5, 2.0), goal, size.most),
+        **_deterministic(goal, size),
+    }
+    problems = {f"linear GAN, n = {size.gan}": (linear_gan_of, size.gan)}
+    return _race(size, problems, entries, ours, min(300, size.gan))
+
+
+def _last_iterates(size: Size) -> tuple[Figure, list[Verdict]]:
+    """Residuals along Halpern's and inexact Halpern's iterations, without restarts."""
+    # badly conditioned: O(1/k) is all there is to be had
+    scales = torch.linspace(1e-3, 1.0, 50, dtype=torch.float64)
     quadratic = MonotoneInclusion(
-        Functions(lambda u, rows: (X * u).expand(len(rows), -1), 1), torch.ones(50, dtype=torch.float64)
+        Functions(lambda u, rows: (scales * u).expand(len(rows), -1), 1), torch.ones(50, dtype=torch.float64)
     )
-    game = matrix_game(random_game(30, 30))
-    return {
-        "Halpern, quadratic": np.array([_residuals(quadratic, Halpern(), 20 * steps, 0)]),
-        "InexactHalpern, game": np.array([_residuals(game, InexactHalpern(), steps, s) for s in seeds]),
-    }
+    steps = max(size.last // 10, 20)
+    games = [matrix_game(random_game(30, 30, seed)) for seed in range(1, size.seeds + 1)]
+    halpern = _residuals(quadratic, Halpern(), 5 * size.last, 0)
+    inexact = np.array([_residuals(game, InexactHalpern(), steps, k) for k, game in enumerate(games)])
+    slopes = [_late_slope(residuals) for residuals in inexact]
+    verdicts = [
+        Verdict(
+            "Halpern, quadratic: last iterate's residual falls as 1/k, slope", _late_slope(halpern), -0.8
+        ),
+        Verdict(
+            "InexactHalpern, random games of 30 rows: last iterate's residual falls as 1/k, slope",
+            median(slopes),
+            -0.8,
+            interval=median_interval(slopes),
+        ),
+    ]
+    series = [
+        Series.of("Halpern, quadratic", np.arange(1, len(halpern) + 1), halpern),
+        Series.of("InexactHalpern, game", np.arange(1, steps + 1), inexact),
+    ]
+    caption = f"Residual of the last iterate; games: mean of {size.seeds} seeds, band: their range."
+    return Figure("Last iterates", caption, "iteration", "residual", series, log_x=True, log_y=True), verdicts
 
 
-def _residuals(problem: MonotoneInclusion, method: Method, steps: int, seed: int) -> list[float]:
+def _residuals(
+    problem: MonotoneInclusion, method: Method[MonotoneInclusion], steps: int, seed: int
+) -> np.ndarray:
     found: list[float] = []
 
     def look(run: Run) -> None:
         found.append(run.state.metrics["residual"])
 
-    solve(problem, method, stop=Stop(steps=steps), seed=seed, callbacks=[look], progress=False)
-    return found
+    solve(problem, method, stop=Stop(steps=steps), callbacks=[look], seed=seed, progress=False)
+    return np.array(found)
 
 
-def _of_last(last: dict[str, np.ndarray]) -> list[Verdict]:
-    verdicts = []
-    for name, residuals in last.items():
-        k = np.arange(1.0, residuals.shape[1] + 1.0)
-        late = k >= max(len(k) // 10, 2)
-        slopes = [log_slope(k[late], row[late]) for row in residuals]
-        interval = median_interval(slopes) if len(slopes) > 1 else None
-        verdicts.append(
-            Verdict(
-                f"{name}: last iterate's residual falls as 1/k, power", median(slopes), -0.8, "<=", interval
-            )
-        )
-    return verdicts
-
-
-def markov_curve(states: int) -> list[tuple[float, float]]:
-    """Evaluations of all stage games and exploitability along Shapley's iteration."""
-    game = random_markov_game(states, 4, 4)
-    curve: list[tuple[float, float]] = []
-
-    def look(run: Run) -> None:
-        curve.append((run.state.calls / states, run.state.metrics["exploitability"]))
-
-    stop = Stop(below={"exploitability": 1e-5}, steps=100)
-    solve(game, stop=stop, callbacks=[look], progress=False)
-    return curve
-
-
-def _markov_table(curve: list[tuple[float, float]]) -> Table:
-    evaluations, exploitability = curve[-1]
-    return [
-        {
-            "problem": "Markov game",
-            "contestant": "ShapleyIteration",
-            WHAT: float(f"{evaluations:.4g}"),
-            "exploitability": float(f"{exploitability:.3g}"),
-        }
-    ]
-
-
-def _prediction_table(found: Standings, factors: Factors) -> Table:
-    return [
-        {
-            "problem": name,
-            "contestant": f"{PDR} / {OURS}",
-            "gain": float(f"{median(measured):.3g}"),
-            "predicted gain": float(f"{median(told):.3g}"),
-        }
-        for name, (measured, told) in factors.items()
-    ]
-
-
-def _prediction_figure(factors: Factors) -> Figure:
-    points = sorted((median(told), median(measured)) for measured, told in factors.values())
-    told = [p for p, _ in points]
-    return Figure(
-        "Gains, predicted and measured",
-        "Passes of restarted PDHG over ours, a point for each game; one is where sampling begins to pay.",
-        "predicted",
-        "measured",
-        [Series("measured", told, [m for _, m in points]), Series("as predicted", told, told)],
-        log_x=True,
-        log_y=True,
-    )
-
-
-def _last_figure(last: dict[str, np.ndarray]) -> Figure:
-    series = [
-        Series.of(name, np.arange(1, found.shape[1] + 1), np.median(found, axis=0))
-        for name, found in last.items()
-    ]
-    return Figure(
-        "Last iterates",
-        "Residual of the last iterate.",
-        "iteration",
-        "residual",
-        series,
-        log_x=True,
-        log_y=True,
-    )
-
-
-def _markov_figure(curve: list[tuple[float, float]]) -> Figure:
-    return Figure(
-        "A Markov game",
-        "Shapley's iteration: what the best responses could gain.",
-        "evaluations of all stage games",
-        "exploitability",
-        [Series.of("ShapleyIteration", *np.array(curve).T)],
-        log_y=True,
-    )
+def _late_slope(residuals: np.ndarray) -> float:
+    """The power of k, over the last nine tenths of the iterations."""
+    first = max(len(residuals) // 10, 2)
+    return log_slope(np.arange(first, len(residuals) + 1), residuals[first - 1 :])
