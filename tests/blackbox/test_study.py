@@ -127,7 +127,8 @@ class TestOptimising:
                 study.tell(trial, failed=True)
             else:
                 study.tell(trial, branin(trial.point))
-        assert sum(t.status == "failed" for t in study.trials[-10:]) <= 3
+        failed = sum(t.status == "failed" for t in study.trials[study.initial :])
+        assert failed <= (25 - study.initial) / 4  # one in four may
         assert study.best.value < 1.5
 
     def test_gradients_save_evaluations(self):
