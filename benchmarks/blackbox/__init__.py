@@ -61,7 +61,7 @@ def rows() -> Iterator[Row]:
 
 
 def suggestion(n: int, d: int, count: int = 4) -> Iterator[Row]:
-    """Mean seconds of ``count`` suggestions in a row from n data on, our cold fit included; ours the median of three."""
+    """Mean seconds of ``count`` suggestions in a row from n data on, with our cold fit; ours the median of three."""
     function = TestFunction("Levy", d, levy, 0.0)
     X = sobol(n, d, 0).numpy()
     y = np.array([function(x) for x in X])
