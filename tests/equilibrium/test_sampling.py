@@ -38,10 +38,10 @@ from thalweg.equilibrium import (
 from thalweg.equilibrium import _kernels as kernels
 from thalweg.equilibrium._tensors import doubly_centred
 from thalweg.equilibrium.method import anchor_chance, period
+from thalweg.studies.monotone_sums import least_squares
 
 DOUBLE = torch.float64
 SHAPES = st.tuples(st.integers(1, 6), st.integers(1, 6))
-from thalweg.studies.monotone_sums import least_squares
 
 
 def normal(*shape, seed=0):

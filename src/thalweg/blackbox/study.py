@@ -70,7 +70,7 @@ class Study:
         InvalidParameter, UnknownName: options outside their range.
 
     Cost: a suggestion takes about 1 ms at 20 evaluations, 4 at 100, some ten at 500; tens of milliseconds where the
-    model is not compiled (see the guide). The first one on a machine compiles for some ten seconds, and says so.
+    model is not compiled (see the guide). The first one on a machine compiles for some twenty seconds, and says so.
 
     >>> from thalweg.blackbox import Real
     >>> study = Study({"x": Real(-2.0, 2.0)}, noise="none")

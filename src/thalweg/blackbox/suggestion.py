@@ -143,10 +143,10 @@ def looks(near: Tensor, low: Tensor, high: Tensor, table: int, seed: int) -> Ten
 def compile_kernels() -> None:
     """Compile what suggestions need, or load it where another process has compiled it.
 
-    Once on a machine it takes some ten seconds; after two of them that is said on standard error. Suggestions do not
+    Once on a machine it takes some twenty seconds; after two of them that is said on standard error. Suggestions do not
     come from torch meanwhile: how many would depend on the machine's load, and no seed would repeat them.
 
-    Cost: about a second where it is compiled already, nothing from the second call on.
+    Cost: half a second where it is compiled already, nothing from the second call on.
     """
     if _ready.is_set():
         return
@@ -162,7 +162,7 @@ def compile_kernels() -> None:
 
 
 def _say() -> None:
-    sys.stderr.write("thalweg compiles its models, once on this machine; that takes some ten seconds.\n")
+    sys.stderr.write("thalweg compiles its models, once on this machine; that takes some twenty seconds.\n")
     sys.stderr.flush()
 
 

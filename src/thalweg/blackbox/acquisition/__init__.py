@@ -9,6 +9,7 @@ from thalweg.blackbox.acquisition.entropy import (
     PredictiveEntropy,
     sample_optima,
 )
+from thalweg.blackbox.acquisition.failing import Survival, least_chance, survival
 from thalweg.blackbox.acquisition.improvement import (
     EI,
     PI,
@@ -28,7 +29,6 @@ from thalweg.blackbox.acquisition.knowledge_gradient import (
 )
 from thalweg.blackbox.acquisition.lookahead import TwoStepEI
 from thalweg.blackbox.acquisition.parallel import QEI, Penalised, QLogEI, lipschitz_constant
-from thalweg.blackbox.acquisition.survival import Survival, least_chance, survival
 
 __all__ = [
     "EI",

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.special import log_ndtr
 
 from thalweg.blackbox.acquisition.base import Acquisition, averaged
-from thalweg.blackbox.acquisition.survival import Survival
+from thalweg.blackbox.acquisition.failing import Survival
 from thalweg.numerics.gaussian_process import Posterior
 
 
