@@ -63,7 +63,7 @@ def linear() -> Workload:
 
 
 def matrix() -> Workload:
-    """Alternating minimisation on made ratings, ended by its steps: a run that ended itself takes one more when resumed."""
+    """Alternating minimisation, ended by its steps: a run that has ended itself takes one more when resumed."""
 
     def prepare(folder: Path) -> None:
         rng = np.random.default_rng(0)
