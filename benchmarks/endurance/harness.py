@@ -174,7 +174,7 @@ def _marked(mark: str) -> list[int]:
 
 
 def _state(entry: Path) -> str:
-    return (entry / "stat").read_text().rsplit(")", 1)[1].split()[0]
+    return (entry / "stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()[0]
 
 
 def _litter(folder: Path) -> list[Path]:

@@ -89,9 +89,9 @@ def blackbox() -> Workload:
     """A program of the user's, two at once: nothing told is lost, no place is paid for twice."""
 
     def prepare(folder: Path) -> None:
-        (folder / "s.toml").write_text('[x]\ntype = "real"\nlow = 0.0\nhigh = 1.0\n')
+        (folder / "s.toml").write_text('[x]\ntype = "real"\nlow = 0.0\nhigh = 1.0\n', encoding="utf-8")
         program = '#!/bin/sh\necho $1 >> calls\nsleep 0.3\nawk "BEGIN {print ($1 - 0.3)^2}"\n'
-        (folder / "run.sh").write_text(program)
+        (folder / "run.sh").write_text(program, encoding="utf-8")
         (folder / "run.sh").chmod(0o755)
 
     def words(folder: Path) -> Sequence[str]:
@@ -102,7 +102,7 @@ def blackbox() -> Workload:
         study = Study({"x": Real(0.0, 1.0)}, noise="none")
         study.load(folder / "kept")
         told = [trial for trial in study.trials if trial.value is not None]
-        best = json.loads((folder / "b.json").read_text())
+        best = json.loads((folder / "b.json").read_text(encoding="utf-8"))
         return len(told), float(best["best"]["value"])
 
     def alike(first: object, second: object) -> bool:
@@ -133,7 +133,7 @@ def discover() -> Workload:
         "discover",
         words,
         lambda folder: None,
-        lambda folder: (folder / "found.py").read_text(),
+        lambda folder: (folder / "found.py").read_text(encoding="utf-8"),
         lambda first, second: first == second,
         _readable("kept"),
     )
@@ -144,13 +144,13 @@ def reproduce() -> Workload:
 
     def answer(folder: Path) -> object:
         records = sorted((folder / "runs").rglob("*.json"))
-        rows = [json.loads(path.read_text()) for path in records]
+        rows = [json.loads(path.read_text(encoding="utf-8")) for path in records]
         return [[v["claim"] for v in row.get("evidence", row).get("verdicts", [])] for row in rows]
 
     def whole(folder: Path) -> str:
         for path in (folder / "runs").rglob("*.json"):
             try:
-                json.loads(path.read_text())
+                json.loads(path.read_text(encoding="utf-8"))
             except ValueError as error:
                 return f"{path}: {error}"
         return ""
@@ -193,7 +193,7 @@ def coded() -> Workload:
     """Coded training by workers of Ray; a job that was killed in the midst is done again."""
 
     def prepare(folder: Path) -> None:
-        (folder / "coded.py").write_text(CODED)
+        (folder / "coded.py").write_text(CODED, encoding="utf-8")
 
     def alike(first: object, second: object) -> bool:
         return bool(np.allclose(np.asarray(first), np.asarray(second), rtol=1e-3, atol=1e-6))

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from running import thalweg
-from thalweg.core import InvalidProblem, UnreadableFile
+from thalweg.core import InvalidProblem, ThalwegError, UnreadableFile
 from thalweg.numerics import FivePointStencil
 from thalweg.workbench.advice import advise, look
 
@@ -202,6 +202,19 @@ class TestBadFiles:
             (tmp_path / name).write_text("" if name == "empty.csv" else "%PDF")
         with pytest.raises(UnreadableFile, match=words):
             advise([tmp_path / name])
+
+    def test_complex_numbers_and_nan_are_told_and_not_taken_for_something_else(self, tmp_path):
+        np.save(tmp_path / "a.npy", 1j * np.eye(3))
+        np.savez(tmp_path / "x.npz", X=1j * np.ones((4, 2)), y=np.arange(4))
+        np.save(tmp_path / "n.npy", np.array([[np.nan, 1.0], [1.0, 2.0]]))
+        for name, words in (("a.npy", "complex"), ("x.npz", "complex"), ("n.npy", "NaN")):
+            with pytest.raises(ThalwegError, match=words):
+                advise([tmp_path / name])
+
+    def test_a_matrix_of_zeros_is_no_system(self, tmp_path):
+        np.save(tmp_path / "z.npy", np.zeros((3, 3)))
+        reasons = {a.what: a for a in advise([tmp_path / "z.npy"])[1]}
+        assert not reasons["a linear system A x = b"].fits
 
     def test_no_file_and_one_twice(self, folder):
         with pytest.raises(InvalidProblem, match="at least one file"):

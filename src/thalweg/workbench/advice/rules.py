@@ -82,6 +82,8 @@ def _linear(sights: list[Sight]) -> Advice | None:
         return Advice(systems, what, False, why)
     if not first.is_numeric:
         return Advice(systems, what, False, "A has holes.")
+    if first.density == 0:
+        return Advice(systems, what, False, "All entries of A are zero.")
     if all(other.is_square and other.rows == first.rows for other in rest):
         words = _words(sights)
         question = (

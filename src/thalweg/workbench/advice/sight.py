@@ -12,7 +12,7 @@ import scipy.linalg as la
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from thalweg.core import InvalidProblem, ThalwegError, UnreadableFile
+from thalweg.core import InvalidProblem, UnreadableFile
 from thalweg.datasets import Dataset, load, load_arrays, load_matrix
 from thalweg.datasets._text import ending, reading
 from thalweg.datasets.tables import TABLES, Table, read_table
@@ -130,7 +130,8 @@ def look(path: Path, header: bool | None = None) -> Sight:
 
     Raises:
         UnreadableFile: absent, damaged, or of an ending that nothing here reads.
-        InvalidProblem: nobody can know whether a table's first line holds names.
+        InvalidProblem: nobody can know whether a table's first line holds names; complex numbers.
+        NotFinite: NaN or infinity in a matrix or in features.
 
     Cost: reads the file once; for a square symmetric matrix a factorisation of at most 2 000 rows.
     """
@@ -156,7 +157,7 @@ def look(path: Path, header: bool | None = None) -> Sight:
 def _array(path: Path, kind: str) -> Sight:
     if kind == ".npy":
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-        if array.ndim > 2 or array.dtype.kind not in "biuf":
+        if array.ndim > 2:
             return Sight(path, "arrays", arrays={path.stem: array.shape})
     return _matrix(path, load_matrix(path))
 
@@ -167,10 +168,7 @@ def _npz(path: Path) -> Sight:
         return _matrix(path, load_matrix(path))
     shapes = {name: array.shape for name, array in arrays.items()}
     if {"X", "y"} <= set(shapes):
-        try:
-            return replace(_examples(path, load(path)), arrays=shapes)
-        except ThalwegError:
-            pass
+        return replace(_examples(path, load(path)), arrays=shapes)
     if len(shapes) == 1 and len(next(iter(shapes.values()))) == 2:
         return replace(_matrix(path, load_matrix(path)), arrays=shapes)
     return Sight(path, "arrays", arrays=shapes)
