@@ -53,8 +53,9 @@ def restarted(
         runs: of the program for each start.
         starts: how many. Default 4.
         failed: the score of a run that raised; by default its error is raised.
-        workers: processes. The answer does not hang on their number. Parameters that are made in an imported module
-            are refused there, as each process would have its own.
+        workers: processes. The answer does not hang on their number but for rounding: sums of matrix products and
+            compiled loops may differ in the last bits between processes. Parameters that are made in an imported
+            module are refused there, as each process would have its own.
         seed: of the starts and the searches.
 
     Raises:
