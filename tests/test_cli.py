@@ -444,7 +444,7 @@ class TestEveryArea:
 
 
 def test_the_program_itself_ends_with_the_status_and_one_line(tmp_path):
-    command = [sys.executable, "-m", "thalweg.cli", "solve", "linear", "absent.mtx"]
+    command = [sys.executable, "-m", "thalweg", "solve", "linear", "absent.mtx"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
     assert done.stderr.startswith("Error: No file absent.mtx.")

@@ -176,7 +176,7 @@ class TestShell:
         words = ["solve", "blackbox", "--space", "space.toml", *options, "--", *command]
         if not apart:
             return thalweg(*words, cwd=folder)
-        words = [sys.executable, "-m", "thalweg.cli", *words]
+        words = [sys.executable, "-m", "thalweg", *words]
         return subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=300)
 
     def test_it_optimises_a_program_and_goes_on_by_the_same_command(self, tmp_path):
@@ -244,7 +244,7 @@ class TestShell:
         words = [
             sys.executable,
             "-m",
-            "thalweg.cli",
+            "thalweg",
             "solve",
             "blackbox",
             "--space",

@@ -121,6 +121,17 @@ def test_a_reader_can_click_through_it(opened):
     assert not table.is_visible()
 
 
+def test_the_overview_has_a_picture_and_the_outcomes_of_each_system(opened):
+    page = opened(1200)
+    cards = page.locator("nav .cards li")
+    assert cards.count() == page.locator("nav .cards svg").count() == 2
+    assert cards.nth(0).locator(".counts").inner_text().split() == ["1", "holds", "1", "open", "1", "fails"]
+    assert "Learning to relax" in cards.nth(0).inner_text()
+    assert cards.nth(1).locator("svg").get_attribute("aria-label") == "Fall: loss over step"
+    width = cards.nth(0).locator("svg").evaluate("part => part.getBoundingClientRect().width")
+    assert 80 < width < 200
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_it_follows_the_readers_theme_and_the_button_switches_it(opened, scheme):
     page = opened(1200, scheme)

@@ -50,7 +50,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page: claims, figures, tables, and the words around them."""
+    """A part of the page: claims, figures, tables, the words around them, and an SVG for the overview."""
 
     id: str
     title: str
@@ -60,6 +60,18 @@ class Section:
     notes: str = ""
     rows: Sequence[Row] = ()
     tables: Sequence[Mapping[str, Sequence[object]]] = ()
+    picture: str = ""
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many of its claims hold, are open, fail: as measured here, or as recorded where nothing was."""
+        return counted([row.here for row in self.rows]) or counted([row.recorded for row in self.rows])
+
+
+def counted(verdicts: Iterable[Verdict | None]) -> dict[str, int]:
+    """How many hold, are open, fail; outcomes that do not come are left out."""
+    count = Counter(verdict.outcome for verdict in verdicts if verdict is not None)
+    return {outcome: count[outcome] for outcome in ("holds", "open", "fails") if count[outcome]}
 
 
 def render_figures(figures: Sequence[Figure], path: str | Path, title: str) -> Path:
@@ -78,8 +90,8 @@ def write_page(path: str | Path, title: str, sections: Sequence[Section]) -> Pat
         title=title,
         sections=sections,
         rows=rows,
-        here=_counted(here, "in this run") if here else "",
-        recorded=_counted(recorded, "as recorded") if recorded else "",
+        here=_told(here, "in this run") if here else "",
+        recorded=_told(recorded, "as recorded") if recorded else "",
         plotly=get_plotlyjs(),
     )
     write_text(path, page)
@@ -94,7 +106,7 @@ def _template() -> jinja2.Template:
     return jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True).get_template("report.html.j2")
 
 
-def _counted(verdicts: Sequence[Verdict], where: str) -> str:
+def _told(verdicts: Sequence[Verdict], where: str) -> str:
     count = Counter(v.outcome for v in verdicts)
     return f"{count['holds']} of {len(verdicts)} claims hold {where}; {count['fails']} fail, {count['open']} are open."
 

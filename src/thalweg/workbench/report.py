@@ -10,6 +10,7 @@ from thalweg.studies.verdict import Verdict
 from thalweg.workbench.page import Row, Section, drawn, listed, table_of, write_page
 from thalweg.workbench.plots import profile_figure
 from thalweg.workbench.record import Record
+from thalweg.workbench.thumbnail import thumbnail
 
 #: So many changed files are named; more are counted.
 NAMED_FILES = 5
@@ -51,6 +52,7 @@ def _study(here: Record | None, recorded: Record | None) -> Section:
         notes=evidence.notes,
         rows=_rows(here.evidence.verdicts if here else (), recorded.evidence.verdicts if recorded else ()),
         tables=[table_of(evidence.table)],
+        picture=next(filter(None, map(thumbnail, figures)), ""),
     )
 
 

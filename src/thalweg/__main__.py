@@ -1,0 +1,5 @@
+"""``python -m thalweg``: the command."""
+
+from thalweg.cli import main
+
+main()
