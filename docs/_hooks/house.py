@@ -53,8 +53,9 @@ def edges() -> dict[tuple[str, str], int]:
 
 
 def _folder(module: str) -> str:
-    """The folder of a module; nothing for the package's own ``__init__``, which holds the version."""
-    return module.split(".")[1] if "." in module else ""
+    """The folder of a module; nothing for the package's own files, which hold the version and start the command."""
+    folder = module.partition(".")[2].partition(".")[0]
+    return "" if folder == "__main__" else folder
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,7 @@ def test_a_surface_goes_from_dark_to_light_and_upwards():
     wide = Surface(
         list(range(200)), list(range(150)), [[float(i + j) for i in range(200)] for j in range(150)]
     )
-    assert len(drawn(Figure("S", "", "x", "y", [], kind="relief", surface=wide)).findall(f"{SVG}rect")) < 1300
+    assert len(drawn(Figure("S", "", "x", "y", [], kind="relief", surface=wide)).findall(f"{SVG}rect")) < 600
 
 
 def test_words_are_safe_and_told_to_those_who_cannot_see():

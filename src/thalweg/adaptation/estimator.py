@@ -38,6 +38,8 @@ class AdaptedClassifier(ClassifierMixin, BaseEstimator):
         doubt_: of held-out target rows, see `AdaptationTask`; NaN without a target.
         n_iter_: steps done.
 
+    >>> import numpy as np
+    >>> from thalweg.adaptation import AdaptedClassifier
     >>> rng = np.random.default_rng(0)
     >>> X, y = rng.standard_normal((120, 3)), np.arange(120) % 2
     >>> X[:, 0] += 4.0 * y

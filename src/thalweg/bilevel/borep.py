@@ -111,6 +111,8 @@ class BOREP(BilevelMethod[BOREPState]):
 
     Cost per step: 2 gradients, the inverse's products, and N/I gradients.
 
+    >>> import torch
+    >>> from thalweg.bilevel import BOREP, Bilevel
     >>> from thalweg import Stop, solve
     >>> zero = torch.zeros(2)
     >>> problem = Bilevel(lambda x, y: (y - 1).square().sum(), lambda x, y: (y - x).square().sum(), zero, zero)

@@ -49,6 +49,8 @@ class Penalty(BilevelMethod[PenaltyState]):
 
     Cost per step: ``3 (T + M)`` gradients, no second-order products; memory of x and three y.
 
+    >>> import torch
+    >>> from thalweg.bilevel import Bilevel, Penalty
     >>> from thalweg import Stop, solve
     >>> y = torch.tensor(0.0, dtype=torch.float64)
     >>> problem = Bilevel(lambda x, y: (y - 1).square() + x * x, lambda x, y: (y - x).square(), y, y)

@@ -72,6 +72,7 @@ class Study:
     Cost: a suggestion takes about 1 ms at 20 evaluations, 4 at 100, some ten at 500; tens of milliseconds where the
     model is not compiled (see the guide). The first one on a machine compiles for some twenty seconds, and says so.
 
+    >>> from thalweg.blackbox import Study
     >>> from thalweg.blackbox import Real
     >>> study = Study({"x": Real(-2.0, 2.0)}, noise="none")
     >>> for _ in range(15):

@@ -79,6 +79,7 @@ class RegularizedEvolution(Method[ProgramSearch, SearchState]):
 
     Cost per step: ``children`` runs of the proxy less what is saved, and 0.3 ms a child.
 
+    >>> from thalweg.discovery import RegularizedEvolution
     >>> from thalweg import Stop, solve
     >>> from thalweg.discovery import DigitsMLP, ProgramSearch
     >>> task = ProgramSearch(DigitsMLP(steps=20, seeds=(0,)))

@@ -53,6 +53,8 @@ class VRHalpern(InclusionMethod[HalpernState]):
 
     Source: Cai, Alacaoglu and Diakonikolas (2024), arXiv 2310.02987; Li et al. (2021) for PAGE.
 
+    >>> import torch
+    >>> from thalweg.equilibrium import MonotoneInclusion, VRHalpern
     >>> from thalweg import Stop, solve
     >>> from thalweg.equilibrium import Functions
     >>> targets = torch.arange(100.0)[:, None]

@@ -56,6 +56,8 @@ class DDS(Diffusion):
 
     Cost per step: one evaluation of the denoiser, ``cg + 1`` products with A and its adjoint; memory for five images.
 
+    >>> import torch
+    >>> from thalweg.inverse import DDS
     >>> from thalweg.inverse import GaussianPrior, Inpainting
     >>> prior = GaussianPrior(torch.zeros(4, 4), torch.ones(16, 16) + 0.01 * torch.eye(16))  # nearly constant images
     >>> mask = torch.zeros(4, 4)

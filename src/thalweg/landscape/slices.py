@@ -68,6 +68,8 @@ def interpolate(surface: LossSurface, a: Place, b: Place, points: int = 25) -> L
 
     Cost: a value of the surface for each point.
 
+    >>> import torch
+    >>> from thalweg.landscape import LossSurface, interpolate
     >>> _ = torch.manual_seed(0)
     >>> one, two = torch.nn.Linear(3, 2), torch.nn.Linear(3, 2)
     >>> surface = LossSurface(one, (torch.randn(30, 3), torch.randint(0, 2, (30,))))

@@ -68,6 +68,7 @@ class SequenceSolver:
 
     Cost per round: the solve, and less than 0.1 ms for the learning.
 
+    >>> from thalweg.linear import SequenceSolver, omega_grid
     >>> from thalweg.linear import SSORCG, ShiftedLaplacians
     >>> from thalweg.online import TsallisINF
     >>> solver = SequenceSolver(TsallisINF(20), omega_grid(SSORCG))

@@ -89,6 +89,7 @@ class OnlineDictionary(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
     Cost of a step: ``4 b n^2`` operations and one singular value decomposition, about ``20 n^3``; with ``whiten`` an
     eigenvalue decomposition in every tenth. Memory: five matrices n x n, whatever the number of samples.
 
+    >>> from thalweg.matrix import OnlineDictionary
     >>> from thalweg.matrix import SparseStream, recovery_error
     >>> stream = SparseStream(n=8, share=0.2, seed=0)
     >>> model = OnlineDictionary(random_state=0)

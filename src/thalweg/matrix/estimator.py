@@ -99,6 +99,8 @@ class MatrixCompletion(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         cold_rows_, cold_columns_: those without an entry, predicted by the mean and the other's bias.
         n_iter_: sweeps.
 
+    >>> import numpy as np
+    >>> from thalweg.matrix import MatrixCompletion
     >>> rng = np.random.default_rng(0)
     >>> M = 3.0 + np.add.outer(rng.standard_normal(60), rng.standard_normal(50))
     >>> X = np.where(rng.random(M.shape) < 0.3, M, np.nan)

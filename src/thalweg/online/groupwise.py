@@ -67,6 +67,8 @@ class GroupwiseRegressor(RegressorMixin, BaseEstimator):
     Cost per row: O(d^2) for each group that it is in; d^2 numbers kept for each group. Some 2 microseconds a group
     for d = 25.
 
+    >>> import numpy as np
+    >>> from thalweg.online import GroupwiseRegressor
     >>> X = np.arange(20.0)[:, None] / 20
     >>> sign = np.where(np.arange(20) % 2 == 0, 1.0, -1.0)  # two groups, two slopes
     >>> model = GroupwiseRegressor(low=-1.0, high=1.0).partial_fit(X, sign * X[:, 0], groups=sign[:, None] > 0)

@@ -41,6 +41,8 @@ class TwoStageRobust(Problem):
     An answer is a vector x, shape (n,). Metrics: ``cost``, proved to be at least the worst case's; ``bound``, which
     no decision's worst case is below; ``gap``, ``(cost - bound) / |cost|``.
 
+    >>> import numpy as np
+    >>> from thalweg.robust import FirstStage, Recourse, TwoStageRobust, UncertaintySet
     >>> from dataclasses import dataclass
     >>> @dataclass(frozen=True)
     ... class Umbrella(TwoStageRobust):  # take one (2), or buy one if it rains (5)

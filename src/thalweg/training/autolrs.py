@@ -74,6 +74,9 @@ class AutoLRS:
     Cost: one copy of weights and optimizer state, kept; a copy back per trial; milliseconds per trial for fit and
     search. Up to ``explore_fraction * max_stage_steps`` batches are kept to be trained on again.
 
+    >>> import torch
+    >>> from torch import nn
+    >>> from thalweg.training import AutoLRS
     >>> _ = torch.manual_seed(0)
     >>> X, model = torch.randn(64, 3), nn.Linear(3, 1)
     >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)

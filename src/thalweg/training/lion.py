@@ -55,6 +55,8 @@ class LionK(Optimizer):
 
     Cost per step: memory traffic of 20 bytes a parameter fused in float32 (AdamW: 28); one momentum kept.
 
+    >>> import torch
+    >>> from thalweg.training import LionK
     >>> x = torch.nn.Parameter(torch.tensor([3.0, -3.0]))
     >>> optimizer = LionK([x], lr=0.01, max_norm=1.0)
     >>> for _ in range(1000):
@@ -257,6 +259,8 @@ class Lion(LionK):
 
     Source: Chen et al. (2023), program 1.
 
+    >>> import torch
+    >>> from thalweg.training import Lion
     >>> model = torch.nn.Linear(3, 1)
     >>> optimizer = Lion(model.parameters(), lr=1e-3, weight_decay=0.1)
     >>> model(torch.ones(3)).sum().backward(); optimizer.step()

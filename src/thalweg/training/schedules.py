@@ -259,6 +259,7 @@ class REX(ProfileSchedule):
         beta: strength of the family; 1/2 is the paper's, 0 is linear.
         options: ``warmup_steps``, ``floor``, ``sampling``, ``momentum`` of `ProfileSchedule`.
 
+    >>> from thalweg.training import REX
     >>> import torch
     >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
     >>> schedule = REX(optimizer, total_steps=4)
@@ -300,6 +301,8 @@ class RefinedSchedule(ProfileSchedule):
     Warns:
         LongerThanRecorded: more steps than the run had that it was refined from; its shape is stretched.
 
+    >>> import numpy as np
+    >>> from thalweg.training import Refined, RefinedSchedule
     >>> import torch
     >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
     >>> schedule = RefinedSchedule(optimizer, 4, Refined(np.linspace(1.0, 0.0, 8)))

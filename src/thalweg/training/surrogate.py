@@ -80,6 +80,8 @@ class TargetSurrogate(Optimizer):
 
     Cost per step: one gradient of l; one forward and backward pass of the model per inner step, and its line search.
 
+    >>> import torch
+    >>> from thalweg.training import TargetSurrogate
     >>> _ = torch.manual_seed(0)
     >>> X = torch.randn(50, 3); y = X.sum(1, keepdim=True)
     >>> model = torch.nn.Linear(3, 1)

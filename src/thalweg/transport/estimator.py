@@ -62,6 +62,8 @@ class LightBridge(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         imbalance_: see `EntropicTransport`; near 0 for a good fit.
         n_iter_: steps done.
 
+    >>> import numpy as np
+    >>> from thalweg.transport import LightBridge
     >>> rng = np.random.default_rng(0)
     >>> before, after = rng.standard_normal((500, 2)), 5.0 + rng.standard_normal((400, 2))
     >>> model = LightBridge(eps=0.2, n_components=3).fit(before, after)

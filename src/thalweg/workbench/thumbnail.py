@@ -17,7 +17,7 @@ WIDTH, HEIGHT = 240, 135
 #: Room around the drawing, so that lines at its edge are whole.
 MARGIN = 6
 #: A surface is drawn in at most so many cells each way.
-CELLS = 36
+CELLS = 24
 #: Dark to light, of Viridis; colours between are mixed.
 RAMP = ((68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 37))
 

@@ -81,6 +81,7 @@ class APARL(Method[PreferenceTask, AlignmentState]):
 
     Cost per step: see `exact_ascent` and `sampled_ascent`; the term costs less than the alternation's step again.
 
+    >>> from thalweg.bilevel.alignment import APARL, PreferenceTask
     >>> from thalweg import Stop, solve
     >>> from thalweg.bilevel.alignment import ScriptedTeacher, TableReward, gridworld
     >>> task = PreferenceTask(gridworld(3, traps=1), TableReward(9, 4), ScriptedTeacher(beta=3.0))

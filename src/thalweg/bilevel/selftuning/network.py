@@ -230,6 +230,9 @@ def self_tuning(
 
     Source: MacKay et al. (2019), arXiv 1903.03088; Bae and Grosse (2020), arXiv 2010.13514.
 
+    >>> import torch
+    >>> from torch import nn
+    >>> from thalweg.bilevel.selftuning import HyperSpace, self_tuning
     >>> from thalweg.bilevel.selftuning import HyperParameter
     >>> space = HyperSpace(HyperParameter("rate", 0.2))
     >>> net = self_tuning(nn.Sequential(nn.Dropout(), nn.Linear(3, 2)), space, dropout={"0": "rate"}).eval()

@@ -45,6 +45,8 @@ class SequenceDesign:
         table_: the `SequenceTable`.
         correlation_: rank correlation of the auxiliary ensemble with a tenth of the rows, held out.
 
+    >>> import numpy as np
+    >>> from thalweg.blackbox.design import SequenceDesign
     >>> rng = np.random.default_rng(0)
     >>> texts = ["".join(rng.choice(list("ACGT"), 6)) for _ in range(300)]
     >>> scores = [text.count("G") + 2.0 * text.startswith("AC") for text in texts]

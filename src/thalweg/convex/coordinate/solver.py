@@ -48,6 +48,8 @@ class BlockCoordinateDescent(Method[Penalized, BlockState]):
     Cost per step: the update's own (b^3 for matrices, b for forests), keeping the gradient (a few columns of A'A where
     n <= 4000 or the loss is a sparse quadratic; one pass over the data otherwise), O(n) for a greedy choice.
 
+    >>> import numpy as np
+    >>> from thalweg.convex import BlockCoordinateDescent, Penalized
     >>> from thalweg import Stop, solve
     >>> from thalweg.convex.losses import LeastSquares
     >>> rng = np.random.default_rng(0)

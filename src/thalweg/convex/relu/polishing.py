@@ -108,6 +108,8 @@ def polish(
     Raises:
         InvalidProblem: not a network of this kind; X and y that do not fit it.
 
+    >>> import numpy as np
+    >>> from thalweg.convex import polish
     >>> import torch
     >>> X = np.random.default_rng(0).standard_normal((40, 2))
     >>> net = torch.nn.Sequential(torch.nn.Linear(2, 8), torch.nn.ReLU(), torch.nn.Linear(8, 1))

@@ -207,6 +207,9 @@ class CodedTraining(Method[DataParallel, CodedState]):
 
     Cost per step: the gradients of the round's tasks, ``load`` times the data for each worker, and the decoding's sums.
 
+    >>> import torch
+    >>> from torch import nn
+    >>> from thalweg.distributed.coding import CodedTraining, DataParallel, VirtualCluster
     >>> from thalweg import Stop, solve
     >>> from thalweg.distributed.coding import DelayProfile, GradientCoding
     >>> X = torch.arange(6.0)[:, None] / 6

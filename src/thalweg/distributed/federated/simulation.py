@@ -81,6 +81,8 @@ class Federation(Method[Federated, FederationState]):
 
     Source: Fraboni and others (2023), algorithm 1.
 
+    >>> import torch
+    >>> from thalweg.distributed.federated import ClientTimes, Federation
     >>> from thalweg import Stop, solve
     >>> from thalweg.distributed.federated import Federated, FedFix
     >>> clients = [(torch.full((1, 1), float(c)), torch.zeros(1)) for c in range(4)]

@@ -46,6 +46,7 @@ class FZooS(ZerothOrder):
 
     Source: Shu, Lin, Dai and Low (2023), arXiv 2308.04077, algorithm 2.
 
+    >>> from thalweg.distributed.zeroth_order import FZooS
     >>> from thalweg import Stop, solve
     >>> from thalweg.distributed.zeroth_order import quadratic
     >>> problem = quadratic(dim=20, clients=3, heterogeneity=1.0)

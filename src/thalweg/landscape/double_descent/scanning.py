@@ -202,6 +202,7 @@ def scan(
 
     Source: Liu and Flanigan (2023), "Understanding the role of optimization in double descent", arXiv 2312.03951.
 
+    >>> from thalweg.landscape.double_descent import scan
     >>> from thalweg.landscape.double_descent import LinearTeacher, RandomFeatures
     >>> found = scan(RandomFeatures(), LinearTeacher(rows=40, columns=10), [10, 40, 320], steps=100_000)
     >>> found.peak_width, found.threatened

@@ -54,6 +54,7 @@ class WeightMatching(Method[Rebasin, MatchingState]):
     Cost per step (a sweep): a product of size n^2 times the other axes, and an assignment of n units, for each
     permutation; memory one n x n matrix of float64, and a tensor of each network.
 
+    >>> from thalweg.landscape.permutation import Rebasin, WeightMatching
     >>> import copy
     >>> from torch import nn
     >>> from thalweg import solve

@@ -146,6 +146,8 @@ class LazyElimination(ActionSearch):
     ``8 (2 s + 3)`` bytes a support, and as much again while they are sorted. Two million supports at 1000 actions take
     some fifteen seconds and 250 MB.
 
+    >>> import numpy as np
+    >>> from thalweg.online import LazyElimination
     >>> from thalweg import solve
     >>> from thalweg.online import ActionTable
     >>> rng = np.random.default_rng(0)

@@ -134,6 +134,8 @@ class MagnitudeReduced(RegularizedLeader):
 
     Source: Dai, Luo, Wei and Zimmert (2023), algorithm 2.
 
+    >>> from thalweg.online import AdversarialMDP, MagnitudeReduced
+    >>> from thalweg.online.mdp import UniformPolicy
     >>> from thalweg import solve
     >>> from thalweg.online.mdp import fixed_losses, random_linear_mdp
     >>> world = random_linear_mdp(seed=0)

@@ -39,6 +39,7 @@ class PatternSearch(WorkflowSearch):
 
     Cost per step: one run of the program.
 
+    >>> from thalweg.workflow.optimizers import PatternSearch
     >>> from thalweg.workflow import node
     >>> x = node(4.0, trainable=True)
     >>> search = PatternSearch([x])
