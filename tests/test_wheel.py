@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -66,6 +67,20 @@ def test_the_wheel_holds_the_package_whole_and_nothing_else(wheel):
         if path.is_file() and path.suffix not in LEFT_BEHIND
     }
     assert {name for name in names(wheel) if ".dist-info/" not in name} == package
+
+
+def test_the_source_archive_makes_the_same_wheel(wheel, tmp_path):
+    build = [sys.executable, "-m", "hatchling", "build"]
+    subprocess.run([*build, "-t", "sdist", "-d", str(tmp_path)], cwd=ROOT, check=True, capture_output=True)
+    (archive,) = tmp_path.glob("thalweg-*.tar.gz")
+    with tarfile.open(archive) as packed:
+        packed.extractall(tmp_path, filter="data")
+    source = tmp_path / archive.name.removesuffix(".tar.gz")
+    subprocess.run([*build, "-t", "wheel", "-d", str(tmp_path)], cwd=source, check=True, capture_output=True)
+    (again,) = tmp_path.glob("*.whl")
+    assert again.name == wheel.name
+    assert names(again) == names(wheel)
+    assert not {"runs", "site", ".venv", "build"} & {path.name for path in source.iterdir()}
 
 
 @pytest.mark.parametrize(
