@@ -17,8 +17,8 @@ from benchmarks.endurance.workloads import WORKLOADS
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.endurance", description=__doc__)
     parser.add_argument("names", nargs="*", help="of the workloads; all by default")
-    parser.add_argument("--kills", type=int, default=20, help="SIGKILLs of each")
-    parser.add_argument("--terms", type=int, default=10, help="SIGTERMs of each")
+    parser.add_argument("--kills", type=int, default=15, help="SIGKILLs of each")
+    parser.add_argument("--terms", type=int, default=8, help="SIGTERMs of each")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     known = {make.__name__: make for make in WORKLOADS}

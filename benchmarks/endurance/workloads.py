@@ -209,4 +209,40 @@ def coded() -> Workload:
     )
 
 
-WORKLOADS = (linear, matrix, blackbox, discover, reproduce, coded)
+FEDERATED = """
+from pathlib import Path
+import numpy as np, torch
+from thalweg import Checkpoint, Stop, solve
+from thalweg.distributed.federated import ClientTimes, Federated, Federation, FedFix
+
+rng = np.random.default_rng(0)
+clients = [(torch.as_tensor(rng.normal(c, 1.0, (64, 10))), torch.zeros(64)) for c in range(20)]
+problem = Federated(lambda x, X, y: ((x - X) ** 2).mean(), torch.zeros(10, dtype=torch.float64), clients)
+method = Federation(FedFix(0.5), ClientTimes.heterogeneous(20, 0.8), lr=0.01, local_steps=5, batch=16)
+kept = Path("kept")
+found = solve(
+    problem, method, stop=Stop(steps=250), seed=4, callbacks=[Checkpoint(kept, every=5)],
+    resume=kept if kept.exists() else None, progress=False,
+)
+np.save("x.npy", found.x.numpy())
+"""
+
+
+def federated() -> Workload:
+    """A federation of slow and fast clients in virtual time: the same bits, clients' clocks and streams included."""
+
+    def prepare(folder: Path) -> None:
+        (folder / "federated.py").write_text(FEDERATED, encoding="utf-8")
+
+    return Workload(
+        "federated training",
+        lambda folder: ["federated.py"],
+        prepare,
+        lambda folder: np.load(folder / "x.npy"),
+        _same_bits,
+        _readable("kept"),
+        (sys.executable,),
+    )
+
+
+WORKLOADS = (linear, matrix, blackbox, discover, reproduce, coded, federated)

@@ -82,9 +82,8 @@ class Federation(Method[Federated, FederationState]):
     Source: Fraboni and others (2023), algorithm 1.
 
     >>> import torch
-    >>> from thalweg.distributed.federated import ClientTimes, Federation
     >>> from thalweg import Stop, solve
-    >>> from thalweg.distributed.federated import Federated, FedFix
+    >>> from thalweg.distributed.federated import ClientTimes, Federated, Federation, FedFix
     >>> clients = [(torch.full((1, 1), float(c)), torch.zeros(1)) for c in range(4)]
     >>> mean = Federated(lambda theta, X, y: 0.5 * ((theta - X) ** 2).mean(), torch.zeros(1), clients)
     >>> method = Federation(FedFix(0.5), ClientTimes.heterogeneous(4, 0.8), lr=0.1, local_steps=1)
