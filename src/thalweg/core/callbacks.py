@@ -130,7 +130,7 @@ class Checkpoint(Callback):
             require_alike("first", 0.0, tree["first"])
             run.steps, run.seconds, run.first = tree["steps"], tree["seconds"], tree["first"]
             run.state = run.state.restored(tree["state"])
-            run.history = History.from_tree(tree["history"])
+            run.history = History.from_tree(tree["history"], run.history.limit)
             run.best = Best(**tree["best"])
 
 

@@ -21,6 +21,10 @@ X = TypeVar("X", default=Any)
 class History:
     """The metrics of every step, with the step's number and the seconds since the start.
 
+    Past ``limit`` rows every second one is dropped, and from then on every second step is left out; then every fourth,
+    and so on. The first and the last step are always there. None keeps all: about 300 bytes a step, which every
+    checkpoint writes again.
+
     >>> history = History()
     >>> history.record(1, 0.1, {"residual": 0.5}); history.record(2, 0.2, {"residual": 0.25})
     >>> history["residual"]
@@ -30,12 +34,28 @@ class History:
     steps: list[int] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     metrics: list[dict[str, float]] = field(default_factory=list)
+    limit: int | None = None
+    every: int = 1
 
     def record(self, step: int, seconds: float, metrics: dict[str, float]) -> None:
         """Append one step; ``metrics`` is kept, not copied."""
+        if self.every > 1 and len(self.steps) > 1 and (self.steps[-1] - self.steps[0]) % self.every:
+            # The last step was there because it was the last.
+            self.steps[-1], self.seconds[-1], self.metrics[-1] = step, seconds, metrics
+            return
         self.steps.append(step)
         self.seconds.append(seconds)
         self.metrics.append(metrics)
+        if self.limit is not None and len(self.steps) > self.limit:
+            self._thin()
+
+    def _thin(self) -> None:
+        self.every *= 2
+        first, last = self.steps[0], len(self.steps) - 1
+        left = [i for i, step in enumerate(self.steps) if i == last or (step - first) % self.every == 0]
+        self.steps = [self.steps[i] for i in left]
+        self.seconds = [self.seconds[i] for i in left]
+        self.metrics = [self.metrics[i] for i in left]
 
     def __len__(self) -> int:
         return len(self.steps)
@@ -59,15 +79,16 @@ class History:
     def tree(self) -> dict[str, Any]:
         """The history as plain arrays, for a checkpoint."""
         columns = {name: self[name] for name in self.names}
-        return {"steps": np.array(self.steps), "seconds": np.array(self.seconds), "metrics": columns}
+        kept = {"steps": np.array(self.steps), "seconds": np.array(self.seconds), "every": self.every}
+        return {**kept, "metrics": columns}
 
     @classmethod
-    def from_tree(cls, tree: dict[str, Any]) -> History:
-        """Inverse of `tree`."""
+    def from_tree(cls, tree: dict[str, Any], limit: int | None = None) -> History:
+        """Inverse of `tree`, with the limit of the run that goes on."""
         columns = {name: values.tolist() for name, values in tree["metrics"].items()}
         rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
         rows = [{k: v for k, v in row.items() if v == v} for row in rows] or [{} for _ in tree["steps"]]
-        return cls(tree["steps"].tolist(), tree["seconds"].tolist(), rows)
+        return cls(tree["steps"].tolist(), tree["seconds"].tolist(), rows, limit, tree["every"])
 
 
 @dataclass(frozen=True)

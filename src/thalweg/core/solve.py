@@ -18,9 +18,10 @@ from thalweg.core.errors import InvalidParameter, InvalidProblem, NotFinite, Unk
 from thalweg.core.method import Method
 from thalweg.core.problem import Problem
 from thalweg.core.recommended import recommended
-from thalweg.core.result import Result
+from thalweg.core.result import History, Result
 from thalweg.core.run import Run
 from thalweg.core.stop import Status, Stop
+from thalweg.core.validation import is_whole, require
 from thalweg.core.waiting import GivenUp, run_ends
 
 P = TypeVar("P", bound=Problem)
@@ -40,6 +41,7 @@ def solve(
     seed: int = 0,
     progress: bool | None = None,
     resume: str | Path | None = None,
+    history: int | None = 100_000,
 ) -> Result:
     """Run ``method`` on ``problem`` until ``stop`` says so.
 
@@ -54,6 +56,7 @@ def solve(
         resume: a file written by `Checkpoint`, to go on from. The rest of the trajectory has the same bits
             as that of a run never stopped, on the same machine. (PyTorch's MKL rounds by where arrays lie in memory
             on some processors; there the environment needs MKL_CBWR=COMPATIBLE for that.)
+        history: rows of the history at most, at least two: beyond them it is thinned, see `History`. None keeps all.
 
     A run is CONVERGED only if the problem's own judgement of the answer agrees with the rule. A step that meets NaN
     ends it as DIVERGED. Ctrl-C ends the run after the step in progress with status INTERRUPTED and the best answer so
@@ -84,7 +87,12 @@ def solve(
         raise InvalidProblem(f"{type(method).__name__} solves {kinds}; got a {type(problem).__name__}.")
     if rule.patience is not None and problem.objective is None:
         raise InvalidProblem(f"Stop(patience=) needs an objective; {type(problem).__name__} has none.")
-    run = Run(problem, method, rule, seed, method.init(problem, seed))
+    require(
+        history is None or (is_whole(history) and history >= 2),
+        "solve needs history >= 2 or None",
+        got=history,
+    )
+    run = Run(problem, method, rule, seed, method.init(problem, seed), history=History(limit=history))
     if resume is not None:
         Checkpoint.restore(run, resume)
     if sys.stderr.isatty() if progress is None else progress:
