@@ -625,3 +625,68 @@ def test_bad_input() -> None:
     finished = run()[2]
     with pytest.raises(InvalidProblem, match="All 120 training steps"):
         finished.step(0.1)
+
+
+class TestGuard:
+    """A rate that does well in its trial and kills the network later."""
+
+    def run(self, tmp_path=None, deadly=0.02, stop=None, **options):
+        """Each step takes its rate off a weight; beyond ten steps of a stage a deadly rate puts the loss back."""
+        model = nn.Linear(1, 1, bias=False)
+        with torch.no_grad():
+            model.weight.fill_(1.5)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        settings = {**SHORT, "explore": 5, **options}
+        auto = AutoLRS(model, optimizer, 1e-3, 1e-1, path=tmp_path, **settings)
+        for made, _ in enumerate(auto.steps([0])):
+            if made == stop:
+                break
+            rate = optimizer.param_groups[0]["lr"]
+            with torch.no_grad():
+                model.weight -= 0.5 * rate
+            killed = not auto.exploring and auto._count >= 10 and rate > deadly
+            auto.step(2.5 if killed else float(model.weight.detach()))
+        return auto, float(model.weight.detach())
+
+    def test_goes_back_and_on_at_the_next_lower_rate_that_was_tried(self) -> None:
+        auto, weight = self.run()
+        assert auto.done
+        first = [c.rate for c in auto.candidates if c.stage == 0]
+        best = min((c for c in auto.candidates if c.stage == 0), key=lambda c: c.forecast).rate
+        assert best > 0.02
+        assert auto.stages[0].rate == max(rate for rate in first if rate <= 0.02)
+        assert auto.explored > sum(len(c.losses) for c in auto.candidates)
+        assert auto.rates().max() <= 0.02
+        assert weight == pytest.approx(1.5 - 0.5 * auto.rates().sum(), abs=1e-5)
+
+    def test_without_it_the_stage_stays_lost(self) -> None:
+        auto, _ = self.run(guard=False)
+        assert auto.stages[0].rate > 0.02
+        assert auto.explored == sum(len(c.losses) for c in auto.candidates)
+
+    def test_the_lowest_rate_is_gone_on_with(self) -> None:
+        auto, _ = self.run(deadly=0.0)
+        assert auto.done
+        for i, stage in enumerate(auto.stages):
+            assert stage.rate == min(c.rate for c in auto.candidates if c.stage == i)
+
+    def test_losses_that_are_no_numbers_go_back_too(self) -> None:
+        model = nn.Linear(1, 1, bias=False)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        auto = AutoLRS(model, optimizer, 1e-3, 1e-1, **{**SHORT, "explore": 5})
+        for _ in auto.steps([0]):
+            rate = optimizer.param_groups[0]["lr"]
+            auto.step(math.nan if not auto.exploring and rate > 0.02 else 1.0 - rate)
+        assert auto.done
+        assert auto.rates().max() <= 0.02
+
+    def test_a_run_that_went_back_is_resumed(self, tmp_path) -> None:
+        whole, weight = self.run()
+        self.run(tmp_path / "auto", stop=75)  # 50 steps of trials, 25 of a stage: it has gone back
+        auto, again = self.run(tmp_path / "auto")
+        assert (auto.stages, auto.explored, auto.trained) == (whole.stages, whole.explored, whole.trained)
+        assert again == weight
+
+    def test_no_flag_is_refused(self) -> None:
+        with pytest.raises(InvalidParameter, match="AutoLRS needs guard True or False"):
+            self.run(guard="yes")

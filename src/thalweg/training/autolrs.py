@@ -33,6 +33,10 @@ from thalweg.training.snapshot import Snapshot, Stateful
 LEAST = 8
 #: Validation losses measured during a candidate.
 VALIDATIONS = 16
+#: A stage is lost when, past this share of it, its loss is above what the rate's own trial came to: by this share of
+#: that, or half the way to the loss of the very first step, at which a killed network sits. Less than the last share of
+#: the first loss is noise.
+GUARDED, ABOVE, NOISE = 0.4, 0.25, 0.02
 
 #: A batch.
 B = TypeVar("B")
@@ -47,6 +51,9 @@ class AutoLRS:
     ``max_stage_steps`` on, trials are judged by ``validate`` if it is given. By default as many steps go into trials
     as into training.
 
+    A rate may do well in its trial and kill the network later. Where the loss of a stage lies above what its rate's own
+    trial came to, training goes back to the stage's beginning and on at the next lower rate that was tried.
+
     Args:
         model, optimizer: what is trained. All groups keep the ratio of their rates.
         lr_min, lr_max: where to look, for the first group's rate; a range test or two decades around a usual rate.
@@ -56,6 +63,7 @@ class AutoLRS:
         explore, explore_fraction: trials a stage, and the share of tau that each lasts (paper: 10 and 0.1).
         kappa: of the lower confidence bound. The authors' code has 10^6, all exploration; the default of 2 spends
             fewer trials on rates known to be bad.
+        guard: go back where a stage is lost. The steps of that stage count as ``explored``. The paper has no guard.
         warmup_steps: so many steps first with a rate rising to the middle of the range, before the first stage.
         others: more objects with a state that steps change, by name, e.g. ``{"scaler": scaler}``.
         path: save here after every trial, and go on from there if the file exists. With several workers each saves
@@ -66,8 +74,9 @@ class AutoLRS:
 
     Raises:
         InvalidParameter: a range without width, counts out of range.
-        NotFinite: the loss stopped being finite in the chosen stage; the weights are those before it, and the run has
-            ended. Or ``validate`` gives NaN or infinity where training's losses are finite.
+        NotFinite: the loss stopped being finite in a stage, without ``guard`` or at the lowest rate that was tried; the
+            weights are those before it, and the run has ended. Or ``validate`` gives NaN or infinity where training's
+            losses are finite.
         InvalidProblem: ``validate`` gives no number; ``path`` with weights that are sharded.
         CheckpointMismatch: the file at ``path`` was saved with other settings.
 
@@ -103,6 +112,7 @@ class AutoLRS:
         explore: int = 10,
         explore_fraction: float = 0.1,
         kappa: float = 2.0,
+        guard: bool = True,
         warmup_steps: int = 0,
         others: Mapping[str, Stateful] | None = None,
         path: str | Path | None = None,
@@ -118,6 +128,7 @@ class AutoLRS:
             "explore": explore,
             "explore_fraction": explore_fraction,
             "kappa": kappa,
+            "guard": guard,
             "warmup_steps": warmup_steps,
             "seed": seed,
         }
@@ -135,6 +146,7 @@ class AutoLRS:
         self._ended = ""  # why, once the loss has stopped being finite
         self._phase, self._count = "warm-up" if warmup_steps else "explore", 0
         self._tau, self._rate, self._start_loss = stage_steps, math.sqrt(lr_min * lr_max), math.inf
+        self._first_loss = math.nan  # of the very first step
         self._losses: list[Tensor] = []
         self._validations: list[float] = []
         self._move = ""  # what the batches have to do: "back" to the mark, "on" to set a new one
@@ -293,6 +305,7 @@ class AutoLRS:
     def _judged(self, length: int) -> Candidate:
         losses, rounds = self._taken_losses(), 10
         times = np.arange(1.0, len(losses) + 1.0)
+        reached = self._second_half(losses)
         trained_well = bool(np.isfinite(losses).all())
         if self._judged_by_validation():
             every = max(length // VALIDATIONS, 1)
@@ -308,7 +321,7 @@ class AutoLRS:
             fit = LossForecaster(rounds=rounds).fit(losses, times)
             forecast, rule = float(fit(float(self._length()))), "fit"
         numbers = tuple(map(float, losses)), tuple(map(float, times))
-        return Candidate(len(self.stages), self._rate, *numbers, forecast, rule)
+        return Candidate(len(self.stages), self._rate, *numbers, forecast, rule, reached)
 
     def _best_of(self, tried: list[Candidate]) -> float:
         finite = [c for c in tried if math.isfinite(c.forecast)]
@@ -338,6 +351,10 @@ class AutoLRS:
         if not ends and self._count % every:
             return
         losses = self._taken_losses()
+        lower = self._lower_rate() if self.settings["guard"] and self._is_lost(losses) else None
+        if lower is not None:
+            self._go_back(lower)
+            return
         if not np.isfinite(losses).all():
             self._snapshot.restore(self.model, self.optimizer, self.others)
             self._ended = (
@@ -355,16 +372,46 @@ class AutoLRS:
         else:
             self._save(midway=True)
 
+    def _is_lost(self, losses: NDArray[np.float64]) -> bool:
+        """Whether the stage has fallen behind its rate's own trial, or its loss is no number."""
+        stage, last = self.stages[-1], len(self.stages) - 1
+        if not np.isfinite(losses).all():
+            return True
+        own = [c.level for c in self.candidates if c.stage == last and c.rate == stage.rate]
+        if not own or self._count < GUARDED * stage.steps:
+            return False
+        above = min(ABOVE * abs(own[0]), 0.5 * (self._first_loss - own[0]))
+        return self._second_half(losses) > own[0] + max(above, NOISE * abs(self._first_loss))
+
+    def _lower_rate(self) -> float | None:
+        """The next lower rate that was tried for the stage at hand, and did not diverge then; None if there is none."""
+        tried = [c for c in self.candidates if c.stage == len(self.stages) - 1 and math.isfinite(c.forecast)]
+        return max((c.rate for c in tried if c.rate < self.stages[-1].rate), default=None)
+
+    def _go_back(self, rate: float) -> None:
+        """To the stage's beginning, and on from there at another rate, on fresh batches."""
+        self._snapshot.restore(self.model, self.optimizer, self.others)
+        self.explored += self._count
+        self.trained = self.stages.pop().first
+        self._begin_training(rate)
+
     def _taken_losses(self) -> NDArray[np.float64]:
         """The losses since the last call or the phase's start, over all workers; waits for the device."""
         losses = _group.mean(torch.stack(self._losses)).cpu().numpy()
         self._losses = []
+        if math.isnan(self._first_loss):
+            self._first_loss = float(losses[0])
         return np.asarray(losses)
 
     @staticmethod
     def _level(losses: NDArray[np.float64]) -> float:
         """Where a series has come to: the mean of its last tenth."""
         return float(losses[-max(len(losses) // 10, 1) :].mean())
+
+    @staticmethod
+    def _second_half(losses: NDArray[np.float64]) -> float:
+        """The mean of a series' second half: fewer steps than that say little of a level."""
+        return float(losses[len(losses) // 2 :].mean())
 
     def _validated(self) -> float:
         if self.validate is None:
@@ -420,4 +467,14 @@ class AutoLRS:
         self._place = tree["place"]
 
 
-_MACHINE = ("trained", "explored", "_phase", "_count", "_tau", "_rate", "_start_loss", "_ratios")
+_MACHINE = (
+    "trained",
+    "explored",
+    "_phase",
+    "_count",
+    "_tau",
+    "_rate",
+    "_start_loss",
+    "_first_loss",
+    "_ratios",
+)

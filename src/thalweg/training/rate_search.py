@@ -29,6 +29,7 @@ class Candidate:
         forecast: loss expected at the stage's end; NaN for a rate that diverged.
         rule: how: ``"fit"``; ``"last"``, the last losses because they lay above the stage's start; ``"diverged"``;
             ``"not validated"``, ``validate`` gave no finite loss though training's were finite.
+        level: training loss of its second half, on average.
     """
 
     stage: int
@@ -37,6 +38,7 @@ class Candidate:
     times: tuple[float, ...]
     forecast: float
     rule: str
+    level: float
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ def check_settings(s: Mapping[str, Any], least_steps: int) -> None:
     ):
         fits = is_whole(s[name]) and s[name] >= least
         require(fits, f"AutoLRS needs a whole number {name} >= {least}", got=s[name])
+    require(isinstance(s["guard"], bool), "AutoLRS needs guard True or False", got=s["guard"])
     longest = s["max_stage_steps"]
     fits = is_whole(longest) and longest >= s["stage_steps"]
     require(fits, "AutoLRS needs a whole number max_stage_steps >= stage_steps", got=longest)
