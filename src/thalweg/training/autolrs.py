@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,13 +18,21 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from thalweg.core import CheckpointMismatch, InvalidProblem, NotFinite
+from thalweg.core import InvalidProblem, NotFinite
 from thalweg.core.figure import Figure
-from thalweg.core.tree import load_tree, save_tree
 from thalweg.training import _group
 from thalweg.training._held_out import held_out_loss
+from thalweg.training.auto_file import read_search, write_search
 from thalweg.training.forecast import LossForecaster
-from thalweg.training.rate_search import Candidate, Stage, check_settings, next_rate, search_figures
+from thalweg.training.rate_search import (
+    Candidate,
+    Stage,
+    check_settings,
+    is_lost,
+    next_lower,
+    next_rate,
+    search_figures,
+)
 from thalweg.training.replay import Replay
 from thalweg.training.snapshot import Snapshot, Stateful
 
@@ -33,10 +40,6 @@ from thalweg.training.snapshot import Snapshot, Stateful
 LEAST = 8
 #: Validation losses measured during a candidate.
 VALIDATIONS = 16
-#: A stage is lost when, past this share of it, its loss is above what the rate's own trial came to: by this share of
-#: that, or half the way to the loss of the very first step, at which a killed network sits. Less than the last share of
-#: the first loss is noise.
-GUARDED, ABOVE, NOISE = 0.4, 0.25, 0.02
 
 #: A batch.
 B = TypeVar("B")
@@ -351,8 +354,8 @@ class AutoLRS:
         if not ends and self._count % every:
             return
         losses = self._taken_losses()
-        lower = self._lower_rate() if self.settings["guard"] and self._is_lost(losses) else None
-        if lower is not None:
+        lower = next_lower(self._of_stage(), stage.rate)
+        if self.settings["guard"] and lower is not None and self._is_lost(losses):
             self._go_back(lower)
             return
         if not np.isfinite(losses).all():
@@ -373,20 +376,16 @@ class AutoLRS:
             self._save(midway=True)
 
     def _is_lost(self, losses: NDArray[np.float64]) -> bool:
-        """Whether the stage has fallen behind its rate's own trial, or its loss is no number."""
-        stage, last = self.stages[-1], len(self.stages) - 1
+        stage = self.stages[-1]
         if not np.isfinite(losses).all():
             return True
-        own = [c.level for c in self.candidates if c.stage == last and c.rate == stage.rate]
-        if not own or self._count < GUARDED * stage.steps:
-            return False
-        above = min(ABOVE * abs(own[0]), 0.5 * (self._first_loss - own[0]))
-        return self._second_half(losses) > own[0] + max(above, NOISE * abs(self._first_loss))
+        own = [c.level for c in self._of_stage() if c.rate == stage.rate]
+        level, share = self._second_half(losses), self._count / stage.steps
+        return bool(own) and is_lost(level, own[0], self._first_loss, share)
 
-    def _lower_rate(self) -> float | None:
-        """The next lower rate that was tried for the stage at hand, and did not diverge then; None if there is none."""
-        tried = [c for c in self.candidates if c.stage == len(self.stages) - 1 and math.isfinite(c.forecast)]
-        return max((c.rate for c in tried if c.rate < self.stages[-1].rate), default=None)
+    def _of_stage(self) -> list[Candidate]:
+        """What was tried for the stage that training is in."""
+        return [c for c in self.candidates if c.stage == len(self.stages) - 1]
 
     def _go_back(self, rate: float) -> None:
         """To the stage's beginning, and on from there at another rate, on fresh batches."""
@@ -435,33 +434,16 @@ class AutoLRS:
         if self._replay is not None:
             self._follow(self._replay)
         here = Snapshot(self.model, self.optimizer, self.others) if midway else None
-        save_tree(
-            self.path,
-            {
-                "settings": self.settings,
-                "machine": {name: getattr(self, name) for name in _MACHINE},
-                "candidates": [asdict(c) for c in self.candidates],
-                "stages": [asdict(s) for s in self.stages],
-                "snapshot": self._snapshot.state_dict(),
-                "here": None if here is None else here.state_dict(),
-                "place": None if self._replay is None else self._replay.state_dict(),
-            },
-        )
+        tree = {
+            "settings": self.settings,
+            "machine": {name: getattr(self, name) for name in _MACHINE},
+            "place": None if self._replay is None else self._replay.state_dict(),
+        }
+        write_search(self.path, tree, self.candidates, self.stages, self._snapshot, here)
 
     def _load(self, path: Path) -> None:
-        tree = load_tree(path)
-        if not isinstance(tree, dict) or not {"settings", "machine", "snapshot"} <= tree.keys():
-            raise CheckpointMismatch(f"{path} was not saved by AutoLRS. Use another path.")
-        if tree["settings"] != self.settings:
-            changed = [k for k, v in self.settings.items() if tree["settings"].get(k) != v]
-            raise CheckpointMismatch(
-                f"{path} was saved with another {', '.join(changed)}. Use those, or another path."
-            )
+        tree, self.candidates, self.stages, self._snapshot, here = read_search(path, self.settings)
         self.__dict__.update(tree["machine"])
-        self.candidates = [Candidate(**c) for c in tree["candidates"]]
-        self.stages = [Stage(**s) for s in tree["stages"]]
-        self._snapshot = Snapshot.from_state_dict(tree["snapshot"])
-        here = self._snapshot if tree["here"] is None else Snapshot.from_state_dict(tree["here"])
         here.restore(self.model, self.optimizer, self.others)
         self._set_rate(self._rate)
         self._place = tree["place"]

@@ -17,6 +17,10 @@ from thalweg.numerics.gaussian_process import GaussianProcess, Matern, standardi
 
 #: Rates on the grid of the acquisition; the closest that two tried rates may be, as a share of the range.
 GRID, APART = 513, 0.005
+#: A stage is lost when, past this share of it, its loss is above what the rate's own trial came to: by this share of
+#: that, or half the way to the loss of the very first step, at which a killed network sits. Less than the last share of
+#: the first loss is noise.
+GUARDED, ABOVE, NOISE = 0.4, 0.25, 0.02
 
 
 @dataclass(frozen=True)
@@ -114,6 +118,21 @@ def told(losses: Sequence[float]) -> list[float]:
         return [0.0] * len(losses)
     worst = max(finite) + max(max(finite) - min(finite), 0.1 * abs(max(finite)), 1e-12)
     return [loss if math.isfinite(loss) else worst for loss in losses]
+
+
+def is_lost(level: float, own: float, first: float, share: float) -> bool:
+    """Whether a stage, ``share`` of it done, has fallen behind what its rate's ``own`` trial came to.
+
+    >>> is_lost(2.30, own=0.4, first=2.3, share=0.5), is_lost(0.42, own=0.4, first=2.3, share=0.5)
+    (True, False)
+    """
+    above = min(ABOVE * abs(own), 0.5 * (first - own))
+    return share >= GUARDED and level > own + max(above, NOISE * abs(first))
+
+
+def next_lower(tried: Sequence[Candidate], rate: float) -> float | None:
+    """The next rate below that was tried and did not diverge; None if there is none."""
+    return max((c.rate for c in tried if c.rate < rate and math.isfinite(c.forecast)), default=None)
 
 
 def search_figures(rates: NDArray[np.float64], candidates: Sequence[Candidate]) -> list[Figure]:
