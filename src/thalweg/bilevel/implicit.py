@@ -16,15 +16,8 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from thalweg.bilevel._root import (
-    Call,
-    Condition,
-    Root,
-    Solve,
-    jvp,
-    refuse_nested_forward_mode,
-    vjp,
-)
+from thalweg.bilevel._call import Call, Condition
+from thalweg.bilevel._root import Solve, jvp, refuse_nested_forward_mode, solution, vjp
 from thalweg.bilevel._trees import Tree, TreeFunction, ravel, tensors_of, unravel, vector
 from thalweg.core import InvalidProblem
 from thalweg.numerics.torch_krylov import LinearSolver
@@ -83,7 +76,7 @@ def custom_root(
             refuse_nested_forward_mode()
             _refuse_complex(tensors)
             call = Call(F, solver, solver_of, leaves, structure, has_aux, tol)
-            x = Root.apply(call, *tensors)
+            x = solution(call, tensors)
             _refuse_complex(x)
             if not looked and torch.is_grad_enabled() and not torch._C._functorch.get_interpreter_stack():
                 _refuse_captured(call, tensors, x)
