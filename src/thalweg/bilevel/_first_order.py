@@ -61,13 +61,13 @@ class _Graph:
             self.values = call.value(theta, self.x)
         self.differentiable = [value.requires_grad for value in self.values]
         self.outputs = tuple(value for value in self.values if value.requires_grad)
-        self.single = len(self.x) == 1 and self.x[0].ndim == 1 and len(self.outputs) == 1
+        self.single = len(self.x) == len(self.outputs) == 1  # nothing to split and to join
 
     def pulled(self, w: Tensor) -> Tensor:
         """``(d1 F)' w``, flat."""
-        if self.single:  # no other shape to bring w into
-            slope = _run(self.outputs, (w,), self.x)[0]
-            return torch.zeros_like(w) if slope is None else slope
+        if self.single:
+            slope = _run(self.outputs, (w.reshape(self.x[0].shape),), self.x)[0]
+            return torch.zeros_like(w) if slope is None else slope.reshape(-1)
         return ravel(self._slopes(w, self.x, keep=True))
 
     def pulled_in_theta(self, w: Tensor) -> list[Tensor]:
