@@ -6,34 +6,38 @@ method is an active-set method: a step with the right rows is exact.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from thalweg.bilevel._cones import Cones
-from thalweg.bilevel._conic_form import Program
 
 #: Newton steps at most; residual, relative to what cancels in it, of a solution; multipliers and slacks that are zero.
-STEPS, EXACT, EDGE = 10, 1e-13, 1e-12
+STEPS, EXACT, EDGE = 12, 1e-12, 1e-12
 #: Share of the largest pivot, or singular value, below which one is zero.
 SINGULAR = 1e-12
+#: A step that made a residual this much smaller may be followed by one with the same factorisation.
+FAST = 1e-3
+#: Refinements of the adjoint system, whose matrix is that of a point nearby, and the residual that they reach.
+REFINEMENTS, TINY = 3, 1e-14
 
 
 @dataclass(frozen=True)
-class Refined:
-    """``u``, (k, n), and ``y``, the projection of ``v``, (k, m), with how far off, and the adjoint system's solution.
+class Program:
+    """``min u'Pu/2 + c'u, A u + s = b, s in K`` for each of k: P (k, n, n), A (k, m, n), b (k, m), c (k, n).
 
-    ``gap`` is the residual of the optimality conditions relative to what cancels in it, (k,); ``adjoint(g)`` solves
-    ``J'w = (g, 0)``, J their Jacobian, and gives w's two parts.
+    P and A are (1, n, n) and (1, m, n) where all share them.
     """
 
-    u: Tensor
-    v: Tensor
-    y: Tensor
-    gap: Tensor
-    adjoint: Callable[[Tensor], tuple[Tensor, Tensor]]
+    P: Tensor
+    A: Tensor
+    b: Tensor
+    c: Tensor
+
+    def part(self, places: Tensor) -> Program:
+        """Some of the batch."""
+        return Program(*(t if t.shape[0] == 1 else t[places] for t in vars(self).values()))
 
 
 @dataclass
@@ -42,110 +46,151 @@ class Point:
 
     u: Tensor
     v: Tensor
+    y: Tensor  # the projection of v
     stationarity: Tensor  # (k, n), P u + A'y + c
     primal: Tensor  # (k, m), b - A u + v - y
     active: Tensor  # (k, flat rows), bool
-    gap: Tensor  # (k,)
+    gap: Tensor  # (k,), the residuals relative to what cancels in them
 
     def replaced(self, other: Point, where: Tensor) -> Point:
         """The other point where a sample says so."""
-        if bool(where.all()):
+        some = where.tolist()
+        if all(some):
             return other
+        if not any(some):
+            return self
         pairs = zip(vars(self).values(), vars(other).values(), strict=True)
         return Point(*(torch.where(where.reshape(-1, *[1] * (a.ndim - 1)), b, a) for a, b in pairs))
 
 
-def refined(program: Program, cones: Cones, u: Tensor, v: Tensor) -> Refined:
-    """Newton steps on the optimality conditions from a solver's point, each factorisation for the whole batch."""
-    best = point = _judged(program, cones, u, v, None)
-    settled = torch.zeros(len(u), dtype=torch.bool)
+def refined(program: Program, cones: Cones, u: Tensor, v: Tensor) -> tuple[Point, Jacobian]:
+    """Newton steps on the optimality conditions from a solver's point, each factorisation for the whole batch.
+
+    Gives the best point, and a Jacobian of it or, with other than flat cones, of one nearby.
+    """
+    best = point = judged(program, cones, u, v)
+    jacobian, settled = Jacobian(program, cones, point), point.gap < 0.0
     for _ in range(STEPS):
-        jacobian = Jacobian(program, cones, point)
-        if bool(settled.all()):
-            break
         du, dv = jacobian.step(point)
-        moved = _judged(program, cones, point.u + du, point.v + dv, point.active)
+        moved = judged(program, cones, point.u + du, point.v + dv, point.active)
         stands = (moved.active == point.active).all(-1)
+        fast = bool((stands & (moved.gap <= torch.clamp(FAST * point.gap, min=EXACT))).all())
         point = moved.replaced(point, settled)
         better = point.gap < best.gap
         best = best.replaced(point, better)
         settled = settled | (stands & (point.gap <= EXACT))
-        if bool(settled.all()) and not cones.curved:
-            break  # the factorisation is that of the solution
-        if not bool((better | ~stands).any()):
-            break
-    if not bool(settled.all()):
-        jacobian = Jacobian(program, cones, best)
-    return Refined(best.u, best.v, cones.project(best.v), best.gap, jacobian.adjoint)
+        if bool(settled.all()):
+            return best, jacobian
+        if not fast:
+            if not bool((better | ~stands).any()):
+                break
+            jacobian = Jacobian(program, cones, point)
+    return best, Jacobian(program, cones, best)
 
 
 class Jacobian:
     """Of ``P u + A'y + c, b - A u + v - y`` in u and v, factored; rows that no sample holds active fall out of it."""
 
     def __init__(self, program: Program, cones: Cones, point: Point) -> None:
-        self.program, self.n = program, program.c.shape[-1]
+        self.program, self.cones, self.n = program, cones, program.c.shape[-1]
         n, flat = self.n, cones.flat
-        rows = torch.nonzero(point.active.any(0))[:, 0]
-        self.kept = torch.cat([rows, torch.arange(flat, cones.m)])
-        held, shift = program.A[:, self.kept], n + len(rows) - flat
-        on = point.active[:, rows].to(held)
-        size = n + len(self.kept)
-        J = held.new_zeros(len(held), size, size)
+        rows = (
+            point.active.any(0).nonzero()[:, 0]
+            if point.active.shape[0] > 1
+            else point.active[0].nonzero()[:, 0]
+        )
+        k, held_flat = point.u.shape[0], rows.shape[0]
+        self.kept = torch.cat([rows, cones.other]) if cones.groups else rows
+        held, size = program.A[:, self.kept], n + held_flat + cones.m - flat
+        J = held.new_zeros(k, size, size)
         J[:, :n, :n], J[:, n:, :n] = program.P, -held
-        J[:, :n, n : n + len(rows)] = (held[:, : len(rows)] * on[..., None]).mT
-        J.diagonal(dim1=1, dim2=2)[:, n : n + len(rows)] = 1.0 - on
+        if k == 1:
+            J[:, :n, n : n + held_flat] = held[:, :held_flat].mT
+        else:
+            on = point.active[:, rows].to(held)
+            J[:, :n, n : n + held_flat] = (held[:, :held_flat] * on[..., None]).mT
+            J.diagonal(dim1=1, dim2=2)[:, n : n + held_flat] = 1.0 - on
         for (_, places), D in zip(cones.groups, cones.slopes(point.v), strict=True):
-            at = places + shift  # in J
+            at = places + (n + held_flat - flat)  # in J
             block = program.A[:, places].mT @ D  # (k, cones, n, size)
-            J[:, :n, at.reshape(-1)] = block.transpose(1, 2).reshape(len(J), n, -1)
+            J[:, :n, at.reshape(-1)] = block.transpose(1, 2).reshape(k, n, -1)
             J[:, at[:, :, None], at[:, None, :]] = torch.eye(places.shape[1], dtype=J.dtype) - D
         self.LU, self.pivots, _ = torch.linalg.lu_factor_ex(J)
         diagonal = self.LU.diagonal(dim1=1, dim2=2).abs()
-        smallest, largest = diagonal.amin(1), diagonal.amax(1)
-        self.singular = torch.nonzero(~(smallest > SINGULAR * largest))[:, 0]
-        if len(self.singular):  # constraints that repeat one another, solutions that are not unique
+        regular = diagonal.amin(1) > SINGULAR * diagonal.amax(1)
+        self.singular: Tensor | None = None
+        if not bool(regular.all()):  # constraints that repeat one another, solutions that are not unique
+            self.singular = (~regular).nonzero()[:, 0]
             self.inverse = torch.linalg.pinv(J[self.singular], rtol=SINGULAR)
 
     def step(self, point: Point) -> tuple[Tensor, Tensor]:
         """Newton's step from this point."""
         whole = self._solved(-torch.cat([point.stationarity, point.primal[:, self.kept]], 1))
         du = whole[:, : self.n]
-        dv = _product(self.program.A, du) - point.primal  # rows that fell out
+        dv = _product(self.program.A, du) - point.primal  # of the rows that fell out
         dv[:, self.kept] = whole[:, self.n :]
         return du, dv
 
-    def adjoint(self, g: Tensor) -> tuple[Tensor, Tensor]:
-        """w of ``J'w = (g, 0)``, in two parts."""
-        w = self._solved(torch.cat([g, g.new_zeros(len(g), len(self.kept))], 1), transposed=True)
-        w_v = g.new_zeros(*self.program.b.shape)
+    def adjoint_at(self, point: Point, g: Tensor) -> tuple[Tensor, Tensor]:
+        """w of ``J'w = (g, 0)``, in two parts, with the Jacobian of a point near this one's."""
+        zero = g.new_zeros(g.shape[0], self.cones.m)
+        w_u, w_v = self._adjoint(g, zero)
+        if not self.cones.curved:
+            return w_u, w_v
+        slopes, size = self.cones.slopes(point.v), float(torch.linalg.vector_norm(g))
+        for _ in range(REFINEMENTS if self.singular is None else 0):
+            r_u, r_v = self._pulled(point, slopes, w_u, w_v)
+            r_u, r_v = g - r_u, -r_v
+            if float(torch.linalg.vector_norm(r_u)) + float(torch.linalg.vector_norm(r_v)) <= TINY * size:
+                return w_u, w_v
+            d_u, d_v = self._adjoint(r_u, r_v)
+            w_u, w_v = w_u + d_u, w_v + d_v
+        exact = Jacobian(self.program, self.cones, point)
+        return exact._adjoint(g, zero)
+
+    def _adjoint(self, g_u: Tensor, g_v: Tensor) -> tuple[Tensor, Tensor]:
+        w = self._solved(torch.cat([g_u, g_v[:, self.kept]], 1), transposed=True)
+        w_v = torch.zeros_like(g_v)
         w_v[:, self.kept] = w[:, self.n :]
         return w[:, : self.n], w_v
 
+    def _pulled(self, point: Point, slopes: list[Tensor], w_u: Tensor, w_v: Tensor) -> tuple[Tensor, Tensor]:
+        """``J'w`` at a point."""
+        images = _product(self.program.A, w_u) - w_v
+        turned = torch.empty_like(images)
+        turned[:, : self.cones.flat] = images[:, : self.cones.flat] * point.active
+        for (_, places), D in zip(self.cones.groups, slopes, strict=True):
+            turned[:, places] = _product(D, images[:, places])
+        return _product(self.program.P, w_u) - _product(self.program.A.mT, w_v), turned + w_v
+
     def _solved(self, right: Tensor, transposed: bool = False) -> Tensor:
         found = torch.linalg.lu_solve(self.LU, self.pivots, right[..., None], adjoint=transposed)[..., 0]
-        if len(self.singular):
+        if self.singular is not None:
             inverse = self.inverse.mT if transposed else self.inverse
             found[self.singular] = _product(inverse, right[self.singular])
         return found
 
 
-def _product(matrices: Tensor, vectors: Tensor) -> Tensor:
-    return (matrices @ vectors[..., None])[..., 0]
-
-
-def _judged(program: Program, cones: Cones, u: Tensor, v: Tensor, before: Tensor | None) -> Point:
+def judged(program: Program, cones: Cones, u: Tensor, v: Tensor, before: Tensor | None = None) -> Point:
     """The point's residuals; active are rows with a multiplier, and those on the edge that were so before."""
     y = cones.project(v)
     curvature, forces, images = _product(program.P, u), _product(program.A.mT, y), _product(program.A, u)
     stationarity, primal = curvature + forces + program.c, program.b - images + v - y
-    active = v[:, : cones.flat] > 0.0
-    if before is not None:
+    flat = v[:, : cones.flat]
+    if before is None:
+        active = flat > 0.0
+    else:
         slack = EDGE * (program.b.abs() + images.abs())[:, : cones.flat]
-        force = EDGE * y.abs().amax(-1, keepdim=True) if cones.m else 0.0
-        active = (v[:, : cones.flat] > slack) | (before & (v[:, : cones.flat] > -force))
+        force = EDGE * torch.linalg.vector_norm(y, dim=-1, keepdim=True)
+        active = (flat > slack) | (before & (flat > -force))
     active[:, : cones.zero] = True
-    sizes = [
-        torch.linalg.vector_norm(t, dim=-1) for t in (curvature, forces, program.c, program.b, images, v)
-    ]
+    cancels = torch.cat([curvature, forces, program.c, program.b, images, v], -1)
     gap = torch.linalg.vector_norm(torch.cat([stationarity, primal], -1), dim=-1)
-    return Point(u, v, stationarity, primal, active, torch.where(gap > 0.0, gap / sum(sizes), 0.0))
+    size = torch.linalg.vector_norm(cancels, dim=-1)
+    return Point(u, v, y, stationarity, primal, active, torch.where(gap > 0.0, gap / size, 0.0))
+
+
+def _product(matrices: Tensor, vectors: Tensor) -> Tensor:
+    if matrices.shape[0] == 1 and matrices.ndim == 3:  # all of the batch share it
+        return vectors @ matrices[0].mT
+    return (matrices @ vectors[..., None])[..., 0]

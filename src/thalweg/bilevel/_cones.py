@@ -37,7 +37,7 @@ class Cones:
         ]
         order = torch.cat([torch.arange(self.flat), *(rows.reshape(-1) for _, rows in self.groups)])
         self.places = torch.argsort(order)  # of the rows, one group after the other
-        self.m = at
+        self.m, self.other = at, torch.arange(self.flat, at)  # all rows, and those of cones that are not flat
 
     @property
     def curved(self) -> bool:

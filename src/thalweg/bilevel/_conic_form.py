@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csc_array, csr_array, vstack
 from torch import Tensor
 
+from thalweg.bilevel._cone_newton import Program
 from thalweg.bilevel._cones import Cones
 from thalweg.core import InvalidProblem, NotFinite
 
@@ -36,20 +38,6 @@ class Entries:
     def sparse(self, values: Numbers) -> csc_array:
         """The matrix with these values."""
         return csc_array((values, (self.rows, self.columns)), shape=self.shape)
-
-
-@dataclass(frozen=True)
-class Program:
-    """``min u'Pu/2 + c'u, A u + s = b, s in K`` for each of a batch: (k, n, n), (k, m, n), (k, m), (k, n)."""
-
-    P: Tensor
-    A: Tensor
-    b: Tensor
-    c: Tensor
-
-    def part(self, places: Tensor) -> Program:
-        """Some of the batch."""
-        return Program(self.P[places], self.A[places], self.b[places], self.c[places])
 
 
 class ConicForm:
@@ -79,19 +67,26 @@ class ConicForm:
         self.P = Entries(at % n, at // n, (n, n))
         self.A = Entries(there[~in_b] % max(m, 1), there[~in_b] // max(m, 1), (m, n))
         self.b_rows = there[in_b] - m * n
-        parts = [quadratic[at], -linear[there[~in_b]], linear[there[in_b]], csr_array(form.q)[:n]]
-        self.map = csr_array(vstack(parts))  # cvxpy has -A
-        self.pullback = csr_array(self.map.T)
-        self.cuts = np.cumsum([part.shape[0] for part in parts])[:-1]
+        parts = [
+            quadratic[at],
+            -linear[there[~in_b]],
+            linear[there[in_b]],
+            csr_array(form.q)[:n],
+        ]  # cvxpy has -A
+        whole = csr_array(vstack(parts))
+        self.map, self.constant = whole[:, :-1].tocsr(), whole[:, -1:].toarray()[:, 0]
+        ends = np.cumsum([0, *(part.shape[0] for part in parts)])
+        self.spans = [slice(int(a), int(b)) for a, b in pairwise(ends)]
+        #: Gradients in the parameters from those in P, A, b and c; None for what no parameter is in.
+        self.pullbacks = [self.map[span].T.tocsr() if self.map[span].nnz else None for span in self.spans]
         self.order = np.argsort([form.param_id_to_col[p.id] for p in parameters])
         self.solver = Clarabel(self, dims)
-        self._places = [
-            torch.from_numpy(np.asarray(t, dtype=np.int64))
-            for t in (self.P.rows, self.P.columns, self.A.rows, self.A.columns, self.b_rows)
-        ]
+        self._places = [torch.from_numpy(e.columns + e.rows * n) for e in (self.P, self.A)]
+        self._b_rows = torch.from_numpy(self.b_rows)
         coo = self.map.tocoo()
         rows, columns = (torch.from_numpy(t.astype(np.int64)) for t in (coo.row, coo.col))
         self._affine = rows, columns, torch.from_numpy(coo.data)
+        self._fixed = self._matrices(torch.from_numpy(self.constant)[None])
 
     def flat(self, values: Sequence[Tensor]) -> tuple[Tensor, bool]:
         """The parameters as cvxpy orders them, (batch, all of them), and whether a batch was given."""
@@ -132,35 +127,51 @@ class ConicForm:
         given = flat.numpy()
         if not np.isfinite(given).all():
             raise NotFinite("cvxpy_layer: a parameter's value is NaN or infinite.")
-        whole = self.map @ np.vstack([given.T, np.ones(len(given))])
-        return [np.ascontiguousarray(part.T) for part in np.split(whole, self.cuts)]
+        whole = np.ascontiguousarray((self.map @ given.T).T) + self.constant
+        return [whole[:, span] for span in self.spans]
 
-    def dense(self, P: Tensor, A: Tensor, b: Tensor, c: Tensor) -> Program:
-        """Matrices of entries, (..., their number), in operations that torch differentiates every way."""
-        P_rows, P_columns, A_rows, A_columns, b_rows = self._places
-        lead, m, n = c.shape[:-1], self.m, self.n
-        return Program(
-            c.new_zeros(*lead, n * n).index_copy(-1, P_rows * n + P_columns, P).reshape(*lead, n, n),
-            c.new_zeros(*lead, m * n).index_copy(-1, A_rows * n + A_columns, A).reshape(*lead, m, n),
-            c.new_zeros(*lead, m).index_copy(-1, b_rows, b),
-            c,
-        )
+    def dense(self, numbers: Sequence[Numbers]) -> Program:
+        """Matrices of entries; one for all of the batch where no parameter is in them."""
+        P, A = self._fixed[:2]
+        if self.pullbacks[0] is not None:
+            P = self._matrix(torch.from_numpy(numbers[0]), 0)
+        if self.pullbacks[1] is not None:
+            A = self._matrix(torch.from_numpy(numbers[1]), 1)
+        b, c = (torch.from_numpy(part) for part in numbers[2:])
+        return Program(P, A, self._vector(b), c)
 
-    def program(self, flat: Tensor) -> Program:
-        """The matrices at parameters (..., all of them), in operations that torch differentiates every way."""
+    def matrices(self, flat: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """P, A, b and c at one problem's parameters, in operations that torch differentiates every way."""
         rows, columns, values = self._affine
-        products = values * torch.cat([flat, flat.new_ones(*flat.shape[:-1], 1)], -1)[..., columns]
-        entries = flat.new_zeros(*flat.shape[:-1], self.map.shape[0]).index_add(-1, rows, products)
-        P, A, b, c = entries.tensor_split(tuple(self.cuts), -1)
-        return self.dense(P, A, b, c)
+        entries = torch.from_numpy(self.constant).index_add(0, rows, values * flat[columns])
+        P, A, b, c = self._matrices(entries)
+        return P.clone(), A.clone(), b, c.clone()  # forward mode takes no views
+
+    def _matrices(self, entries: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        P, A, b, c = (entries[..., span] for span in self.spans)
+        return self._matrix(P, 0), self._matrix(A, 1), self._vector(b), c
+
+    def _matrix(self, values: Tensor, which: int) -> Tensor:
+        shape = (*values.shape[:-1], (self.P, self.A)[which].shape[0], self.n)
+        flat = values.new_zeros((*values.shape[:-1], shape[-2] * shape[-1]))
+        return flat.index_copy(-1, self._places[which], values).reshape(shape)
+
+    def _vector(self, values: Tensor) -> Tensor:
+        return values.new_zeros((*values.shape[:-1], self.m)).index_copy(-1, self._b_rows, values)
 
     def pulled(self, u: Tensor, y: Tensor, w_u: Tensor, w_v: Tensor) -> Tensor:
         """Gradients in the parameters of ``w'R``, R the conditions ``P u + A'y + c, b - A u + v - y``."""
-        P_rows, P_columns, A_rows, A_columns, b_rows = self._places
-        in_P = w_u[:, P_rows] * u[:, P_columns]
-        in_A = y[:, A_rows] * w_u[:, A_columns] - w_v[:, A_rows] * u[:, A_columns]
-        entries = torch.cat([in_P, in_A, w_v[:, b_rows], w_u], 1)
-        return torch.from_numpy(np.ascontiguousarray((self.pullback @ entries.numpy().T)[:-1].T))
+        in_entries = [
+            lambda: w_u[:, self.P.rows] * u[:, self.P.columns],
+            lambda: y[:, self.A.rows] * w_u[:, self.A.columns] - w_v[:, self.A.rows] * u[:, self.A.columns],
+            lambda: w_v[:, self._b_rows],
+            lambda: w_u,
+        ]
+        found = np.zeros((self.map.shape[1], u.shape[0]))
+        for pullback, gradient in zip(self.pullbacks, in_entries, strict=True):
+            if pullback is not None:
+                found += pullback @ gradient().numpy().T
+        return torch.from_numpy(found.T)
 
     def variable(self, u: Tensor, variable: cp.Variable) -> Tensor:
         """A variable's part of u, (..., n), in its shape."""
@@ -197,7 +208,7 @@ class Clarabel:
         else:
             changed = {"q": c}
             for name, before, now in zip("PAb", self.kept.last, (P, A, b), strict=True):
-                if not np.array_equal(before, now):
+                if before is not now and not np.array_equal(before, now):
                     changed[name] = {"P": P[self.upper], "A": A, "b": self._whole(b)}[name]
             self.kept.solver.update(**changed)
         self.kept.last = P, A, b

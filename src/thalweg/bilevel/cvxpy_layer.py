@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from thalweg.bilevel._call import NotARoot
-from thalweg.bilevel._cone_newton import EXACT, Refined, refined
-from thalweg.bilevel._conic_form import ConicForm, Program
+from thalweg.bilevel._cone_newton import EXACT, Jacobian, Point, refined
+from thalweg.bilevel._conic_form import ConicForm
 from thalweg.bilevel._first_order import outside_transforms
 from thalweg.bilevel._trees import Tree, TreeFunction
 from thalweg.bilevel.implicit import custom_root
@@ -103,12 +103,11 @@ def _reference(conic: ConicForm, linear: LinearSolver) -> TreeFunction:
 
     @custom_root(residual, solve=linear)
     def solution(flat: Tensor, *_: Tensor) -> Pair:
-        found = _solved(conic, flat[None])[1]
-        return found.u[0], found.v[0]
+        found, _ = _solved(conic, flat[None])
+        return found.u[0].clone(), found.v[0].clone()  # forward mode takes no views
 
     def of(flat: Tensor) -> Tensor:
-        given = conic.program(flat)
-        u, _ = solution(flat, *(t.clone() for t in vars(given).values()))  # forward mode takes no views
+        u, _ = solution(flat, *conic.matrices(flat))
         return u
 
     return of
@@ -120,7 +119,7 @@ class _First(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, conic: ConicForm, reference: TreeFunction, flat: Tensor) -> Tensor:  # noqa: ANN401
         ctx.conic, ctx.reference = conic, reference
-        ctx.program, ctx.found = _solved(conic, flat)
+        ctx.found, ctx.jacobian = _solved(conic, flat)
         ctx.save_for_backward(flat)
         return ctx.found.u.clone()
 
@@ -130,27 +129,26 @@ class _First(torch.autograd.Function):
             (flat,) = ctx.saved_tensors
             pull = torch.func.vjp(lambda rows: torch.stack([ctx.reference(row) for row in rows]), flat)[1]
             return None, None, pull(g)[0]
-        found: Refined = ctx.found
-        w_u, w_v = found.adjoint(-g)
+        found: Point = ctx.found
+        w_u, w_v = ctx.jacobian.adjoint_at(found, -g)
         return None, None, ctx.conic.pulled(found.u, found.y, w_u, w_v)
 
 
-def _solved(conic: ConicForm, flat: Tensor) -> tuple[Program, Refined]:
-    """The problems of a batch of parameters, and their solutions to the last digits."""
-    flat = flat.detach()
-    numbers = conic.numbers(flat)
-    program = conic.dense(*(torch.from_numpy(part) for part in numbers))
-    found = refined(program, conic.cones, *conic.solver.solved(numbers))
-    rough = torch.nonzero(found.gap > 10.0 * EXACT)[:, 0]
-    if len(rough):
+def _solved(conic: ConicForm, flat: Tensor) -> tuple[Point, Jacobian]:
+    """The solutions of a batch of parameters to the last digits."""
+    numbers = conic.numbers(flat.detach())
+    program = conic.dense(numbers)
+    found, jacobian = refined(program, conic.cones, *conic.solver.solved(numbers))
+    if not bool((found.gap <= EXACT).all()):
+        rough = (~(found.gap <= EXACT)).nonzero()[:, 0]
         u, v = conic.solver.solved([part[rough.numpy()] for part in numbers], tight=True)
-        again = refined(program.part(rough), conic.cones, u, v)
+        again, _ = refined(program.part(rough), conic.cones, u, v)
         better = again.gap < found.gap[rough]
         if bool(better.any()):
             places = rough[better]
             start_u, start_v = found.u.clone(), found.v.clone()
             start_u[places], start_v[places] = again.u[better], again.v[better]
-            found = refined(program, conic.cones, start_u, start_v)
+            found, jacobian = refined(program, conic.cones, start_u, start_v)
     worst = float(found.gap.max())
     if not worst <= INEXACT:
         warnings.warn(
@@ -159,7 +157,7 @@ def _solved(conic: ConicForm, flat: Tensor) -> tuple[Program, Refined]:
             NotARoot,
             stacklevel=3,
         )
-    return program, found
+    return found, jacobian
 
 
 def _check(problem: cp.Problem, parameters: Sequence[cp.Parameter], variables: Sequence[cp.Variable]) -> None:
