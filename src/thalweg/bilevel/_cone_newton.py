@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from thalweg.bilevel._cones import Cones
+from thalweg.bilevel._cones import TINY, Cones
 
 #: Newton steps at most; residual, relative to what cancels in it, of a solution; multipliers and slacks that are zero.
 STEPS, EXACT, EDGE = 12, 1e-12, 1e-12
@@ -19,8 +19,8 @@ STEPS, EXACT, EDGE = 12, 1e-12, 1e-12
 SINGULAR = 1e-12
 #: A step that made a residual this much smaller may be followed by one with the same factorisation.
 FAST = 1e-3
-#: Refinements of the adjoint system, whose matrix is that of a point nearby, and the residual that they reach.
-REFINEMENTS, TINY = 3, 1e-14
+#: Refinements of the adjoint system, whose matrix is that of a point nearby, and a residual whose square is none.
+REFINEMENTS, NEAR = 3, 1e-6
 
 
 @dataclass(frozen=True)
@@ -68,11 +68,12 @@ def refined(program: Program, cones: Cones, u: Tensor, v: Tensor) -> tuple[Point
 
     Gives the best point, and a Jacobian of it or, with other than flat cones, of one nearby.
     """
-    best = point = judged(program, cones, u, v)
-    jacobian, settled = Jacobian(program, cones, point), point.gap < 0.0
+    judge = Judge(program, cones, u, v)
+    best = point = judge.first
+    jacobian, settled = Jacobian(program, cones, point), torch.zeros(u.shape[0], dtype=torch.bool)
     for _ in range(STEPS):
         du, dv = jacobian.step(point)
-        moved = judged(program, cones, point.u + du, point.v + dv, point.active)
+        moved = judge.later(point.u + du, point.v + dv, point)
         stands = (moved.active == point.active).all(-1)
         fast = bool((stands & (moved.gap <= torch.clamp(FAST * point.gap, min=EXACT))).all())
         point = moved.replaced(point, settled)
@@ -88,6 +89,44 @@ def refined(program: Program, cones: Cones, u: Tensor, v: Tensor) -> tuple[Point
     return best, Jacobian(program, cones, best)
 
 
+class Judge:
+    """What residuals and edges of a program are measured by, the sizes at the first point, and later points' own."""
+
+    def __init__(self, program: Program, cones: Cones, u: Tensor, v: Tensor) -> None:
+        self.program, self.cones = program, cones
+        y, curvature, forces, images = self._parts(u, v)
+        cancels = torch.cat([curvature, forces, program.c, program.b, images, v], -1)
+        self.size = torch.linalg.vector_norm(cancels, dim=-1).clamp_min(TINY)
+        self.slack = EDGE * (program.b.abs() + images.abs())[:, : cones.flat]
+        self.force = -EDGE * torch.linalg.vector_norm(y, dim=-1, keepdim=True)
+        self.first = self._point(u, v, v[:, : cones.flat] > 0.0, y, curvature, forces, images)
+
+    def later(self, u: Tensor, v: Tensor, before: Point) -> Point:
+        """Active are rows with a multiplier, and those on the edge that were so before."""
+        flat = v[:, : self.cones.flat]
+        active = (flat > self.slack) | (before.active & (flat > self.force))
+        return self._point(u, v, active, *self._parts(u, v))
+
+    def _parts(self, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        y = self.cones.nearest(v)
+        return y, _product(self.program.P, u), _product(self.program.A.mT, y), _product(self.program.A, u)
+
+    def _point(
+        self,
+        u: Tensor,
+        v: Tensor,
+        active: Tensor,
+        y: Tensor,
+        curvature: Tensor,
+        forces: Tensor,
+        images: Tensor,
+    ) -> Point:
+        stationarity, primal = curvature + forces + self.program.c, self.program.b - images + v - y
+        active[:, : self.cones.zero] = True
+        gap = torch.linalg.vector_norm(torch.cat([stationarity, primal], -1), dim=-1) / self.size
+        return Point(u, v, y, stationarity, primal, active, gap)
+
+
 class Jacobian:
     """Of ``P u + A'y + c, b - A u + v - y`` in u and v, factored; rows that no sample holds active fall out of it."""
 
@@ -100,7 +139,7 @@ class Jacobian:
             else point.active[0].nonzero()[:, 0]
         )
         k, held_flat = point.u.shape[0], rows.shape[0]
-        self.kept = torch.cat([rows, cones.other]) if cones.groups else rows
+        self.kept = torch.cat([rows, cones.others]) if cones.groups else rows
         held, size = program.A[:, self.kept], n + held_flat + cones.m - flat
         J = held.new_zeros(k, size, size)
         J[:, :n, :n], J[:, n:, :n] = program.P, -held
@@ -110,11 +149,16 @@ class Jacobian:
             on = point.active[:, rows].to(held)
             J[:, :n, n : n + held_flat] = (held[:, :held_flat] * on[..., None]).mT
             J.diagonal(dim1=1, dim2=2)[:, n : n + held_flat] = 1.0 - on
-        for (_, places), D in zip(cones.groups, cones.slopes(point.v), strict=True):
-            at = places + (n + held_flat - flat)  # in J
-            block = program.A[:, places].mT @ D  # (k, cones, n, size)
-            J[:, :n, at.reshape(-1)] = block.transpose(1, 2).reshape(k, n, -1)
-            J[:, at[:, :, None], at[:, None, :]] = torch.eye(places.shape[1], dtype=J.dtype) - D
+        for group, D in zip(cones.groups, cones.slopes(point.v), strict=True):
+            shift = n + held_flat - flat  # in J
+            at = slice(group.rows.start + shift, group.rows.stop + shift)
+            forces = group.of(program.A.mT).transpose(1, 2) @ D  # (k, cones, n, size)
+            J[:, :n, at] = forces.transpose(1, 2).flatten(2)
+            blocks = (
+                J[:, at, at].unflatten(1, (group.cones, group.size)).unflatten(3, (group.cones, group.size))
+            )
+            blocks.diagonal(dim1=1, dim2=3).copy_(-D.permute(0, 2, 3, 1))
+            J.diagonal(dim1=1, dim2=2)[:, at] += 1.0
         self.LU, self.pivots, _ = torch.linalg.lu_factor_ex(J)
         diagonal = self.LU.diagonal(dim1=1, dim2=2).abs()
         regular = diagonal.amin(1) > SINGULAR * diagonal.amax(1)
@@ -135,16 +179,16 @@ class Jacobian:
         """w of ``J'w = (g, 0)``, in two parts, with the Jacobian of a point near this one's."""
         zero = g.new_zeros(g.shape[0], self.cones.m)
         w_u, w_v = self._adjoint(g, zero)
-        if not self.cones.curved:
+        if not self.cones.groups:
             return w_u, w_v
         slopes, size = self.cones.slopes(point.v), float(torch.linalg.vector_norm(g))
         for _ in range(REFINEMENTS if self.singular is None else 0):
             r_u, r_v = self._pulled(point, slopes, w_u, w_v)
             r_u, r_v = g - r_u, -r_v
-            if float(torch.linalg.vector_norm(r_u)) + float(torch.linalg.vector_norm(r_v)) <= TINY * size:
-                return w_u, w_v
             d_u, d_v = self._adjoint(r_u, r_v)
             w_u, w_v = w_u + d_u, w_v + d_v
+            if float(torch.linalg.vector_norm(torch.cat([r_u, r_v], 1))) <= NEAR * size:
+                return w_u, w_v  # the next residual is its square
         exact = Jacobian(self.program, self.cones, point)
         return exact._adjoint(g, zero)
 
@@ -159,8 +203,8 @@ class Jacobian:
         images = _product(self.program.A, w_u) - w_v
         turned = torch.empty_like(images)
         turned[:, : self.cones.flat] = images[:, : self.cones.flat] * point.active
-        for (_, places), D in zip(self.cones.groups, slopes, strict=True):
-            turned[:, places] = _product(D, images[:, places])
+        for group, D in zip(self.cones.groups, slopes, strict=True):
+            group.of(turned).copy_((D @ group.of(images)[..., None])[..., 0])
         return _product(self.program.P, w_u) - _product(self.program.A.mT, w_v), turned + w_v
 
     def _solved(self, right: Tensor, transposed: bool = False) -> Tensor:
@@ -169,25 +213,6 @@ class Jacobian:
             inverse = self.inverse.mT if transposed else self.inverse
             found[self.singular] = _product(inverse, right[self.singular])
         return found
-
-
-def judged(program: Program, cones: Cones, u: Tensor, v: Tensor, before: Tensor | None = None) -> Point:
-    """The point's residuals; active are rows with a multiplier, and those on the edge that were so before."""
-    y = cones.project(v)
-    curvature, forces, images = _product(program.P, u), _product(program.A.mT, y), _product(program.A, u)
-    stationarity, primal = curvature + forces + program.c, program.b - images + v - y
-    flat = v[:, : cones.flat]
-    if before is None:
-        active = flat > 0.0
-    else:
-        slack = EDGE * (program.b.abs() + images.abs())[:, : cones.flat]
-        force = EDGE * torch.linalg.vector_norm(y, dim=-1, keepdim=True)
-        active = (flat > slack) | (before & (flat > -force))
-    active[:, : cones.zero] = True
-    cancels = torch.cat([curvature, forces, program.c, program.b, images, v], -1)
-    gap = torch.linalg.vector_norm(torch.cat([stationarity, primal], -1), dim=-1)
-    size = torch.linalg.vector_norm(cancels, dim=-1)
-    return Point(u, v, y, stationarity, primal, active, torch.where(gap > 0.0, gap / size, 0.0))
 
 
 def _product(matrices: Tensor, vectors: Tensor) -> Tensor:

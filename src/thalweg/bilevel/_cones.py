@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from thalweg.numerics.projections import psd_cone, second_order_cone
+
+#: The smallest norm of float64 that may be divided by.
+TINY = 1e-300
 
 
 class Dims(Protocol):
@@ -19,62 +24,84 @@ class Dims(Protocol):
     psd: list[int]
 
 
+@dataclass(frozen=True)
+class Group:
+    """Neighbouring cones alike: their rows, how many, rows in each, and the side of the matrix or 0."""
+
+    rows: slice
+    cones: int
+    size: int
+    side: int
+
+    def of(self, v: Tensor) -> Tensor:
+        """Their part of v, (..., cones, size), a view."""
+        return v[..., self.rows].unflatten(-1, (self.cones, self.size))
+
+
 class Cones:
     """The dual cone: free rows, nonnegative ones, second-order cones, semidefinite ones, in this order."""
 
     def __init__(self, dims: Dims) -> None:
         self.zero, self.flat = int(dims.zero), int(dims.zero + dims.nonneg)
-        sizes = [(int(k), 0) for k in dims.soc] + [(int(k) * (int(k) + 1) // 2, int(k)) for k in dims.psd]
-        starts: dict[tuple[int, int], list[int]] = {}
-        at = self.flat
-        for size, side in sizes:
-            starts.setdefault((size, side), []).append(at)
-            at += size
-        #: Side of the matrix (0 for second-order cones) and rows, (cones, size), of cones alike.
-        self.groups = [
-            (side, torch.tensor(first)[:, None] + torch.arange(size))
-            for (size, side), first in starts.items()
-        ]
-        order = torch.cat([torch.arange(self.flat), *(rows.reshape(-1) for _, rows in self.groups)])
-        self.places = torch.argsort(order)  # of the rows, one group after the other
-        self.m, self.other = at, torch.arange(self.flat, at)  # all rows, and those of cones that are not flat
-
-    @property
-    def curved(self) -> bool:
-        """Whether a cone has a derivative that changes from point to point."""
-        return bool(self.groups)
+        kinds = [(int(k), 0) for k in dims.soc] + [(int(k) * (int(k) + 1) // 2, int(k)) for k in dims.psd]
+        self.groups, at = [], self.flat
+        for (size, side), run in itertools.groupby(kinds):
+            count = len(list(run))
+            self.groups.append(Group(slice(at, at + count * size), count, size, side))
+            at += count * size
+        self.m, self.others = (
+            at,
+            torch.arange(self.flat, at),
+        )  # all rows, and those of cones that are not flat
 
     def project(self, v: Tensor) -> Tensor:
-        """The nearest points of the dual cone, shape (..., m)."""
+        """The nearest points of the dual cone, shape (..., m), in operations that torch differentiates every way."""
         parts = [v[..., : self.zero], v[..., self.zero : self.flat].clamp_min(0.0)]
-        for side, rows in self.groups:
-            block = v[..., rows]
+        for group in self.groups:
+            block = group.of(v)
             # cvxpy has the bound first, numerics last
-            near = _semidefinite(block, side) if side else second_order_cone(block.roll(-1, -1)).roll(1, -1)
-            parts.append(near.reshape(*v.shape[:-1], rows.numel()))
-        joined = torch.cat(parts, -1)
-        return joined[..., self.places] if self.groups else joined
+            one = second_order_cone(block.roll(-1, -1)).roll(1, -1)
+            parts.append((_semidefinite(block, group.side) if group.side else one).flatten(-2))
+        return torch.cat(parts, -1)
+
+    def nearest(self, v: Tensor) -> Tensor:
+        """`project` of plain numbers, in fewer operations."""
+        y = v.clone()
+        y[..., self.zero : self.flat].clamp_min_(0.0)
+        for group in self.groups:
+            block, into = group.of(v), group.of(y)
+            if group.side:
+                into.copy_(_semidefinite(block, group.side))
+                continue
+            t, r = block[..., :1], torch.linalg.vector_norm(block[..., 1:], dim=-1, keepdim=True)
+            edge = (t + r).mul_(0.5).clamp_min_(0.0)
+            into[..., 1:] *= (edge / r.clamp_min_(TINY)).clamp_max_(1.0)
+            into[..., :1] = torch.maximum(t, edge)
+        return y
 
     def slopes(self, v: Tensor) -> list[Tensor]:
         """The projection's derivative for each group, shape (batch, cones, size, size), at v, shape (batch, m)."""
         return [
-            _semidefinite_slope(v[:, rows], side) if side else _second_order_slope(v[:, rows])
-            for side, rows in self.groups
+            _semidefinite_slope(group.of(v), group.side) if group.side else _second_order_slope(group.of(v))
+            for group in self.groups
         ]
 
 
 def _second_order_slope(v: Tensor) -> Tensor:
     """Where the projection is on the cone's edge, ``((|z| + t) / 2) (1, z / |z|)``, by its two variables."""
-    t, z = v[..., :1], v[..., 1:]
+    size, t, z = v.shape[-1], v[..., :1], v[..., 1:]
     r = torch.linalg.vector_norm(z, dim=-1, keepdim=True)
-    size = torch.where(r > 0.0, r, 1.0)
-    w, share = z / size, (t / size)[..., None]
-    eye = torch.eye(v.shape[-1], dtype=v.dtype)
-    edge = v.new_empty(*v.shape, v.shape[-1])
-    edge[..., 0, 0], edge[..., 0, 1:], edge[..., 1:, 0] = 0.5, 0.5 * w, 0.5 * w
-    edge[..., 1:, 1:] = 0.5 * ((1.0 + share) * eye[1:, 1:] - share * w[..., :, None] * w[..., None, :])
-    inside, outside = (r <= t)[..., None], (r <= -t)[..., None]
-    return torch.where(inside, eye, torch.where(outside, 0.0, edge))
+    safe = r.clamp_min(TINY)
+    w, share = 0.5 * z / safe, 0.5 * t / safe
+    slope = v.new_empty(*v.shape, size)
+    slope[..., 0, 0], slope[..., 0, 1:], slope[..., 1:, 0] = 0.5, w, w
+    torch.mul(w[..., :, None], (-4.0 * share * w)[..., None, :], out=slope[..., 1:, 1:])
+    slope[..., 1:, 1:].diagonal(dim1=-2, dim2=-1).add_(0.5 + share)
+    inside, outside = r <= t, r <= -t
+    if bool((inside | outside).any()):  # rather than on the edge
+        whole = torch.eye(size, dtype=v.dtype)
+        slope = torch.where(inside[..., None], whole, torch.where(outside[..., None], 0.0, slope))
+    return slope
 
 
 def _semidefinite(v: Tensor, side: int) -> Tensor:

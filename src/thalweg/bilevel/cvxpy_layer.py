@@ -103,7 +103,7 @@ def _reference(conic: ConicForm, linear: LinearSolver) -> TreeFunction:
 
     @custom_root(residual, solve=linear)
     def solution(flat: Tensor, *_: Tensor) -> Pair:
-        found, _ = _solved(conic, flat[None])
+        found = _solved(conic, flat[None])[0]
         return found.u[0].clone(), found.v[0].clone()  # forward mode takes no views
 
     def of(flat: Tensor) -> Tensor:
