@@ -107,7 +107,7 @@ def _second_order_slope(v: Tensor) -> Tensor:
 def _semidefinite(v: Tensor, side: int) -> Tensor:
     """Clarabel's vector of an upper triangle by columns, off the diagonal times the root of 2."""
     columns, rows = torch.tril_indices(side, side)  # (column, row): an upper triangle by columns
-    scale = torch.where(rows == columns, 1.0, 0.5**0.5).to(v)
+    scale = v.new_tensor([0.5**0.5, 1.0])[(rows == columns).long()]
     place = torch.empty(side, side, dtype=torch.int64)
     place[rows, columns] = place[columns, rows] = torch.arange(len(rows))
     X = psd_cone((v * scale)[..., place])
