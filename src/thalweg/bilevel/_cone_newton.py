@@ -19,8 +19,9 @@ STEPS, EXACT, EDGE = 12, 1e-12, 1e-12
 SINGULAR = 1e-12
 #: A step that made a residual this much smaller may be followed by one with the same factorisation.
 FAST = 1e-3
-#: Refinements of the adjoint system, whose matrix is that of a point nearby, and a residual whose square is none.
-REFINEMENTS, NEAR = 3, 1e-6
+#: Refinements of the adjoint system, whose matrix is that of a point nearby, a residual whose square is none, and the
+#: size up to which it is factored again instead.
+REFINEMENTS, NEAR, SMALL = 3, 1e-6, 128
 
 
 @dataclass(frozen=True)
@@ -178,10 +179,12 @@ class Jacobian:
     def adjoint_at(self, point: Point, g: Tensor) -> tuple[Tensor, Tensor]:
         """w of ``J'w = (g, 0)``, in two parts, with the Jacobian of a point near this one's."""
         zero = g.new_zeros(g.shape[0], self.cones.m)
-        w_u, w_v = self._adjoint(g, zero)
         if not self.cones.groups:
-            return w_u, w_v
-        slopes, size = self.cones.slopes(point.v), float(torch.linalg.vector_norm(g))
+            return self._adjoint(g, zero)
+        if self.LU.shape[-1] <= SMALL:  # a factorisation is cheaper than a refinement
+            return Jacobian(self.program, self.cones, point)._adjoint(g, zero)
+        (w_u, w_v), slopes = self._adjoint(g, zero), self.cones.slopes(point.v)
+        size = float(torch.linalg.vector_norm(g))
         for _ in range(REFINEMENTS if self.singular is None else 0):
             r_u, r_v = self._pulled(point, slopes, w_u, w_v)
             r_u, r_v = g - r_u, -r_v
