@@ -13,7 +13,6 @@ from torch.utils import _pytree as pytree
 from thalweg.bilevel._call import Call
 from thalweg.bilevel._first_order import first_vjp, is_final, outside_transforms
 from thalweg.bilevel._trees import TreeFunction, ravel, unravel
-from thalweg.core import InvalidProblem
 
 
 class RootContext(Protocol):
@@ -114,7 +113,7 @@ class Solve(torch.autograd.Function):
     @staticmethod
     def forward(call: Call, transposed: bool, count: int, *tensors: Tensor) -> Tensor:
         theta, x, b = tensors[:count], tensors[count:-1], tensors[-1]
-        forward, backward, value = _products(call, theta, x)
+        forward, backward, value = products(call, theta, x)
         ways = (backward, forward) if transposed else (forward, backward)
         call.check(value())
         return call.solved(ways[0], b, ways[1])
@@ -147,7 +146,7 @@ class Solve(torch.autograd.Function):
         known = [torch.zeros_like(p) if m is None else m for p, m in zip(places, moves, strict=True)]
 
         def product(*places: Tensor) -> Tensor:
-            forward, backward, _ = _products(ctx.call, places[: ctx.count], places[ctx.count :])
+            forward, backward, _ = products(ctx.call, places[: ctx.count], places[ctx.count :])
             return backward(y) if ctx.transposed else forward(y)
 
         change = _pushed(product, places, known)
@@ -224,7 +223,7 @@ def _gradients(
     return found
 
 
-def _products(
+def products(
     call: Call, tensors: Sequence[Tensor], x: Sequence[Tensor]
 ) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor], Callable[[], Tensor]]:
     """Products with ``d1 F`` and with its transpose, on flat vectors, and F itself."""
@@ -254,16 +253,6 @@ def _products(
     return forward, backward, lambda: pull()[0]
 
 
-def refuse_nested_forward_mode() -> None:
-    """Torch gives zero for the forward derivative of a custom function's forward derivative, without a word."""
-    stack = torch._C._functorch.get_interpreter_stack() or []
-    if sum(level.key() == torch._C._functorch.TransformType.Jvp for level in stack) > 1:
-        raise InvalidProblem(
-            "Forward mode inside forward mode is wrong in torch for custom functions. Use jacfwd(jacrev(f)), "
-            "jacrev(jacfwd(f)) or hessian(f) instead of jacfwd(jacfwd(f))."
-        )
-
-
 def _pushed(f: Callable[..., Tensor], at: Sequence[Tensor], moves: Sequence[Tensor]) -> Tensor:
     """The derivative of f in the direction of ``moves``: the transpose of the transpose.
 
@@ -279,5 +268,5 @@ def _pushed(f: Callable[..., Tensor], at: Sequence[Tensor], moves: Sequence[Tens
 def _bilinear(
     call: Call, tensors: Sequence[Tensor], x: Sequence[Tensor], left: Tensor, right: Tensor
 ) -> Tensor:
-    forward, _, _ = _products(call, tensors, x)
+    forward, _, _ = products(call, tensors, x)
     return torch.dot(left, forward(right))

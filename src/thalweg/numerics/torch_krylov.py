@@ -101,7 +101,7 @@ class LinearSolver:
         start = (torch.zeros_like(b), b, 0) if x0 is None else (x0, b - product(x0), 1)
         method = self.method
         if method == "auto":
-            method, tried = self._chosen(product, start, most)
+            method, product, tried = self._chosen(product, start, most)
             if tried is not None:
                 return LinearSolution(tried[0], tried[1] / size, tried[2])
         if method == "dense":
@@ -130,23 +130,25 @@ class LinearSolver:
             x, gap, products = _bicgstab(product, b, start, self.tol, most, self.preconditioner)
         return LinearSolution(x, gap / size, products)
 
-    def _chosen(self, A: Product, start: Start, most: int) -> tuple[MethodName, Found | None]:
-        """The method for this matrix, and the solution where conjugate gradients have found it."""
+    def _chosen(self, A: Product, start: Start, most: int) -> tuple[MethodName, Product, Found | None]:
+        """The method for this matrix, its product, and the solution where conjugate gradients have found it."""
         x, r, products = start
         n = len(r)
         general: MethodName = "dense" if n <= DENSE else "gmres"
         if n <= DENSE_SYMMETRIC or self.preconditioner is not None:  # one for GMRES need not suit symmetric A
-            return general, None
-        first = A(r)
+            return general, A, None
+        first, size = A(r), float(torch.linalg.vector_norm(r))
         if not _symmetric(A, r, first):
-            return general, None
+            return general, A if general == "dense" else _beginning(A, first / size), None
         few = most if n > DENSE else min(most, max(LEAST, int(SHARE * n)))
-        waiting = [first]  # the product that they begin with is there
-        target = self.tol * float(torch.linalg.vector_norm(r))
-        found = _cg(
-            lambda v: waiting.pop() if waiting else A(v), (x, r, products + 1), target, products + few, None
-        )
-        return general, found if found[1] <= target else None
+        found = _cg(_beginning(A, first), (x, r, products + 1), self.tol * size, products + few, None)
+        return general, A, found if found[1] <= self.tol * size else None
+
+
+def _beginning(A: Product, first: Tensor) -> Product:
+    """A, whose first product is there."""
+    waiting = [first]
+    return lambda v: waiting.pop() if waiting else A(v)
 
 
 def _symmetric(A: Product, r: Tensor, Ar: Tensor) -> bool:
