@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.autograd import forward_ad, gradcheck, gradgradcheck
 
-from thalweg.bilevel import cvxpy_layer
+from thalweg.bilevel import SolveInaccurate, cvxpy_layer
 from thalweg.core import InvalidProblem, NotFinite
 from thalweg.numerics.projections import psd_cone, simplex
 from thalweg.numerics.torch_krylov import LinearSolver
@@ -214,6 +214,21 @@ class TestDegenerateProblems:
         torch.testing.assert_close(
             slopes(layer, [costs], costs)[0], torch.zeros(3, dtype=DOUBLE), rtol=0, atol=1e-12
         )
+
+    def test_a_derivative_that_is_not_defined_is_told(self):
+        x, c = cp.Variable(2), cp.Parameter(2)
+        layer = cvxpy_layer(cp.Problem(cp.Minimize(c @ x), [x >= 0, x <= 1]), [c], [x])
+        costs = torch.tensor([0.0, 1.0], dtype=DOUBLE)  # any first entry is as good as another
+        with pytest.warns(SolveInaccurate, match="not unique"):
+            slopes(layer, [costs], torch.tensor([1.0, 0.0], dtype=DOUBLE))
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # the second is one
+            assert slopes(layer, [costs], torch.tensor([0.0, 1.0], dtype=DOUBLE))[0].tolist() == [0.0, 0.0]
+
+    def test_a_problem_without_parameters_is_refused(self):
+        x = cp.Variable(2)
+        with pytest.raises(InvalidProblem, match="has none"):
+            cvxpy_layer(cp.Problem(cp.Minimize(cp.sum_squares(x))), [], [x])
 
     def test_a_problem_without_constraints(self):
         x, q = cp.Variable(3), cp.Parameter(3)

@@ -6,11 +6,13 @@ method is an active-set method: a step with the right rows is exact.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from thalweg.bilevel._call import SolveInaccurate
 from thalweg.bilevel._cones import TINY, Cones
 
 #: Newton steps at most; residual, relative to what cancels in it, of a solution; multipliers and slacks that are zero.
@@ -20,8 +22,8 @@ SINGULAR = 1e-12
 #: A step that made a residual this much smaller may be followed by one with the same factorisation.
 FAST = 1e-3
 #: Refinements of the adjoint system, whose matrix is that of a point nearby, a residual whose square is none, and the
-#: size up to which it is factored again instead.
-REFINEMENTS, NEAR, SMALL = 3, 1e-6, 128
+#: size up to which it is factored again instead; the residual of a singular one that has no solution.
+REFINEMENTS, NEAR, SMALL, UNDEFINED = 3, 1e-6, 128, 1e-6
 
 
 @dataclass(frozen=True)
@@ -177,23 +179,38 @@ class Jacobian:
         return du, dv
 
     def adjoint_at(self, point: Point, g: Tensor) -> tuple[Tensor, Tensor]:
-        """w of ``J'w = (g, 0)``, in two parts, with the Jacobian of a point near this one's."""
-        zero = g.new_zeros(g.shape[0], self.cones.m)
-        if not self.cones.groups:
-            return self._adjoint(g, zero)
-        if self.LU.shape[-1] <= SMALL:  # a factorisation is cheaper than a refinement
-            return Jacobian(self.program, self.cones, point)._adjoint(g, zero)
-        (w_u, w_v), slopes = self._adjoint(g, zero), self.cones.slopes(point.v)
-        size = float(torch.linalg.vector_norm(g))
-        for _ in range(REFINEMENTS if self.singular is None else 0):
+        """w of ``J'w = (g, 0)``, in two parts, with the Jacobian of a point near this one's.
+
+        Warns where it is singular and no w is a solution: the derivative is not defined.
+        """
+        if self.cones.groups and self.LU.shape[-1] <= SMALL:  # a factorisation is cheaper than a refinement
+            return Jacobian(self.program, self.cones, point)._checked_adjoint(point, g)
+        if not self.cones.groups or self.singular is not None:
+            return self._checked_adjoint(point, g)
+        w_u, w_v = self._adjoint(g, torch.zeros_like(point.v))
+        slopes, size = self.cones.slopes(point.v), float(torch.linalg.vector_norm(g))
+        for _ in range(REFINEMENTS):
             r_u, r_v = self._pulled(point, slopes, w_u, w_v)
             r_u, r_v = g - r_u, -r_v
             d_u, d_v = self._adjoint(r_u, r_v)
             w_u, w_v = w_u + d_u, w_v + d_v
             if float(torch.linalg.vector_norm(torch.cat([r_u, r_v], 1))) <= NEAR * size:
                 return w_u, w_v  # the next residual is its square
-        exact = Jacobian(self.program, self.cones, point)
-        return exact._adjoint(g, zero)
+        return Jacobian(self.program, self.cones, point)._checked_adjoint(point, g)
+
+    def _checked_adjoint(self, point: Point, g: Tensor) -> tuple[Tensor, Tensor]:
+        w_u, w_v = self._adjoint(g, torch.zeros_like(point.v))
+        if self.singular is not None:
+            r_u, r_v = self._pulled(point, self.cones.slopes(point.v), w_u, w_v)
+            gap = float(torch.linalg.vector_norm(torch.cat([g - r_u, r_v], 1)))
+            if not gap <= UNDEFINED * float(torch.linalg.vector_norm(g)):
+                warnings.warn(
+                    "cvxpy_layer: the solution is not unique, or not smooth in the parameters, and its derivative is "
+                    "not defined; one of many is given. A small quadratic term in the objective makes it unique.",
+                    SolveInaccurate,
+                    stacklevel=2,
+                )
+        return w_u, w_v
 
     def _adjoint(self, g_u: Tensor, g_v: Tensor) -> tuple[Tensor, Tensor]:
         w = self._solved(torch.cat([g_u, g_v[:, self.kept]], 1), transposed=True)

@@ -46,7 +46,7 @@ def by_chord_steps(call: Call, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
         factors = torch.linalg.lu_factor_ex(jacobian)
         if int(factors.info) != 0:
             raise InvalidProblem(
-                "The condition's Jacobian is singular at the solution, where forward mode inside forward mode needs its "
+                "The condition's Jacobian is singular at the solution; forward mode inside forward mode needs its "
                 "inverse. LinearSolver(ridge=...) regularises it."
             )
     x: Sequence[Tensor] = at

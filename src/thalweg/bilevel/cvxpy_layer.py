@@ -61,7 +61,7 @@ def cvxpy_layer(
 
     Computes in float64 on the CPU; solutions have the values' dtype and device. Cost: the solve, and two or so dense
     factorisations in as many unknowns as the conic form has variables, active linear constraints, and rows of other
-    cones.
+    cones; one such matrix is kept for each problem of a batch until the derivative is taken.
 
     >>> import cvxpy as cp
     >>> x, t = cp.Variable(2), cp.Parameter(2)
@@ -84,8 +84,7 @@ def cvxpy_layer(
             u = _First.apply(conic, reference, flat)
         else:
             u = torch.stack([reference(row) for row in flat])
-        kind = torch.promote_types(torch.float32, values[0].dtype) if values else flat.dtype
-        u = (u if batched else u[0]).to(values[0].device, kind) if values else u[0]
+        u = (u if batched else u[0]).to(values[0].device, torch.promote_types(torch.float32, values[0].dtype))
         solutions = tuple(conic.variable(u, v) for v in variables)
         return solutions[0] if len(solutions) == 1 else solutions
 
@@ -170,6 +169,8 @@ def _check(problem: cp.Problem, parameters: Sequence[cp.Parameter], variables: S
             f"cvxpy_layer needs all parameters of the problem: {[p.name() for p in problem.parameters()]}; got "
             f"{[p.name() for p in parameters]}."
         )
+    if not parameters:
+        raise InvalidProblem("cvxpy_layer needs a problem with parameters; this one has none.")
     known = {v.id for v in problem.variables()}
     for v in variables:
         if v.id not in known:

@@ -101,11 +101,13 @@ class LinearSolver:
         start = (torch.zeros_like(b), b, 0) if x0 is None else (x0, b - product(x0), 1)
         method = self.method
         if method == "auto":
-            method, product, tried = self._chosen(product, start, most)
+            method, chosen, tried = self._chosen(product, start, self.tol * size, most)
             if tried is not None:
                 return LinearSolution(tried[0], tried[1] / size, tried[2])
+        else:
+            chosen = product
         if method == "dense":
-            x, gap = _dense(product, b)
+            x, gap = _dense(chosen, b)
             products = len(b)
         elif method == "normal-cg":
             if transposed is None:
@@ -124,25 +126,31 @@ class LinearSolver:
             x, gap, products = _cg(product, start, self.tol * size, most, self.preconditioner)
         elif method == "gmres":
             x, gap, products = _gmres(
-                product, b, start, self.tol * size, most, self.restart, self.preconditioner
+                chosen, b, start, self.tol * size, most, self.restart, self.preconditioner
             )
         else:
             x, gap, products = _bicgstab(product, b, start, self.tol, most, self.preconditioner)
         return LinearSolution(x, gap / size, products)
 
-    def _chosen(self, A: Product, start: Start, most: int) -> tuple[MethodName, Product, Found | None]:
+    def _chosen(
+        self, A: Product, start: Start, target: float, most: int
+    ) -> tuple[MethodName, Product, Found | None]:
         """The method for this matrix, its product, and the solution where conjugate gradients have found it."""
         x, r, products = start
         n = len(r)
         general: MethodName = "dense" if n <= DENSE else "gmres"
         if n <= DENSE_SYMMETRIC or self.preconditioner is not None:  # one for GMRES need not suit symmetric A
             return general, A, None
-        first, size = A(r), float(torch.linalg.vector_norm(r))
+        first = A(r)
         if not _symmetric(A, r, first):
-            return general, A if general == "dense" else _beginning(A, first / size), None
+            return (
+                general,
+                A if general == "dense" else _beginning(A, first / torch.linalg.vector_norm(r)),
+                None,
+            )
         few = most if n > DENSE else min(most, max(LEAST, int(SHARE * n)))
-        found = _cg(_beginning(A, first), (x, r, products + 1), self.tol * size, products + few, None)
-        return general, A, found if found[1] <= self.tol * size else None
+        found = _cg(_beginning(A, first), (x, r, products + 1), target, products + few, None)
+        return general, A, found if found[1] <= target else None
 
 
 def _beginning(A: Product, first: Tensor) -> Product:
