@@ -102,6 +102,13 @@ def test_of_leaves_and_theta_that_the_condition_does_not_see():
         assert torch.autograd.grad(flat(None, a).sum(), a)[0].tolist() == [0.0, 0.0]
 
 
+def test_where_theta_holds_a_sparse_matrix():
+    S = torch.tensor([[2.0, 0.0], [1.0, 3.0]], dtype=DOUBLE).to_sparse()
+    solve = custom_root(lambda x, a, S: x - torch.sparse.mm(S, a[:, None])[:, 0])(lambda x0, a, S: S @ a)
+    a = numbers(2).requires_grad_()
+    assert torch.autograd.grad(solve(None, a, S).sum(), a)[0].tolist() == pytest.approx([3.0, 3.0])
+
+
 def test_of_nested_functions_are_exact():
     root = custom_root(lambda x, a: x * x - a)(lambda x0, a: a.sqrt())
     outer = custom_root(lambda z, a: z - 3 * root(torch.ones_like(a), a) - a)(lambda x0, a: 3 * a.sqrt() + a)

@@ -53,7 +53,7 @@ class Root(torch.autograd.Function):
             if call.has_aux:
                 x, call.aux = x
             leaves, call.x_structure = pytree.tree_flatten(x)
-            given = [t.data_ptr() for t in tensors]
+            given = {t.data_ptr() for t in tensors if t.layout is torch.strided}
             leaves = [leaf.clone() if leaf.data_ptr() in given else leaf for leaf in leaves]
         return tuple(leaves)
 
