@@ -33,6 +33,8 @@ WITHOUT_RULE = ("vmap", "atching rule", "have storage", "functorch")
 DENSE, DENSE_SYMMETRIC = 256, 64
 #: Products that ``"auto"`` gives conjugate gradients, a share of the unknowns, before a matrix is the better way.
 LEAST, SHARE = 20, 0.25
+#: Krylov vectors that GMRES makes room for at first; twice as many whenever they are full.
+FEW = 16
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ class LinearSolver:
         tol: of the relative residual.
         max_steps: products; by default ten times the unknowns.
         ridge: added to the diagonal, for singular or badly conditioned A.
-        restart: Krylov vectors that GMRES keeps.
+        restart: Krylov vectors that GMRES keeps at most.
         preconditioner: an approximation of the inverse of A; for ``"cg"`` symmetric positive definite.
 
     >>> A = torch.tensor([[2.0, 1.0], [0.0, 3.0]], dtype=torch.float64)
@@ -75,7 +77,7 @@ class LinearSolver:
     tol: float = 1e-10
     max_steps: int | None = None
     ridge: float = 0.0
-    restart: int = 30
+    restart: int = 60
     preconditioner: Product | None = None
 
     def __post_init__(self) -> None:
@@ -228,14 +230,15 @@ def _gmres(
 ) -> Found:
     """Preconditioned from the right, so that the residual is the system's own; orthogonalised twice."""
     x, r, products = start
-    V = b.new_empty(min(restart, len(b), max(most, 1)) + 1, len(b))
+    most_rows = min(restart, len(b), max(most, 1)) + 1
+    V = b.new_empty(min(most_rows, FEW), len(b))
     while True:
         beta = float(torch.linalg.vector_norm(r))
         if beta <= target or products >= most or not math.isfinite(beta):
             return x, beta, products
         torch.mul(r, 1.0 / beta, out=V[0])
         small = _Triangle(beta)
-        for k in range(min(len(V) - 1, most - products)):
+        for k in range(min(most_rows - 1, most - products)):
             w = A(V[k] if M is None else M(V[k]))
             products += 1
             basis = V[: k + 1]
@@ -247,6 +250,8 @@ def _gmres(
             gap = small.add((h + again).tolist(), rest)
             if gap <= target or not rest > 1e-14 * beta:
                 break
+            if k + 1 == V.shape[0]:
+                V = torch.cat([V, V.new_empty(min(k + 1, most_rows - k - 1), len(b))])
             torch.mul(w, 1.0 / rest, out=V[k + 1])
         y, gap = small.solved()
         step = torch.from_numpy(y).to(b) @ V[: len(y)]
