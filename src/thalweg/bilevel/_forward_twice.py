@@ -21,7 +21,8 @@ from thalweg.core import InvalidProblem
 
 def is_twice_forward() -> bool:
     """More than one forward mode is at work."""
-    return _levels(torch._C._functorch.TransformType.Jvp) > 1
+    inside = torch._C._functorch.peek_interpreter_stack() is not None  # far quicker than the whole stack
+    return inside and _levels(torch._C._functorch.TransformType.Jvp) > 1
 
 
 def by_chord_steps(call: Call, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
