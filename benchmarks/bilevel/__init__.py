@@ -32,12 +32,15 @@ TOLERANCE, MOST = 1e-8, 2000
 
 def rows() -> Iterator[Row]:
     """All rows, the cheap ones first."""
-    for parameters, examples in ((100, 500), (1000, 2000), (10_000, 2000)):
+    for parameters, examples in ((100, 500), (300, 1500), (1000, 2000), (10_000, 2000)):
         yield from ridge(parameters, examples)
     for examples in (10, 100, 1000):
         yield from machine(examples)
     for unknowns in (5, 20, 60):
-        yield from program(unknowns)
+        for batch in (1, 128):
+            yield from program(unknowns, batch)
+        yield from cone_program(unknowns)
+    yield from program(20, 1, repeated=True)
     yield from self_tuned()
     yield from alignment.rows()
 
@@ -117,9 +120,7 @@ def machine(examples: int) -> Iterator[Row]:
         if float((new - x).abs().max()) < 1e-12:
             break
         x = new
-    ours = custom_fixed_point(moved, solve=LinearSolver("gmres", TOLERANCE, MOST, restart=60))(
-        lambda init, log: x.clone()
-    )
+    ours = custom_fixed_point(moved)(lambda init, log: x.clone())
     theirs = torchopt.diff.implicit.custom_root(
         lambda x, log: moved(x, log) - x,
         argnums=1,
@@ -155,32 +156,76 @@ def machine(examples: int) -> Iterator[Row]:
     )
 
 
-def program(unknowns: int) -> Iterator[Row]:
-    """A quadratic program with as many inequalities as unknowns: solved, and differentiated in its linear term."""
+def program(unknowns: int, batch: int, repeated: bool = False) -> Iterator[Row]:
+    """Quadratic programs with as many inequalities as unknowns: solved, and differentiated in their linear terms."""
     rng = np.random.default_rng(2)
     x, q = cp.Variable(unknowns), cp.Parameter(unknowns)
     G, h = rng.standard_normal((unknowns, unknowns)), np.abs(rng.standard_normal(unknowns))
-    problem = cp.Problem(cp.Minimize(0.5 * cp.sum_squares(x) + q @ x), [h >= G @ x])
+    constraints = [h >= G @ x] * (2 if repeated else 1)
+    problem = cp.Problem(cp.Minimize(0.5 * cp.sum_squares(x) + q @ x), constraints)
+    at, v = (torch.tensor(rng.standard_normal((batch, unknowns))) for _ in range(2))
     ours = cvxpy_layer(problem, [q], [x])
-    theirs = CvxpyLayer(problem, parameters=[q], variables=[x])
-    at, v = torch.tensor(rng.standard_normal(unknowns)), torch.tensor(rng.standard_normal(unknowns))
 
-    def slope(layer: Callable[..., Any]) -> np.ndarray:
-        there = at.clone().requires_grad_()
-        found = layer(there)
-        found = found[0] if isinstance(found, tuple) else found
-        return torch.autograd.grad(found @ v, there)[0].numpy()
+    def exact(at: Tensor, v: Tensor) -> Tensor:
+        # on the active constraints' tangent space the solution moves as -q does
+        active = torch.tensor(G)[(torch.tensor(h) - torch.tensor(G) @ ours(at)) < 1e-9]
+        return -(v - active.T @ torch.linalg.lstsq(active.T, v[:, None]).solution[:, 0])
 
-    # on the active constraints' tangent space the solution moves as -q does
-    z = ours(at)
-    active = torch.tensor(G)[(torch.tensor(h) - torch.tensor(G) @ z) < 1e-6]
-    exact = -(v - active.T @ torch.linalg.lstsq(active.T, v[:, None]).solution[:, 0]).numpy()
-    yield from _rows(
-        f"QP layer, {unknowns} unknowns, solve and gradient",
-        exact,
-        lambda: slope(ours),
-        ("cvxpylayers", lambda: slope(theirs)),
+    together = "" if batch == 1 else f", {batch} at once"
+    twice = ", rows said twice" if repeated else ""
+    yield from _layers(
+        f"QP layer, {unknowns} unknowns{together}{twice}, solve and gradient",
+        problem,
+        ours,
+        (q, x),
+        (at[0], v[0]) if batch == 1 else (at, v),
+        torch.stack([exact(*pair) for pair in zip(at, v, strict=True)]).numpy(),
     )
+
+
+def cone_program(unknowns: int) -> Iterator[Row]:
+    """A second-order cone program: a norm and a 1-norm to make small, in a ball, on a hyperplane."""
+    rng = np.random.default_rng(0)
+    x, t = cp.Variable(unknowns), cp.Parameter(unknowns)
+    F = rng.standard_normal((unknowns, unknowns))
+    objective = cp.norm(F @ x - t) + 0.1 * cp.norm(x, 1)
+    problem = cp.Problem(cp.Minimize(objective), [cp.norm(x) <= 0.5, cp.sum(x) == 0.2])
+    at, v = (torch.tensor(rng.standard_normal(unknowns)) for _ in range(2))
+    dense = cvxpy_layer(problem, [t], [x], solve=LinearSolver("dense"))
+    exact = _layer_slope(dense, at, v)  # the optimality conditions, differentiated by autograd
+    yield from _layers(
+        f"SOCP layer, {unknowns} unknowns, solve and gradient",
+        problem,
+        cvxpy_layer(problem, [t], [x]),
+        (t, x),
+        (at, v),
+        exact,
+    )
+
+
+def _layers(
+    workload: str,
+    problem: cp.Problem,
+    ours: Callable[..., Any],
+    names: tuple[cp.Parameter, cp.Variable],
+    at: tuple[Tensor, Tensor],
+    exact: np.ndarray,
+) -> Iterator[Row]:
+    parameter, variable = names
+    theirs = CvxpyLayer(problem, parameters=[parameter], variables=[variable])
+    yield from _rows(
+        workload,
+        exact.reshape(at[0].shape),
+        lambda: _layer_slope(ours, *at),
+        ("cvxpylayers", lambda: _layer_slope(theirs, *at)),
+    )
+
+
+def _layer_slope(layer: Callable[..., Any], at: Tensor, v: Tensor) -> np.ndarray:
+    there = at.clone().requires_grad_()
+    found = layer(there)
+    found = found[0] if isinstance(found, tuple) else found
+    return torch.autograd.grad((found * v).sum(), there)[0].numpy()
 
 
 def self_tuned() -> Iterator[Row]:

@@ -97,10 +97,14 @@ def test_second_derivatives_in_mixed_modes(outer: str, inner: str) -> None:
     torch.testing.assert_close(twice(LAM), expected, rtol=1e-7, atol=1e-10)
 
 
-def test_forward_mode_within_forward_mode_is_refused_and_not_wrong() -> None:
+def test_forward_mode_within_forward_mode_is_the_closed_form() -> None:
     solve = ridge()
-    with pytest.raises(InvalidProblem, match=r"jacfwd\(jacrev\(f\)\)"):
-        torch.func.jacfwd(torch.func.jacfwd(lambda lam: solve(ZERO, lam, Y)))(LAM)
+    twice = torch.func.jacfwd(torch.func.jacfwd(lambda lam: solve(ZERO, lam, Y)))(LAM)
+    expected = torch.func.jacrev(torch.func.jacrev(lambda lam: closed_form(lam, Y)))(LAM)
+    torch.testing.assert_close(twice, expected, rtol=1e-9, atol=1e-12)
+    mixed = torch.func.jacfwd(torch.func.jacfwd(lambda y: solve(ZERO, LAM, y).square().sum()))(Y)
+    inverse = torch.linalg.inv(X.T @ X + LAM * torch.eye(6, dtype=DOUBLE)) @ X.T
+    torch.testing.assert_close(mixed, 2 * inverse.T @ inverse, rtol=1e-9, atol=1e-12)
 
 
 def test_third_derivative() -> None:
@@ -109,8 +113,11 @@ def test_third_derivative() -> None:
         return a.detach().sqrt()
 
     a = torch.tensor(4.0, dtype=DOUBLE)
-    third = torch.func.grad(torch.func.grad(torch.func.grad(lambda a: root(a, a))))(a)
-    assert float(third) == pytest.approx(3.0 / 8.0 * 4.0**-2.5)
+    for modes in ("rrr", "fff", "ffr", "rff", "frf"):
+        f = lambda a: root(a, a)  # noqa: E731
+        for mode in modes:
+            f = (torch.func.jacfwd if mode == "f" else torch.func.jacrev)(f)
+        assert float(f(a)) == pytest.approx(3.0 / 8.0 * 4.0**-2.5), modes
 
 
 def test_vmap_is_a_loop_also_under_derivatives() -> None:

@@ -145,9 +145,24 @@ class TestNested:
         found = torch.func.vmap(torch.func.hessian(lambda a: self.outer(None, a)))(a)
         torch.testing.assert_close(found, -0.75 * a**-1.5)
 
-    def test_forward_within_forward_is_still_refused(self):
+    def test_forward_within_forward(self):
+        twice = torch.func.jacfwd(torch.func.jacfwd(lambda a: self.outer(None, a)))
+        assert twice(tensor(4.0)).item() == pytest.approx(-3 / 32)
+        pytrees = custom_root(lambda x, a: {"p": x["p"] * x["p"] - a[0], "q": x["q"] - x["p"] * a[1]})(
+            lambda x0, a: {"p": a[0].sqrt(), "q": a[0].sqrt() * a[1]}
+        )
+        both = (tensor(4.0), tensor(3.0))
+        mixed = torch.func.jacfwd(
+            torch.func.jacfwd(lambda s, t: pytrees(None, (s, t))["q"], argnums=0), argnums=1
+        )
+        assert mixed(*both).item() == pytest.approx(1 / 4)
+
+    def test_forward_within_forward_is_refused_where_it_would_be_wrong(self):
+        twice = torch.func.jacfwd(torch.func.jacfwd(lambda a: self.root(None, a)))
         with pytest.raises(InvalidProblem, match="Forward mode inside forward mode"):
-            torch.func.jacfwd(torch.func.jacfwd(lambda a: self.root(None, a)))(tensor(4.0))
+            torch.func.vmap(twice)(tensor([1.0, 4.0]))
+        with pytest.raises(InvalidProblem, match=r"hessian\(f\)"):
+            twice(tensor(4.0, requires_grad=True))
 
 
 class TestSetsInConditions:

@@ -1,6 +1,6 @@
 """An optimization inside another: derivatives of solutions with respect to what the problem was made of."""
 
-from thalweg.bilevel._root import NotARoot, SolveInaccurate
+from thalweg.bilevel._call import NotARoot, SolveInaccurate
 from thalweg.bilevel.anderson import Anderson
 from thalweg.bilevel.batches import Minibatches
 from thalweg.bilevel.bisection import bisection

@@ -3,82 +3,16 @@
 from __future__ import annotations
 
 import functools
-import math
-import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from thalweg.bilevel._trees import Tree, TreeFunction, filled, ravel, unravel
-from thalweg.core import InvalidProblem, NotFinite
-from thalweg.numerics.torch_krylov import LinearSolver
-
-#: Takes x, a pytree, and theta; gives a pytree like x, zero at the solution.
-Condition: TypeAlias = Callable[..., Tree]
-
-
-class NotARoot(UserWarning):
-    """What the solver returned does not satisfy the condition well: derivatives are off by about as much."""
-
-
-class SolveInaccurate(UserWarning):
-    """The linear system of a derivative was not solved to its tolerance: it may be singular; a ridge helps."""
-
-
-@dataclass
-class Call:
-    """One call of a decorated solver: what is not a tensor, and how the tensors go together."""
-
-    F: Condition
-    solver: TreeFunction
-    linear: LinearSolver
-    leaves: list[Tree]
-    structure: pytree.TreeSpec
-    has_aux: bool
-    tol: float
-    x_structure: pytree.TreeSpec = field(init=False)  # known once the solver has run
-    aux: Tree = None
-
-    def arguments(self, tensors: Sequence[Tensor]) -> tuple[Tree, tuple[Tree, ...]]:
-        """x0 and theta with these tensors in their places."""
-        x0, theta = pytree.tree_unflatten(filled(self.leaves, tensors), self.structure)
-        return x0, tuple(theta)
-
-    def check(self, value: Tensor) -> None:
-        """Warn, once, where the solver's solution is no root: told with the derivative, which has F's value anyway.
-
-        Raises:
-            NotFinite: the condition is NaN or infinite there.
-        """
-        worst = float(value.abs().max()) if value.numel() else 0.0
-        if not math.isfinite(worst):
-            raise NotFinite(
-                "The condition is not finite at the solver's solution, so it has no derivative there: the solver may "
-                "have returned NaN. Look at what it returns, or at F."
-            )
-        if not worst <= self.tol:
-            warnings.warn(
-                f"The solver's solution leaves a residual of {worst:.3g} in the condition (tolerance "
-                f"{self.tol:.3g}): derivatives are off. Solve more accurately, or check F.",
-                NotARoot,
-                stacklevel=2,
-            )
-            self.tol = math.inf
-
-    def value(self, tensors: Sequence[Tensor], x: Sequence[Tensor]) -> list[Tensor]:
-        """F at x, flat."""
-        _, theta = self.arguments(tensors)
-        told = pytree.tree_leaves(self.F(pytree.tree_unflatten(list(x), self.x_structure), *theta))
-        if [t.shape for t in told] != [leaf.shape for leaf in x]:
-            raise InvalidProblem(
-                f"The condition's value has shapes {[tuple(t.shape) for t in told]}; expected those of x, "
-                f"{[tuple(leaf.shape) for leaf in x]}."
-            )
-        return told
+from thalweg.bilevel._call import Call
+from thalweg.bilevel._first_order import first_vjp, is_final, outside_transforms
+from thalweg.bilevel._trees import TreeFunction, ravel, unravel
 
 
 class RootContext(Protocol):
@@ -119,7 +53,7 @@ class Root(torch.autograd.Function):
             if call.has_aux:
                 x, call.aux = x
             leaves, call.x_structure = pytree.tree_flatten(x)
-            given = [t.data_ptr() for t in tensors]
+            given = {t.data_ptr() for t in tensors if t.layout is torch.strided}
             leaves = [leaf.clone() if leaf.data_ptr() in given else leaf for leaf in leaves]
         return tuple(leaves)
 
@@ -155,24 +89,34 @@ class Root(torch.autograd.Function):
         return stacked, (0,) * len(stacked)
 
 
+class PlainRoot(torch.autograd.Function):
+    """`Root` outside of every transform: torch asks less of such a function, and takes less time for it."""
+
+    @staticmethod
+    def forward(ctx: RootContext, call: Call, *tensors: Tensor) -> tuple[Tensor, ...]:
+        x = Root.forward(call, *tensors)
+        Root.setup_context(ctx, (call, *tensors), x)
+        return x
+
+    backward = staticmethod(Root.backward)
+
+
+def solution(call: Call, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """The solver's solution as a function that torch differentiates in these tensors."""
+    found: tuple[Tensor, ...] = (PlainRoot if outside_transforms() else Root).apply(call, *tensors)
+    return found
+
+
 class Solve(torch.autograd.Function):
     """``(d1 F)^-1 b``, or with the transpose, differentiable in x, theta and b: second derivatives need it."""
 
     @staticmethod
     def forward(call: Call, transposed: bool, count: int, *tensors: Tensor) -> Tensor:
         theta, x, b = tensors[:count], tensors[count:-1], tensors[-1]
-        forward, backward, value = _products(call, theta, x)
+        forward, backward, value = products(call, theta, x)
         ways = (backward, forward) if transposed else (forward, backward)
         call.check(value())
-        solution = call.linear(ways[0], b, ways[1])
-        if not solution.residual <= max(100.0 * call.linear.tol, 1e3 * torch.finfo(b.dtype).eps):
-            warnings.warn(
-                f"The linear system of a derivative was solved to a relative residual of {solution.residual:.3g} only. "
-                "The condition's Jacobian may be singular: LinearSolver(ridge=...) regularises it.",
-                SolveInaccurate,
-                stacklevel=2,
-            )
-        return solution.x
+        return call.solved(ways[0], b, ways[1])
 
     @staticmethod
     def setup_context(ctx: SolveContext, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -202,7 +146,7 @@ class Solve(torch.autograd.Function):
         known = [torch.zeros_like(p) if m is None else m for p, m in zip(places, moves, strict=True)]
 
         def product(*places: Tensor) -> Tensor:
-            forward, backward, _ = _products(ctx.call, places[: ctx.count], places[ctx.count :])
+            forward, backward, _ = products(ctx.call, places[: ctx.count], places[ctx.count :])
             return backward(y) if ctx.transposed else forward(y)
 
         change = _pushed(product, places, known)
@@ -229,6 +173,8 @@ def vjp(
     call: Call, tensors: Sequence[Tensor], x: Sequence[Tensor], v: Tensor, wanted: Sequence[bool]
 ) -> list[Tensor | None]:
     """``v' J = -v' (d1 F)^-1 d2 F`` for every tensor of x0 and theta; x0's are zero."""
+    if is_final([*tensors, *x, v]):
+        return first_vjp(call, tensors, x, v, wanted)
     u = -Solve.apply(call, True, len(tensors), *tensors, *x, v)
 
     def pairing(*tensors: Tensor) -> Tensor:
@@ -277,7 +223,7 @@ def _gradients(
     return found
 
 
-def _products(
+def products(
     call: Call, tensors: Sequence[Tensor], x: Sequence[Tensor]
 ) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor], Callable[[], Tensor]]:
     """Products with ``d1 F`` and with its transpose, on flat vectors, and F itself."""
@@ -307,16 +253,6 @@ def _products(
     return forward, backward, lambda: pull()[0]
 
 
-def refuse_nested_forward_mode() -> None:
-    """Torch gives zero for the forward derivative of a custom function's forward derivative, without a word."""
-    stack = torch._C._functorch.get_interpreter_stack() or []
-    if sum(level.key() == torch._C._functorch.TransformType.Jvp for level in stack) > 1:
-        raise InvalidProblem(
-            "Forward mode inside forward mode is wrong in torch for custom functions. Use jacfwd(jacrev(f)), "
-            "jacrev(jacfwd(f)) or hessian(f) instead of jacfwd(jacfwd(f))."
-        )
-
-
 def _pushed(f: Callable[..., Tensor], at: Sequence[Tensor], moves: Sequence[Tensor]) -> Tensor:
     """The derivative of f in the direction of ``moves``: the transpose of the transpose.
 
@@ -332,5 +268,5 @@ def _pushed(f: Callable[..., Tensor], at: Sequence[Tensor], moves: Sequence[Tens
 def _bilinear(
     call: Call, tensors: Sequence[Tensor], x: Sequence[Tensor], left: Tensor, right: Tensor
 ) -> Tensor:
-    forward, _, _ = _products(call, tensors, x)
+    forward, _, _ = products(call, tensors, x)
     return torch.dot(left, forward(right))

@@ -2,40 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-import numpy as np
 import torch
-from scipy.sparse import csc_array
 from torch import Tensor
 
+from thalweg.bilevel._call import NotARoot
+from thalweg.bilevel._cone_newton import EXACT, Jacobian, Point, refined
+from thalweg.bilevel._conic_form import ConicForm
+from thalweg.bilevel._first_order import outside_transforms
 from thalweg.bilevel._trees import Tree, TreeFunction
 from thalweg.bilevel.implicit import custom_root
 from thalweg.core import InvalidProblem, MissingExtra
-from thalweg.numerics.projections import psd_cone, second_order_cone
 from thalweg.numerics.torch_krylov import LinearSolver
 
 if TYPE_CHECKING:
     import cvxpy as cp
-    from scipy.sparse import csc_matrix
 
-#: Clarabel's: a derivative is as exact as the solution.
-TOLERANCES = {"tol_gap_abs": 1e-12, "tol_gap_rel": 1e-12, "tol_feas": 1e-12}
-
-REFINEMENTS = 3
+#: A residual relative to what cancels in it that is no solution's: derivatives are off by as much.
+INEXACT = 1e-6
 
 #: u and v, shapes (n,) and (m,).
 Pair: TypeAlias = tuple[Tensor, Tensor]
-
-
-class Dims(Protocol):
-    """How many rows of the conic form are in which cone, as cvxpy has it."""
-
-    zero: int
-    nonneg: int
-    soc: list[int]
-    psd: list[int]
 
 
 def cvxpy_layer(
@@ -47,22 +37,31 @@ def cvxpy_layer(
 ) -> TreeFunction:
     """``layer(*values) -> solutions`` of a parametrised cvxpy problem, differentiable in the values.
 
-    cvxpy brings the problem into conic form, whose data are affine in the parameters, and Clarabel solves it. The
-    derivative is that of its optimality conditions in u = x and v = y - s, ``A'y + c = 0, b - A u + v - y = 0``, y the
-    projection of v on the dual cone: the map of `optimality.conic_program` at scale one.
+    cvxpy brings the problem into conic form, whose data are affine in the parameters, and Clarabel solves it; Newton
+    steps bring its solution to the last digits. The derivative is that of the optimality conditions in u = x and
+    v = y - s, ``P u + A'y + c = 0, b - A u + v - y = 0``, y the projection of v on the dual cone: the map of
+    `optimality.conic_program` at scale one. Values may have one axis more, in front, than their parameters: a batch,
+    whose problems share the linear algebra and those values that have no such axis.
+
+    Works under autograd and `torch.func`, to any order, like `custom_root`. A first derivative by autograd, outside
+    of `torch.func`, is the fast one: it takes the factorisation of the last Newton step.
 
     Args:
         problem: a ``cvxpy.Problem`` that follows the rules of disciplined parametrised programming (``is_dpp``).
         parameters: all of its parameters, in the order of the layer's arguments.
         variables: whose solutions are returned, as one tensor or a tuple.
-        solve: of the derivative's linear system; by default dense.
+        solve: of the derivative's linear system; by default dense. Another one forgoes the fast derivative.
 
     Raises:
         MissingExtra: cvxpy is not installed.
         InvalidProblem: no DPP, parameters left out, variables with attributes that make them smaller (``symmetric``,
-            ``diag``: say it by constraints), exponential and power cones, an infeasible or unbounded problem.
+            ``diag``: say it by constraints), exponential and power cones, an infeasible or unbounded problem, complex
+            values.
+        NotFinite: a value is NaN or infinite.
 
-    Cost: the solve, and a dense factorisation in as many unknowns as the conic form has variables and constraints.
+    Computes in float64 on the CPU; solutions have the values' dtype and device. Cost: the solve, and two or so dense
+    factorisations in as many unknowns as the conic form has variables, active linear constraints, and rows of other
+    cones; one such matrix is kept for each problem of a batch until the derivative is taken.
 
     >>> import cvxpy as cp
     >>> x, t = cp.Variable(2), cp.Parameter(2)
@@ -71,135 +70,93 @@ def cvxpy_layer(
     tensor([[ 0.5000, -0.5000],
             [-0.5000,  0.5000]], dtype=torch.float64)
     """
-    conic = _ConicForm(problem, parameters, variables)
-
-    @custom_root(conic.residual, solve=solve if solve is not None else LinearSolver("dense"))
-    def solution(_: None, A: Tensor, b: Tensor, c: Tensor) -> Pair:
-        return _refined(conic.residual, conic.solved(A, b, c), (A, b, c))
+    try:
+        import cvxpy  # noqa: F401 -- only whether it is there
+    except ImportError:
+        raise MissingExtra("cvxpy", "cvxpy") from None
+    _check(problem, parameters, variables)
+    conic = ConicForm(problem, parameters)
+    reference = _reference(conic, solve if solve is not None else LinearSolver("dense"))
 
     def layer(*values: Tensor) -> Tree:
-        x, _ = solution(None, *conic.data(values))
-        solutions = tuple(conic.variable(x, v) for v in variables)
+        flat, batched = conic.flat(values)
+        if solve is None and outside_transforms():
+            u = _First.apply(conic, reference, flat)
+        else:
+            u = torch.stack([reference(row) for row in flat])
+        u = (u if batched else u[0]).to(values[0].device, torch.promote_types(torch.float32, values[0].dtype))
+        solutions = tuple(conic.variable(u, v) for v in variables)
         return solutions[0] if len(solutions) == 1 else solutions
 
     return layer
 
 
-class _ConicForm:
-    """``min c'x, A x + s = b, s in K`` with A, b and c affine in the parameters."""
+def _reference(conic: ConicForm, linear: LinearSolver) -> TreeFunction:
+    """u of one problem's parameters, differentiable every way and to any order."""
 
-    def __init__(
-        self, problem: cp.Problem, parameters: Sequence[cp.Parameter], variables: Sequence[cp.Variable]
-    ) -> None:
-        try:
-            import cvxpy as cp
-        except ImportError:
-            raise MissingExtra("cvxpy", "cvxpy") from None
-        _check(problem, parameters, variables)
-        for parameter in parameters:  # cvxpy wants values to bring the problem into its form
-            if parameter.value is None:
-                parameter.value = parameter.project(np.ones(parameter.shape))
-        self.given, self.chain, _ = problem.get_problem_data(cp.CLARABEL, solver_opts={"use_quad_obj": False})
-        self.form, self.dims, self.parameters = self.given["param_prob"], self.given["dims"], parameters
-        if self.dims.exp or self.dims.p3d or getattr(self.dims, "pnd", None):
-            raise InvalidProblem(
-                "cvxpy_layer takes linear, second-order and semidefinite cones, no exponential or power."
-            )
-        self.m, self.n = self.given["A"].shape
-        self.matrix, self.cost = _Affine(self.form.reduced_A.matrix_data), _Affine(self.form.q)
-        self.order = np.argsort([self.form.param_id_to_col[p.id] for p in parameters])
-
-    def data(self, values: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """``A, b, c`` at the parameters' values."""
-        if len(values) != len(self.parameters):
-            raise InvalidProblem(
-                f"The layer has {len(self.parameters)} parameters; got {len(values)} values."
-            )
-        parts = []
-        for value, parameter in zip(values, self.parameters, strict=True):
-            if tuple(value.shape) != parameter.shape:
-                raise InvalidProblem(
-                    f"Parameter {parameter.name()} has shape {parameter.shape}; got {tuple(value.shape)}."
-                )
-            parts.append(_reversed(value).reshape(-1))  # by columns, as cvxpy has it
-        flat = torch.cat([*(parts[i] for i in self.order), values[0].new_ones(1)])
-        both = self.matrix(flat).reshape(self.n + 1, self.m).T
-        return -both[:, : self.n], both[:, self.n], self.cost(flat)[: self.n]
-
-    def residual(self, x: Pair, A: Tensor, b: Tensor, c: Tensor) -> Pair:
-        """Optimality in ``u = x`` and ``v = y - s``."""
+    def residual(x: Pair, P: Tensor, A: Tensor, b: Tensor, c: Tensor) -> Pair:
+        """Optimality in u and v."""
         u, v = x
-        y = _project_dual(v, self.dims)
-        return A.T @ y + c, b - A @ u + v - y
+        y = conic.cones.project(v)
+        return P @ u + A.T @ y + c, b - A @ u + v - y
 
-    def solved(self, A: Tensor, b: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-        """Clarabel's u and v."""
-        numbers = {"A": csc_array(A.cpu().double().numpy()), "b": b.cpu().double().numpy()}
-        numbers["c"] = c.cpu().double().numpy()
-        found = self.chain.solver.solve_via_data({**self.given, **numbers}, False, False, TOLERANCES)
-        if "Solved" not in str(found.status):
-            raise InvalidProblem(
-                f"cvxpy_layer: Clarabel says {found.status}: the problem may be infeasible or unbounded."
-            )
-        x, z, s = (
-            torch.tensor(np.asarray(v), dtype=c.dtype, device=c.device) for v in (found.x, found.z, found.s)
+    @custom_root(residual, solve=linear)
+    def solution(flat: Tensor, *_: Tensor) -> Pair:
+        found = _solved(conic, flat[None])[0]
+        return found.u[0].clone(), found.v[0].clone()  # forward mode takes no views
+
+    def of(flat: Tensor) -> Tensor:
+        u, _ = solution(flat, *conic.matrices(flat))
+        return u
+
+    return of
+
+
+class _First(torch.autograd.Function):
+    """The solutions of a batch, and their first derivative by the factorisation that is there."""
+
+    @staticmethod
+    def forward(ctx: Any, conic: ConicForm, reference: TreeFunction, flat: Tensor) -> Tensor:  # noqa: ANN401
+        ctx.conic, ctx.reference = conic, reference
+        ctx.found, ctx.jacobian = _solved(conic, flat)
+        ctx.save_for_backward(flat)
+        return ctx.found.u.clone()
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[None, None, Tensor]:  # noqa: ANN401
+        if torch.is_grad_enabled() or not outside_transforms():
+            (flat,) = ctx.saved_tensors
+            pull = torch.func.vjp(lambda rows: torch.stack([ctx.reference(row) for row in rows]), flat)[1]
+            return None, None, pull(g)[0]
+        found: Point = ctx.found
+        w_u, w_v = ctx.jacobian.adjoint_at(found, -g)
+        return None, None, ctx.conic.pulled(found.u, found.y, w_u, w_v)
+
+
+def _solved(conic: ConicForm, flat: Tensor) -> tuple[Point, Jacobian]:
+    """The solutions of a batch of parameters to the last digits."""
+    numbers = conic.numbers(flat.detach())
+    program = conic.dense(numbers)
+    found, jacobian = refined(program, conic.cones, *conic.solver.solved(numbers))
+    if not bool((found.gap <= EXACT).all()):
+        rough = (~(found.gap <= EXACT)).nonzero()[:, 0]
+        u, v = conic.solver.solved([part[rough.numpy()] for part in numbers], tight=True)
+        again, _ = refined(program.part(rough), conic.cones, u, v)
+        better = again.gap < found.gap[rough]
+        if bool(better.any()):
+            places = rough[better]
+            start_u, start_v = found.u.clone(), found.v.clone()
+            start_u[places], start_v[places] = again.u[better], again.v[better]
+            found, jacobian = refined(program, conic.cones, start_u, start_v)
+    worst = float(found.gap.max())
+    if not worst <= INEXACT:
+        warnings.warn(
+            f"cvxpy_layer: the solution leaves a relative residual of {worst:.3g} in the optimality conditions: "
+            "derivatives are off. Scale the problem's data, or look whether the solution is unique.",
+            NotARoot,
+            stacklevel=3,
         )
-        return x, z - s
-
-    def variable(self, x: Tensor, variable: cp.Variable) -> Tensor:
-        """A variable's part of x, in its shape."""
-        start = self.form.var_id_to_col[variable.id]
-        part = x[start : start + int(np.prod(variable.shape))]
-        return _reversed(part.reshape(tuple(reversed(variable.shape))))
-
-
-def _reversed(t: Tensor) -> Tensor:
-    """The axes the other way round."""
-    return t.permute(*range(t.ndim - 1, -1, -1)) if t.ndim else t
-
-
-def _refined(residual: Callable[..., Pair], point: Pair, theta: Sequence[Tensor]) -> Pair:
-    """Newton steps on the residual, while they help: a solver's 1e-6 becomes 1e-12 where it is smooth.
-
-    Busseti, Moursi and Boyd (2019).
-    """
-    n = len(point[0])
-
-    def at(flat: Tensor) -> Tensor:
-        return torch.cat(residual((flat[:n], flat[n:]), *theta))
-
-    flat = torch.cat(point)
-    size = float(torch.linalg.vector_norm(at(flat)))
-    enough = 1e4 * torch.finfo(flat.dtype).eps * (1.0 + float(torch.linalg.vector_norm(flat)))
-    for _ in range(REFINEMENTS):
-        if size <= enough:
-            break
-        jacobian, right = torch.func.jacrev(at)(flat), -at(flat)
-        step, info = torch.linalg.solve_ex(jacobian, right)
-        smaller = float(torch.linalg.vector_norm(at(flat + step)))
-        if int(info) != 0 or not smaller < size:  # singular where constraints repeat one another
-            step = torch.linalg.pinv(jacobian, rtol=1e-10) @ right
-            smaller = float(torch.linalg.vector_norm(at(flat + step)))
-        if not smaller < size:
-            break
-        flat, size = flat + step, smaller
-    return flat[:n], flat[n:]
-
-
-class _Affine:
-    """A sparse matrix times a vector, in operations that torch differentiates every way."""
-
-    def __init__(self, matrix: csc_matrix) -> None:
-        coo = matrix.tocoo()
-        self.rows, self.columns = (
-            torch.tensor(coo.row, dtype=torch.int64),
-            torch.tensor(coo.col, dtype=torch.int64),
-        )
-        self.values, self.length = torch.tensor(coo.data), coo.shape[0]
-
-    def __call__(self, vector: Tensor) -> Tensor:
-        products = self.values.to(vector) * vector[self.columns]
-        return vector.new_zeros(self.length).index_add(0, self.rows, products)
+    return found, jacobian
 
 
 def _check(problem: cp.Problem, parameters: Sequence[cp.Parameter], variables: Sequence[cp.Variable]) -> None:
@@ -212,6 +169,8 @@ def _check(problem: cp.Problem, parameters: Sequence[cp.Parameter], variables: S
             f"cvxpy_layer needs all parameters of the problem: {[p.name() for p in problem.parameters()]}; got "
             f"{[p.name() for p in parameters]}."
         )
+    if not parameters:
+        raise InvalidProblem("cvxpy_layer needs a problem with parameters; this one has none.")
     known = {v.id for v in problem.variables()}
     for v in variables:
         if v.id not in known:
@@ -224,31 +183,3 @@ def _check(problem: cp.Problem, parameters: Sequence[cp.Parameter], variables: S
             raise InvalidProblem(
                 f"cvxpy_layer: {thing.name()} has the attribute {smaller[0]}; say it by constraints."
             )
-
-
-def _project_dual(v: Tensor, dims: Dims) -> Tensor:
-    """Projection on the dual cone: free, nonnegative, second-order cones, positive semidefinite ones."""
-    at, parts = (
-        dims.zero + dims.nonneg,
-        [v[: dims.zero], v[dims.zero : dims.zero + dims.nonneg].clamp_min(0.0)],
-    )
-    for size in dims.soc:
-        # cvxpy has the bound first, numerics last
-        parts.append(second_order_cone(v[at : at + size].roll(-1)).roll(1))
-        at += size
-    for side in dims.psd:
-        size = side * (side + 1) // 2
-        parts.append(_semidefinite(v[at : at + size], side))
-        at += size
-    return torch.cat(parts)
-
-
-def _semidefinite(v: Tensor, side: int) -> Tensor:
-    """Clarabel's vector of an upper triangle by columns, off the diagonal times the root of 2."""
-    columns, rows = torch.tril_indices(
-        side, side, device=v.device
-    )  # (column, row): an upper triangle by columns
-    scale = torch.where(rows == columns, 1.0, 0.5**0.5).to(v)
-    upper = v.new_zeros(side, side).index_put((rows, columns), v * scale)
-    X = psd_cone(upper + upper.triu(1).T)
-    return X[rows, columns] / scale

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from thalweg.bilevel._root import Condition
+from thalweg.bilevel._call import Condition
 from thalweg.bilevel._trees import Tree, TreeFunction
 from thalweg.bilevel.composite import Composite, InnerMethod, S, no_prox
 from thalweg.bilevel.implicit import custom_root

@@ -11,7 +11,7 @@ from typing import Protocol, TypeAlias
 import torch
 from torch import Tensor
 
-from thalweg.bilevel._root import SolveInaccurate
+from thalweg.bilevel._call import SolveInaccurate
 from thalweg.bilevel._trees import Tree
 from thalweg.bilevel.implicit import root_vjp
 from thalweg.bilevel.problem import Bilevel, slopes

@@ -16,15 +16,9 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from thalweg.bilevel._root import (
-    Call,
-    Condition,
-    Root,
-    Solve,
-    jvp,
-    refuse_nested_forward_mode,
-    vjp,
-)
+from thalweg.bilevel._call import Call, Condition
+from thalweg.bilevel._forward_twice import by_chord_steps, is_twice_forward
+from thalweg.bilevel._root import Solve, jvp, solution, vjp
 from thalweg.bilevel._trees import Tree, TreeFunction, ravel, tensors_of, unravel, vector
 from thalweg.core import InvalidProblem
 from thalweg.numerics.torch_krylov import LinearSolver
@@ -40,21 +34,22 @@ def custom_root(
     """Make ``solver(x0, *theta)`` differentiable in theta by ``F(x, *theta) = 0``, which its solution satisfies.
 
     Works under autograd and `torch.func` (grad, vjp, jvp, jacrev, jacfwd, vmap), in reverse and forward mode, to any
-    order; forward mode within forward mode is refused, since torch has it wrong for custom functions. The solver runs
-    without a graph, whatever it is made of, once a sample under vmap; a derivative costs one linear solve with products
-    of F's derivative, and no memory of the solver's iterations. Arguments may be named. Theta may hold modules:
+    order; forward mode within forward mode, which makes the dense Jacobian, not with vmap over theta or autograd
+    around it. The solver runs without a graph, whatever it is made of, once a sample under vmap; a derivative costs one
+    linear solve with products of F's derivative, and no memory of the solver's iterations. One by autograd, outside of
+    `torch.func` and not differentiated again, evaluates F once. Arguments may be named. Theta may hold modules:
     derivatives flow to their parameters, and F and the solver get a stand-in to call, with the module's attributes.
 
     Args:
         F: the condition; x and its value are pytrees of tensors of the same structure. All that it depends on and
             that has a gradient stands in theta.
-        solve: of the linear systems; by default a factorisation up to 256 unknowns, GMRES above.
+        solve: of the linear systems; by default ``LinearSolver()``, which looks at their size and symmetry.
         has_aux: the solver returns ``(x, aux)``; aux is handed through without derivatives.
         tol: of ``max |F(x*, theta)|``, above which a `NotARoot` warning says so.
 
     Raises:
         InvalidProblem: F's value is not like x; complex tensors; a tensor with a gradient on which F depends and that
-            is not in theta; forward mode within forward mode.
+            is not in theta; forward mode within forward mode where it does not go.
         NotFinite: with the derivative, where the solution or F there is not finite.
 
     >>> def F(x, a):
@@ -80,10 +75,9 @@ def custom_root(
                 x0, *theta = inspect.signature(solver).bind(x0, *theta, **named).args  # type: ignore[assignment]
             leaves, structure = pytree.tree_flatten((x0, tuple(theta)))
             tensors = tensors_of(leaves)
-            refuse_nested_forward_mode()
             _refuse_complex(tensors)
             call = Call(F, solver, solver_of, leaves, structure, has_aux, tol)
-            x = Root.apply(call, *tensors)
+            x = by_chord_steps(call, tensors) if is_twice_forward() else solution(call, tensors)
             _refuse_complex(x)
             if not looked and torch.is_grad_enabled() and not torch._C._functorch.get_interpreter_stack():
                 _refuse_captured(call, tensors, x)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from thalweg.bilevel._root import Condition
+from thalweg.bilevel._call import Condition
 from thalweg.bilevel._trees import Tree, TreeFunction, ravel, unravel
 from thalweg.bilevel.implicit import custom_root
 from thalweg.bilevel.optimality import projected_gradient, stationary

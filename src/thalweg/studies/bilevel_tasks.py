@@ -15,8 +15,7 @@ from torch.nn import functional
 from torch.utils import _pytree as pytree
 
 from thalweg.bilevel import Bilevel, Minibatches, NegativeCurvature, Pair
-from thalweg.bilevel._root import ravel
-from thalweg.bilevel._trees import Tree
+from thalweg.bilevel._trees import Tree, ravel
 from thalweg.bilevel.penalty_value import inner_solution
 from thalweg.core import Method, NotFinite, Status, Stop, solve
 from thalweg.core.seeding import torch_generator
