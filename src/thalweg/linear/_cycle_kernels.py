@@ -23,28 +23,28 @@ FIELDS = 8
 def _subtract_product(t, level, finest, x, below, here, above, k, i):
     """``t -= A x`` in row i of layer k, whose x is ``x[here]``, between ``x[below]`` and ``x[above]``."""
     rows, last = x.shape[1], x.shape[2] - 1
-    if finest:
+    up, down = max(i - 1, 0), min(i + 1, rows - 1)
+    first, final = np.float32(i > 0), np.float32(i + 1 < rows)
+    if finest and rows == 1:
         for j in range(1, last):
             around = (x[here, i, j - 1] + x[here, i, j + 1]) + (x[below, i, j] + x[above, i, j])
             t[j] += around - level[DIAGONAL, k, i, j] * x[here, i, j]
-        if i > 0:
-            for j in range(1, last):
-                t[j] += x[here, i - 1, j]
-        if i + 1 < rows:
-            for j in range(1, last):
-                t[j] += x[here, i + 1, j]
-        return
-    for j in range(1, last):
-        along = level[COLUMN_FACE, k, i, j - 1] * x[here, i, j - 1]
-        along += level[COLUMN_FACE, k, i, j] * x[here, i, j + 1]
-        across = level[LAYER_FACE, k - 1, i, j] * x[below, i, j] + level[LAYER_FACE, k, i, j] * x[above, i, j]
-        t[j] += (along + across) - level[DIAGONAL, k, i, j] * x[here, i, j]
-    if i > 0:
+    elif finest:
         for j in range(1, last):
-            t[j] += level[ROW_FACE, k, i - 1, j] * x[here, i - 1, j]
-    if i + 1 < rows:
+            around = (x[here, i, j - 1] + x[here, i, j + 1]) + (x[below, i, j] + x[above, i, j])
+            around += first * x[here, up, j] + final * x[here, down, j]
+            t[j] += around - level[DIAGONAL, k, i, j] * x[here, i, j]
+    else:
         for j in range(1, last):
-            t[j] += level[ROW_FACE, k, i, j] * x[here, i + 1, j]
+            along = level[COLUMN_FACE, k, i, j - 1] * x[here, i, j - 1]
+            along += level[COLUMN_FACE, k, i, j] * x[here, i, j + 1]
+            across = level[LAYER_FACE, k - 1, i, j] * x[below, i, j]
+            across += level[LAYER_FACE, k, i, j] * x[above, i, j]
+            t[j] += (along + across) - level[DIAGONAL, k, i, j] * x[here, i, j]
+        if rows > 1:
+            for j in range(1, last):
+                t[j] += first * level[ROW_FACE, k, up, j] * x[here, up, j]
+                t[j] += level[ROW_FACE, k, i, j] * x[here, down, j]
 
 
 @njit(cache=True, fastmath=_FAST)

@@ -182,7 +182,8 @@ class MultigridCycle(LinearOperator):
         """The levels, finest first, and the inverse of the coarsest matrix."""
         dimensions, limit = self.grid.cells.ndim, np.float32(RANGE)
         smooth, edge, opening = self.weights.networks
-        (share, air), table, levels = self._surroundings(volume), self._table(), []
+        (share, air), table = self._surroundings(volume), self._table()
+        levels: list[Single] = []
         here = np.zeros((kernels.FIELDS, *share.shape), np.float32)
         coarsening.faces(share, here)
         while True:
