@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -105,13 +106,17 @@ class CycleWeights:
 
     @classmethod
     def pretrained(cls, dimensions: int) -> CycleWeights:
-        """The weights shipped with the library; `train_direction` has their recipe."""
+        """The weights shipped with the library, read once; `train_direction` has their recipe."""
         require(
             dimensions in PRETRAINED, f"There are weights for {sorted(PRETRAINED)} dimensions", got=dimensions
         )
-        name, checksum = PRETRAINED[dimensions]
-        with shipped("thalweg.linear", name, checksum) as path:
-            return cls.load(path)
+        return _shipped(*PRETRAINED[dimensions])
+
+
+@cache
+def _shipped(name: str, checksum: str) -> CycleWeights:
+    with shipped("thalweg.linear", name, checksum) as path:
+        return CycleWeights.load(path)
 
 
 class MultigridCycle(LinearOperator):

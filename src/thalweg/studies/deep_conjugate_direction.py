@@ -50,7 +50,7 @@ Shapes = Sequence[tuple[int, ...]]
 
 @dataclass(frozen=True)
 class Size:
-    """Sides of the grids; where all relatives race; where the clock runs, and how many times faster is claimed; a plume."""
+    """Sides of the grids; where all relatives race; where the clock runs, and how many times faster; a plume."""
 
     flat: tuple[int, ...]
     solid: tuple[int, ...]
