@@ -167,6 +167,11 @@ class TestPools:
         assert result.converged
         assert abs(result.x[system.A.closed[0]].mean()) < 1e-8
 
+    def test_several_columns_are_projected_each_alone(self, rng):
+        grid = PoissonGrid(box_of_fluid((6, 6), "none"))
+        b = rng.standard_normal((36, 2)) + np.array([1.0, -3.0])
+        np.testing.assert_allclose(grid.project(b.copy()), b - b.mean(axis=0))
+
     def test_an_inconsistent_right_hand_side_is_refused(self):
         grid = PoissonGrid(box_of_fluid((6, 6), "none"))
         with pytest.raises(InvalidProblem, match=r"closed pool of 36 cells.*grid.project"):

@@ -198,6 +198,13 @@ class TestTheCycle:
         np.testing.assert_array_equal(M @ np.ldexp(r, exponent), np.ldexp(M @ r, exponent))
         np.testing.assert_array_equal(M @ np.zeros(400), np.zeros(400))
 
+    @pytest.mark.parametrize("size", [5e-324, 1e-310, 1e300])
+    def test_nor_do_the_smallest_and_largest_numbers(self, size):
+        grid = past((20, 20), bunny((20, 20)))
+        z = MultigridCycle(grid) @ np.full(400, size)
+        assert np.isfinite(z).all()
+        assert z.max() > 0
+
     def test_bound_once_it_serves_every_right_hand_side(self, rng):
         grid = past((24, 24), bunny((24, 24)), "none")
         b = grid.project(rng.standard_normal((576, 3)) * grid.fluid.ravel()[:, None])

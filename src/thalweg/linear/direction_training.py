@@ -155,7 +155,7 @@ class UnrolledLearning(DirectionLearning):
     Args:
         steps: of preconditioned conjugate gradients, unrolled. Default 7, as many as a solve to 1e-4 or 1e-6 takes.
 
-    The loss is ``log |r_steps|^2 / steps`` for ``|r_0| = 1``: how much a step lowers the residual, in nepers, doubled.
+    The loss is ``log |r_steps|^2 / steps`` for ``|r_0| = 1``: the logarithm of what a step leaves of the squared residual.
     """
 
     steps: int = 7
