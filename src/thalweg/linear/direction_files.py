@@ -41,7 +41,11 @@ def load_direction(path: str | Path, device: str | torch.device = "cpu") -> Dire
 
 
 def pretrained_direction(dimensions: int, device: str | torch.device = "cpu") -> DirectionNetwork:
-    """The network shipped with the library, for 2-D or 3-D grids; `train_direction` has the recipe.
+    """The `CycleDirection` shipped with the library, for 2-D or 3-D grids; `train_direction` has the recipe.
+
+    Raises:
+        InvalidParameter: other dimensions.
+        UnreadableFile: its file has been changed.
 
     >>> type(pretrained_direction(2)).__name__
     'CycleDirection'
@@ -49,6 +53,5 @@ def pretrained_direction(dimensions: int, device: str | torch.device = "cpu") ->
     require(
         dimensions in PRETRAINED, f"There are networks for {sorted(PRETRAINED)} dimensions", got=dimensions
     )
-    name, checksum = PRETRAINED[dimensions]
-    with shipped("thalweg.linear", name, checksum) as path:
+    with shipped("thalweg.linear", *PRETRAINED[dimensions]) as path:
         return load_direction(path, device)

@@ -155,7 +155,7 @@ class UnrolledLearning(DirectionLearning):
     Args:
         steps: of preconditioned conjugate gradients, unrolled. Default 7, as many as a solve to 1e-4 or 1e-6 takes.
 
-    The loss is ``log |r_steps|^2 / steps`` for ``|r_0| = 1``: the logarithm of what a step leaves of the squared residual.
+    The loss is ``log |r_steps|^2 / steps`` for ``|r_0| = 1``: the logarithm of what a step leaves of ``|r|^2``.
     """
 
     steps: int = 7
@@ -285,20 +285,29 @@ class AdamTraining(Method[DirectionLearning, DirectionTrainingState]):
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a network is made from seed 0: its problem's kind, sides and steps by dimensions, first step size."""
+    """How a network is made from seed 0: its problem, sides, cells a batch, steps, first step size."""
 
     learning: type[DirectionLearning]
     sides: dict[int, tuple[int, ...]]
+    cells: int
     steps: dict[int, int]
     step_size: float
 
 
 RECIPES: dict[type[DirectionNetwork], Recipe] = {
     CycleDirection: Recipe(
-        UnrolledLearning, {2: (32, 64, 128), 3: (16, 32)}, {2: 2000, 3: 1500}, step_size=1e-2
+        UnrolledLearning,
+        {2: (32, 64, 100, 128, 256), 3: (16, 24, 32, 40)},
+        65_536,
+        {2: 2000, 3: 1500},
+        step_size=1e-2,
     ),
     ResidualDirection: Recipe(
-        OneStepLearning, {2: (32, 64, 128), 3: (16, 32)}, {2: 8000, 3: 6000}, step_size=1e-4
+        OneStepLearning,
+        {2: (32, 64, 128), 3: (16, 32)},
+        65_536,
+        {2: 8000, 3: 6000},
+        step_size=1e-4,
     ),
 }
 
@@ -319,9 +328,9 @@ def train_direction(
         dimensions: 2 or 3.
         network: trained in place; a new `CycleDirection` by default. A `CycleDirection` learns by `UnrolledLearning`,
             a `ResidualDirection` by `OneStepLearning`, the paper's.
-        sides: of the training grids; (32, 64, 128) in 2-D, (16, 32) in 3-D.
-        steps, step_size: of `AdamTraining`. A `CycleDirection` takes 2000 steps in 2-D and 1500 in 3-D, five to seven
-            minutes each on one core; a `ResidualDirection` 8000 and 6000.
+        sides: of the training grids; for a `CycleDirection` 32 to 256 in 2-D and 16 to 40 in 3-D.
+        steps, step_size: of `AdamTraining`. A `CycleDirection` takes 2000 steps in 2-D and 1500 in 3-D, five to ten
+            minutes each on one core; a `ResidualDirection` 8000 and 6000, of the paper's size 1e-4.
         seed: of the weights and of all batches.
         options: of `solve`: ``callbacks``, ``stop``, ``resume``, ``progress``.
 
@@ -344,7 +353,7 @@ def train_direction(
     )
     recipe = RECIPES[type(network)]
     steps = steps or recipe.steps[dimensions]
-    problem = recipe.learning(dimensions, sides or recipe.sides[dimensions], seed=seed)
+    problem = recipe.learning(dimensions, sides or recipe.sides[dimensions], recipe.cells, seed)
     options = {"stop": Stop(steps=steps), **options}
     return solve(problem, AdamTraining(network, steps, step_size or recipe.step_size), seed=seed, **options)
 
