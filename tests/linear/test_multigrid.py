@@ -233,9 +233,9 @@ class TestIterations:
             ((256, 256), 7, 12),
             ((16, 16, 16), 7, 12),
             ((48, 48, 48), 7, 12),
-            ((100, 110), 8, 13),
-            ((129, 257), 8, 13),
-            ((32, 20, 40), 8, 13),
+            ((100, 110), 7, 12),
+            ((129, 257), 7, 12),
+            ((32, 20, 40), 7, 12),
         ],
     )
     def test_they_are_few_past_unseen_obstacles_on_grids_of_any_size(self, shape, rough, fine):

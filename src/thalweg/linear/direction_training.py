@@ -329,8 +329,8 @@ def train_direction(
         network: trained in place; a new `CycleDirection` by default. A `CycleDirection` learns by `UnrolledLearning`,
             a `ResidualDirection` by `OneStepLearning`, the paper's.
         sides: of the training grids; for a `CycleDirection` 32 to 256 in 2-D and 16 to 40 in 3-D.
-        steps, step_size: of `AdamTraining`. A `CycleDirection` takes 2000 steps in 2-D and 1500 in 3-D, five to ten
-            minutes each on one core; a `ResidualDirection` 8000 and 6000, of the paper's size 1e-4.
+        steps, step_size: of `AdamTraining`. A `CycleDirection` takes 2000 steps in 2-D and 1500 in 3-D, ten minutes
+            or so on one core; a `ResidualDirection` 8000 and 6000, of the paper's size 1e-4.
         seed: of the weights and of all batches.
         options: of `solve`: ``callbacks``, ``stop``, ``resume``, ``progress``.
 

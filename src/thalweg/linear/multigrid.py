@@ -37,7 +37,7 @@ RANGE = 3.0
 NEURONS, INPUTS, OUTPUTS = 8, (5, 8, 6), (3, 1, 1)
 #: Shipped weights, by dimensions: file, and SHA-256 of its bytes.
 PRETRAINED: dict[int, tuple[str, str]] = {
-    2: ("poisson-2d.safetensors", "00632a17a252780b7a8eb6cfa4c9e965003b8620ae21ff8f62f5ca7d798516a1"),
+    2: ("poisson-2d.safetensors", "732aa522b37a6026e3f3bbb0897440daf4321124fcce360fe8beae581f969014"),
     3: ("poisson-3d.safetensors", "33ca65a198d0ca6bd63b3dac56d960ff8cf0a84375fdea92621e3c6b43dafd9a"),
 }
 
