@@ -1,4 +1,4 @@
-"""Smoke rises past a turning cross; every pressure system is solved along directions that a network proposes.
+"""Smoke rises past a turning cross; every pressure system is solved with a learned multigrid cycle.
 
 Run it: ``python examples/smoke_plume.py smoke.html``. It writes a page with the smoke at eight moments, and the
 iterations of each frame beside those of conjugate gradients.
@@ -10,7 +10,7 @@ import numpy as np
 
 from thalweg import Stop, solve
 from thalweg.core import Figure, Series, Surface
-from thalweg.linear import FLUID, ConjugateGradient, DeepConjugateDirection, SmokePlume, pretrained_direction
+from thalweg.linear import FLUID, ConjugateGradient, MultigridCycle, SmokePlume
 from thalweg.linear.obstacles import cross
 from thalweg.workbench import render_figures
 
@@ -20,12 +20,11 @@ def main(page: str | None = None, side: int = 64, frames: int = 80) -> tuple[int
     shape = (side, side)
     plume = SmokePlume(shape, frames, obstacle=lambda t: cross(shape, angle=0.04 * t))
     stop = Stop(below={"residual": 1e-4})
-    method = DeepConjugateDirection(pretrained_direction(2))
     pressure, pictures, ours, theirs = None, [], [], []
     axis = np.arange(side, dtype=float).tolist()
     for t in range(frames):
         system = plume.system(t, pressure)
-        result = solve(system, method, stop=stop)
+        result = solve(system, ConjugateGradient(MultigridCycle(system.A)), stop=stop)
         pressure = result.x
         ours.append(result.steps)
         theirs.append(solve(system, ConjugateGradient(), stop=stop).steps)
@@ -35,7 +34,7 @@ def main(page: str | None = None, side: int = 64, frames: int = 80) -> tuple[int
             surface = Surface(axis, axis, smoke.tolist())
             pictures.append(Figure(f"Frame {t}", told, "x", "height", [], surface=surface))
     moments = np.arange(frames, dtype=float)
-    curves = [Series.of(name, moments, steps) for name, steps in (("DCDM", ours), ("CG", theirs))]
+    curves = [Series.of(name, moments, steps) for name, steps in (("learned cycle", ours), ("CG", theirs))]
     if page is not None:
         caption = "To a residual of 1e-4."
         figures = [Figure("Iterations", caption, "frame", "iterations", curves), *pictures]
@@ -44,4 +43,4 @@ def main(page: str | None = None, side: int = 64, frames: int = 80) -> tuple[int
 
 
 if __name__ == "__main__":
-    print("iterations, DCDM and CG:", *main(*sys.argv[1:2]))
+    print("iterations, learned cycle and CG:", *main(*sys.argv[1:2]))

@@ -127,5 +127,5 @@ def test_the_command_solves_a_system_and_writes_its_page(run, installed, tmp_pat
 
 
 def test_the_shipped_networks_load(run):
-    code = "from thalweg.linear import pretrained_direction as load; print(load(2).dimensions, load(3).dimensions)"
+    code = "from thalweg.linear import CycleWeights; print(*(CycleWeights.pretrained(d).dimensions for d in (2, 3)))"
     assert run(sys.executable, "-c", code).split() == ["2", "3"]

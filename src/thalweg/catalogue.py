@@ -67,6 +67,7 @@ SYSTEMS = (
         "arXiv 2205.10763, ICML 2023",
         "linear",
         (
+            "linear.MultigridCycle",
             "linear.DeepConjugateDirection",
             "linear.PoissonGrid",
             "linear.pretrained_direction",

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from thalweg.core import UnreadableFile
 from thalweg.core.files import atomic_write, check_target
@@ -30,14 +30,16 @@ def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], about: Mapping
 
 def load_tensors(
     path: str | Path,
-    build: Callable[[dict[str, str], dict[str, Tensor]], T],
+    build: Callable[[dict[str, str], dict[str, Any]], T],
     wrong: str,
     device: str = "cpu",
+    framework: Literal["pt", "np"] = "pt",
 ) -> T:
     """What ``build(about, tensors)`` makes of a file that `save_tensors` wrote.
 
     Args:
         wrong: what is said of a file that it cannot be made of: ``"no UNet. save_unet() writes them"``.
+        framework: ``"np"`` gives arrays in place of tensors, and does without torch.
 
     Raises:
         UnreadableFile: absent, damaged, or of something else.
@@ -45,7 +47,7 @@ def load_tensors(
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(path, framework="pt", device=device) as file:
+        with safe_open(path, framework=framework, device=device) as file:
             about = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         return build(about, tensors)

@@ -1,15 +1,17 @@
 # The public names: type checkers read this file, and so does lazy_loader at run time.
+from .cycle_direction import CycleDirection as CycleDirection
 from .deep_conjugate import DeepConjugateDirection as DeepConjugateDirection
 from .deep_conjugate import direction_preconditioner as direction_preconditioner
 from .direct import Direct as Direct
+from .direction_files import load_direction as load_direction
+from .direction_files import pretrained_direction as pretrained_direction
+from .direction_files import save_direction as save_direction
 from .direction_network import DirectionNetwork as DirectionNetwork
 from .direction_network import ResidualDirection as ResidualDirection
-from .direction_network import SymmetricDirection as SymmetricDirection
-from .direction_network import load_direction as load_direction
-from .direction_network import pretrained_direction as pretrained_direction
-from .direction_network import save_direction as save_direction
 from .direction_training import AdamTraining as AdamTraining
 from .direction_training import DirectionLearning as DirectionLearning
+from .direction_training import OneStepLearning as OneStepLearning
+from .direction_training import UnrolledLearning as UnrolledLearning
 from .direction_training import train_direction as train_direction
 from .flexible import DeflatedCG as DeflatedCG
 from .flexible import FlexibleCG as FlexibleCG
@@ -19,6 +21,8 @@ from .krylov import GMRES as GMRES
 from .krylov import SSORCG as SSORCG
 from .krylov import ConjugateGradient as ConjugateGradient
 from .krylov import ssor_preconditioner as ssor_preconditioner
+from .multigrid import CycleWeights as CycleWeights
+from .multigrid import MultigridCycle as MultigridCycle
 from .poisson import AIR as AIR
 from .poisson import FLUID as FLUID
 from .poisson import SOLID as SOLID

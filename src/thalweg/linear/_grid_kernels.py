@@ -33,3 +33,15 @@ def poisson_product(p, mask, counts, out):
             for j in range(columns):
                 if fluid[j] == 0:
                     target[j] = row[j]
+
+
+@njit(cache=True)
+def remove_means(v, cells, ends):
+    """Take its mean from each of the groups ``cells[ends[k] : ends[k + 1]]`` of v."""
+    for k in range(len(ends) - 1):
+        total = 0.0
+        for c in range(ends[k], ends[k + 1]):
+            total += v[cells[c]]
+        mean = total / (ends[k + 1] - ends[k])
+        for c in range(ends[k], ends[k + 1]):
+            v[cells[c]] -= mean

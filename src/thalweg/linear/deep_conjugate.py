@@ -50,7 +50,8 @@ class DeepConjugateDirection(LinearMethod[DeepConjugateState]):
     """DCDM: line searches along a network's directions, each made A-orthogonal to the last ones.
 
     For Poisson systems on grids (`PoissonGrid`) with many cells, where conjugate gradients' iterations grow with the
-    side of the grid and these hardly do. On a CPU, algebraic multigrid is likely to be faster in time.
+    side of the grid and these hardly do; on a GPU, and for networks that are no symmetric positive definite
+    preconditioner. On a CPU `ConjugateGradient` with a `MultigridCycle` is many times faster.
 
     Args:
         network: a `DirectionNetwork`, e.g. ``pretrained_direction(2)``, on the device where the solve is to run; or any
@@ -69,12 +70,12 @@ class DeepConjugateDirection(LinearMethod[DeepConjugateState]):
     operations; 2 ``keep`` + 3 vectors kept.
 
     >>> from thalweg import Stop, solve
-    >>> from thalweg.linear.direction_network import pretrained_direction
+    >>> from thalweg.linear import pretrained_direction
     >>> from thalweg.linear.obstacles import box_of_fluid
     >>> grid = PoissonGrid(box_of_fluid((64, 64)))
     >>> b = np.random.default_rng(0).standard_normal(64 * 64) * grid.fluid.ravel()
     >>> method = DeepConjugateDirection(pretrained_direction(2))
-    >>> solve(LinearSystem(grid, b), method, stop=Stop(below={"residual": 1e-4})).steps < 30
+    >>> solve(LinearSystem(grid, b), method, stop=Stop(below={"residual": 1e-4})).steps < 8
     True
     """
 
@@ -227,15 +228,15 @@ def _norm(A: Matrix) -> float:
 def direction_preconditioner(network: DirectionNetwork, system: LinearSystem) -> LinearOperator:
     """A network as preconditioner of a system on a `PoissonGrid`, shape (n, n), for any Krylov method that takes one.
 
-    A `SymmetricDirection` is symmetric positive definite and linear, as `ConjugateGradient` needs; other networks are
-    neither: use `FlexibleCG`.
+    A `CycleDirection` is symmetric positive definite and linear, as `ConjugateGradient` needs (`MultigridCycle` has the
+    same numbers and is much faster on a CPU); other networks are neither: use `FlexibleCG`.
 
     Raises:
         InvalidProblem: A is no `PoissonGrid`, or one of other dimensions than the network's.
 
-    >>> from thalweg.linear.direction_network import SymmetricDirection
+    >>> from thalweg.linear import CycleDirection
     >>> system = LinearSystem(PoissonGrid(np.zeros((8, 8), int)), np.zeros(64))
-    >>> direction_preconditioner(SymmetricDirection(2, 2), system).shape
+    >>> direction_preconditioner(CycleDirection(2), system).shape
     (64, 64)
     """
     if not isinstance(system, LinearSystem):

@@ -1,24 +1,29 @@
-"""Training of direction networks, without solutions: the loss asks how much one step shrinks a residual.
+"""Training of direction networks, without solutions: the loss asks how much steps along them shrink a residual.
 
-Kaneda et al. (2023), "A deep conjugate direction method", sections 4 and 5: loss (9), data from Ritz vectors.
+Kaneda et al. (2023), "A deep conjugate direction method", sections 4 and 5: loss (9), data from Ritz vectors, for
+`OneStepLearning`; `UnrolledLearning` is this library's.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
+from abc import abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from thalweg.core import Method, Problem, Result, State, Status, Stop, recommended, solve
 from thalweg.core.seeding import generator
 from thalweg.core.validation import require
-from thalweg.linear.direction_network import DirectionNetwork, SymmetricDirection
+from thalweg.linear.cycle_direction import CycleDirection
+from thalweg.linear.direction_network import DirectionNetwork, ResidualDirection
 from thalweg.linear.obstacles import box_of_fluid, random_cells
 from thalweg.linear.poisson import AIR, PoissonGrid
 from thalweg.linear.poisson_tensors import poisson_product
@@ -37,35 +42,71 @@ class Samples:
 
 @dataclass(frozen=True, eq=False)
 class DirectionLearning(Problem):
-    """Learn ``f(r)`` close to a multiple of ``A^-1 r`` for Poisson grids with obstacles never seen before.
+    """Learn directions for Poisson grids with obstacles never seen before; its kinds say from what, and by which loss.
+
+    Args:
+        dimensions: 2 or 3.
+        sides: of the training grids; each batch draws one. Networks may be used at other sizes.
+        cells: about so many cells a batch holds.
+        seed: batch t depends on the seed and t alone.
+
+    Metrics: ``loss``, averaged over held-out batches.
+    """
+
+    #: A loss above this after `PATIENCE` steps is a network that learns nothing; None where no loss tells so.
+    plateau: ClassVar[float | None] = None
+
+    dimensions: int
+    sides: tuple[int, ...] = (64, 128)
+    cells: int = 65_536
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        kind = type(self).__name__
+        require(self.dimensions in (2, 3), f"{kind} needs dimensions 2 or 3", got=self.dimensions)
+        require(bool(self.sides) and min(self.sides) >= 4, f"{kind} needs sides >= 4", got=self.sides)
+
+    @abstractmethod
+    def batch(self, t: int) -> Samples:
+        """Batch t; negative numbers are the held-out ones."""
+
+    @abstractmethod
+    def loss(self, network: DirectionNetwork, samples: Samples) -> Tensor:
+        """What training lowers, the mean over the batch."""
+
+    def metrics(self, x: DirectionNetwork) -> dict[str, float]:
+        device = next(x.parameters()).device
+        with torch.no_grad():
+            held_out = [self.loss(x, moved(self.batch(-t), device)) for t in range(1, 1 + HELD_OUT)]
+        return {"loss": float(torch.stack(held_out).mean())}
+
+    def _draw(self, t: int, most: int | None = None) -> tuple[np.random.Generator, int, int]:
+        """The generator of batch t, its side and how many grids it has."""
+        rng = generator(self.seed, *((1, -t) if t < 0 else (0, t)))
+        side = int(rng.choice(self.sides))
+        size = max(1, self.cells // side**self.dimensions)
+        return rng, side, min(size, most or size)
+
+
+@dataclass(frozen=True, eq=False)
+class OneStepLearning(DirectionLearning):
+    """The paper's: ``f(r)`` close to a multiple of ``A^-1 r``, by what one line search along it leaves of the residual.
 
     A residual is ``sum_i c_i q_i`` over Ritz vectors q_i of the box *without* obstacles, c_i normal, nine times larger
     for the lower half of the Ritz values (the paper's weights), plus a random share of white noise, which Ritz vectors
     of a few hundred steps lack. It is then cut to the fluid of a random grid.
 
     Args:
-        dimensions: 2 or 3.
-        sides: of the training grids; each batch draws one. Networks may be used at other sizes.
-        cells: about so many cells a batch holds.
         ritz_vectors: Lanczos steps for each side.
         emphasis: c_i's deviation for the lower half. Default 9.
-        seed: batch t depends on the seed and t alone.
 
-    Metrics: ``loss``, ``|b - alpha A f(b)|^2`` at its best alpha, averaged over held-out batches; 1 is no help at all.
+    The loss is ``|b - alpha A f(b)|^2`` at its best alpha; 1 is no help at all.
     """
 
-    dimensions: int
-    sides: tuple[int, ...] = (64, 128)
-    cells: int = 65_536
+    plateau: ClassVar[float | None] = 0.97
+
     ritz_vectors: int = 400
     emphasis: float = 9.0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        require(self.dimensions in (2, 3), "DirectionLearning needs dimensions 2 or 3", got=self.dimensions)
-        require(
-            bool(self.sides) and min(self.sides) >= 4, "DirectionLearning needs sides >= 4", got=self.sides
-        )
 
     @cached_property
     def spectra(self) -> dict[int, Tensor]:
@@ -79,11 +120,8 @@ class DirectionLearning(Problem):
         return found
 
     def batch(self, t: int) -> Samples:
-        """Batch t; negative numbers are the held-out ones."""
-        rng = generator(self.seed, *((1, -t) if t < 0 else (0, t)))
-        side = int(rng.choice(self.sides))
+        rng, side, size = self._draw(t)
         shape = (side,) * self.dimensions
-        size = max(1, self.cells // side**self.dimensions)
         grids = [PoissonGrid(random_cells(shape, rng)) for _ in range(size)]
         vectors = self.spectra[side]
         c = rng.standard_normal((size, len(vectors))).astype(np.float32)
@@ -92,16 +130,7 @@ class DirectionLearning(Problem):
         share = torch.from_numpy(rng.random((size, 1)).astype(np.float32)) ** 2
         b = torch.nn.functional.normalize(torch.from_numpy(c) @ vectors)
         b = b + share * torch.nn.functional.normalize(noise)
-        rows = []
-        for row, grid in zip(b.numpy().astype(np.float64), grids):
-            row = grid.project(row * grid.fluid.ravel())
-            rows.append(row / (np.linalg.norm(row) or 1.0))
-
-        def stacked(parts: list[Any]) -> Tensor:
-            return torch.from_numpy(np.stack(parts).astype(np.float32)).reshape(size, 1, *shape)
-
-        fluid, air = stacked([g.fluid for g in grids]), stacked([g.cells == AIR for g in grids])
-        return Samples(stacked(rows), fluid, air, stacked([g.counts for g in grids]))
+        return _samples(grids, list(b.numpy().astype(np.float64)))
 
     def loss(self, network: DirectionNetwork, samples: Samples) -> Tensor:
         """``mean |b - alpha A f(b)|^2``, alpha = f.b / f.Af."""
@@ -114,17 +143,79 @@ class DirectionLearning(Problem):
         alpha = (f * b).sum(axes, keepdim=True) / curvature.clamp_min(1e-30)
         return (b - alpha * Af).square().sum(axes).mean()
 
-    def metrics(self, x: DirectionNetwork) -> dict[str, float]:
-        device = next(x.parameters()).device
-        with torch.no_grad():
-            held_out = [self.loss(x, moved(self.batch(-t), device)) for t in range(1, 1 + HELD_OUT)]
-        return {"loss": float(torch.stack(held_out).mean())}
+
+@dataclass(frozen=True, eq=False)
+class UnrolledLearning(DirectionLearning):
+    """This library's: directions that make conjugate gradients fast, by what ``steps`` of them leave of the residual.
+
+    For networks that are linear, symmetric and positive definite (`CycleDirection`). A loss of one step weighs the high
+    modes of the residual, which any smoother damps; several steps of conjugate gradients ask for a narrow spectrum, its
+    low end included. Residuals are white noise, smoothed by a random width half the time, with an offset now and then.
+
+    Args:
+        steps: of preconditioned conjugate gradients, unrolled. Default 7, as many as a solve to 1e-4 or 1e-6 takes.
+
+    The loss is ``log |r_steps|^2 / steps`` for ``|r_0| = 1``: the logarithm of what a step leaves of ``|r|^2``.
+    """
+
+    steps: int = 7
+
+    def batch(self, t: int) -> Samples:
+        rng, side, size = self._draw(t, most=8)
+        shape = (side,) * self.dimensions
+        axis, flipped = int(rng.integers(self.dimensions)), rng.random() < 0.5
+        grids, rows = [], []
+        for _ in range(size):
+            cells = np.swapaxes(random_cells(shape, rng, most=int(rng.choice([5, 5, 12]))), 0, axis)
+            grids.append(PoissonGrid(np.flip(cells, axis) if flipped else cells))
+            b = rng.standard_normal(shape)
+            if rng.random() < 0.5:
+                b = gaussian_filter(b, 2.0 ** rng.uniform(-1.0, 3.0))
+                b /= b.std()
+            if rng.random() < 0.3:
+                b += 2.0 * rng.standard_normal()
+            rows.append(b.ravel())
+        return _samples(grids, rows)
+
+    def loss(self, network: DirectionNetwork, samples: Samples) -> Tensor:
+        """``mean log |r_steps|^2 / steps``."""
+        r, fluid = samples.b, samples.fluid
+        prepared = network.prepare(fluid, samples.air)
+        p, rz = torch.zeros_like(r), torch.ones(())
+        for k in range(self.steps):
+            z = network(r, prepared) * fluid
+            rz, before = _dot(r, z), rz
+            p = z + (rz / (before + 1e-30) * p if k else 0.0)
+            q = poisson_product(p, fluid, samples.counts, self.dimensions)
+            r = r - rz / (_dot(p, q) + 1e-30) * q
+        return (_dot(r, r).clamp_min(1e-13).log() / self.steps).mean()
+
+
+def _dot(x: Tensor, y: Tensor) -> Tensor:
+    """Inner products in each grid of a batch, shape (batch, 1, 1, ...)."""
+    return (x * y).sum(tuple(range(1, x.ndim)), keepdim=True)
+
+
+def _samples(grids: list[PoissonGrid], rows: list[NDArray[np.float64]]) -> Samples:
+    """Each row cut to the fluid of its grid, consistent, and of unit norm."""
+    b = []
+    for grid, row in zip(grids, rows, strict=True):
+        row = grid.project(row * grid.fluid.ravel())
+        b.append(row / (np.linalg.norm(row) or 1.0))
+
+    def stacked(parts: list[Any]) -> Tensor:
+        return torch.from_numpy(np.stack(parts).astype(np.float32)).reshape(
+            len(grids), 1, *grids[0].cells.shape
+        )
+
+    fluid, air = stacked([g.fluid for g in grids]), stacked([g.cells == AIR for g in grids])
+    return Samples(stacked(b), fluid, air, stacked([g.counts for g in grids]))
 
 
 #: Batches held out for the final loss.
 HELD_OUT = 8
-#: A loss above this after so many steps is the plateau at 1, where f tells nothing about b.
-PLATEAU, PATIENCE = 0.97, 1000
+#: Steps after which a loss still on its plateau ends the training.
+PATIENCE = 1000
 
 
 def moved(samples: Samples, device: torch.device) -> Samples:
@@ -186,7 +277,7 @@ class AdamTraining(Method[DirectionLearning, DirectionTrainingState]):
         torch.nn.utils.clip_grad_norm_(network.parameters(), self.clip)
         adam.step()
         state.t, state.metrics = state.t + 1, {"loss": float(loss.detach())}
-        if state.t == PATIENCE and state.metrics["loss"] > PLATEAU:
+        if problem.plateau and state.t == PATIENCE and state.metrics["loss"] > problem.plateau:
             state.status = Status.STALLED
             state.message = "The loss has not left 1: a smaller step_size, or more halvings, may help."
         return state
@@ -194,13 +285,31 @@ class AdamTraining(Method[DirectionLearning, DirectionTrainingState]):
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a shipped network was made, seed 0."""
+    """How a network is made from seed 0: its problem, sides, cells a batch, steps, first step size."""
 
-    sides: tuple[int, ...]
-    steps: int
+    learning: type[DirectionLearning]
+    sides: dict[int, tuple[int, ...]]
+    cells: int
+    steps: dict[int, int]
+    step_size: float
 
 
-RECIPES = {2: Recipe((32, 64, 128), 8000), 3: Recipe((16, 32), 6000)}
+RECIPES: dict[type[DirectionNetwork], Recipe] = {
+    CycleDirection: Recipe(
+        UnrolledLearning,
+        {2: (32, 64, 100, 128, 256), 3: (16, 24, 32, 40)},
+        65_536,
+        {2: 2000, 3: 1500},
+        step_size=1e-2,
+    ),
+    ResidualDirection: Recipe(
+        OneStepLearning,
+        {2: (32, 64, 128), 3: (16, 32)},
+        65_536,
+        {2: 8000, 3: 6000},
+        step_size=1e-4,
+    ),
+}
 
 
 def train_direction(
@@ -209,36 +318,54 @@ def train_direction(
     network: DirectionNetwork | None = None,
     sides: tuple[int, ...] | None = None,
     steps: int | None = None,
-    step_size: float = 2e-3,
+    step_size: float | None = None,
     seed: int = 0,
-    **options: Any,  # noqa: ANN401 -- passed on to DirectionLearning
+    **options: Any,  # noqa: ANN401 -- passed on to solve
 ) -> Result[DirectionNetwork]:
     """Train a direction network from scratch: the recipe of the shipped ones, with its defaults.
 
     Args:
         dimensions: 2 or 3.
-        network: trained in place; a new `SymmetricDirection` by default.
-        sides: of the training grids; (32, 64, 128) in 2-D, (16, 32) in 3-D.
-        steps, step_size: of `AdamTraining`; 8000 steps in 2-D and 6000 in 3-D. Half an hour each on one core.
+        network: trained in place; a new `CycleDirection` by default. A `CycleDirection` learns by `UnrolledLearning`,
+            a `ResidualDirection` by `OneStepLearning`, the paper's.
+        sides: of the training grids; for a `CycleDirection` 32 to 256 in 2-D and 16 to 40 in 3-D.
+        steps, step_size: of `AdamTraining`. A `CycleDirection` takes 2000 steps in 2-D and 1500 in 3-D, ten minutes
+            or so on one core; a `ResidualDirection` 8000 and 6000, of the paper's size 1e-4.
         seed: of the weights and of all batches.
         options: of `solve`: ``callbacks``, ``stop``, ``resume``, ``progress``.
+
+    Raises:
+        InvalidParameter: other dimensions, or a network without a recipe.
 
     >>> train_direction(2, sides=(8,), steps=3).steps
     3
     """
-    require(dimensions in RECIPES, "train_direction needs dimensions 2 or 3", got=dimensions)
+    require(dimensions in (2, 3), "train_direction needs dimensions 2 or 3", got=dimensions)
     if network is None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            network = SymmetricDirection(dimensions)
-    sides, steps = sides or RECIPES[dimensions].sides, steps or RECIPES[dimensions].steps
-    problem = DirectionLearning(dimensions, sides, seed=seed)
+            network = CycleDirection(dimensions)
+    require(
+        type(network) in RECIPES,
+        f"train_direction has recipes for {', '.join(kind.__name__ for kind in RECIPES)}; for others solve a "
+        "DirectionLearning by AdamTraining",
+        got=type(network).__name__,
+    )
+    recipe = RECIPES[type(network)]
+    steps = steps or recipe.steps[dimensions]
+    problem = recipe.learning(dimensions, sides or recipe.sides[dimensions], recipe.cells, seed)
     options = {"stop": Stop(steps=steps), **options}
-    return solve(problem, AdamTraining(network, steps, step_size), seed=seed, **options)
+    return solve(problem, AdamTraining(network, steps, step_size or recipe.step_size), seed=seed, **options)
 
 
 # Here, since the area's recommended.py does without torch.
 @recommended.register
-def for_learning_directions(problem: DirectionLearning) -> AdamTraining:
-    """Adam on a `SymmetricDirection`."""
-    return AdamTraining(SymmetricDirection(problem.dimensions))
+def for_learning_directions(problem: UnrolledLearning) -> AdamTraining:
+    """Adam on a `CycleDirection`."""
+    return AdamTraining(CycleDirection(problem.dimensions), step_size=RECIPES[CycleDirection].step_size)
+
+
+@recommended.register
+def for_learning_one_step(problem: OneStepLearning) -> AdamTraining:
+    """Adam on a `ResidualDirection`."""
+    return AdamTraining(ResidualDirection(problem.dimensions), step_size=RECIPES[ResidualDirection].step_size)

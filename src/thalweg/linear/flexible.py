@@ -65,7 +65,7 @@ class FlexibleCG(LinearMethod[FlexibleState]):
     def begin(self, problem: LinearSystem, seed: int) -> FlexibleState:
         x = problem.start()
         r = problem.b - problem.A @ x
-        unit = fitting(self.preconditioner, problem, r)
+        unit, _ = fitting(self.preconditioner, problem, r)
         metrics = {"residual": float(np.linalg.norm(r)) / problem.scale}
         return FlexibleState(
             x=x, r=r, before=r.copy(), p=np.zeros_like(x), rz=0.0, unit=unit, metrics=metrics

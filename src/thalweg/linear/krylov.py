@@ -42,7 +42,9 @@ class CGState(State):
     z: Vector  # (n,) preconditioned residual; r itself without a preconditioner
     p: Vector  # (n,) search direction
     rz: float
+    rr: float  # r.r
     unit: int = 0  # the preconditioner is taken over two to this power
+    stale: bool = False  # z, p and rz are those of the step before
 
 
 def indefinite(curvature: float) -> InvalidProblem:
@@ -72,8 +74,10 @@ def preconditioned(preconditioner: Matrix, r: Vector, unit: int) -> Vector:
     return np.ldexp(z, -unit) if unit else z
 
 
-def fitting(preconditioner: Matrix, problem: LinearSystem, r: Vector) -> int:
-    """The power of two that brings ``M r`` near one: no iterate depends on a factor of the preconditioner.
+def fitting(preconditioner: Matrix, problem: LinearSystem, r: Vector) -> tuple[int, Vector]:
+    """The power of two that brings ``M r`` near one, and ``M r`` over it.
+
+    No iterate depends on a factor of the preconditioner.
 
     Raises:
         InvalidProblem: the preconditioner has another shape than A.
@@ -82,7 +86,9 @@ def fitting(preconditioner: Matrix, problem: LinearSystem, r: Vector) -> int:
     require(
         shape == (n, n), f"The preconditioner has shape {shape}; expected ({n}, {n}).", error=InvalidProblem
     )
-    return balancing(preconditioned(preconditioner, r, 0))
+    z = preconditioned(preconditioner, r, 0)
+    unit = balancing(z)
+    return unit, np.ldexp(z, -unit) if unit else z
 
 
 def _preconditioner_indefinite(rz: float) -> InvalidProblem:
@@ -127,16 +133,17 @@ class ConjugateGradient(LinearMethod[CGState]):
         r = problem.b - problem.A @ x if problem.x0 is not None else problem.b.copy()
         z, unit = r, 0
         if self.preconditioner is not None:
-            unit = fitting(self.preconditioner, problem, r)
-            z = preconditioned(self.preconditioner, r, unit)
-        rz = float(r @ z)
+            unit, z = fitting(self.preconditioner, problem, r)
+        rz, rr = float(r @ z), float(r @ r)
         if rz < 0:
             raise _preconditioner_indefinite(rz)
         metrics = {"residual": float(np.linalg.norm(r)) / problem.scale}
-        return CGState(x=x, r=r, z=z, p=z.copy(), rz=rz, unit=unit, metrics=metrics)
+        return CGState(x=x, r=r, z=z, p=z.copy(), rz=rz, rr=rr, unit=unit, metrics=metrics)
 
     def advance(self, problem: LinearSystem, state: CGState) -> CGState:
         x, r, p = state.x, state.r, state.p
+        if state.stale:
+            self._turn(state)
         if state.rz == 0:
             return solved(state)
         q = problem.A @ p
@@ -146,18 +153,20 @@ class ConjugateGradient(LinearMethod[CGState]):
         alpha = state.rz / curvature
         x += alpha * p
         r -= alpha * q
-        squared = float(r @ r)
-        if self.preconditioner is None:
-            z, rz = r, squared
-        else:
-            z = preconditioned(self.preconditioner, r, state.unit)
-            rz = float(r @ z)
+        state.rr, state.stale = float(r @ r), True
+        return moved(problem, state, math.sqrt(state.rr))
+
+    def _turn(self, state: CGState) -> None:
+        """The next direction; here and not at a step's end, where the last one would be made for nothing."""
+        z, rz = state.r, state.rr
+        if self.preconditioner is not None:
+            z = preconditioned(self.preconditioner, state.r, state.unit)
+            rz = float(state.r @ z)
             if rz < 0:
                 raise _preconditioner_indefinite(rz)
-        p *= rz / state.rz
-        p += z
-        state.z, state.rz = z, rz
-        return moved(problem, state, math.sqrt(squared))
+        state.p *= rz / state.rz
+        state.p += z
+        state.z, state.rz, state.stale = z, rz, False
 
 
 def solved(state: Solving) -> Solving:

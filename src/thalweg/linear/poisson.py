@@ -114,10 +114,17 @@ class PoissonGrid(LinearOperator):
         return tuple(pools)
 
     def project(self, v: NDArray[np.float64]) -> NDArray[np.float64]:
-        """``v`` less its mean in each closed pool, in place: what A p = v can be solved for."""
-        for pool in self.closed:
-            v[pool] -= v[pool].mean()
+        """``v`` less its mean in each closed pool, in place: what A p = v can be solved for; columns each alone."""
+        if self.closed:
+            for column in v.T if v.ndim == 2 else [v]:
+                kernels.remove_means(column, *self._pools)
         return v
+
+    @cached_property
+    def _pools(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The closed pools one after the other, and where each begins and ends."""
+        ends = np.cumsum([0] + [len(pool) for pool in self.closed])
+        return np.concatenate(self.closed), ends
 
     def require_consistent(self, b: NDArray[np.float64]) -> None:
         """Refuse a right-hand side that does not sum to zero over a closed pool."""

@@ -7,6 +7,8 @@ import scipy.sparse as sp
 from thalweg.core import Method, recommended
 from thalweg.core.by_name import MethodsByName
 from thalweg.linear.krylov import GMRES, SSORCG, ConjugateGradient
+from thalweg.linear.multigrid import MultigridCycle
+from thalweg.linear.poisson import PoissonGrid
 from thalweg.linear.problem import SYMMETRY_TOLERANCE, LinearSystem
 from thalweg.linear.sequence import LearnedSolver, LinearSystemSequence
 from thalweg.linear.sequence_solver import omega_grid
@@ -37,7 +39,11 @@ METHODS = MethodsByName(
 
 @recommended.register
 def for_a_system(problem: LinearSystem) -> Method[LinearSystem]:
-    """SSOR-preconditioned CG where A is symmetric with a positive diagonal, GMRES otherwise."""
+    """CG with a learned multigrid cycle on a grid of cells, SSOR-preconditioned CG where A is symmetric with a positive
+    diagonal, GMRES otherwise.
+    """
+    if isinstance(problem.A, PoissonGrid):
+        return ConjugateGradient(MultigridCycle(problem.A))
     if hasattr(problem.A, "to_csr"):
         return ConjugateGradient()
     if not sp.issparse(problem.A):
