@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import cast
+from functools import cached_property
+from typing import Any, cast
 
 import numpy as np
 import scipy.sparse as sp
@@ -17,37 +18,41 @@ class Columns:
     """A dense or sparse matrix, shape (rows, n), as the kernels take it.
 
     Args:
-        X: float64; dense ones are made Fortran-contiguous, sparse ones CSC, without a copy where they are already.
+        X: dense, or sparse and then CSC, of float64 without a copy. A dense one is copied, columns contiguous, once a
+            kernel asks for its columns.
     """
 
     def __init__(self, X: MatrixLike) -> None:
-        self.data: Vector
-        self.indices: NDArray[np.int32]
-        self.indptr: Index
+        self._dense: Vector | None = None
         self.rows: int
         self.n: int
         if sp.issparse(X):
             csc = cast(sp.csc_array, sp.csc_array(cast(sp.csc_array, X))).astype(np.float64, copy=False)
-            self.data, self.indices = csc.data, csc.indices.astype(np.int32, copy=False)
-            self.indptr = csc.indptr.astype(np.int64, copy=False)
-            self.rows, self.n = csc.shape
+            self._set(csc.data, csc.indices, csc.indptr, *csc.shape)
         else:
-            dense = np.asfortranarray(cast(ArrayLike, X), dtype=np.float64)
-            self.data = dense.ravel(order="K")
-            self.indices, self.indptr = np.empty(0, np.int32), np.empty(0, np.int64)
-            self.rows, self.n = dense.shape
-        self.parts = (self.data, self.indices, self.indptr)
+            self._dense = np.asarray(cast(ArrayLike, X), dtype=np.float64)
+            self.rows, self.n = self._dense.shape
+
+    def _set(self, data: Vector, indices: NDArray[Any], indptr: NDArray[Any], rows: int, n: int) -> None:
+        self.rows, self.n = rows, n
+        self.parts = (data, indices.astype(np.int32, copy=False), indptr.astype(np.int64, copy=False))
+
+    @cached_property
+    def parts(self) -> tuple[Vector, NDArray[np.int32], Index]:
+        """As the kernels take it: the columns one after another; row indices and pointers, empty where dense."""
+        return np.ravel(self.dense, order="F"), np.empty(0, np.int32), np.empty(0, np.int64)
 
     @property
     def is_sparse(self) -> bool:
         """Whether it was given as a sparse matrix."""
-        return len(self.indptr) > 0
+        return self._dense is None
 
     @property
     def dense(self) -> Vector:
-        """A dense one as an array, shape (rows, n), columns contiguous; no copy."""
-        view: Vector = self.data.reshape(self.n, self.rows).T
-        return view
+        """A dense one as an array, shape (rows, n)."""
+        if self._dense is None:
+            raise TypeError("The columns are sparse.")
+        return self._dense
 
     def correlations(self, v: Vector, columns: Index) -> Vector:
         """``X_j . v`` for each of ``columns``."""
@@ -71,25 +76,30 @@ class Columns:
 
     def scaled(self, columns: Index, roots: Vector) -> Columns:
         """A copy of some columns, their rows multiplied by ``roots``; empty for ones."""
+        if not self.is_sparse:
+            copy = self.parts[0].reshape(self.n, self.rows)[columns]
+            if len(roots):
+                copy *= roots
+            return Columns(copy.T)
+        indptr = self.parts[2]
+        size = int((indptr[columns + 1] - indptr[columns]).sum())
         made = object.__new__(Columns)
-        made.rows, made.n = self.rows, len(columns)
-        if self.is_sparse:
-            size = int((self.indptr[columns + 1] - self.indptr[columns]).sum())
-            made.data, made.indices = np.empty(size), np.empty(size, np.int32)
-            made.indptr = np.empty(made.n + 1, np.int64)
-            ones = roots if len(roots) else np.ones(self.rows)
-            kernels.compacted(*self.parts, columns, ones, made.data, made.indices, made.indptr)
-        else:
-            copy = self.data.reshape(self.n, self.rows)[columns]
-            made.data = (copy * roots if len(roots) else copy).ravel()
-            made.indices, made.indptr = self.indices, self.indptr
-        made.parts = (made.data, made.indices, made.indptr)
+        made._dense = None
+        made._set(
+            np.empty(size),
+            np.empty(size, np.int32),
+            np.empty(len(columns) + 1, np.int64),
+            self.rows,
+            len(columns),
+        )
+        ones = roots if len(roots) else np.ones(self.rows)
+        kernels.compacted(*self.parts, columns, ones, *made.parts)
         return made
 
     def gram(self) -> Vector:
         """``X'X``, symmetric."""
         if self.is_sparse:
-            X = sp.csc_array((self.data, self.indices, self.indptr), shape=(self.rows, self.n))
+            X = sp.csc_array(self.parts, shape=(self.rows, self.n))
             return np.asarray((X.T @ X).toarray())
         return np.asarray(self.dense.T @ self.dense)
 

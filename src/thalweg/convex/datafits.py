@@ -63,6 +63,10 @@ class PointwiseDatafit(Datafit):
     def curvature(self, z: Vector) -> Vector:
         """Second derivative in each prediction, shape (samples,)."""
 
+    def bends(self, z: Vector) -> tuple[Vector, Vector]:
+        """`slope` and `curvature`."""
+        return self.slope(z), self.curvature(z)
+
     @abstractmethod
     def conjugate(self, u: Vector) -> float:
         """``sup_z u'z - value(z)``, u a slope."""
@@ -86,8 +90,8 @@ class PointwiseDatafit(Datafit):
         """
         base = z - intercept
         for _ in range(100):
-            now = base + intercept
-            step = float(self.slope(now).sum()) / max(float(self.curvature(now).sum()), 1e-12 * self.heaviest)
+            slope, curvature = self.bends(base + intercept)
+            step = float(slope.sum()) / max(float(curvature.sum()), 1e-12 * self.heaviest)
             size = min(abs(step), 2.0)
             intercept -= size * np.sign(step)
             if size <= 1e-14 * (1.0 + abs(intercept)):
@@ -174,6 +178,10 @@ class LogLoss(PointwiseDatafit):
     def curvature(self, z: Vector) -> Vector:
         p = expit(z + self.offset)
         return self.weighted(p * (1.0 - p))
+
+    def bends(self, z: Vector) -> tuple[Vector, Vector]:
+        wrong = expit(-self.y * (z + self.offset))
+        return self.weighted(-self.y * wrong), self.weighted(wrong * (1.0 - wrong))
 
     def conjugate(self, u: Vector) -> float:
         """Minus the entropy of the probabilities of being wrong, ``-y u``."""

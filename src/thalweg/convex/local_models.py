@@ -1,4 +1,4 @@
-"""Quadratic models with l1 and l2 penalty on few columns: sweeps, and Newton steps on the coefficients that are not zero.
+"""Quadratic models with l1 and l2 penalty on few columns: sweeps, and Newton steps on the coefficients not zero.
 
 Squares are one such model, and every step of proximal Newton's method is another one, its rows multiplied by the roots
 of the loss's curvatures. Two kinds differ in what a sweep costs: with a Gram matrix, and with the columns themselves.
@@ -21,7 +21,7 @@ SETS, STEPS = 25, 4
 #: Part of the diagonal that is added where a Gram matrix is singular.
 SHIFT = 1e-10
 #: Of conjugate gradients: the fall of the residual's weighted square that ends them, and most iterations.
-FALL, ITERATIONS = 1e-4, 60
+FALL, ITERATIONS = 1e-2, 30
 
 
 class LocalModel(ABC):
@@ -190,7 +190,7 @@ class ColumnModel(LocalModel):
     Args:
         X: the data, or a scaled copy of some of its columns.
         columns: which of them, shape (m,).
-        v: coefficients.
+        v, g: as of `LocalModel`.
         residual: ``t - B v``, shape (rows,); changed in place.
         unit: unit vector, shape (rows,), along which the columns are taken to have no part: that of the intercept.
             Empty for none.
@@ -199,12 +199,12 @@ class ColumnModel(LocalModel):
     SWEEPS = 5
 
     def __init__(
-        self, X: Columns, columns: Index, v: Vector, residual: Vector, unit: Vector = NOTHING
+        self, X: Columns, columns: Index, v: Vector, g: Vector, residual: Vector, unit: Vector = NOTHING
     ) -> None:
-        self.X, self.columns, self.v, self.residual, self.unit = X, columns, v, residual, unit
+        self.X, self.columns, self.v, self.g, self.residual, self.unit = X, columns, v, g, residual, unit
+        self.squares = float(residual @ residual)
         self.sums, self.curvature = np.empty(len(columns)), np.empty(len(columns))
         kernels.curvatures(*X.parts, columns, X.rows, unit, self.sums, self.curvature)
-        self._look()
 
     def _look(self) -> None:
         if len(self.unit):
@@ -231,8 +231,10 @@ class ColumnModel(LocalModel):
         return part
 
     def join(self, part: ColumnModel, places: Index) -> None:
-        self.v[places] = part.v
-        self._look()
+        self.v[places], self.g[places], self.squares = part.v, part.g, part.squares
+        others = np.ones(len(self.v), np.bool_)
+        others[places] = False
+        self.g[others] = self.X.correlations(self.residual, self.columns[others])
 
     def sweep(self, l1: float, l2: float) -> None:
         shape = (self.columns, self.curvature, self.sums, self.unit)

@@ -40,14 +40,15 @@ def fit_ridge(
     first = None
     while True:
         z = base + fit.intercept
-        g = X.all_correlations(datafit.slope(z)) + l2 * fit.w
+        u, h = datafit.bends(z)
+        g = X.all_correlations(u) + l2 * fit.w
         fit.gap = float(g @ g) / (2.0 * l2)
         if fit.gap <= target or steps >= max_iter:
             return
         first = fit.gap if first is None else first
         enough = 0.0 if datafit.is_quadratic else FORCING**2 * min(1.0, np.sqrt(fit.gap / first))
-        step = _Step(X, np.maximum(datafit.curvature(z), 1e-12 * datafit.heaviest), l2, has_intercept)
-        d, along, done = step.solved(g, max(enough * float(g @ g), 0.5 * l2 * target))
+        step = _Step(X, np.maximum(h, 1e-12 * datafit.heaviest), l2, has_intercept)
+        d, along, done = step.solved(g, max(enough * float(g @ g), l2 * target))
         fit.sweeps += 2 * done
         before = datafit.value(z) + 0.5 * l2 * float(fit.w @ fit.w)
         slope = float(g @ d)

@@ -89,7 +89,7 @@ class WorkingSet:
         X, places = self.X, columns
         if len(roots) or (is_slow and len(columns) <= SMALL):
             X, places = self.X.scaled(columns, roots), np.arange(len(columns))
-        model = ColumnModel(X, places, v, residual, unit)
+        model = ColumnModel(X, places, v, -known.exact(columns), residual, unit)
         self._sums = model.sums
         if is_slow and X is not self.X and len(columns) <= SMALL and model.is_spread:
             return model.with_gram(), columns
@@ -133,9 +133,7 @@ class _Gram:
         self.columns = columns
 
     def _made(self, columns: Index, first: int) -> Vector:
-        B = self.X.dense[:, columns]
-        if len(self.roots):
-            B *= self.roots[:, None]
+        B = self.X.scaled(columns, self.roots).dense
         if len(self.unit):
             sizes, sums = np.einsum("ij,ij->j", B, B), self.unit @ B
             B -= np.outer(self.unit, sums)

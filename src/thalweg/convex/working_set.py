@@ -20,8 +20,8 @@ __all__ = ["Columns", "Fit", "LinearModel", "fit_penalized"]
 
 #: A round's own gap, as a share of the whole one, of the tolerance, and, at a larger penalty, of the objective.
 SHARE, FINAL, LOOSE = 0.1, 0.3, 0.03
-#: A model of proximal Newton is solved to this share of its gap at the start.
-MODEL = 0.1
+#: A model's gap falls at least to this share of what it is at the start; proximal Newton's go no further.
+MODEL = 0.5
 #: A round that leaves more than this of the gap is a slow one.
 SLOW = 1.0 / 3.0
 #: Halvings of a Newton step.
@@ -156,9 +156,9 @@ class LinearModel:
         """One quadratic model on the working set: exact for squares, else a Newton step with a line search."""
         datafit, known = self.datafit, self._correlations_of(slope)
         model, columns = self._set.model(z, slope, fit.w, known, penalty.l1, is_slow)
-        share = SHARE * fit.gap if datafit.is_quadratic else MODEL * model.gap(penalty.l1, penalty.l2)
-        old = model.v.copy()
-        model.minimise(penalty.l1, penalty.l2, max(share, enough))
+        old, part = model.v.copy(), MODEL * model.gap(penalty.l1, penalty.l2)
+        share = SHARE * fit.gap if datafit.is_quadratic else part
+        model.minimise(penalty.l1, penalty.l2, min(max(share, enough), part))
         fit.sweeps += model.sweeps
         w = fit.w.copy()
         w[columns] = model.v
