@@ -12,7 +12,7 @@ from typing import ClassVar, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit, log_softmax, logit, softmax, xlogy
+from scipy.special import expit, log_softmax, softmax, xlogy
 
 Vector: TypeAlias = NDArray[np.float64]
 Index: TypeAlias = NDArray[np.int64]
@@ -70,10 +70,6 @@ class PointwiseDatafit(Datafit):
     @abstractmethod
     def conjugate(self, u: Vector) -> float:
         """``sup_z u'z - value(z)``, u a slope."""
-
-    @abstractmethod
-    def prediction(self, u: Vector) -> Vector:
-        """The z whose slope is u: the conjugate's derivative."""
 
     def dual(self, slope: Vector, ridge: float, limit: float) -> tuple[float, float]:
         """The best of ``-conjugate(s slope) - s^2 ridge/2`` over multiples s no larger than ``limit``, and that s.
@@ -133,9 +129,6 @@ class SquaredError(PointwiseDatafit):
     def conjugate(self, u: Vector) -> float:
         return float(u @ self.y) + 0.5 * float(u @ self.unweighted(u))
 
-    def prediction(self, u: Vector) -> Vector:
-        return self.unweighted(u) + self.y
-
     def dual(self, slope: Vector, ridge: float, limit: float) -> tuple[float, float]:
         """The maximiser of a parabola in s, at most ``limit`` in size."""
         squares = float(slope @ self.unweighted(slope)) + ridge
@@ -188,9 +181,6 @@ class LogLoss(PointwiseDatafit):
         p = np.asarray(np.clip(-self.y * self.unweighted(u), 0.0, 1.0), dtype=np.float64)
         entropies = np.asarray(xlogy(p, p) + xlogy(1.0 - p, 1.0 - p), dtype=np.float64)
         return float(self.weighted(entropies).sum()) - float((u * self.offset).sum())
-
-    def prediction(self, u: Vector) -> Vector:
-        return -self.y * logit(-self.y * self.unweighted(u)) - self.offset
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,7 +13,7 @@ from thalweg.convex.datafits import PointwiseDatafit, Vector
 from thalweg.convex.fits import Fit
 
 #: A step's residual as a share of the gradient, conjugate gradients in a step, and halvings of a step.
-FORCING, ITERATIONS, HALVINGS = 0.1, 500, 30
+FORCING, ITERATIONS, HALVINGS = 0.3, 500, 30
 
 
 def fit_ridge(
