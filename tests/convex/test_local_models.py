@@ -66,7 +66,7 @@ class TestHardProblems:
     @pytest.mark.parametrize("made", [np.asarray, sp.csc_array], ids=["dense", "sparse"])
     def test_intercept_weights_and_ridge_are_those_of_centred_weighted_rows_with_more_of_them(self, made):
         """An elastic net with intercept and weights is a Lasso without, on other rows."""
-        for seed in range(0, 60):
+        for seed in range(60):
             X, y, l1 = hard_problem(seed)
             weights = 1.0 + np.arange(len(y)) % 3
             fit = fit_penalized(

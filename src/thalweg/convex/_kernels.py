@@ -40,7 +40,7 @@ def box_l1_block(H, g, x, low, high, weight, tolerance, sweeps):
             if step != 0.0:
                 d[i] += step
                 for j in range(n):
-                    r[j] += H[j, i] * step
+                    r[j] += H[i, j] * step
                 largest = max(largest, abs(step) * np.sqrt(curvature))
         if largest <= tolerance:
             break
@@ -74,7 +74,7 @@ def group_block(H, g, x, starts, curvature, l1, weight, share, tolerance, sweeps
                 if step != 0.0:
                     d[i] += step
                     for j in range(n):
-                        r[j] += H[j, i] * step
+                        r[j] += H[i, j] * step
                     largest = max(largest, abs(step) * np.sqrt(L))
         if sweep == 0:
             tolerance = max(tolerance, share * largest)

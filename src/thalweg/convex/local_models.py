@@ -162,16 +162,8 @@ class GramModel(LocalModel):
 
     def newton(self, support: Index, rhs: Vector, l2: float, enough: float) -> Vector | None:
         H = block(self.G, support)
-        diagonal = np.diag_indices(len(H))
-        H[diagonal] += l2
-        factor, failed = lapack.dpotrf(H, lower=1, clean=0)
-        if failed:  # columns that depend on others
-            H[diagonal] *= 1.0 + SHIFT
-            factor, failed = lapack.dpotrf(H, lower=1, overwrite_a=1, clean=0)
-        if failed:
-            return None
-        d: Vector = lapack.dpotrs(factor, rhs, lower=1)[0]
-        return d
+        H[np.diag_indices(len(H))] += l2
+        return _cholesky_solved(H, rhs)
 
     def image(self, support: Index, d: Vector) -> tuple[Vector, float]:
         product = np.empty_like(self.g)
@@ -268,3 +260,16 @@ def block(G: Vector, places: Index) -> Vector:
     out = np.empty((len(places), len(places)), order="F")
     kernels.submatrix(G, places, out)
     return out
+
+
+def _cholesky_solved(H: Vector, rhs: Vector) -> Vector | None:
+    """``H^-1 rhs``, its diagonal a little larger where H is singular; None where it is indefinite."""
+    factor, failed = lapack.dpotrf(H, lower=1, clean=0)
+    if failed:  # columns that depend on others
+        shifted = H.copy(order="F")
+        shifted[np.diag_indices(len(H))] *= 1.0 + SHIFT
+        factor, failed = lapack.dpotrf(shifted, lower=1, overwrite_a=1, clean=0)
+    if failed:
+        return None
+    d: Vector = lapack.dpotrs(factor, rhs, lower=1)[0]
+    return d

@@ -94,7 +94,7 @@ class LinearModel:
         datafit, l1 = self.datafit, penalty.l1
         alive, before, is_slow = np.arange(self.X.n), np.inf, False
         for _ in range(max_iter):
-            z = self._predictions(fit)
+            z = self._predictions(fit, penalty.support(fit.w))
             slope = datafit.slope(z)
             known = self._correlations_of(slope)
             lengths, c = known.lengths, known.at(slope, fit.w, l1, alive)
@@ -119,9 +119,9 @@ class LinearModel:
                 enough = max(enough, LOOSE * (datafit.value(z) + penalty.value(fit.w)))
             self._improve(ElasticNetPenalty(stronger, penalty.l2), fit, z, slope, enough, is_slow)
 
-    def _predictions(self, fit: Fit) -> Vector:
+    def _predictions(self, fit: Fit, support: Index) -> Vector:
         """Of the coefficients themselves, the intercept at its minimum; no error is carried on."""
-        z = self.X.product(fit.w, fit.intercept, np.flatnonzero(fit.w))
+        z = self.X.product(fit.w, fit.intercept, support)
         if self.has_intercept:
             moved = self.datafit.best_intercept(z, 0.0)  # of all of z, which keeps the digits of large means
             z += moved
@@ -166,7 +166,7 @@ class LinearModel:
         if datafit.is_quadratic:
             fit.w, fit.intercept = w, intercept
             return
-        new = self.X.product(w, intercept, np.flatnonzero(w))
+        new = self.X.product(w, intercept, penalty.support(w))
         before = datafit.value(z) + penalty.value(fit.w)
         promised = float(slope @ (new - z)) + penalty.value(w) - penalty.value(fit.w)
         size = 1.0
