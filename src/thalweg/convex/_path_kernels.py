@@ -70,8 +70,8 @@ def add_columns(data, indices, indptr, columns, d, out):
 
 
 @njit(cache=True, fastmath=_FAST)
-def first_pass(data, indices, indptr, v, rows, is_centred, squares, out):
-    """``out[j] = X_j . v`` and the squared lengths of all columns, less their means where centred."""
+def first_pass(data, indices, indptr, v, rows, is_centred, sums, squares, out):
+    """``out[j] = X_j . v``, the columns' sums, and their squared lengths, less their means where centred."""
     for j in range(len(out)):
         start = j * rows if len(indptr) == 0 else indptr[j]
         stop = start + rows if len(indptr) == 0 else indptr[j + 1]
@@ -90,7 +90,7 @@ def first_pass(data, indices, indptr, v, rows, is_centred, squares, out):
                 size += x * x
                 total += x
                 along += x * v[places[e]]
-        out[j], squares[j] = along, size
+        out[j], sums[j], squares[j] = along, total, size
         if is_centred:
             spread, mean = size - total * total / rows, total / rows
             if spread < SPREAD * size:

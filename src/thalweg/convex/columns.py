@@ -119,9 +119,11 @@ class Correlations:
     def __init__(self, X: Columns, v: Vector, is_centred: bool) -> None:
         self.X = X
         squares = np.empty(X.n)
+        #: (n,) sums of the columns.
+        self.sums = np.empty(X.n)
         #: (n,) what is known: a correlation, or a bound of its size, below the limit that was asked for.
         self.values = np.empty(X.n)
-        kernels.first_pass(*X.parts, v, X.rows, is_centred, squares, self.values)
+        kernels.first_pass(*X.parts, v, X.rows, is_centred, self.sums, squares, self.values)
         #: (n,) lengths of the columns, less their means where centred.
         self.lengths = np.sqrt(squares)
         self._known = np.ones(X.n, np.bool_)

@@ -186,17 +186,27 @@ class ColumnModel(LocalModel):
         residual: ``t - B v``, shape (rows,); changed in place.
         unit: unit vector, shape (rows,), along which the columns are taken to have no part: that of the intercept.
             Empty for none.
+        shape: the columns' parts along it, and the squared lengths of what is left of them, where they are known.
     """
 
     SWEEPS = 5
 
     def __init__(
-        self, X: Columns, columns: Index, v: Vector, g: Vector, residual: Vector, unit: Vector = NOTHING
+        self,
+        X: Columns,
+        columns: Index,
+        v: Vector,
+        g: Vector,
+        residual: Vector,
+        unit: Vector = NOTHING,
+        shape: tuple[Vector, Vector] | None = None,
     ) -> None:
         self.X, self.columns, self.v, self.g, self.residual, self.unit = X, columns, v, g, residual, unit
         self.squares = float(residual @ residual)
-        self.sums, self.curvature = np.empty(len(columns)), np.empty(len(columns))
-        kernels.curvatures(*X.parts, columns, X.rows, unit, self.sums, self.curvature)
+        if shape is None:
+            shape = np.empty(len(columns)), np.empty(len(columns))
+            kernels.curvatures(*X.parts, columns, X.rows, unit, *shape)
+        self.sums, self.curvature = shape
 
     def _look(self) -> None:
         if len(self.unit):

@@ -33,7 +33,7 @@ def fit_ridge(
 
     Cost: two products with the data for each conjugate gradient, one for each Newton step; no matrix is formed.
     """
-    base = X.full_product(fit.w)
+    base = X.full_product(fit.w) if fit.w.any() else np.zeros(X.rows)
     steps = 0
     if has_intercept:
         fit.intercept = datafit.best_intercept(base + fit.intercept, fit.intercept)
@@ -74,7 +74,8 @@ class _Step:
     def solved(self, g: Vector, enough: float) -> tuple[Vector, Vector, int]:
         """d, ``X d`` and the iterations done, by conjugate gradients until the residual's square is ``enough``."""
         d, along = np.zeros(self.X.n), np.zeros(self.X.rows)
-        r = -g
+        size = float(np.linalg.norm(g))  # products of long gradients leave the range of numbers
+        r, enough = -g / size, enough / size**2
         p, square = r, float(r @ r)
         done = 0
         while square > enough and done < ITERATIONS:
@@ -90,4 +91,4 @@ class _Step:
             r = r - step * product
             new = float(r @ r)
             p, square = r + (new / square) * p, new
-        return d, along, done
+        return size * d, size * along, done

@@ -87,9 +87,13 @@ class WorkingSet:
             if np.count_nonzero(small) <= SMALL:
                 columns, v = columns[small], v[small]
         X, places = self.X, columns
+        shape: tuple[Vector, Vector] | None = None
         if len(roots) or (is_slow and len(columns) <= SMALL):
             X, places = self.X.scaled(columns, roots), np.arange(len(columns))
-        model = ColumnModel(X, places, v, -known.exact(columns), residual, unit)
+        else:
+            sums = known.sums[columns] / self._root_sum if self.has_intercept else np.zeros(len(columns))
+            shape = sums, np.square(known.lengths[columns])
+        model = ColumnModel(X, places, v, -known.exact(columns), residual, unit, shape)
         self._sums = model.sums
         if is_slow and X is not self.X and len(columns) <= SMALL and model.is_spread:
             return model.with_gram(), columns
