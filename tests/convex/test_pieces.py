@@ -56,10 +56,12 @@ class TestDatafits:
             assert fit.value(z) + fit.conjugate(v) >= v @ z - 1e-9
 
     @given(SEEDS)
-    def test_predictions_have_the_slope_they_are_asked_for(self, seed):
-        z = np.random.default_rng(seed + 1).standard_normal(6)
+    def test_bends_are_slope_and_curvature(self, seed):
+        z = 10.0 * np.random.default_rng(seed + 1).standard_normal(6)
         for fit in pointwise(seed):
-            np.testing.assert_allclose(fit.prediction(fit.slope(z)), z, atol=1e-9)
+            slope, curvature = fit.bends(z)
+            np.testing.assert_allclose(slope, fit.slope(z), rtol=1e-12)
+            np.testing.assert_allclose(curvature, fit.curvature(z), rtol=1e-9, atol=1e-15)
 
     @given(SEEDS, st.floats(0.1, 3.0))
     def test_the_dual_multiple_is_feasible_and_the_squares_is_the_best(self, seed, limit):
@@ -131,9 +133,6 @@ class LogCosh(PointwiseDatafit):
     def conjugate(self, u):
         u = np.clip(u, -1 + 1e-15, 1 - 1e-15)
         return float(u @ self.y + (u * np.arctanh(u) + 0.5 * np.log1p(-u * u)).sum())
-
-    def prediction(self, u):
-        return self.y + np.arctanh(u)
 
 
 class TestANewLossNeedsNoNewSolver:

@@ -1,4 +1,7 @@
-"""Numba loops of block coordinate descent: sparse moves, block subproblems, forests, a heap for greedy choices."""
+"""Numba loops of block coordinate descent: sparse moves, block subproblems, forests, a heap for greedy choices.
+
+Rows are sliced before the loops over their entries: a loop from zero spares the test for negative indices.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,9 @@ def scatter_rows(data, indices, indptr, block, d, out):
     """``out += H[:, block] d`` for a symmetric CSR matrix H."""
     for k in range(len(block)):
         i, step = block[k], d[k]
-        for e in range(indptr[i], indptr[i + 1]):
-            out[indices[e]] += data[e] * step
+        entries, places = data[indptr[i] : indptr[i + 1]], indices[indptr[i] : indptr[i + 1]]
+        for e in range(len(entries)):
+            out[places[e]] += entries[e] * step
 
 
 @njit(cache=True)
@@ -36,7 +40,7 @@ def box_l1_block(H, g, x, low, high, weight, tolerance, sweeps):
             if step != 0.0:
                 d[i] += step
                 for j in range(n):
-                    r[j] += H[j, i] * step
+                    r[j] += H[i, j] * step
                 largest = max(largest, abs(step) * np.sqrt(curvature))
         if largest <= tolerance:
             break
@@ -70,7 +74,7 @@ def group_block(H, g, x, starts, curvature, l1, weight, share, tolerance, sweeps
                 if step != 0.0:
                     d[i] += step
                     for j in range(n):
-                        r[j] += H[j, i] * step
+                        r[j] += H[i, j] * step
                     largest = max(largest, abs(step) * np.sqrt(L))
         if sweep == 0:
             tolerance = max(tolerance, share * largest)
@@ -160,12 +164,13 @@ def solve_forest(data, indices, indptr, block, position, order, parent, g, diago
         v = block[k]
         diagonal[k] = 0.0
         d[k] = -g[k]
-        for e in range(indptr[v], indptr[v + 1]):
-            j = position[indices[e]]
+        entries, places = data[indptr[v] : indptr[v + 1]], indices[indptr[v] : indptr[v + 1]]
+        for e in range(len(entries)):
+            j = position[places[e]]
             if j == k:
-                diagonal[k] = data[e]
+                diagonal[k] = entries[e]
             elif j >= 0 and j == parent[k]:
-                link[k] = data[e]
+                link[k] = entries[e]
     for t in range(b - 1, -1, -1):
         k = order[t]
         if diagonal[k] <= 0.0:
@@ -235,9 +240,10 @@ def greedy_steps(data, indices, indptr, lipschitz, weights, x, g, key, heap, pla
             return done
         step = -g[i] / lipschitz[i]
         x[i] += step
-        for e in range(indptr[i], indptr[i + 1]):
-            j = indices[e]
-            g[j] += data[e] * step
+        entries, places = data[indptr[i] : indptr[i + 1]], indices[indptr[i] : indptr[i + 1]]
+        for e in range(len(entries)):
+            j = places[e]
+            g[j] += entries[e] * step
             if j == i:
                 g[j] = 0.0
             key[j] = (g[j] * weights[j]) ** 2

@@ -12,7 +12,7 @@ from typing import ClassVar, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit, log_softmax, logit, softmax, xlogy
+from scipy.special import expit, log_softmax, softmax, xlogy
 
 Vector: TypeAlias = NDArray[np.float64]
 Index: TypeAlias = NDArray[np.int64]
@@ -63,13 +63,13 @@ class PointwiseDatafit(Datafit):
     def curvature(self, z: Vector) -> Vector:
         """Second derivative in each prediction, shape (samples,)."""
 
+    def bends(self, z: Vector) -> tuple[Vector, Vector]:
+        """`slope` and `curvature`."""
+        return self.slope(z), self.curvature(z)
+
     @abstractmethod
     def conjugate(self, u: Vector) -> float:
         """``sup_z u'z - value(z)``, u a slope."""
-
-    @abstractmethod
-    def prediction(self, u: Vector) -> Vector:
-        """The z whose slope is u: the conjugate's derivative."""
 
     def dual(self, slope: Vector, ridge: float, limit: float) -> tuple[float, float]:
         """The best of ``-conjugate(s slope) - s^2 ridge/2`` over multiples s no larger than ``limit``, and that s.
@@ -86,8 +86,8 @@ class PointwiseDatafit(Datafit):
         """
         base = z - intercept
         for _ in range(100):
-            now = base + intercept
-            step = float(self.slope(now).sum()) / max(float(self.curvature(now).sum()), 1e-12 * self.heaviest)
+            slope, curvature = self.bends(base + intercept)
+            step = float(slope.sum()) / max(float(curvature.sum()), 1e-12 * self.heaviest)
             size = min(abs(step), 2.0)
             intercept -= size * np.sign(step)
             if size <= 1e-14 * (1.0 + abs(intercept)):
@@ -128,9 +128,6 @@ class SquaredError(PointwiseDatafit):
 
     def conjugate(self, u: Vector) -> float:
         return float(u @ self.y) + 0.5 * float(u @ self.unweighted(u))
-
-    def prediction(self, u: Vector) -> Vector:
-        return self.unweighted(u) + self.y
 
     def dual(self, slope: Vector, ridge: float, limit: float) -> tuple[float, float]:
         """The maximiser of a parabola in s, at most ``limit`` in size."""
@@ -175,14 +172,15 @@ class LogLoss(PointwiseDatafit):
         p = expit(z + self.offset)
         return self.weighted(p * (1.0 - p))
 
+    def bends(self, z: Vector) -> tuple[Vector, Vector]:
+        wrong = expit(-self.y * (z + self.offset))
+        return self.weighted(-self.y * wrong), self.weighted(wrong * (1.0 - wrong))
+
     def conjugate(self, u: Vector) -> float:
         """Minus the entropy of the probabilities of being wrong, ``-y u``."""
         p = np.asarray(np.clip(-self.y * self.unweighted(u), 0.0, 1.0), dtype=np.float64)
         entropies = np.asarray(xlogy(p, p) + xlogy(1.0 - p, 1.0 - p), dtype=np.float64)
         return float(self.weighted(entropies).sum()) - float((u * self.offset).sum())
-
-    def prediction(self, u: Vector) -> Vector:
-        return -self.y * logit(-self.y * self.unweighted(u)) - self.offset
 
 
 @dataclass(frozen=True, eq=False)

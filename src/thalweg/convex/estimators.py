@@ -23,7 +23,7 @@ from thalweg.convex._scaled import Matrix, Units, in_units, weighted_rows
 from thalweg.convex.datafits import NOTHING, SquaredError, Vector
 from thalweg.convex.losses import MatrixLike
 from thalweg.convex.penalties import ElasticNetPenalty
-from thalweg.convex.working_set import Columns, Fit, fit_penalized
+from thalweg.convex.working_set import Columns, Fit, LinearModel, fit_penalized
 from thalweg.core import InvalidParameter, InvalidProblem
 from thalweg.core.validation import as_real, is_real, is_whole, require
 from thalweg.numerics.scaling import balancing
@@ -238,8 +238,8 @@ def lasso_path(
     scaled, power = in_units(checked)
     units = Units(power, balancing(target))
     target = np.ldexp(target, -units.y)
-    data, datafit = Columns(scaled), SquaredError(target)
-    samples = data.rows
+    data = Columns(scaled)
+    model, samples = LinearModel(data, SquaredError(target)), data.rows
     if is_whole(alphas):
         require(alphas >= 1, "lasso_path needs one strength or more", got=alphas)
         require(is_real(eps) and 0 < eps < 1, "lasso_path needs 0 < eps < 1", got=eps)
@@ -257,7 +257,7 @@ def lasso_path(
     for k, alpha in enumerate(strengths):
         total = samples * float(alpha)
         penalty = ElasticNetPenalty(*units.penalties(total * l1_ratio, total * (1.0 - l1_ratio)))
-        fit = fit_penalized(data, datafit, penalty, start=fit, tol=tol)
+        fit = model.fit(penalty, start=fit, tol=tol)
         if not fit.converged:
             warn_of_gap(fit, tol)
         coefs[:, k], gaps[k] = units.coefficients(fit.w), np.ldexp(fit.gap / samples, 2 * units.y)

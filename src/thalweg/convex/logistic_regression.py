@@ -61,8 +61,8 @@ class LogisticRegression(LinearClassifierMixin, ClassifierMixin, BaseEstimator):
     """Logistic regression with l1 and l2 penalty: ``C sum log-loss + r |w|_1 + (1 - r)/2 |w|^2``; softmax for more
     than two classes.
 
-    Two classes: working sets and proximal Newton steps to a certified duality gap. More: the classes are blocks, each
-    of whose problems is a two-class one with offsets, solved in turn.
+    Two classes: working sets and proximal Newton steps, with l2 alone truncated Newton steps, to a certified duality
+    gap. More: the classes are blocks, each of whose problems is a two-class one with offsets, solved in turn.
 
     Args:
         C: inverse strength. Default 1. There is no unpenalised fit: separable data would have none.

@@ -1,4 +1,7 @@
-"""Projections on single sketched equations: rows of a CSR matrix, and Gaussian combinations of all of them."""
+"""Projections on single sketched equations: rows of a CSR matrix, and Gaussian combinations of all of them.
+
+Rows are sliced before the loops over their entries: a loop from zero spares the test for negative indices.
+"""
 
 import numpy as np
 from numba import njit
@@ -12,12 +15,13 @@ def kaczmarz(indptr, indices, data, squares, b, z, rows):
         if squares[i] == 0.0:
             continue
         first, last = indptr[i], indptr[i + 1]
+        entries, places = data[first:last], indices[first:last]
         gap = -b[i]
-        for k in range(first, last):
-            gap += data[k] * z[indices[k]]
+        for k in range(len(entries)):
+            gap += entries[k] * z[places[k]]
         gap /= squares[i]
-        for k in range(first, last):
-            z[indices[k]] -= gap * data[k]
+        for k in range(len(entries)):
+            z[places[k]] -= gap * entries[k]
         read += last - first
     return read
 
@@ -30,8 +34,9 @@ def gaussian(indptr, indices, data, z, r, v, normals):
         along = 0.0
         for i in range(len(s)):
             along += s[i] * r[i]
-            for k in range(indptr[i], indptr[i + 1]):
-                v[indices[k]] += s[i] * data[k]
+            entries, places = data[indptr[i] : indptr[i + 1]], indices[indptr[i] : indptr[i + 1]]
+            for k in range(len(entries)):
+                v[places[k]] += s[i] * entries[k]
         square = 0.0
         for j in range(len(v)):
             square += v[j] * v[j]
@@ -41,9 +46,10 @@ def gaussian(indptr, indices, data, z, r, v, normals):
         for j in range(len(v)):
             z[j] -= step * v[j]
         for i in range(len(r)):
+            entries, places = data[indptr[i] : indptr[i + 1]], indices[indptr[i] : indptr[i + 1]]
             product = 0.0
-            for k in range(indptr[i], indptr[i + 1]):
-                product += data[k] * v[indices[k]]
+            for k in range(len(entries)):
+                product += entries[k] * v[places[k]]
             r[i] -= step * product
 
 
