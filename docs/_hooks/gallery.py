@@ -24,7 +24,7 @@ ROOT = Path(__file__).parent.parent.parent
 SHOWN = {
     "01": ("adaptation.AdaptedClassifier", "adaptation"),
     "02": ("linear.SequenceSolver", "linear"),
-    "03": ("linear.DeepConjugateDirection", "grids"),
+    "03": ("linear.MultigridCycle", "grids"),
     "04": ("constrained.SketchedNewton", "constrained"),
     "05": ("blackbox.design.SequenceDesign", "design"),
     "06": ("bilevel.Penalty", "bilevel"),

@@ -52,6 +52,8 @@ def custom_root(
             is not in theta; forward mode within forward mode where it does not go.
         NotFinite: with the derivative, where the solution or F there is not finite.
 
+    >>> import torch
+    >>> from thalweg.bilevel import custom_root
     >>> def F(x, a):
     ...     return x * x - a
     >>> @custom_root(F)

@@ -147,7 +147,7 @@ class MultigridCycle(LinearOperator):
     cell (2-D), in float32, on one core. Setting up costs as much as three or four applications.
 
     >>> from thalweg import solve
-    >>> from thalweg.linear import ConjugateGradient, LinearSystem
+    >>> from thalweg.linear import ConjugateGradient, LinearSystem, MultigridCycle, PoissonGrid
     >>> from thalweg.linear.obstacles import box_of_fluid
     >>> grid = PoissonGrid(box_of_fluid((64, 64)))
     >>> system = LinearSystem(grid, grid.fluid.ravel().astype(float))
