@@ -55,7 +55,7 @@ FUNCTIONS: tuple[ConvexFunction, ...] = (
     PseudoHuber(0.5),
 )
 DECAY = 5.0  # the box |x|_inf <= 0.2 cuts off the largest of the least-squares coefficients
-STEPS = {"smoke": 100, "quick": 1000, "full": 100_000}
+STEPS = {"smoke": 100, "quick": 1000, "full": 20_000}
 #: Time of a step of the flows outside of the box; share of the whole time of a flow.
 DT = 4e-3
 SHARES = {"smoke": 0.05, "quick": 1.0, "full": 1.0}
@@ -292,7 +292,7 @@ def _lyapunov(A: Vector, b: Vector, steps: int) -> tuple[float, Figure]:
 
 def _network(scale: Scale) -> tuple[list[float], Figure]:
     """Largest weights times lambda, a seed each; the weights of the last."""
-    decay, steps = 10.0, {"smoke": 100, "quick": 200, "full": 5000}[scale]
+    decay, steps = 10.0, {"smoke": 100, "quick": 200, "full": 2000}[scale]
     task, rate = tasks.digits(steps, 64, network="mlp"), 8.0 / steps
     reach = []
     for seed in range(1, 3 if scale == "smoke" else 6):
