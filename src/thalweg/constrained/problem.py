@@ -31,6 +31,7 @@ from thalweg.constrained._derivatives import (
     torch_callbacks,
     with_slacks,
 )
+from thalweg.constrained.curvature import reduced_curvature, smallest_square
 from thalweg.core import InvalidProblem, NotFinite, Problem, Stop
 from thalweg.core.seeding import generator
 from thalweg.core.validation import as_real, check_vector, require
@@ -38,6 +39,11 @@ from thalweg.numerics.operators import is_sparse
 
 #: Functions whose derivatives at x0 lie between are taken in the units that they are given in.
 SMALL, LARGE = 2.0**-10, 2.0**24
+#: The kkt residual, in gradients, from which on a point may be called a saddle; the curvature, as a share of the
+#: Hessian's largest entry, that is rounding.
+NEAR, FLAT = 1e-4, 1e-6
+#: Constraints depend on each other where the least eigenvalue of G G' is under this share of its largest entry's square.
+DEPENDENT = 1e-8
 
 
 class RankDeficient(UserWarning):
@@ -261,6 +267,26 @@ class EqualityConstrained(Problem):
         """``kkt``, ``stationarity``, ``feasibility``, ``value``."""
         point = self.at(check_vector("x", x, self.n))
         return residuals(point, fitted_multipliers(point)) | {"value": point.value}
+
+    def objection(self, x: ArrayLike) -> str:
+        """What there is to say of a saddle or a maximum along the constraints, whose kkt residual is zero too.
+
+        Cost: a Hessian, and up to 1000 unknowns a dense eigenvalue.
+        """
+        point = self.at(check_vector("x", x, self.n))
+        multipliers = fitted_multipliers(point)
+        if not residuals(point, multipliers)["kkt"] <= NEAR * (1.0 + float(np.linalg.norm(point.g))):
+            return ""  # curvature says something only where the rest holds
+        if self.m and not smallest_square(point.G) > DEPENDENT * _largest(point.G) ** 2:
+            return ""  # several multipliers fit, and each has a curvature of its own
+        H = self.curvature(point.x, multipliers)
+        least = reduced_curvature(H, point.G)
+        if not least < -FLAT * max(1.0, _largest(H)):
+            return ""
+        return (
+            f"The optimality conditions hold, but this is no minimum: along the constraints the curvature is {least:.3g} "
+            "in some direction. Start elsewhere, or a little beside this point."
+        )
 
     def recommended_stop(self) -> Stop:
         """A kkt residual of 1e-8."""

@@ -31,6 +31,13 @@ class Problem(ABC):
         """
         return Stop()
 
+    def objection(self, x: Any) -> str:  # noqa: ANN401
+        """Why x, whose metrics are as small as asked, is no answer all the same; "" where there is nothing to say.
+
+        Asked once, at the end: a saddle that passes for a minimum, say. A run with an objection ends as STALLED.
+        """
+        return ""
+
     def fingerprint(self) -> str:
         """SHA-256 of everything that makes this problem what it is; checkpoints are tied to it."""
         return fingerprint(self)

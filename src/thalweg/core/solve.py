@@ -58,7 +58,8 @@ def solve(
             on some processors; there the environment needs MKL_CBWR=COMPATIBLE for that.)
         history: rows of the history at most, at least two: beyond them it is thinned, see `History`. None keeps all.
 
-    A run is CONVERGED only if the problem's own judgement of the answer agrees with the rule. A step that meets NaN
+    A run is CONVERGED only if the problem's own judgement of the answer agrees with the rule, and the problem has no
+    objection (a saddle is no minimum). A step that meets NaN
     ends it as DIVERGED. Ctrl-C ends the run after the step in progress with status INTERRUPTED and the best answer so
     far; a second Ctrl-C raises `KeyboardInterrupt` at once.
 
@@ -152,7 +153,7 @@ def _loop(
                     break
             else:
                 if not _disagreements(run, stop):
-                    return Status.CONVERGED, f"{name} <= {bound:g}."
+                    return _unless_objected(run, f"{name} <= {bound:g}.")
                 look_again = steps + 1 + steps // 10
         if state.status is not None:
             return _agreed(run, state.status, state.message)
@@ -229,7 +230,12 @@ def _agreed(run: Run, status: Status, message: str) -> tuple[Status, str]:
     wrong = _disagreements(run, rule)
     if wrong:
         return Status.STALLED, f"The method has finished, but {', '.join(wrong)}."
-    return status, message
+    return _unless_objected(run, message)
+
+
+def _unless_objected(run: Run, message: str) -> tuple[Status, str]:
+    said = run.problem.objection(run.state.x)
+    return (Status.STALLED, said) if said else (Status.CONVERGED, message)
 
 
 def _check_names(run: Run) -> None:
