@@ -609,3 +609,28 @@ class TestConvex:
         done = thalweg("solve", "convex", rows / "squares.csv", *words)
         assert done.returncode == 2
         assert message in " ".join(done.stderr.split())
+
+
+class TestWhatWasDone:
+    """The method that a problem chose, and how a run ended, are told in words, in JSON and on the page."""
+
+    @pytest.fixture
+    def matrix(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        A = sp.diags_array([[-1.0] * 29, [4.0] * 30, [-1.0] * 29], offsets=[-1, 0, 1])
+        scipy.io.mmwrite(tmp_path / "A.mtx", A)
+        return tmp_path
+
+    def test_the_method_is_named(self, matrix):
+        told = thalweg("solve", "linear", "A.mtx").stdout
+        assert "Method: SSORCG(), chosen by the problem" in told
+        told = thalweg("solve", "linear", "A.mtx", "--method", "sor:omega=1.1").stdout
+        assert "Method: SOR(omega=1.1)\n" in told
+        told = thalweg("solve", "linear", "A.mtx", "--json").stdout
+        assert json.loads(told)["method"] == "SSORCG()"
+
+    def test_the_page_has_a_table_with_all_of_it(self, matrix):
+        thalweg("solve", "linear", "A.mtx", "--report", "page.html")
+        shell = (matrix / "page.html").read_text().split("<script>", 1)[0]
+        for word in ("<td>A</td>", "<td>SSORCG()</td>", "<td>converged</td>", "<th>residual</th>", "1e-08."):
+            assert word in shell

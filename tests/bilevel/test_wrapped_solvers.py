@@ -344,3 +344,13 @@ class TestCvxpy:
         layer = cvxpy_layer(problem, [t], [x], solve=LinearSolver("gmres", ridge=1e-9))
         slope = torch.func.jacrev(layer)(tensor([1.0, 2.0]))
         torch.testing.assert_close(slope, tensor([[0.5, -0.5], [-0.5, 0.5]]), atol=1e-4, rtol=0)
+
+
+def test_arrays_are_taken_and_words_refused():
+    X, y = np.random.default_rng(0).standard_normal((20, 3)), np.arange(20.0)
+    w, b = sklearn_fit(Ridge())(X, y, 2.0)
+    own = Ridge(2.0).fit(X, y)
+    np.testing.assert_allclose(w, own.coef_, rtol=1e-10)
+    assert float(b) == pytest.approx(own.intercept_)
+    with pytest.raises(InvalidProblem, match="Argument 1 of the fit is a tensor or an array of numbers"):
+        sklearn_fit(Ridge())(X, ["a"] * 20, 2.0)

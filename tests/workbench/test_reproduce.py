@@ -275,7 +275,8 @@ class TestRecorded:
         assert "Recorded at full scale" in page
 
     def test_the_report_of_the_recorded_needs_no_runs(self, full, tmp_path, monkeypatch):
-        monkeypatch.chdir(tmp_path)  # where there are no runs
+        (tmp_path / "elsewhere").mkdir()
+        monkeypatch.chdir(tmp_path / "elsewhere")  # where there are no runs
         write_recorded([full], tmp_path / "evidence")
         page = tmp_path / "page.html"
         done = CliRunner().invoke(

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
+
+from thalweg.core import InvalidProblem
 
 #: Tensors in nested tuples, lists and dictionaries; what is not a tensor is handed through.
 Tree: TypeAlias = Any
@@ -85,3 +88,20 @@ def filled(leaves: Sequence[Tree], tensors: Sequence[Tensor]) -> list[Tree]:
         else:
             found.append(leaf)
     return found
+
+
+def given_tensor(value: object, what: str) -> Tensor:
+    """A tensor as it is; numbers and arrays as tensors, which nothing is differentiated in.
+
+    Raises:
+        InvalidProblem: words, or anything else that is no array of numbers.
+    """
+    if isinstance(value, Tensor):
+        return value
+    try:
+        array = np.asarray(value)
+        if array.dtype.kind not in "biufc":
+            raise TypeError(f"its entries are of type {array.dtype}")
+        return torch.as_tensor(array)
+    except (TypeError, ValueError) as error:
+        raise InvalidProblem(f"{what} is a tensor or an array of numbers: {error}.") from None

@@ -13,7 +13,7 @@ from thalweg.bilevel._call import NotARoot
 from thalweg.bilevel._cone_newton import EXACT, Jacobian, Point, refined
 from thalweg.bilevel._conic_form import ConicForm
 from thalweg.bilevel._first_order import outside_transforms
-from thalweg.bilevel._trees import Tree, TreeFunction
+from thalweg.bilevel._trees import Tree, TreeFunction, given_tensor
 from thalweg.bilevel.implicit import custom_root
 from thalweg.core import InvalidProblem, MissingExtra
 from thalweg.numerics.torch_krylov import LinearSolver
@@ -78,7 +78,8 @@ def cvxpy_layer(
     conic = ConicForm(problem, parameters)
     reference = _reference(conic, solve if solve is not None else LinearSolver("dense"))
 
-    def layer(*values: Tensor) -> Tree:
+    def layer(*given: Tensor) -> Tree:
+        values = [given_tensor(v, f"Value {i} of the layer") for i, v in enumerate(given)]
         flat, batched = conic.flat(values)
         if solve is None and outside_transforms():
             u = _First.apply(conic, reference, flat)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 
@@ -14,6 +15,7 @@ from sklearn.svm import SVC
 from torch import Tensor
 from torch.nn import functional
 
+from thalweg.bilevel._trees import Tree, given_tensor
 from thalweg.bilevel.implicit import custom_root
 from thalweg.core import InvalidProblem
 from thalweg.core.validation import check_finite, is_real, require
@@ -67,7 +69,17 @@ def sklearn_fit(estimator: BaseEstimator, *, solve: LinearSolver | None = None) 
         _require_l2(estimator)
     _require_understood(estimator)
     makers = {Ridge: _ridge, LogisticRegression: _logistic, SVC: _support_vectors}
-    return makers[kind](estimator, solve)
+    made = makers[kind](estimator, solve)
+
+    def taken(value: Tree, what: str) -> Tree:
+        return given_tensor(value, what) if isinstance(value, np.ndarray | list | tuple) else value
+
+    @functools.wraps(made)
+    def fit(*given: Tree, **named: Tree) -> tuple[Tensor, Tensor]:
+        tensors = [taken(v, f"Argument {i} of the fit") for i, v in enumerate(given)]
+        return made(*tensors, **{name: taken(v, f"The fit's {name}") for name, v in named.items()})
+
+    return fit
 
 
 #: Options that the conditions hold, or that say how the optimum is found and not where it is.

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from thalweg.cli.areas import Area
+from thalweg.cli.case import Case
 from thalweg.cli.methods import is_ready, parsed
 from thalweg.cli.options import Json, Method, Page, Seconds, Seed, Steps, Tolerance
 from thalweg.cli.output import strict_json
@@ -36,7 +37,7 @@ def solve_command(area: Area) -> Callable[..., None]:
         as_json: Json = False,
         **given: object,
     ) -> None:
-        from thalweg.core import Checkpoint, solve
+        from thalweg.core import Checkpoint, recommended, solve
 
         for path, endings in ((out, area.case.endings), (report, (".html", ".htm")), (checkpoint, ())):
             if path is not None:
@@ -46,9 +47,10 @@ def solve_command(area: Area) -> Callable[..., None]:
         chosen = parsed(method, area.methods(), first, area.name) if method else None
         case = area.case.of(problems, chosen, _stop(area, first, tol, steps, seconds), given)
         kept = [Checkpoint(checkpoint)] if checkpoint else []
+        taken = recommended(case.problem) if case.method is None else case.method
         result = solve(
             case.problem,
-            case.method,
+            taken,
             stop=case.stop,
             callbacks=[*case.callbacks, *kept],
             seed=seed,
@@ -57,8 +59,12 @@ def solve_command(area: Area) -> Callable[..., None]:
         if out is not None:
             case.write(out, result)
         if report is not None:
-            _write_page(report, area, case.figures(result), result)
-        _tell(case.told(result), case.said(result), result, {"Answer": out, "Report": report}, as_json)
+            facts = {"from": ", ".join(problems), "method": taken.name, "status": result.status.value}
+            _write_page(report, area, case, result, facts)
+        told = {"method": taken.name, **case.told(result)}
+        chosen_by = "" if method else ", chosen by the problem"
+        lines = [f"Method: {taken.name}{chosen_by}", *case.said(result)]
+        _tell(told, lines, result, {"Answer": out, "Report": report}, as_json)
         raise typer.Exit(0 if result.converged else 1)
 
     return _with_signature(
@@ -161,11 +167,13 @@ def _explained(parameter: inspect.Parameter, area: Area) -> inspect.Parameter:
     return parameter.replace(annotation=Annotated[kind, option])
 
 
-def _write_page(path: Path, area: Area, drawn: Sequence[Figure], result: Result) -> None:
+def _write_page(path: Path, area: Area, case: Case, result: Result, facts: Mapping[str, str]) -> None:
+    """What was solved and how it ended, the area's own lines and figures, and a curve of each metric."""
     from thalweg.core import Series
     from thalweg.workbench import render_figures
 
-    figures = list(drawn)
+    row = {**facts, "steps": result.steps, "seconds": result.seconds, **result.metrics, "why": result.message}
+    figures = list(case.figures(result))
     for name in result.history.names:
         values = result.history[name]
         here = values == values
@@ -176,9 +184,8 @@ def _write_page(path: Path, area: Area, drawn: Sequence[Figure], result: Result)
         figures.append(
             Figure(name, "As the method reports it, step by step.", "step", name, [curve], log_y=log)
         )
-    render_figures(
-        figures, path, f"thalweg solve {area.name}: {result.status.value} after {result.steps} steps"
-    )
+    title = f"thalweg solve {area.name}: {result.status.value} after {result.steps} steps"
+    render_figures(figures, path, title, [row], case.said(result))
 
 
 def _tell(

@@ -42,7 +42,7 @@ SMALL, LARGE = 2.0**-10, 2.0**24
 #: The kkt residual, in gradients, from which on a point may be called a saddle; the curvature, as a share of the
 #: Hessian's largest entry, that is rounding.
 NEAR, FLAT = 1e-4, 1e-6
-#: Constraints depend on each other where the least eigenvalue of G G' is under this share of its largest entry's square.
+#: Constraints depend on each other where G G' has an eigenvalue under this share of G's largest entry's square.
 DEPENDENT = 1e-8
 
 
@@ -284,8 +284,8 @@ class EqualityConstrained(Problem):
         if not least < -FLAT * max(1.0, _largest(H)):
             return ""
         return (
-            f"The optimality conditions hold, but this is no minimum: along the constraints the curvature is {least:.3g} "
-            "in some direction. Start elsewhere, or a little beside this point."
+            "The optimality conditions hold, but this is no minimum: along the constraints the curvature is "
+            f"{least:.3g} in some direction. Start elsewhere, or a little beside this point."
         )
 
     def recommended_stop(self) -> Stop:

@@ -6,6 +6,7 @@ import scipy.sparse as sp
 
 from thalweg.core import Method, recommended
 from thalweg.core.by_name import MethodsByName
+from thalweg.linear.direct import Direct
 from thalweg.linear.krylov import GMRES, SSORCG, ConjugateGradient
 from thalweg.linear.multigrid import MultigridCycle
 from thalweg.linear.poisson import PoissonGrid
@@ -13,6 +14,9 @@ from thalweg.linear.problem import SYMMETRY_TOLERANCE, LinearSystem
 from thalweg.linear.sequence import LearnedSolver, LinearSystemSequence
 from thalweg.linear.sequence_solver import omega_grid
 from thalweg.online import TsallisINF
+
+#: Rows up to which sparse factors are cheap whatever the pattern: full ones take 128 MB.
+SMALL = 4000
 
 #: The area's methods, by the names that tables and the command use.
 METHODS = MethodsByName(
@@ -40,7 +44,7 @@ METHODS = MethodsByName(
 @recommended.register
 def for_a_system(problem: LinearSystem) -> Method[LinearSystem]:
     """CG with a learned multigrid cycle on a grid of cells, SSOR-preconditioned CG where A is symmetric with a positive
-    diagonal, GMRES otherwise.
+    diagonal; otherwise a direct solve up to `SMALL` rows, on which GMRES often stalls, and GMRES beyond.
     """
     if isinstance(problem.A, PoissonGrid):
         return ConjugateGradient(MultigridCycle(problem.A))
@@ -48,8 +52,9 @@ def for_a_system(problem: LinearSystem) -> Method[LinearSystem]:
         return ConjugateGradient()
     if not sp.issparse(problem.A):
         return GMRES()
-    spd_like = problem.asymmetry <= SYMMETRY_TOLERANCE and (problem.csr.diagonal() > 0).all()
-    return SSORCG(omega=1.2) if spd_like else GMRES()
+    if problem.asymmetry <= SYMMETRY_TOLERANCE and (problem.csr.diagonal() > 0).all():
+        return SSORCG(omega=1.2)
+    return Direct() if problem.csr.shape[0] <= SMALL else GMRES()
 
 
 @recommended.register

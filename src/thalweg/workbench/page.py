@@ -60,6 +60,7 @@ class Section:
     notes: str = ""
     rows: Sequence[Row] = ()
     tables: Sequence[Mapping[str, Sequence[object]]] = ()
+    text: str = ""
     picture: str = ""
 
     @property
@@ -74,9 +75,20 @@ def counted(verdicts: Iterable[Verdict | None]) -> dict[str, int]:
     return {outcome: count[outcome] for outcome in ("holds", "open", "fails") if count[outcome]}
 
 
-def render_figures(figures: Sequence[Figure], path: str | Path, title: str) -> Path:
-    """Write a page of figures to ``path``, atomically; returns it."""
-    return write_page(path, title, [Section("figures", "Figures", drawn(figures), [listed(machine())])])
+def render_figures(
+    figures: Sequence[Figure],
+    path: str | Path,
+    title: str,
+    rows: Sequence[Mapping[str, object]] = (),
+    lines: Sequence[str] = (),
+) -> Path:
+    """Write a page of figures to ``path``, atomically, with a table and lines of text where there are; returns it."""
+    tables = [table_of(rows)] if rows else []
+    text = "\n".join(lines)
+    foot = [listed(machine())]
+    return write_page(
+        path, title, [Section("figures", "Figures", drawn(figures), foot, text=text, tables=tables)]
+    )
 
 
 def write_page(path: str | Path, title: str, sections: Sequence[Section]) -> Path:
