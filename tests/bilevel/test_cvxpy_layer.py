@@ -289,9 +289,9 @@ class TestValues:
 def test_arrays_and_numbers_are_taken_and_words_refused():
     x, t = cp.Variable(2), cp.Parameter(2)
     layer = cvxpy_layer(cp.Problem(cp.Minimize(cp.sum_squares(x - t)), [cp.sum(x) == 1]), [t], [x])
-    for given in (np.array([1.0, 2.0]), [1.0, 2.0], np.array([1, 2])):
+    for taken in (np.array([1.0, 2.0]), [1.0, 2.0], np.array([1, 2])):
         torch.testing.assert_close(
-            layer(given).double(), torch.tensor([0.0, 1.0]).double(), atol=1e-12, rtol=0
+            layer(taken).double(), torch.tensor([0.0, 1.0]).double(), atol=1e-12, rtol=0
         )
     with pytest.raises(InvalidProblem, match="Value 0 of the layer is a tensor or an array of numbers"):
         layer(["a", "b"])
