@@ -181,6 +181,14 @@ class TestSolve:
         assert message in done.stderr
         assert "Traceback" not in done.stderr
 
+    def test_a_stray_word_is_no_category(self, people):
+        """Taken for one, it would make a column of each number, in silence."""
+        with people.open("a") as file:
+            file.write("40,m,no,foo,80\n")
+        done = thalweg("solve", "online", people, "--target", "charges", "--groups", "sex")
+        assert done.returncode == 2
+        assert "column 'bmi' holds 400 numbers and 1 word (line 402: 'foo' is no number)" in done.stderr
+
 
 class TestStream:
     def run(self, monkeypatch, text, *words):
