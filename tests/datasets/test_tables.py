@@ -284,13 +284,19 @@ class TestStrayWords:
     )
     def test_a_few_words_among_numbers_are_faults_and_no_categories(self, write, cell, said):
         rows = "".join(f"a,{i}.5\n" for i in range(30))
-        with pytest.raises(InvalidProblem, match=rf"column 'x' holds 30 numbers and 1 word \(line 32: {said}"):
+        with pytest.raises(
+            InvalidProblem, match=rf"column 'x' holds 30 numbers and 1 word \(line 32: {said}"
+        ):
             load_frame(write(f"g,x\n{rows}a,{cell}\n"))
 
     def test_numbers_in_another_spelling_are_no_categories_either(self, write):
-        with pytest.raises(InvalidProblem, match=r"0 numbers and 2 words \(line 2: '0,5' has a decimal comma"):
+        with pytest.raises(
+            InvalidProblem, match=r"0 numbers and 2 words \(line 2: '0,5' has a decimal comma"
+        ):
             load_frame(write('g,x\na,"0,5"\nb,"1,5"\n'))
-        with pytest.raises(InvalidProblem, match=r"'1\.5' has a point, where other cells have a decimal comma"):
+        with pytest.raises(
+            InvalidProblem, match=r"'1\.5' has a point, where other cells have a decimal comma"
+        ):
             load_frame(write("g;x\na;0,5\nb;1,25\nc;1.5\n"))
 
     @given(st.lists(st.booleans(), min_size=1, max_size=12))
