@@ -65,7 +65,7 @@ def stream(
     for said in learner.summary():
         typer.echo(said, err=True)
     if wrong:
-        typer.echo(f"{wrong} rows were left out.", err=True)
+        typer.echo("1 row was left out." if wrong == 1 else f"{wrong} rows were left out.", err=True)
 
 
 def _lines(file: Iterable[str]) -> Iterator[tuple[int, str]]:

@@ -72,6 +72,6 @@ def _refuse_strays(table: Table, at: int, texts: list[str]) -> None:
     row, found = table.words[at], len(texts) - len(words)
     raise InvalidProblem(
         f"{table.path}: column {table.names[at]!r} holds {found} number{'s' * (found != 1)} and {len(words)} "
-        f"word{'s' * (len(words) != 1)} (line {table.line(row)}: {_cells.fault(texts[row])}). Mend or drop such rows; if "
-        "the column holds categories, write a letter before each."
+        f"word{'s' * (len(words) != 1)} (line {table.line(row)}: {_cells.fault(texts[row])}). Mend or drop such rows; "
+        "if the column holds categories, write a letter before each."
     )

@@ -95,8 +95,9 @@ def encode(
 class RowEncoder:
     """The same for rows that come one by one: new words make new columns, new labels new groups.
 
-    Numbers stay as they are, since nobody knows yet what ends they will have. A column is one of numbers or one of words
-    by its first cell, and stays so: a word among numbers is refused, a number among words is a word, with a warning.
+    Numbers stay as they are, since nobody knows yet what ends they will have. A column is one of numbers or one of
+    words by its first cell, and stays so: a word among numbers is refused, a number among words is a word, with a
+    warning.
 
     >>> rows = RowEncoder((By("sex"),))
     >>> x, mask = rows.encode({"age": "40", "sex": "f"})
