@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -284,6 +286,14 @@ class TestStream:
             done = self.run(monkeypatch, before + spelled)
             assert (done.returncode, done.stdout) == (0, plain.stdout), done.stderr
         assert len(plain.stdout.splitlines()) == 3
+
+    def test_the_guide_shows_what_comes(self, monkeypatch):
+        text = (Path(__file__).parents[2] / "docs" / "guide" / "online.md").read_text()
+        given, made = re.findall(r"^```text\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+        done = self.run(monkeypatch, given, "--groups", "sex", "--json")
+        for shown, line in zip(made.splitlines(), done.stdout.splitlines(), strict=True):
+            assert json.loads(shown) == pytest.approx(json.loads(line))
+        assert re.findall(r"`(Line .*?)`", text) == done.stderr.splitlines()[:1]
 
     def test_names_may_stand_in_a_comment_and_the_separator_before_all(self, monkeypatch):
         plain = self.run(monkeypatch, "a b,y\n1,5\n2,6\n")
