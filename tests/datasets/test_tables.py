@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from thalweg.core import InvalidProblem, NotFinite, UnreadableFile
-from thalweg.datasets import load, load_matrix, load_named_matrix, load_series, load_vector
+from thalweg.datasets import load, load_frame, load_matrix, load_named_matrix, load_series, load_vector
 
 
 @pytest.fixture
@@ -268,3 +268,43 @@ def test_every_table_of_floats_is_read_back_exactly(
     np.testing.assert_array_equal(
         load_series(path, read.names[-1] if header else f"column {len(names)}"), read.values[:, -1]
     )
+
+
+class TestStrayWords:
+    @pytest.mark.parametrize(
+        ("cell", "said"),
+        [
+            ("foo", "'foo' is no number"),
+            ("1+2j", r"'1\+2j' is no number"),
+            ("0.5O", "'0.5O' is no number"),
+            ('"0,5"', "'0,5' has a decimal comma"),
+            ('"1,234.5"', "'1,234.5' has thousands separators"),
+            ("True", "'True' is no number"),
+        ],
+    )
+    def test_a_few_words_among_numbers_are_faults_and_no_categories(self, write, cell, said):
+        rows = "".join(f"a,{i}.5\n" for i in range(30))
+        with pytest.raises(
+            InvalidProblem, match=rf"column 'x' holds 30 numbers and 1 word \(line 32: {said}"
+        ):
+            load_frame(write(f"g,x\n{rows}a,{cell}\n"))
+
+    def test_numbers_in_another_spelling_are_no_categories_either(self, write):
+        with pytest.raises(
+            InvalidProblem, match=r"0 numbers and 2 words \(line 2: '0,5' has a decimal comma"
+        ):
+            load_frame(write('g,x\na,"0,5"\nb,"1,5"\n'))
+        with pytest.raises(
+            InvalidProblem, match=r"'1\.5' has a point, where other cells have a decimal comma"
+        ):
+            load_frame(write("g;x\na;0,5\nb;1,25\nc;1.5\n"))
+
+    @given(st.lists(st.booleans(), min_size=1, max_size=12))
+    def test_words_stay_categories_where_they_are_half_of_the_cells(self, tmp_path_factory, worded):
+        path = tmp_path_factory.mktemp("words") / "t.csv"
+        path.write_text("x,y\n" + "".join(f"{'w' if word else i},1\n" for i, word in enumerate(worded)))
+        if any(worded) and 2 * sum(worded) < len(worded):
+            with pytest.raises(InvalidProblem, match="column 'x' holds"):
+                load_frame(path)
+        else:
+            assert (load_frame(path)["x"].dtype.kind == "f") is not any(worded)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -122,7 +124,7 @@ class TestRows:
             learner.play({"x": "1"}, 2.0)
         with pytest.raises(NotFinite, match="'x' has no value"):
             learner.play({"x": " "})
-        with pytest.raises(NotFinite, match="A cell is 'nan'"):
+        with pytest.raises(NotFinite, match="Column 'x' has no value: it is 'nan'"):
             learner.play({"x": "nan"})
         with pytest.raises(InvalidParameter, match="low < high"):
             RowLearner(low=1.0, high=0.0)
@@ -181,6 +183,14 @@ class TestSolve:
         assert message in done.stderr
         assert "Traceback" not in done.stderr
 
+    def test_a_stray_word_is_no_category(self, people):
+        """Taken for one, it would make a column of each number, in silence."""
+        with people.open("a") as file:
+            file.write("40,m,no,foo,80\n")
+        done = thalweg("solve", "online", people, "--target", "charges", "--groups", "sex")
+        assert done.returncode == 2
+        assert "column 'bmi' holds 400 numbers and 1 word (line 402: 'foo' is no number)" in done.stderr
+
 
 class TestStream:
     def run(self, monkeypatch, text, *words):
@@ -192,6 +202,7 @@ class TestStream:
         done = self.run(monkeypatch, text, "--groups", "sex", "--json")
         rows = [json.loads(line) for line in done.stdout.splitlines()]
         assert [row["label"] for row in rows] == [5.0, 5.0, None, 5.0]
+        assert [row["line"] for row in rows] == [2, 3, 4, 6]
         assert rows[0]["prediction"] == 0.0
         assert rows[2]["prediction"] == rows[3]["prediction"] > rows[1]["prediction"] > 0.0
         assert "sex=f          1" in done.stderr
@@ -202,7 +213,7 @@ class TestStream:
         assert len(done.stdout.splitlines()) == 2
         for line, words in (
             (3, "it has 1 cells"),
-            (4, "y is 'abc'"),
+            (4, "y is no number and not empty: 'abc'"),
             (5, "'x' has no value"),
             (6, "the label is 50"),
         ):
@@ -219,9 +230,78 @@ class TestStream:
             ("x,y\n", ["--low", "20"], "low < high"),
             ("x,y\n", ["--combine", "vote"], "combine is one of"),
             ("x,y\n", ["--delimiter", ";;"], "one character"),
+            ("x,y\n", ["--groups", "sex"], "No column 'sex'"),
+            ("x,y\n", ["--groups", "x*zz"], "No column 'zz'"),
+            ("x,y\n", ["--groups", "y"], "'y' is the target"),
+            ("x;y\n", ["--delimiter", ","], "cut at ',' (--delimiter)"),
+            (",x,y\n", [], "Column 1 of the header has no name"),
+            ('x,"y\n', [], "line 1 has a faulty quotation"),
         ],
     )
     def test_slips_are_told_in_a_line(self, monkeypatch, text, words, message):
         done = self.run(monkeypatch, text, *words)
         assert done.returncode == 2
         assert message in done.stderr
+
+    @pytest.mark.parametrize(
+        ("cell", "said"),
+        [
+            ("foo", "Column 'x' holds numbers: 'foo' is no number"),
+            ("1+2j", "'1+2j' is no number"),
+            ("0.5O", "'0.5O' is no number"),
+            ("1_000", "'1_000' is no number"),
+            ('"0,5"', "'0,5' has a decimal comma"),
+            ("NA", "Column 'x' has no value: it is 'NA'"),
+            ("inf", "expected a finite number"),
+            ("9007199254740993", "more digits than a float64 holds"),
+            ('"1', "it has a faulty quotation"),
+        ],
+    )
+    def test_a_word_among_numbers_is_left_out_and_teaches_nothing(self, monkeypatch, cell, said):
+        clean = self.run(monkeypatch, "x,y\n1,5\n2,6\n3,7\n")
+        done = self.run(monkeypatch, f"x,y\n1,5\n{cell},6\n2,6\n3,7\n")
+        assert "Line 3 is left out: " in done.stderr
+        assert said in done.stderr
+        assert done.stdout == clean.stdout
+
+    def test_a_column_that_began_with_words_stays_one_of_words(self, monkeypatch):
+        done = self.run(monkeypatch, "x,y\nred,5\n7,6\n8,6\nred,5\n", "--groups", "x")
+        assert len(done.stdout.splitlines()) == 4
+        assert done.stderr.count("Column 'x' began with a word, so that '7' is taken for a word, too.") == 1
+        assert "'8'" not in done.stderr
+        assert "x=7 " in done.stderr
+
+    def test_misspelt_numbers_do_not_make_a_column_of_words(self, monkeypatch):
+        done = self.run(monkeypatch, 'x,y\n"0,5",5\n0.5,6\n')
+        assert "Line 2 is left out: Column 'x' holds numbers: '0,5' has a decimal comma" in done.stderr
+        assert len(done.stdout.splitlines()) == 1
+
+    @pytest.mark.parametrize("separator", [";", "\t", " ", ","])
+    @pytest.mark.parametrize("before", ["", "# made by a program\n\n"])
+    def test_separators_and_decimal_commas_are_seen(self, monkeypatch, separator, before):
+        rows = ["x g y", "1.5 a 5", "2.25 b 6.5", "1.5 a 5"]
+        plain = self.run(monkeypatch, "\n".join(rows).replace(" ", ","))
+        text = "\n".join(rows).replace(" ", separator)
+        for spelled in {text, text if separator == "," else text.replace(".", ",")}:
+            done = self.run(monkeypatch, before + spelled)
+            assert (done.returncode, done.stdout) == (0, plain.stdout), done.stderr
+        assert len(plain.stdout.splitlines()) == 3
+
+    def test_the_guide_shows_what_comes(self, monkeypatch):
+        text = (Path(__file__).parents[2] / "docs" / "guide" / "online.md").read_text()
+        given, made = re.findall(r"^```text\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+        done = self.run(monkeypatch, given, "--groups", "sex", "--json")
+        for shown, line in zip(made.splitlines(), done.stdout.splitlines(), strict=True):
+            assert json.loads(shown) == pytest.approx(json.loads(line))
+        assert re.findall(r"`(Line .*?)`", text) == done.stderr.splitlines()[:1]
+
+    def test_names_may_stand_in_a_comment_and_the_separator_before_all(self, monkeypatch):
+        plain = self.run(monkeypatch, "a b,y\n1,5\n2,6\n")
+        for text in ("# a b,y\n1,5\n2,6\n", "sep=;\na b;y\n1;5\n2;6\n"):
+            assert self.run(monkeypatch, text).stdout == plain.stdout
+
+    def test_a_point_among_decimal_commas_is_left_out(self, monkeypatch):
+        done = self.run(monkeypatch, "x;y\n1,5;5\n1.5;5\n2,5;1.000\n")
+        assert "Line 3 is left out: x is no number here: '1.5' has a point" in done.stderr
+        assert "Line 4 is left out: y is no number here" in done.stderr
+        assert len(done.stdout.splitlines()) == 1

@@ -43,6 +43,8 @@ def folder(tmp_path_factory):
         "times.csv",
         pd.DataFrame(rng.exponential(size=(50, 4)) + 0.1, columns=[f"client{i}" for i in range(4)]),
     )
+    table("grouped.csv", features.assign(group=np.where(X[:, 5] > 0, "a", "b"), y=line))
+    table("stray.csv", features.assign(group=np.where(X[:, 5] > 0, "a", "b"), f0=["foo", *X[1:, 0]], y=line))
     letters = ["".join(rng.choice(list("ACGT"), 8)) for _ in range(150)]
     table("dna.csv", pd.DataFrame({"sequence": letters, "score": rng.random(150)}))
     table(
@@ -102,6 +104,18 @@ def test_a_question_decides_where_files_may_be_several_things(folder):
     assert "pays the column player" in games[0].question
 
 
+def test_rows_in_groups_may_be_predictions_that_are_good_on_every_group(folder):
+    (found,) = [advice for advice in asked(folder, ["grouped.csv"]) if advice.systems == ("24",)]
+    assert found.fits
+    assert "--target y --groups group" in found.commands[0]
+    assert "is 'y' seen after each, and must no group be worse off" in found.question
+    (stray,) = [advice for advice in asked(folder, ["stray.csv"]) if advice.systems == ("24",)]
+    assert (stray.fits, stray.why) == (
+        False, "Column 'f0' holds 80 different words. Mend it or leave it out first."
+    )  # fmt: skip
+    assert not [advice for advice in asked(folder, ["prices.csv"]) if advice.systems == ("24",)]
+
+
 COMMANDS = [
     ("ratings.csv",),
     ("prices.csv",),
@@ -113,6 +127,7 @@ COMMANDS = [
     ("payoffs.csv",),
     ("A.mtx", "b.npy"),
     ("dna.csv",),
+    ("grouped.csv",),
 ]
 
 

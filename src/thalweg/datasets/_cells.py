@@ -96,6 +96,15 @@ def refuse_losses(path: Path, content: bytes) -> None:
         refuse_loss(f"{path}: line {line}", found[0].decode())
 
 
+def is_misspelt(cell: str) -> bool:
+    """Whether a word is a number in another spelling: with thousands separators, or the other decimal mark.
+
+    >>> is_misspelt("0,5"), is_misspelt("1'000"), is_misspelt("foo")
+    (True, True, False)
+    """
+    return any(spelling.fullmatch(cell) for spelling in (_THOUSANDS, _COMMA, _POINT))
+
+
 def fault(cell: str) -> str:
     """Why a cell is no number, and the mend."""
     if _THOUSANDS.fullmatch(cell):

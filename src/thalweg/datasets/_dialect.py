@@ -78,6 +78,14 @@ def records(path: Path, lines: Sequence[str], start: int, separator: str) -> Ite
         raise UnreadableFile(f"{path}: line {last + 1} has a faulty quotation: {error}.") from None
 
 
+def cells_of(line: str, separator: str) -> list[str] | None:
+    """The cells of one line that is a row by itself, none of a comment; None for a faulty quotation."""
+    try:
+        return next((cells for _, cells in records(Path(), [line], 0, separator)), [])
+    except UnreadableFile:
+        return None
+
+
 def _without_comment(line: str, separator: str) -> str:
     if "#" in line:
         after = _AFTER_NUMBERS.fullmatch(line)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from thalweg.core import NotFinite
+from thalweg.core import InvalidProblem, NotFinite
 from thalweg.datasets import _cells
 from thalweg.datasets._arrays import refuse_nan
 from thalweg.datasets._text import reading
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 def load_frame(path: str | Path, *, header: bool | None = None, wanted: str | None = None) -> pd.DataFrame:
     """Load a table of numbers and words: ``.csv``, ``.tsv`` or ``.txt`` in any dialect, also compressed.
 
-    Columns are float64, or words. None of their cells is missing.
+    Columns are float64, or words. None of their cells is missing. A few words among numbers are no categories, but
+    faults, and refused: words must be at least half of the cells.
 
     Args:
         path: the file.
@@ -30,7 +31,8 @@ def load_frame(path: str | Path, *, header: bool | None = None, wanted: str | No
 
     Raises:
         UnreadableFile: absent, damaged, or no table.
-        InvalidProblem: two columns of one name, whole numbers beyond float64, a column that numbers the rows.
+        InvalidProblem: two columns of one name, whole numbers beyond float64, a column that numbers the rows, one of
+            numbers with a few words; says the line.
         NotFinite: a cell without a value; says the line.
         UnknownName: no column is called ``wanted``.
     """
@@ -58,4 +60,18 @@ def _column(table: Table, at: int) -> NDArray[np.float64] | list[str]:
                 f"{table.path}: column {table.names[at]!r} has no value in line {table.line(row)}. Fill or drop such "
                 "rows first."
             )
+    _refuse_strays(table, at, texts)
     return texts
+
+
+def _refuse_strays(table: Table, at: int, texts: list[str]) -> None:
+    """Refuse a column of numbers in which a few cells are words, or numbers in another spelling."""
+    words = np.flatnonzero(np.isnan(table.numbers[:, at]))
+    if 2 * sum(not _cells.is_misspelt(texts[row]) for row in words) >= len(texts):
+        return
+    row, found = table.words[at], len(texts) - len(words)
+    raise InvalidProblem(
+        f"{table.path}: column {table.names[at]!r} holds {found} number{'s' * (found != 1)} and {len(words)} "
+        f"word{'s' * (len(words) != 1)} (line {table.line(row)}: {_cells.fault(texts[row])}). Mend or drop such rows; "
+        "if the column holds categories, write a letter before each."
+    )

@@ -267,7 +267,7 @@ class GrowingTable:
                 f"{self.path}: the first line counts 0, 1, 2, ...: are these names, or a row? Say header=True or "
                 "header=False (--header, --no-header)."
             )
-        cut = [_cut(lines[i], separator) for i in kept if i >= begin]
+        cut = [_dialect.cells_of(lines[i], separator) for i in kept if i >= begin]
         rows = [cells for cells in cut if cells is not None]
         lengths = Counter(len(cells) for cells in rows)
         width = len(names) if names is not None else lengths.most_common(1)[0][0] if rows else 0
@@ -326,7 +326,7 @@ class GrowingTable:
         first = next((i for i in range(start, len(lines)) if not is_skipped(lines[i])), None)
         if first is None or self._head is None:
             return start
-        cells = _cut(lines[first], self._separator)
+        cells = _dialect.cells_of(lines[first], self._separator)
         if cells == self._head:
             return first + 1
         comma = _dialect.takes_decimal_comma(self._separator)
@@ -367,7 +367,7 @@ class GrowingTable:
             return "is no text in UTF-8"
         if is_skipped(text):
             return None
-        cells = _cut(text, self._separator)
+        cells = _dialect.cells_of(text, self._separator)
         if cells is None:
             return "has a faulty quotation"
         if len(cells) != self._per_line:
@@ -396,11 +396,3 @@ def _text(line: bytes) -> str | None:
     except UnicodeDecodeError:
         return None
     return None if "\0" in text else text
-
-
-def _cut(line: str, separator: str) -> list[str] | None:
-    """The cells of one line, or None for a faulty quotation."""
-    try:
-        return next((cells for _, cells in _dialect.records(Path(), [line], 0, separator)), [])
-    except UnreadableFile:
-        return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from thalweg.core import InvalidParameter, InvalidProblem, NotFinite
 from thalweg.core.validation import as_real
+from thalweg.datasets import _cells
 from thalweg.online.groups import By, Mask, Membership, column_of
 
 if TYPE_CHECKING:
@@ -93,7 +95,9 @@ def encode(
 class RowEncoder:
     """The same for rows that come one by one: new words make new columns, new labels new groups.
 
-    Numbers stay as they are, since nobody knows yet what ends they will have.
+    Numbers stay as they are, since nobody knows yet what ends they will have. A column is one of numbers or one of
+    words by its first cell, and stays so: a word among numbers is refused, a number among words is a word, with a
+    warning.
 
     >>> rows = RowEncoder((By("sex"),))
     >>> x, mask = rows.encode({"age": "40", "sex": "f"})
@@ -103,6 +107,8 @@ class RowEncoder:
 
     groups: tuple[By, ...]
     columns: list[str] = field(default_factory=lambda: ["one"])
+    numeric: dict[str, bool] = field(default_factory=dict)
+    mixed: set[str] = field(default_factory=set)
     member: Membership = field(init=False)
 
     def __post_init__(self) -> None:
@@ -112,32 +118,47 @@ class RowEncoder:
         """Features (d,) and groups (groups,) of a row of texts; both may be longer than those before.
 
         Raises:
-            NotFinite: a cell is empty.
+            NotFinite: a cell is empty, NA, NaN or the like, or infinite.
+            InvalidProblem: a cell is no number in a column of numbers.
             UnknownName: a group's column is not there.
         """
         import pandas as pd
 
         found: dict[str, float] = {"one": 1.0}
         values: dict[str, float | str] = {}
+        numeric: dict[str, bool] = {}
         for name, cell in row.items():
             text = cell.strip()
-            if not text:
-                raise NotFinite(f"Column {name!r} has no value.")
-            number = _number(text)
-            values[name] = text if number is None else number
-            found[name if number is not None else f"{name}={text}"] = 1.0 if number is None else number
+            if text in _cells.MISSING:
+                raise NotFinite(f"Column {name!r} has no value{f': it is {text!r}' if text else ''}.")
+            numeric[name] = self.numeric.get(name, _cells.is_number(text) or _cells.is_misspelt(text))
+            if numeric[name]:
+                found[name] = values[name] = _number(name, text)
+            else:
+                self._warn_of(name, text)
+                values[name], found[f"{name}={text}"] = text, 1.0
         mask = self.member.mask(pd.DataFrame([values]), grow=True)[0]
+        self.numeric |= numeric
         self.columns += [name for name in found if name not in self.columns]
         return np.array([found.get(name, 0.0) for name in self.columns]), mask
 
+    def _warn_of(self, name: str, text: str) -> None:
+        """Once a column: that a number is taken for a word."""
+        if name not in self.mixed and _cells.is_number(text):
+            self.mixed.add(name)
+            warnings.warn(
+                f"Column {name!r} began with a word, so that {text!r} is taken for a word, too.", stacklevel=3
+            )
 
-def _number(text: str) -> float | None:
-    try:
-        found = float(text)
-    except ValueError:
-        return None
+
+def _number(name: str, text: str) -> float:
+    """The number that a cell of a column of numbers is."""
+    if not _cells.is_number(text):
+        raise InvalidProblem(f"Column {name!r} holds numbers: {_cells.fault(text)}.")
+    _cells.refuse_loss(f"Column {name!r}", text)
+    found = float(text)
     if not np.isfinite(found):
-        raise NotFinite(f"A cell is {text!r}; expected a finite number or a word.")
+        raise NotFinite(f"Column {name!r} is {text!r}; expected a finite number.")
     return found
 
 
@@ -161,12 +182,12 @@ def group_rules(text: str) -> tuple[By, ...]:
                     f"--groups: {item!r} names no column; write name, name*name or name:35:50."
                 )
             columns.append(name)
-            numbers = [_number(b) for b in bounds]
-            if None in numbers:
+            numbers = [float(b) for b in bounds if _cells.is_number(b) and np.isfinite(float(b))]
+            if len(numbers) < len(bounds):
                 raise InvalidParameter(
                     f"--groups: the cuts of {name!r} are {':'.join(bounds)!r}; expected numbers."
                 )
             if numbers:
-                cuts[name] = [float(n) for n in numbers if n is not None]
+                cuts[name] = numbers
         found.append(By(*columns, cuts=cuts))
     return tuple(found)

@@ -61,9 +61,12 @@ class RowLearner:
     def play(self, row: Mapping[str, str], label: float | None = None) -> float:
         """The prediction for a row, made before its label is looked at; without a label nothing is learned.
 
+        The first ones are ``low``: a ridge begins with zeros, and predicts in units of the range above it.
+
         Raises:
-            NotFinite: an empty cell, or a number that is none.
-            InvalidProblem: a label outside [low, high]. Nothing is learned then.
+            NotFinite: an empty cell, or a number that is not finite.
+            InvalidProblem: a label outside [low, high], or a word in a column that began with a number. Nothing is
+                learned then.
         """
         if label is not None and not self.low <= label <= self.high:
             raise InvalidProblem(

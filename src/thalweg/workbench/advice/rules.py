@@ -201,6 +201,33 @@ def _regression(sights: list[Sight]) -> Advice | None:
     return Advice(systems, what, True, why, commands, question, ("convex", str(sight.path), *options))
 
 
+def _groups(sights: list[Sight]) -> Advice | None:
+    sight, target = sights[0], _target(sights[0])
+    if len(sights) > 1 or sight.kind != "table" or not sight.header or target is None or target.words:
+        return None
+    groups = [c for c in sight.table if c is not target and c.is_class and not c.is_sequence]
+    groups = [c for c in groups if not set(",*:") & set(c.name)]  # which --groups takes for its own
+    groups.sort(key=lambda column: not column.words)
+    if not groups or sight.rows < 20 or target.distinct < 2:
+        return None
+    what, systems = "predictions that are good on every group of rows", ("24",)
+    bad = [f"{c.name!r} has holes" for c in sight.table if c.holes]
+    bad += [
+        f"{c.name!r} holds {c.distinct} different words" for c in sight.table if c.words and not c.is_class
+    ]
+    if bad:
+        return Advice(systems, what, False, f"Column {bad[0]}. Mend it or leave it out first.")
+    names = ",".join(column.name for column in groups[:2])
+    words = f"{_words(sights)} --target {shlex.quote(target.name)} --groups {shlex.quote(names)}"
+    commands = (f"thalweg solve online {words} --report page.html", f"thalweg compare online {words}")
+    listed = " and ".join(f"{c.name!r} ({c.distinct} values)" for c in groups[:2])
+    question = (
+        f"Do the rows come one by one, is {target.name!r} seen after each, and must no group be worse off than with a "
+        "model of its own?"
+    )
+    return Advice(systems, what, True, f"{sight.rows} rows in groups: {listed}.", commands, question)
+
+
 def _widths(sights: list[Sight]) -> Advice | None:
     fit = _regression(sights)
     if fit is None or not fit.fits or not fit.compared or sights[0].rows < 20:
@@ -403,6 +430,7 @@ RULES: tuple[Rule, ...] = (
     _clouds,
     _linear,
     _regression,
+    _groups,
     _norms,
     _times,
     _game,
