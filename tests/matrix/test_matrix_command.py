@@ -70,6 +70,29 @@ def test_columns_are_known_by_the_names_that_are_given(tmp_path):
     assert (list(found.row_ids), list(found.column_ids), list(found.values)) == ([1, 2], [7, 8], [5, 4])
 
 
+def test_columns_taken_by_position_are_told(tmp_path):
+    path = tmp_path / "r.csv"
+    path.write_text("note;kunde;artikel\n5;1;7\n4;2;8\n")
+    with pytest.warns(UserWarning, match="users: note, items: kunde, ratings: artikel .by position") as told:
+        load_ratings(path, header=True)
+    assert "--user, --item, --rating" in str(told[0].message)
+    assert told[0].filename == __file__
+    with pytest.warns(UserWarning, match="csv: users: note, items: artikel .by position"):
+        load_ratings(path, header=True, rating="kunde")
+    with pytest.warns(UserWarning, match="csv: users: note, items: kunde .by position"):
+        load_pairs(path, header=True)
+
+
+@pytest.mark.filterwarnings("error")
+def test_columns_that_are_named_or_have_no_header_are_not_told(tmp_path):
+    (tmp_path / "r.csv").write_text("note;kunde;artikel\n5;1;7\n4;2;8\n")
+    load_ratings(tmp_path / "r.csv", user="kunde", item="artikel", rating="note")
+    (tmp_path / "r.csv").write_text("user;item;stars;colour\n5;1;7;1\n4;2;8;2\n")
+    load_ratings(tmp_path / "r.csv")
+    (tmp_path / "r.csv").write_text("5;1;7\n4;2;8\n")
+    load_ratings(tmp_path / "r.csv")
+
+
 def test_two_columns_are_ones(tmp_path):
     (tmp_path / "r.csv").write_text("user,item\n1,2\n3,4\n")
     assert list(load_ratings(tmp_path / "r.csv").values) == [1, 1]
