@@ -220,6 +220,22 @@ def test_what_cannot_be_done_is_refused_in_a_line(shell, ratings, words, message
     assert message in err
 
 
+def test_refusals_name_options_and_a_guess_stays_out_of_the_json(shell, tmp_path, rng):
+    path = tmp_path / "r.csv"
+    path.write_text("user,item,rating\n1,2,3\n1,2,4\n")
+    assert "(--duplicates mean, --duplicates sum)" in shell("solve", "matrix", path)[2]
+    path.write_text("user,item,rating\n1,2,3\n2,1,4\n")
+    assert "Name a rank (--rank), or raise held_out (--held-out)" in shell("solve", "matrix", path)[2]
+    path.write_text("u0;i2\n")
+    assert "say header=False (--no-header)" in shell("solve", "matrix", path)[2]
+    lines = [f"{i},{j},{rng.random():.3f}" for i in range(9) for j in range(9)]
+    path.write_text("\n".join(["kunde,artikel,note", *lines]))
+    _, out, err = shell("solve", "matrix", path, "--rank", "1", "--json")
+    assert json.loads(out)["rank"] == 1
+    assert err.count("\n") == 1
+    assert "users: kunde, items: artikel, ratings: note (by position" in err
+
+
 def test_a_file_that_holds_no_factors_is_refused(shell, tmp_path):
     np.savez(tmp_path / "x.npz", x=np.ones(3))
     (tmp_path / "p.csv").write_text("1,2\n")

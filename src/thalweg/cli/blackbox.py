@@ -132,7 +132,9 @@ def _go_on(ours: Study, path: Path, program: Command) -> None:
             f"{path} was kept for another command: {ours.command}. Use it, or another --study."
         )
     open_ones = f", {pending} in progress" if pending else ""
-    typer.echo(f"Going on with {path}: {told} {'trial' if told == 1 else 'trials'} done{open_ones}.", err=True)
+    typer.echo(
+        f"Going on with {path}: {told} {'trial' if told == 1 else 'trials'} done{open_ones}.", err=True
+    )
 
 
 def _bayesian(method: str, acquisition: str, exact: bool) -> BayesianOptimization:

@@ -62,7 +62,9 @@ def _array(path: Path, key: str) -> NDArray[np.generic]:
     name = key or ("X" if "X" in arrays else next(iter(arrays), "") if len(arrays) == 1 else "")
     if name not in arrays:
         wanted = f"no array '{name}'" if name else "several arrays and none named 'X'"
-        raise UnreadableFile(f"{path} holds {wanted}; there are {', '.join(arrays) or 'none'}. Name one.")
+        raise UnreadableFile(
+            f"{path} holds {wanted}; there are {', '.join(arrays) or 'none'}. Name one: key= (--key)."
+        )
     return arrays[name]
 
 
