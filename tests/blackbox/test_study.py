@@ -31,8 +31,8 @@ from thalweg.core import (
     InvalidParameter,
     InvalidProblem,
     NotFinite,
-    UnreadableFile,
     UnknownName,
+    UnreadableFile,
 )
 from thalweg.numerics.gaussian_process import RBF, SparsePosterior
 

@@ -52,8 +52,8 @@ def solve_blackbox(
     study: Annotated[
         Path,
         typer.Option(
-            help="Where the study is kept, after every evaluation: its checkpoint. The same command goes on from there; "
-            "another program needs another file."
+            help="Where the study is kept, after every evaluation: its checkpoint. The same command, and "
+            "no other, goes on from there."
         ),
     ] = Path("blackbox.study"),
     method: Annotated[

@@ -48,7 +48,9 @@ def load_points(path: str | Path, *, key: str = "", header: bool | None = None) 
                 f"{path}: column '{words[0]}' holds words; expected numbers only. Leave it out."
             )
         values, names = table.to_numpy(), tuple(map(str, table.columns))
-        if names == tuple(f"column {k + 1}" for k in range(len(names))):  # as a table without a header calls them
+        if names == tuple(
+            f"column {k + 1}" for k in range(len(names))
+        ):  # as a table without a header calls them
             names = ()
     if values.ndim != 2:
         raise InvalidProblem(f"{path} has shape {values.shape}; expected points one a row, (n, D).")
