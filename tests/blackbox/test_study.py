@@ -32,6 +32,7 @@ from thalweg.core import (
     InvalidProblem,
     NotFinite,
     UnknownName,
+    UnreadableFile,
 )
 from thalweg.numerics.gaussian_process import RBF, SparsePosterior
 
@@ -312,6 +313,13 @@ class TestKeeping:
         Study(LINE).save(tmp_path / "study")
         with pytest.raises(CheckpointMismatch, match="another space"):
             Study(SQUARE).load(tmp_path / "study")
+
+    def test_a_command_is_words_and_may_be_missing(self):
+        state = Study(LINE).state_dict()
+        del state["command"]  # as an earlier version saved it
+        Study(LINE).load_state_dict(state)
+        with pytest.raises(UnreadableFile, match="saved command is 3"):
+            Study(LINE).load_state_dict({**state, "command": 3})
 
     def test_as_a_method_it_resumes_with_the_same_bits(self, tmp_path):
         box, method = BlackBox(branin, SQUARE), BayesianOptimization(noise="none")

@@ -36,13 +36,31 @@ class TestCommand:
         [
             (["false", "{x}"], "exit 1"),
             (["echo", "no number {x} at all"], "no number"),
-            (["/no/such/program", "{x}"], "could not be started"),
             (python("import os, signal; os.kill(os.getpid(), signal.SIGKILL)"), "signal 9"),
         ],
     )
     def test_what_goes_wrong_is_told(self, words, message):
         with pytest.raises(EvaluationFailed, match=message):
             Command(words)({"x": 1.0})
+
+    def test_a_program_that_is_not_there_is_no_failed_trial(self, tmp_path):
+        plain = tmp_path / "plain.sh"
+        plain.write_text("echo 1\n")
+        for program in ("/no/such/program", "no-such-program-at-all", str(plain), f"{plain}/in"):
+            with pytest.raises(InvalidParameter, match="cannot be started: no such program is there"):
+                Command([program, "{x}"]).check(Space(LINE))
+            with pytest.raises(InvalidParameter, match="could not be started"):
+                Command([program, "{x}"])({"x": 1.0})
+        plain.write_text("#!/no/such/shell\necho 1\n")
+        plain.chmod(0o755)
+        command = Command([str(plain), "{x}"])
+        command.check(Space(LINE))  # only the system knows
+        with pytest.raises(InvalidParameter, match="could not be started"):
+            evaluate(Study(LINE), command, 3)
+
+    def test_a_nul_is_a_failed_trial(self):
+        with pytest.raises(EvaluationFailed, match="could not be started"):
+            Command(["echo", "{x}"])({"x": "\0"})
 
     def test_what_hangs_is_ended_with_what_it_started(self, tmp_path):
         marker = tmp_path / "pid"
@@ -237,6 +255,39 @@ class TestShell:
         done = self.run(tmp_path, "--trials", "8", "--maximize", command=command, space=None)
         assert done.returncode == 2
         assert "direction='minimize', and this one direction='maximize'" in done.stderr
+
+    def test_a_kept_study_is_refused_to_another_program(self, tmp_path):
+        assert self.run(tmp_path, "--trials", "3", command=["echo", "{x}"]).returncode == 0
+        kept = (tmp_path / "blackbox.study").read_bytes()
+        done = self.run(tmp_path, "--trials", "4", command=["printf", "{x}"])
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+        assert "blackbox.study was kept for another command: echo '{x}'. Use it, or another" in done.stderr
+        assert (tmp_path / "blackbox.study").read_bytes() == kept
+        assert self.run(tmp_path, "--trials", "4", command=["echo", "{x}"]).returncode == 0
+
+    def test_a_study_made_in_python_or_without_an_answer_is_any_programs(self, tmp_path):
+        study = Study(LINE)
+        evaluate(study, lambda p: p["x"] ** 2, 12)
+        study.ask(2)
+        study.save(tmp_path / "blackbox.study")
+        done = self.run(tmp_path, "--trials", "14", command=["echo", "{x}"])
+        assert (done.returncode, done.stderr.splitlines()[0]) == (
+            0,
+            "Going on with blackbox.study: 12 trials done, 2 in progress.",
+        )
+        begun = Study(LINE)
+        begun.command = "./quad.sh '{x}'"
+        begun.ask()
+        begun.save(tmp_path / "blackbox.study")
+        assert self.run(tmp_path, "--trials", "2", command=["echo", "{x}"]).returncode == 0
+        begun.load(tmp_path / "blackbox.study")
+        assert begun.command == "echo '{x}'"
+
+    def test_a_program_that_is_not_there_is_told_once_and_nothing_is_kept(self, tmp_path):
+        done = self.run(tmp_path, "--trials", "3", command=["./nothere", "{x}"])
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+        assert "Error: ./nothere cannot be started: no such program is there" in done.stderr
+        assert not (tmp_path / "blackbox.study").exists()
 
     def test_ctrl_c_and_sigkill_lose_only_what_was_running(self, tmp_path):
         slow = python("import sys; print(float(sys.argv[1]) ** 2)")

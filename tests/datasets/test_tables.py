@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thalweg.core import InvalidProblem, NotFinite, UnreadableFile
+from thalweg.core import InvalidProblem, NotFinite, UnknownName, UnreadableFile
 from thalweg.datasets import load, load_frame, load_matrix, load_named_matrix, load_series, load_vector
 
 
@@ -183,6 +183,23 @@ class TestHeader:
         with pytest.raises(InvalidProblem, match="are these names"):
             load_matrix(write("0,1\n0.5,1.5\n"))
         assert load_matrix(write("0,1\n1.5,0\n")).shape == (2, 2)
+
+    def test_a_lone_line_of_words_says_how_to_read_it_as_a_row(self, write):
+        path = write("u0;i2\n")
+        with pytest.raises(
+            UnreadableFile, match=r"header, but no rows. If its line is a row, say header=False \(--no-header"
+        ):
+            load_named_matrix(path)
+        with pytest.raises(UnreadableFile, match=r"header, but no rows\.$"):
+            load_named_matrix(path, header=True)
+
+    def test_messages_name_the_options_of_the_shell(self, write):
+        with pytest.raises(InvalidProblem, match=r"\(--header, --no-header\), or in the file"):
+            load(write("0,1,2\n5,6,7\n"))
+        with pytest.raises(InvalidProblem, match=r"\(--header, --no-header\), or write a line"):
+            load(write("5.1,3.5,setosa\n4.9,3,virginica\n"))
+        with pytest.raises(UnknownName, match=r"header=True \(--header\) makes it names"):
+            load_series(write("1.5,1.5\n1.2,1.1\n"), "price")
 
     def test_words_beside_numbers_are_refused_when_they_may_be_a_row(self, write):
         path = write("5.1,3.5,setosa\n4.9,3,virginica\n")

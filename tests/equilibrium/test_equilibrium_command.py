@@ -50,6 +50,28 @@ def test_the_command_says_whether_sampling_pays(monkeypatch, capsys, tmp_path):
     assert "stable rank 1, predicted gain 0.18: sampling does not pay" in capsys.readouterr().out
 
 
+def test_a_table_says_whose_strategy_it_is(solved, tmp_path):
+    told = solved("1,2\n3,0\n0,1\n", "--json", "--out", str(tmp_path / "s.csv"))
+    head, *lines = (tmp_path / "s.csv").read_text().splitlines()
+    assert head == "player,strategy,probability"
+    cells = [line.split(",") for line in lines]
+    assert [cell[:2] for cell in cells] == [["rows", str(i)] for i in range(3)] + [
+        ["columns", str(i)] for i in range(2)
+    ]
+    assert [float(cell[2]) for cell in cells] == [*told["x"], *told["y"]]
+    assert told["x"] == pytest.approx([0, 0.25, 0.75], abs=1e-5)
+
+
+def test_a_file_for_one_array_is_refused(monkeypatch, capsys, tmp_path):
+    (tmp_path / "game.csv").write_text("1,2\n3,0\n")
+    words = ["thalweg", "solve", "equilibrium", str(tmp_path / "game.csv"), "--out", str(tmp_path / "s.npy")]
+    monkeypatch.setattr(sys, "argv", words)
+    with pytest.raises(SystemExit) as done:
+        main()
+    assert done.value.code == 2
+    assert "expected .npz or .csv" in capsys.readouterr().err
+
+
 def test_one_column_is_one_choice_of_the_column_player(solved):
     told = solved("1\n2\n5\n", "--json")
     assert (told["x"], told["y"]) == ([1.0, 0.0, 0.0], [1.0])

@@ -1,6 +1,7 @@
 """Two networks in files are matched and merged by the command."""
 
 import json
+import sys
 
 import pytest
 import torch
@@ -15,6 +16,11 @@ def make():
     return nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
 def number():
     return 3
+def wide(n):
+    return nn.Linear(n, n)
+def torn():
+    raise OSError("no such disk")
+constant = 4
 """
 
 
@@ -59,7 +65,15 @@ def test_a_permuted_copy_is_merged_into_the_network(files):
     ("module", "words"),
     [
         ("my_factory", "package.module:function"),
-        ("my_factory:none", "PYTHONPATH"),
+        ("my_factory:none", "my_factory has no function 'none'.\n"),
+        ("my_factory:constant", "my_factory has no function 'constant'.\n"),
+        (
+            "my_factory:wide",
+            "wide() raised TypeError: wide() missing 1 required positional argument: 'n'. It is",
+        ),
+        ("my_factory:torn", "torn() raised OSError: no such disk. It is called without arguments"),
+        ("no_such_factory:make", "It has to be in the current folder, or on PYTHONPATH"),
+        (".my_factory:make", "--module is package.module:function; got"),
         ("my_factory:number", "expected an nn.Module"),
     ],
 )
@@ -69,4 +83,17 @@ def test_a_module_that_is_none_is_refused(files, module, words):
         "solve", "landscape", str(folder / "a.safetensors"), str(folder / "b.pt"), "--module", module
     )
     assert done.returncode == 2
-    assert words in " ".join(done.stderr.split())
+    assert words in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_module_of_the_current_folder_needs_no_path(files, monkeypatch):
+    folder, _ = files
+    monkeypatch.setattr("sys.path", [*sys.path])
+    (folder / "here").mkdir()
+    (folder / "here" / "factory_here.py").write_text(FACTORY)
+    (folder / "here" / "factory_torn.py").write_text("import no_such_neighbour")
+    words = ["solve", "landscape", str(folder / "a.safetensors"), str(folder / "b.pt"), "--module"]
+    assert thalweg(*words, "factory_here:make", cwd=folder / "here").returncode == 0
+    torn = thalweg(*words, "factory_torn:make", cwd=folder / "here")
+    assert torn.stderr == "Error: --module factory_torn:make: No module named 'no_such_neighbour'.\n"

@@ -129,7 +129,11 @@ def test_weights_in_files_come_back(tmp_path, ending):
 def test_files_without_weights_are_refused(tmp_path):
     (tmp_path / "a.pt").write_bytes(b"no weights")
     torch.save([1, 2], tmp_path / "b.pt")
-    for name, words in (("a.pt", "holds no weights"), ("b.pt", "no state dict"), ("c.pt", "No file")):
+    for name in ("e.pt", "e.safetensors", "e.csv"):
+        (tmp_path / name).touch()
+        with pytest.raises(UnreadableFile, match="is empty; expected weights"):
+            load_weights(tmp_path / name)
+    for name, words in (("a.pt", "holds no weights: "), ("b.pt", "no state dict"), ("c.pt", "No file")):
         with pytest.raises(UnreadableFile, match=words):
             load_weights(tmp_path / name)
 

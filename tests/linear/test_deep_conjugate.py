@@ -83,9 +83,16 @@ class TestPoissonGrid:
         [
             (np.zeros(5, int), "2-D or 3-D"),
             (np.full((3, 3), 7), "other codes"),
+            (np.array([[0.0, 1.0], [2.0, np.nan]]), r"other codes \(first: nan in cell \(1, 1\)\)"),
+            (np.array([[0.0, 1.5], [2.0, np.inf]]), r"other codes \(first: 1.5 in cell \(0, 1\)\)"),
+            (np.full((3, 3), 256), "other codes"),
+            (np.zeros((3, 3), complex), "cells are of type complex128; a cell is a number"),
+            ([["fluid", "solid"], ["air", "air"]], "cells are of type <U5; a cell is a number"),
+            (np.full((3, 3), None), "cells are of type object"),
             (np.ones((3, 3), int), "nothing to solve"),
         ],
     )
+    @pytest.mark.filterwarnings("error")
     def test_what_is_no_grid_is_refused(self, cells, message):
         with pytest.raises(InvalidProblem, match=message):
             PoissonGrid(cells)

@@ -70,6 +70,29 @@ def test_columns_are_known_by_the_names_that_are_given(tmp_path):
     assert (list(found.row_ids), list(found.column_ids), list(found.values)) == ([1, 2], [7, 8], [5, 4])
 
 
+def test_columns_taken_by_position_are_told(tmp_path):
+    path = tmp_path / "r.csv"
+    path.write_text("note;kunde;artikel\n5;1;7\n4;2;8\n")
+    with pytest.warns(UserWarning, match="users: note, items: kunde, ratings: artikel .by position") as told:
+        load_ratings(path, header=True)
+    assert "--user, --item, --rating" in str(told[0].message)
+    assert told[0].filename == __file__
+    with pytest.warns(UserWarning, match="csv: users: note, items: artikel .by position"):
+        load_ratings(path, header=True, rating="kunde")
+    with pytest.warns(UserWarning, match="csv: users: note, items: kunde .by position"):
+        load_pairs(path, header=True)
+
+
+@pytest.mark.filterwarnings("error")
+def test_columns_that_are_named_or_have_no_header_are_not_told(tmp_path):
+    (tmp_path / "r.csv").write_text("note;kunde;artikel\n5;1;7\n4;2;8\n")
+    load_ratings(tmp_path / "r.csv", user="kunde", item="artikel", rating="note")
+    (tmp_path / "r.csv").write_text("user;item;stars;colour\n5;1;7;1\n4;2;8;2\n")
+    load_ratings(tmp_path / "r.csv")
+    (tmp_path / "r.csv").write_text("5;1;7\n4;2;8\n")
+    load_ratings(tmp_path / "r.csv")
+
+
 def test_two_columns_are_ones(tmp_path):
     (tmp_path / "r.csv").write_text("user,item\n1,2\n3,4\n")
     assert list(load_ratings(tmp_path / "r.csv").values) == [1, 1]
@@ -195,6 +218,22 @@ def test_what_cannot_be_done_is_refused_in_a_line(shell, ratings, words, message
     code, _, err = shell("solve", "matrix", ratings[0], *words)
     assert code == 2
     assert message in err
+
+
+def test_refusals_name_options_and_a_guess_stays_out_of_the_json(shell, tmp_path, rng):
+    path = tmp_path / "r.csv"
+    path.write_text("user,item,rating\n1,2,3\n1,2,4\n")
+    assert "(--duplicates mean, --duplicates sum)" in shell("solve", "matrix", path)[2]
+    path.write_text("user,item,rating\n1,2,3\n2,1,4\n")
+    assert "Name a rank (--rank), or raise held_out (--held-out)" in shell("solve", "matrix", path)[2]
+    path.write_text("u0;i2\n")
+    assert "say header=False (--no-header)" in shell("solve", "matrix", path)[2]
+    lines = [f"{i},{j},{rng.random():.3f}" for i in range(9) for j in range(9)]
+    path.write_text("\n".join(["kunde,artikel,note", *lines]))
+    _, out, err = shell("solve", "matrix", path, "--rank", "1", "--json")
+    assert json.loads(out)["rank"] == 1
+    assert err.count("\n") == 1
+    assert "users: kunde, items: artikel, ratings: note (by position" in err
 
 
 def test_a_file_that_holds_no_factors_is_refused(shell, tmp_path):

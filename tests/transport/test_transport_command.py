@@ -9,6 +9,8 @@ import pytest
 from typer.testing import CliRunner
 
 from thalweg.cli import app
+from thalweg.core import InvalidProblem
+from thalweg.transport import EntropicTransport
 
 
 @pytest.fixture
@@ -33,13 +35,36 @@ def test_a_table_is_carried_and_drawn(files):
     out, page = files / "moved.csv", files / "page.html"
     found = run(files, *FAST, "--out", str(out), "--report", str(page), "--json")
     assert found.exit_code == 0, found.output
-    moved = np.loadtxt(out, delimiter=",")
+    assert out.read_text().startswith("a,b\n")
+    moved = np.loadtxt(out, delimiter=",", skiprows=1)
     assert moved.shape == (80, 2)
     np.testing.assert_allclose(moved.mean(0), 5.0, atol=0.5)
     told = json.loads(found.stdout)
     assert told["points"] == [80, 70]
     assert told["components"] == 2
     assert "Before, after and carried" in page.read_text()
+
+
+def test_what_was_carried_is_carried_on(files):
+    run(files, *FAST, "--out", str(files / "moved.csv"))
+    words = ["solve", "transport", str(files / "moved.csv"), str(files / "after.csv"), *FAST]
+    assert CliRunner().invoke(app, words).exit_code == 0
+    run(files, *FAST, "--out", str(files / "moved.npz"))
+    table = np.loadtxt(files / "moved.csv", delimiter=",", skiprows=1)
+    np.testing.assert_array_equal(table, np.load(files / "moved.npz")["mean"])
+
+
+def test_a_table_without_names_is_carried_to_one_without(files):
+    for name in ("before", "after"):
+        lines = (files / f"{name}.csv").read_text().splitlines(keepends=True)
+        (files / f"{name}.csv").write_text("".join(lines[1:]))
+    assert run(files, *FAST, "--out", str(files / "moved.csv")).exit_code == 0
+    assert np.loadtxt(files / "moved.csv", delimiter=",").shape == (80, 2)
+
+
+def test_names_are_as_many_as_columns(rng):
+    with pytest.raises(InvalidProblem, match="1 names of columns; the clouds have 2"):
+        EntropicTransport(rng.standard_normal((9, 2)), rng.standard_normal((9, 2)), 0.5, 1, names=["a"])
 
 
 def test_all_arrays_go_into_one_file(files):

@@ -8,6 +8,7 @@ from typing import Any
 from thalweg.blackbox.parameters import Parameter
 from thalweg.core import CheckpointMismatch, UnreadableFile
 from thalweg.core.fingerprint import fingerprint
+from thalweg.core.tree import require_alike
 
 #: What a saved study holds.
 PARTS = ("settings", "parameters", "trials", "models", "region")
@@ -19,6 +20,7 @@ def check_parts(state: object) -> dict[str, Any]:
         raise UnreadableFile(
             "This is no saved study, or one of an earlier version. Start afresh under another name."
         )
+    require_alike("command", "", state.get("command", ""))
     return state
 
 

@@ -123,6 +123,8 @@ class Study:
         self._arrange(given)
         self.region = TrustRegion(given.dimension) if trust_region else None
         self.trials: list[Trial] = []
+        #: What evaluates the trials, where that is a command of the shell; kept with them.
+        self.command = ""
 
     def _arrange(self, space: Space) -> None:
         """Take the space with its parameters in this order: all that lives in its coordinates is made anew."""
@@ -345,6 +347,7 @@ class Study:
             "settings": self._settings(),
             "parameters": marks(self.space.parameters),
             "trials": trials,
+            "command": self.command,
             "models": self._models.state_dict(),
             "region": self.region.state_dict() if self.region is not None else None,
         }
@@ -383,6 +386,7 @@ class Study:
         if names != list(own):
             self._arrange(replace(self.space, parameters={name: own[name] for name in names}))
         self.trials = [Trial(**t) for t in kept["trials"]]
+        self.command = kept.get("command", "")
         self._models.load_state_dict(kept["models"])
         if self.region is None:
             return

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import shutil
 import signal
 import string
 import subprocess
@@ -45,7 +47,8 @@ class Command:
         """Refuse placeholders that are no parameters or do not take their values, and parameters that are nowhere.
 
         Raises:
-            InvalidParameter: names the word and the placeholder, or the parameters that are not in the command.
+            InvalidParameter: names the word and the placeholder, or the parameters that are not in the command; the
+                program is not there, or may not be run.
         """
         mentioned = self.check_words(tuple(space.parameters), _samples(space), "parameter; the space has")
         missing = [name for name in space.parameters if name not in mentioned]
@@ -77,16 +80,24 @@ class Command:
                     raise InvalidParameter(
                         f"The command's word {word!r} cannot be filled with {point}: {error}."
                     ) from None
+        if self.words and not _placeholders(self.words[0]):
+            program = _FILLER.vformat(self.words[0], (), {})
+            if shutil.which(_encoded(program)) is None:
+                raise InvalidParameter(
+                    f"{program} cannot be started: no such program is there that may be run. Name it by its path, such "
+                    "as ./run.sh, and make it executable."
+                )
         return mentioned
 
     def __call__(self, point: Point) -> float:
         """Run it at a point.
 
         Raises:
-            EvaluationFailed: it could not be started, timed out, ended with an error, or printed no number.
+            EvaluationFailed: it timed out, ended with an error, or printed no number.
+            InvalidParameter: it is not there, or may not be run: so it would be at any point.
         """
         words = [_FILLER.vformat(word, (), point) for word in self.words]
-        encoded = [word.encode("utf-8", "surrogateescape") for word in words]  # whatever the machine's locale
+        encoded = [_encoded(word) for word in words]
         try:
             # A session of its own: what it starts can be ended with it, and a Ctrl-C is ours to handle.
             process = subprocess.Popen(  # noqa: S603 -- the user's program, without a shell
@@ -94,7 +105,8 @@ class Command:
             )
         except (OSError, ValueError) as error:  # ValueError: a NUL in a word
             why = error.strerror if isinstance(error, OSError) else error
-            raise EvaluationFailed(f"{words[0]} could not be started: {why}") from None
+            kind = InvalidParameter if getattr(error, "errno", None) in _NO_PROGRAM else EvaluationFailed
+            raise kind(f"{words[0]} could not be started: {why}") from None
         with self._lock:
             self._running.add(process.pid)
             if self._closed:
@@ -142,6 +154,13 @@ class _Filler(string.Formatter):
 
 
 _FILLER = _Filler()
+#: Not there, not executable, no program: not a matter of the point.
+_NO_PROGRAM = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENOEXEC)
+
+
+def _encoded(word: str) -> bytes:
+    """As the system takes it, whatever the machine's locale."""
+    return word.encode("utf-8", "surrogateescape")
 
 
 def _placeholders(word: str) -> list[str]:

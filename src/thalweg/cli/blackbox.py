@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,11 +12,12 @@ import typer
 
 from thalweg.cli.options import Json, Page, Seed
 from thalweg.cli.output import strict_json
-from thalweg.core import InvalidParameter, Problem
+from thalweg.core import CheckpointMismatch, InvalidParameter, Problem
 from thalweg.core.files import check_target, write_text
 
 if TYPE_CHECKING:
-    from thalweg.blackbox import BayesianOptimization, Trial
+    from thalweg.blackbox import BayesianOptimization, Study, Trial
+    from thalweg.blackbox.workers import Command
 
 Words = Annotated[
     list[str],
@@ -50,7 +52,8 @@ def solve_blackbox(
     study: Annotated[
         Path,
         typer.Option(
-            help="Where the study is kept, after every evaluation: its checkpoint. The same command goes on from there."
+            help="Where the study is kept, after every evaluation: its checkpoint. The same command, and "
+            "no other, goes on from there."
         ),
     ] = Path("blackbox.study"),
     method: Annotated[
@@ -85,8 +88,8 @@ def solve_blackbox(
     program = Command(_as_utf8(command), timeout)
     program.check(ours.space)
     if study.exists():
-        ours.load(study)
-        typer.echo(f"Going on with {study}: {len(ours.trials)} trials.", err=True)
+        _go_on(ours, study, program)
+    ours.command = shlex.join(program.words)
 
     def watch(trial: Trial, message: str) -> None:
         best = ours.best
@@ -117,6 +120,21 @@ def solve_blackbox(
         typer.echo(f"Use {_words(found.point)}: {found.mean:.6g} +- {found.std:.2g}")
         typer.echo(f"{'Done' if complete else 'Interrupted'}; kept in {study}.")
     raise typer.Exit(0 if complete and ours.done else 1)
+
+
+def _go_on(ours: Study, path: Path, program: Command) -> None:
+    """Load what was kept for this program; one that was made in Python, or has no answer yet, may be any's."""
+    ours.load(path)
+    pending = sum(t.status == "pending" for t in ours.trials)
+    told = len(ours.trials) - pending
+    if told and ours.command not in ("", shlex.join(program.words)):
+        raise CheckpointMismatch(
+            f"{path} was kept for another command: {ours.command}. Use it, or another --study."
+        )
+    open_ones = f", {pending} in progress" if pending else ""
+    typer.echo(
+        f"Going on with {path}: {told} {'trial' if told == 1 else 'trials'} done{open_ones}.", err=True
+    )
 
 
 def _bayesian(method: str, acquisition: str, exact: bool) -> BayesianOptimization:

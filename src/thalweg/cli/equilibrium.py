@@ -17,6 +17,9 @@ from thalweg.core import Problem, Result
 if TYPE_CHECKING:
     import numpy as np
 
+#: The two players, as they are told.
+PLAYERS = ("rows", "columns")
+
 
 def read(
     payoffs: Annotated[
@@ -40,6 +43,19 @@ def read(
 class GameCase(Case):
     """Both players' strategies."""
 
+    endings = (".npz", ".csv")
+
+    def write(self, path: Path, result: Result) -> None:
+        """The arrays x and y; in a table a line for each strategy: whose, its number from 0, how likely it is."""
+        from thalweg.core.files import write_text
+
+        if path.suffix.lower() == ".npz":
+            super().write(path, result)
+            return
+        players = zip(PLAYERS, self.arrays(result).values(), strict=True)
+        lines = [f"{player},{i},{p:.17g}" for player, strategy in players for i, p in enumerate(strategy)]
+        write_text(path, "\n".join(["player,strategy,probability", *lines, ""]))
+
     def arrays(self, result: Result) -> dict[str, np.ndarray]:
         rows = self._rows
         both = array_of(result.x)
@@ -57,7 +73,7 @@ class GameCase(Case):
         from thalweg.equilibrium import MonotoneInclusion
 
         lines = []
-        for name, strategy in zip(("rows", "columns"), self.arrays(result).values(), strict=True):
+        for name, strategy in zip(PLAYERS, self.arrays(result).values(), strict=True):
             played = [(i, p) for i, p in enumerate(strategy) if p > 1e-3]
             shown = ", ".join(f"{i}: {p:.3f}" for i, p in played[:10]) + (", ..." if len(played) > 10 else "")
             lines.append(f"{name} played: {shown}")

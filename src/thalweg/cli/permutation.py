@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
@@ -44,7 +46,8 @@ def read(
 ) -> Mapping[str, Problem]:
     """Bring the hidden units of a network into the places of another's, and merge the two.
 
-    --module imports the named function, which runs that file's code.
+    --module imports the named function from the current folder or where Python finds modules, which runs that file's
+    code.
     """
     import torch
 
@@ -69,18 +72,32 @@ def _made(named: str) -> nn.Module:
     from torch import nn
 
     package, colon, name = named.partition(":")
-    if not colon or not package or not name:
+    if not colon or not package or not name or package.startswith("."):
         raise InvalidParameter(f"--module is package.module:function; got {named!r}.")
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))  # as `python -m` does
+    function = getattr(_imported(package, named), name, None)
+    if not callable(function):
+        raise InvalidParameter(f"--module {named}: {package} has no function '{name}'.")
     try:
-        function = getattr(importlib.import_module(package), name)
-    except (ImportError, AttributeError) as error:
-        raise InvalidParameter(
-            f"--module {named}: {error}. The folder it is in has to be on PYTHONPATH."
+        net = function()
+    except Exception as error:
+        raise InvalidProblem(
+            f"--module {named}: {name}() raised {type(error).__name__}: {' '.join(str(error).split())}. It is called "
+            "without arguments, and returns the network."
         ) from error
-    net = function()
     if not isinstance(net, nn.Module):
         raise InvalidProblem(f"--module {named} returned a {type(net).__name__}; expected an nn.Module.")
     return net
+
+
+def _imported(package: str, named: str) -> ModuleType:
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        absent = isinstance(error, ModuleNotFoundError) and f"{package}.".startswith(f"{error.name}.")
+        where = " It has to be in the current folder, or on PYTHONPATH." if absent else ""
+        raise InvalidParameter(f"--module {named}: {error}.{where}") from error
 
 
 def _shape(text: str) -> tuple[int, ...]:

@@ -71,6 +71,7 @@ def read(
         default_eps(first.values, second.values) if eps is None else eps,
         components,
         covariance,  # type: ignore[arg-type]
+        names=first.names,
     )
     return {f"{before.stem} to {after.stem}": problem}
 
@@ -104,6 +105,18 @@ class TransportCase(Case):
             "drawn": bridge.sample(x0, drawn).cpu().numpy(),
             "parameters": result.x.cpu().numpy(),
         }
+
+    def write(self, path: Path, result: Result) -> None:
+        """All arrays, or a table of the mean ends, with the columns' names of the clouds."""
+        import pandas as pd
+
+        from thalweg.core.files import write_text
+
+        names = list(self._problem().names)
+        if names and path.suffix.lower() == ".csv":
+            write_text(path, pd.DataFrame(self.arrays(result)["mean"], columns=names).to_csv(index=False))
+        else:
+            super().write(path, result)
 
     def told(self, result: Result) -> dict[str, object]:
         problem = self._problem()

@@ -16,7 +16,7 @@ from thalweg.datasets.frames import load_frame
 
 
 class Points(NamedTuple):
-    """A cloud, shape (n, D), and its columns' names, none where the file has none."""
+    """A cloud, shape (n, D), and its columns' names; none where the file has none."""
 
     values: NDArray[np.float64]
     names: tuple[str, ...]
@@ -48,6 +48,10 @@ def load_points(path: str | Path, *, key: str = "", header: bool | None = None) 
                 f"{path}: column '{words[0]}' holds words; expected numbers only. Leave it out."
             )
         values, names = table.to_numpy(), tuple(map(str, table.columns))
+        if names == tuple(
+            f"column {k + 1}" for k in range(len(names))
+        ):  # as a table without a header calls them
+            names = ()
     if values.ndim != 2:
         raise InvalidProblem(f"{path} has shape {values.shape}; expected points one a row, (n, D).")
     found = _arrays.as_real(path, "the cloud", values)
@@ -62,7 +66,9 @@ def _array(path: Path, key: str) -> NDArray[np.generic]:
     name = key or ("X" if "X" in arrays else next(iter(arrays), "") if len(arrays) == 1 else "")
     if name not in arrays:
         wanted = f"no array '{name}'" if name else "several arrays and none named 'X'"
-        raise UnreadableFile(f"{path} holds {wanted}; there are {', '.join(arrays) or 'none'}. Name one.")
+        raise UnreadableFile(
+            f"{path} holds {wanted}; there are {', '.join(arrays) or 'none'}. Name one: key= (--key)."
+        )
     return arrays[name]
 
 

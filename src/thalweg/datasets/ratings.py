@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,8 +88,8 @@ def load_ratings(
     Args:
         path: a ``.csv``, ``.tsv``, ``.txt``, ``.data`` or ``.dat``.
         user, item, rating, time: the columns' names. By default known by their names where there is a header, such as
-            ``userId``, ``movieId``, ``rating``, ``timestamp``, else the first four, in this order. A file of two
-            columns has no ratings: each is 1.
+            ``userId``, ``movieId``, ``rating``, ``timestamp``, else the first four, in this order, with a warning if
+            the header calls them otherwise. A file of two columns has no ratings: each is 1.
         header: whether the first line holds names. Default: whether its rating is no number.
 
     Raises:
@@ -173,16 +174,30 @@ def _columns(table: Table, wanted: dict[str, str | None]) -> dict[str, int]:
             if what not in at and places:
                 at[what] = places[0]
     left = [i for i in range(len(table.names)) if i not in at.values()]
+    guessed = []
     for what in wanted:
         if what not in at and left:
             if what in ("rating", "time") and table.has_header and len(at) > 2:
                 continue  # a column by another name is something else
             at[what] = left.pop(0)
+            guessed.append(what)
     if not {"user", "item"} <= set(at):
         raise InvalidProblem(
             f"{table.path} has {len(table.names)} column; expected a user and an item in each line, and a rating."
         )
+    if table.has_header and guessed:
+        _tell_guessed(table, {what: at[what] for what in guessed})
     return at
+
+
+def _tell_guessed(table: Table, at: dict[str, int]) -> None:
+    taken = ", ".join(f"{what}s: {table.names[place]}" for what, place in at.items())
+    options, arguments = ", ".join(f"--{what}" for what in at), ", ".join(f"{what}=" for what in at)
+    warnings.warn(
+        f"{table.path}: {taken} (by position, as the header has no names that are known; say {options}, in Python "
+        f"{arguments}, to take others).",
+        stacklevel=5,  # of load_ratings and load_pairs
+    )
 
 
 def _labels(table: Table, at: int) -> tuple[NDArray[np.int64], Labels]:

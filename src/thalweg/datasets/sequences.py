@@ -77,7 +77,8 @@ def _chosen(path: Path, what: str, said: str, fitting: list[str], columns: list[
         kind = "words" if what == "sequence" else "numbers"
         listed = ", ".join(fitting) or "none"
         raise InvalidProblem(
-            f"{path}: columns of {kind}: {listed}; expected one, or one called {what!r}. Say which: {what}=NAME."
+            f"{path}: columns of {kind}: {listed}; expected one, or one called {what!r}. Say which: "
+            f"{what}='NAME' (--{what} NAME)."
         )
     return fitting[0]
 

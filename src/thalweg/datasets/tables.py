@@ -69,7 +69,8 @@ class Table:
             see = f"In {self.path}."
             if not self.has_header:
                 see += (
-                    " Its first line holds numbers, so that it is read as data; header=True makes it names."
+                    " Its first line holds numbers, so that it is read as data; header=True (--header) makes it "
+                    "names."
                 )
             raise UnknownName("column", name, self.names, see=see)
         if self.names.count(name) > 1:
@@ -119,7 +120,7 @@ class Table:
             return
         raise InvalidProblem(
             f"{self.path}: the first line counts 0, 1, 2, ...: are these names, or a row? Say header=True or "
-            "header=False, or in the file: words are names, and 0.0 is a number."
+            "header=False (--header, --no-header), or in the file: words are names, and 0.0 is a number."
         )
 
 
@@ -181,10 +182,12 @@ def is_skipped(line: str) -> bool:
     return not line.strip() or line.lstrip().startswith("#")
 
 
-def _first_record(path: Path, lines: Sequence[str], start: int, separator: str) -> tuple[int, list[str]]:
+def _first_record(
+    path: Path, lines: Sequence[str], start: int, separator: str, hint: str = ""
+) -> tuple[int, list[str]]:
     for line, cells in _dialect.records(path, lines, start, separator):
         return line, cells
-    raise UnreadableFile(f"{path} holds a header, but no rows.")
+    raise UnreadableFile(f"{path} holds a header, but no rows.{hint}")
 
 
 def find_names(
@@ -201,12 +204,13 @@ def find_names(
         if len(named) == len(cells) and _dialect.is_header(named, comma, wanted):
             return first, named
     if header is True or (header is None and is_header is True):
-        _first_record(path, lines, end, separator)
+        hint = "" if header else " If its line is a row, say header=False (--no-header)."
+        _first_record(path, lines, end, separator, hint)
         return end, cells
     if header is None and is_header is None and not all(_cells.is_value(cell, comma) for cell in cells):
         raise InvalidProblem(
             f"{path}: the first line holds words and numbers: are these names, or a row? Say header=True or "
-            "header=False, or write a line with names."
+            "header=False (--header, --no-header), or write a line with names."
         )
     return first, None
 

@@ -111,7 +111,10 @@ class AltMin(Method[Completion, AltMinState]):
     def init(self, problem: Completion, seed: int) -> AltMinState:
         name = type(self).__name__
         if problem.nonnegative and not self.half_step(0).bounded:
-            raise InvalidProblem(f"{name} knows no bounds. Use CoordinateAltMin for nonnegative=True.")
+            raise InvalidProblem(
+                f"{name} knows no bounds. Use CoordinateAltMin (--method coordinate-altmin) for "
+                "nonnegative factors."
+            )
         rank = 1 if problem.rank == "auto" else problem.rank
         if self.workers:
             start_ray()  # which may be missing

@@ -149,7 +149,7 @@ class Completion(Problem):
         if self.rank == "auto" and not len(self.parts["held_out"]):
             raise InvalidParameter(
                 f'Completion: rank="auto" goes by the held-out error, and of {len(self.seen)} entries none is held '
-                "out. Name a rank, or raise held_out."
+                "out. Name a rank (--rank), or raise held_out (--held-out)."
             )
         check_labels("row_ids", self.row_ids, self.m)
         check_labels("column_ids", self.column_ids, self.n)

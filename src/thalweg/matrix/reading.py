@@ -245,7 +245,8 @@ def _merged(
         e = int(np.argmax(repeated))
         raise InvalidProblem(
             f"{name} has {int(repeated.sum())} entries at places given before (first: row {rows[e]}, column "
-            f'{columns[e]}). Say duplicates="mean" or duplicates="sum", or drop them.'
+            f'{columns[e]}). Say duplicates="mean" or duplicates="sum" (--duplicates mean, --duplicates sum), or drop '
+            "them."
         )
     starts = np.flatnonzero(np.concatenate([[True], ~repeated]))
     if duplicates == "sum":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import InitVar, dataclass, field
 from functools import cached_property
 from typing import Literal
@@ -48,6 +49,7 @@ class EntropicTransport(Problem):
         device: where the samples are and all is computed.
         unit: centres and lengths to standardise by, those of another problem whose answers are to be kept.
         unbalanced: only False; mass is neither made nor lost on the way.
+        names: of the columns, for tables that are written. Default: none.
 
     The clouds are centred and divided by their root mean square distances from the centre, eps with them; an answer is
     in that unit, an array of shape (K, columns) with ``log a``, r and the logarithm of S's roots (below the diagonal,
@@ -84,6 +86,7 @@ class EntropicTransport(Problem):
     centres: tuple[NDArray[np.float64], NDArray[np.float64]] = field(init=False)
     lengths: tuple[float, float] = field(init=False)
     unbalanced: InitVar[bool] = False
+    names: Sequence[str] = ()
 
     def __post_init__(self, unbalanced: bool) -> None:
         if unbalanced:
@@ -115,6 +118,10 @@ class EntropicTransport(Problem):
             raise InvalidProblem(
                 f"EntropicTransport: x0 has {clouds[0].shape[1]} columns and x1 {clouds[1].shape[1]}; a bridge joins "
                 "points of one space."
+            )
+        if len(self.names) not in (0, clouds[0].shape[1]):
+            raise InvalidProblem(
+                f"EntropicTransport: {len(self.names)} names of columns; the clouds have {clouds[0].shape[1]}."
             )
         masses = [
             _mass(f"weights{i}", given, len(cloud))

@@ -108,12 +108,15 @@ def load_weights(path: str | Path) -> dict[str, Tensor]:
     path = Path(path)
     if not path.is_file():
         raise UnreadableFile(f"No file {path}.")
+    if not path.stat().st_size:
+        raise UnreadableFile(f"{path} is empty; expected weights, .safetensors, .pt or .pth.")
     try:
         if path.suffix == ".safetensors":
             return dict(load_file(path))
         found = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))
     except Exception as error:
-        raise UnreadableFile(f"{path} holds no weights: {' '.join(str(error).split())[:200]}") from error
+        why = " ".join(str(error).split())[:200] or type(error).__name__
+        raise UnreadableFile(f"{path} holds no weights: {why}") from error
     found = found.get("state_dict", found) if isinstance(found, Mapping) else found
     if not isinstance(found, Mapping) or not all(isinstance(v, Tensor) for v in found.values()):
         raise UnreadableFile(f"{path} holds no state dict, tensors by name.")
