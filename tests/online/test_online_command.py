@@ -287,6 +287,14 @@ class TestStream:
             assert (done.returncode, done.stdout) == (0, plain.stdout), done.stderr
         assert len(plain.stdout.splitlines()) == 3
 
+    def test_numbers_are_few_where_each_is_a_group(self, monkeypatch):
+        text = "x,y\n" + "".join(f"{i}.5,5\n" for i in range(25)) + "3.5,5\n"
+        done = self.run(monkeypatch, text, "--groups", "x")
+        assert len(done.stdout.splitlines()) == 21
+        assert "Line 22 is left out: Column 'x' has more than 20 values, 20.5 among them" in done.stderr
+        assert "5 rows were left out." in done.stderr
+        assert len(self.run(monkeypatch, text, "--groups", "x:5:9").stdout.splitlines()) == 26
+
     def test_the_guide_shows_what_comes(self, monkeypatch):
         text = (Path(__file__).parents[2] / "docs" / "guide" / "online.md").read_text()
         given, made = re.findall(r"^```text\n(.*?)^```", text, re.MULTILINE | re.DOTALL)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from thalweg.core import InvalidParameter, InvalidProblem, NotFinite
 from thalweg.core.validation import as_real
 from thalweg.datasets import _cells
-from thalweg.online.groups import By, Mask, Membership, column_of
+from thalweg.online.groups import MOST_VALUES, By, Mask, Membership, column_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -109,6 +109,7 @@ class RowEncoder:
     columns: list[str] = field(default_factory=lambda: ["one"])
     numeric: dict[str, bool] = field(default_factory=dict)
     mixed: set[str] = field(default_factory=set)
+    labels: set[tuple[str, float | str]] = field(default_factory=set)
     member: Membership = field(init=False)
 
     def __post_init__(self) -> None:
@@ -119,7 +120,7 @@ class RowEncoder:
 
         Raises:
             NotFinite: a cell is empty, NA, NaN or the like, or infinite.
-            InvalidProblem: a cell is no number in a column of numbers.
+            InvalidProblem: a cell is no number in a column of numbers, or one too many for a group each.
             UnknownName: a group's column is not there.
         """
         import pandas as pd
@@ -137,10 +138,23 @@ class RowEncoder:
             else:
                 self._warn_of(name, text)
                 values[name], found[f"{name}={text}"] = text, 1.0
+        uncut = {name for rule in self.groups for name in rule.columns if name not in rule.cuts}
+        labels = {(name, value) for name, value in values.items() if name in uncut and numeric[name]}
+        self._refuse_many(labels)
         mask = self.member.mask(pd.DataFrame([values]), grow=True)[0]
         self.numeric |= numeric
+        self.labels |= labels
         self.columns += [name for name in found if name not in self.columns]
         return np.array([found.get(name, 0.0) for name in self.columns]), mask
+
+    def _refuse_many(self, labels: set[tuple[str, float | str]]) -> None:
+        """Refuse one more value of a column of numbers that are a group each."""
+        for name, value in labels - self.labels:
+            if sum(known == name for known, _ in self.labels) >= MOST_VALUES:
+                raise InvalidProblem(
+                    f"Column {name!r} has more than {MOST_VALUES} values, {value:g} among them, too many for a group "
+                    f"each. Cut it, as --groups {name}:35:50 does."
+                )
 
     def _warn_of(self, name: str, text: str) -> None:
         """Once a column: that a number is taken for a word."""
