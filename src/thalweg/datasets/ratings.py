@@ -194,7 +194,7 @@ def _tell_guessed(table: Table, at: dict[str, int]) -> None:
     taken = ", ".join(f"{what}s: {table.names[place]}" for what, place in at.items())
     options, arguments = ", ".join(f"--{what}" for what in at), ", ".join(f"{what}=" for what in at)
     warnings.warn(
-        f"{table.path}: {taken} (by position, as the header has no names that are known; say {options}, in Python "
+        f"{table.path}: {taken} (by position: the header has no known names for them; say {options}, in Python "
         f"{arguments}, to take others).",
         stacklevel=5,  # of load_ratings and load_pairs
     )
