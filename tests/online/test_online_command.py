@@ -313,3 +313,10 @@ class TestStream:
         assert "Line 3 is left out: x is no number here: '1.5' has a point" in done.stderr
         assert "Line 4 is left out: y is no number here" in done.stderr
         assert len(done.stdout.splitlines()) == 1
+
+
+def test_a_group_made_of_the_target_is_refused(tmp_path):
+    (tmp_path / "t.csv").write_text("a,y\n" + "".join(f"{i % 7},{i % 2}\n" for i in range(40)))
+    done = thalweg("solve", "online", "t.csv", "--target", "y", "--groups", "y", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "A group is made of the target 'y', which nobody knows before the prediction." in done.stderr

@@ -46,7 +46,7 @@ def encode(
         indicators: membership of a group is a feature as well, so that one model for all knows of groups, too.
 
     Raises:
-        InvalidProblem: no rows, the target is words, or no other column is there.
+        InvalidProblem: no rows, the target is words or makes groups, or no other column is there.
         NotFinite: a cell without a value.
         UnknownName: no such column.
 
@@ -62,6 +62,10 @@ def encode(
     label = column_of(table, target)
     if not is_numeric_dtype(label):
         raise InvalidProblem(f"The target {target!r} holds words; expected numbers.")
+    if any(column == target for rule in groups for column in rule.columns):
+        raise InvalidProblem(
+            f"A group is made of the target {target!r}, which nobody knows before the prediction."
+        )
     member = Membership(tuple(groups))
     mask = member.mask(table, grow=True)
     features: dict[str, Vector] = {}
