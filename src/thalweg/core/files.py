@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import secrets
+import socket
 import stat
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -14,8 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thalweg.core.errors import InvalidParameter
+from thalweg.core.processes import is_alive
 
 ARRAY_ENDINGS = (".npz", ".npy", ".csv")
+#: Files beside which this process has looked for what killed ones left.
+_SWEPT: set[Path] = set()
 
 
 def check_target(path: str | Path, endings: Sequence[str] = ()) -> Path:
@@ -41,7 +46,8 @@ def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
     """Open ``path`` for writing bytes; it takes the new content only when the block ends without an error.
 
     A new file has the mode that the umask leaves; one that is overwritten keeps its own, and a link is followed.
-    What is no file (a terminal, a pipe, /dev/null) is written to as it stands.
+    What is no file (a terminal, a pipe, /dev/null) is written to as it stands. Half-written files that killed processes
+    of this machine left beside it are removed, the first time that this process writes it.
     """
     target = Path(os.path.realpath(check_target(path)))
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -49,7 +55,8 @@ def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
         with target.open("wb") as file:
             yield file
         return
-    temporary = target.parent / f".{target.name[:200]}.{secrets.token_hex(6)}"
+    _sweep(target)
+    temporary = target.parent / f"{_unfinished(target)}{os.getpid()}-{secrets.token_hex(6)}"
     try:
         with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb") as file:
             yield file
@@ -61,6 +68,23 @@ def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def _unfinished(target: Path) -> str:
+    """How the names of files begin that this machine has begun to write for a target; the process follows."""
+    return f".{target.name[:150]}.{socket.gethostname()[:50]}-"
+
+
+def _sweep(target: Path) -> None:
+    if target in _SWEPT:
+        return
+    _SWEPT.add(target)
+    begin = _unfinished(target)
+    for left in target.parent.glob(f"{glob.escape(begin)}*"):
+        owner = left.name.removeprefix(begin).partition("-")[0]
+        if owner.isdigit() and not is_alive(int(owner)):
+            with suppress(OSError):  # another's, or gone
+                left.unlink()
 
 
 def write_text(path: str | Path, text: str) -> None:
