@@ -16,6 +16,7 @@ import xml.etree.ElementTree as ET
 from collections import Counter
 from pathlib import Path
 
+import griffe
 import grimp
 import pytest
 import typer.main
@@ -251,3 +252,14 @@ def test_the_command_knows_the_method_of_contributing(with_a_method_more):
     for text in said[2:]:
         assert "converged" in text
     assert (with_a_method_more / "page.html").exists()
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs" / "reference").glob("*.md")), ids=lambda p: p.stem)
+def test_the_reference_shows_every_public_name_of_its_packages(page):
+    """Names that load on first use are public to the reference only where their stub says so."""
+    for package in re.findall(r"^::: (thalweg[\w.]*)$", page.read_text(), re.MULTILINE):
+        found = griffe.load(package, search_paths=[str(ROOT / "src")], allow_inspection=False)
+        if not found.is_init_module:
+            continue
+        names = {n for n in importlib.import_module(package).__all__ if n != "METHODS"}
+        assert {name for name in names if not found.members[name].is_public} == set()

@@ -326,6 +326,6 @@ class TestBadInput:
 
     def test_a_vector_of_another_length_and_numbers_that_are_none_are_told(self):
         grid = past((8, 8), np.zeros((8, 8), bool))
-        with pytest.raises(ValueError, match="(?i)dimension mismatch"):
+        with pytest.raises(ValueError, match=r"(?i)dimension mismatch"):
             MultigridCycle(grid) @ np.ones(63)
         assert np.isnan(MultigridCycle(grid) @ np.full(64, np.nan)).any()
