@@ -36,8 +36,8 @@ def main() -> None:
         table.add_row(
             workload.name, str(found.runs), *(str(found.kills[k]) for k in kills), *(str(c) for c in counts)
         )
-        for line in (*found.broken, *found.failed):
-            print(f"{workload.name}: {line}")
+        for line in (*found.broken, *found.failed, f"{found.runs} runs, {sum(counts)} faults"):
+            print(f"{workload.name}: {line}", flush=True)
         worst += sum(counts)
     Console(width=120).print(table)
     sys.exit(worst > 0)
