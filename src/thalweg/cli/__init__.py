@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import sys
 import warnings
-from typing import Annotated, TextIO
+from typing import TYPE_CHECKING, Annotated, TextIO, cast
 
-import click
 import typer
 
 from thalweg.cli import (
@@ -30,6 +29,9 @@ from thalweg.cli import (
 )
 from thalweg.cli.areas import AREAS
 from thalweg.cli.build import compare_command, solve_command
+
+if TYPE_CHECKING:
+    import click
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -90,6 +92,13 @@ app.command()(evidence.reproduce)
 app.command()(evidence.report)
 
 
+#: What is wrong with the words of a command. Later versions of typer bring a click of their own, with its own classes.
+_TOLD = cast(
+    "type[click.ClickException]",
+    next(k for k in typer.BadParameter.__mro__ if k.__name__ == "ClickException"),
+)
+
+
 def main() -> None:
     """Entry point: an error of any kind is told in one line, with exit status 2; ``--debug`` shows its traceback."""
     before, dashes, after = _split(sys.argv[1:])
@@ -97,12 +106,12 @@ def main() -> None:
     warnings.showwarning = _warn
     try:
         code = app([a for a in before if a != "--debug"] + dashes + after, standalone_mode=False)
-    except click.ClickException as error:
+    except _TOLD as error:
         error.show()
-        if isinstance(error, click.exceptions.NoSuchOption):
+        if type(error).__name__ == "NoSuchOption":
             typer.echo("If it is a formula or a number that begins with a minus, put -- before it.", err=True)
         code = error.exit_code
-    except (KeyboardInterrupt, click.exceptions.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         typer.echo("Interrupted.", err=True)
         code = 130
     except Exception as error:
