@@ -169,7 +169,7 @@ def program(unknowns: int, batch: int, repeated: bool = False) -> Iterator[Row]:
     def exact(at: Tensor, v: Tensor) -> Tensor:
         # on the active constraints' tangent space the solution moves as -q does
         active = torch.tensor(G)[(torch.tensor(h) - torch.tensor(G) @ ours(at)) < 1e-9]
-        return -(v - active.T @ torch.linalg.lstsq(active.T, v[:, None]).solution[:, 0])
+        return -(v - active.T @ torch.linalg.lstsq(active.T, v[:, None], driver="gelsd").solution[:, 0])
 
     together = "" if batch == 1 else f", {batch} at once"
     twice = ", rows said twice" if repeated else ""

@@ -13,6 +13,7 @@ from thalweg.convex.datafits import LogLoss, SquaredError
 from thalweg.convex.local_models import ColumnModel, GramModel
 from thalweg.convex.penalties import ElasticNetPenalty
 from thalweg.convex.working_set import Fit, LinearModel, fit_penalized
+from thalweg.core import InvalidProblem
 
 SEEDS = st.integers(0, 2**31)
 
@@ -224,3 +225,9 @@ class TestFits:
             rough = fit_penalized(*parts, tol=tol, **options)
             assert rough.converged
             assert -1e-9 <= value(rough) - best <= rough.gap + 1e-9
+
+
+@pytest.mark.parametrize("X", [np.eye(3) * 1j, sp.csc_array(np.eye(3) * 1j)], ids=["dense", "sparse"])
+def test_complex_columns_are_refused(X):
+    with pytest.raises(InvalidProblem, match="The data are complex; linear models here take real numbers"):
+        Columns(X)

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from thalweg.convex import _path_kernels as kernels
 from thalweg.convex.datafits import Index, Vector
 from thalweg.convex.losses import MatrixLike
+from thalweg.core import InvalidProblem
 
 
 class Columns:
@@ -20,6 +21,9 @@ class Columns:
     Args:
         X: dense, or sparse and then CSC, of float64 without a copy. A dense one is copied, columns contiguous, once a
             kernel asks for its columns.
+
+    Raises:
+        InvalidProblem: complex data.
     """
 
     def __init__(self, X: MatrixLike) -> None:
@@ -27,10 +31,14 @@ class Columns:
         self.rows: int
         self.n: int
         if sp.issparse(X):
-            csc = cast(sp.csc_array, sp.csc_array(cast(sp.csc_array, X))).astype(np.float64, copy=False)
+            given = cast(sp.csc_array, sp.csc_array(cast(sp.csc_array, X)))
+            _require_real(given.dtype)
+            csc = given.astype(np.float64, copy=False)
             self._set(csc.data, csc.indices, csc.indptr, *csc.shape)
         else:
-            self._dense = np.asarray(cast(ArrayLike, X), dtype=np.float64)
+            values = np.asarray(cast(ArrayLike, X))
+            _require_real(values.dtype)
+            self._dense = np.asarray(values, dtype=np.float64)
             self.rows, self.n = self._dense.shape
 
     def _set(self, data: Vector, indices: NDArray[Any], indptr: NDArray[Any], rows: int, n: int) -> None:
@@ -153,3 +161,8 @@ class Correlations:
         self.values[bounded] = self.X.correlations(self._at, bounded)
         self._known[bounded] = True
         return self.values[columns]
+
+
+def _require_real(kind: np.dtype[Any]) -> None:
+    if kind.kind == "c":
+        raise InvalidProblem("The data are complex; linear models here take real numbers.")

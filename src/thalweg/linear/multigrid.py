@@ -65,7 +65,9 @@ class CycleWeights:
 
     def __post_init__(self) -> None:
         require(self.dimensions in (2, 3), "CycleWeights needs dimensions 2 or 3", got=self.dimensions)
-        expected = [((NEURONS, i), (NEURONS,), (o, NEURONS), (o,)) for i, o in zip(INPUTS, OUTPUTS)]
+        expected = [
+            ((NEURONS, i), (NEURONS,), (o, NEURONS), (o,)) for i, o in zip(INPUTS, OUTPUTS, strict=True)
+        ]
         found = [tuple(np.shape(part) for part in network) for network in self.networks]
         require(
             found == expected,
@@ -80,7 +82,9 @@ class CycleWeights:
     @classmethod
     def hand_set(cls, dimensions: int) -> CycleWeights:
         """What no training has touched: relaxation factors of 1, transfer factors of 1/4, mean faces."""
-        shapes = [((NEURONS, i), (NEURONS,), (o, NEURONS), (o,)) for i, o in zip(INPUTS, OUTPUTS)]
+        shapes = [
+            ((NEURONS, i), (NEURONS,), (o, NEURONS), (o,)) for i, o in zip(INPUTS, OUTPUTS, strict=True)
+        ]
         networks = tuple(tuple(np.zeros(shape, np.float32) for shape in network) for network in shapes)
         return cls(dimensions, networks)  # type: ignore[arg-type]
 
