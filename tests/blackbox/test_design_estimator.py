@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
 
 from thalweg import solve
 from thalweg.blackbox.design import (
@@ -120,6 +125,15 @@ class TestProposals:
 
 
 class TestEstimator:
+    def test_scikit_learn_clones_searches_and_cross_validates_it(self, data):
+        texts, scores = data
+        search = GridSearchCV(SequenceDesign(encoder=OneHot()), {"target": [1.0, 10.0]}, cv=2).fit(texts, scores)
+        assert clone(search.best_estimator_).get_params()["target"] == search.best_params_["target"]
+        assert pickle.loads(pickle.dumps(search.best_estimator_)).predict(texts[:3]).shape == (3,)
+        # the table is a sum over positions, which the ridge on one-hot letters can tell
+        folds = KFold(3, shuffle=True, random_state=0)  # the rows are in order
+        assert cross_val_score(SequenceDesign(encoder=OneHot()), texts, scores, cv=folds).min() > 0.99
+
     def test_a_random_state_repeats(self, data):
         one, other = (
             SequenceDesign(encoder=OneHot(), random_state=3).fit(*data).propose(6) for _ in range(2)
@@ -155,7 +169,7 @@ class TestEstimator:
         figure = sweep_figure(table)
         assert [series.name for series in figure.series] == ["predicted", "second opinion", "doubt"]
         with pytest.raises(InvalidParameter, match="needs a target"):
-            target_sweep(model.table_, model.method, [])
+            target_sweep(model.table_, model.method_, [])
 
     def test_pictures_show_every_proposal(self, model):
         found = model.propose(7)
@@ -167,8 +181,8 @@ class TestEstimator:
     @pytest.mark.parametrize(
         ("make", "error", "words"),
         [
-            (lambda: SequenceDesign().propose(3), InvalidProblem, "is not fitted; call fit"),
-            (lambda: SequenceDesign().predict(["AC"]), InvalidProblem, "is not fitted"),
+            (lambda: SequenceDesign().propose(3), NotFittedError, "is not fitted yet"),
+            (lambda: SequenceDesign().predict(["AC"]), NotFittedError, "is not fitted yet"),
             (lambda: SequenceDesign().fit([], []), InvalidProblem, "no rows; expected two or more"),
             (
                 lambda: SequenceDesign().fit(["ACG", "AC"], [1, 2]),
@@ -176,8 +190,8 @@ class TestEstimator:
                 "Sequence 1 has 2 letters; expected 3",
             ),
             (lambda: SequenceDesign("protien").fit(["ACG"], [1]), UnknownName, "Did you mean 'protein'"),
-            (lambda: SequenceDesign(random_state=-1), InvalidParameter, "random_state >= 0"),
-            (lambda: SequenceDesign(mode="up"), InvalidParameter, "mode is one of"),
+            (lambda: SequenceDesign(random_state=-1).fit(["AC", "CA"], [1, 2]), InvalidParameter, "random_state >= 0"),
+            (lambda: SequenceDesign(mode="up").fit(["AC", "CA"], [1, 2]), InvalidParameter, "mode is one of"),
         ],
     )
     def test_bad_use_is_refused(self, make, error, words):

@@ -37,7 +37,8 @@ def stream(
     its label (``--json``: an object a line, with the row's line); then its label is learned from. The first prediction
     is ``--low``. A column is one of numbers or one of words by its first row. Words become one column a word, and new
     words new ones; numbers are taken as they are, so that numbers of about one size learn fastest. A row that cannot be
-    taken, such as one with a word among numbers, is told with its line and left out. At the end, every group's losses
+    taken, such as one with a word among numbers, is told with its line and left out; its answer is a comma alone, so that
+    answers stay beside their rows. At the end, every group's losses
     are told, beside those of one model for all.
     """
     from thalweg.core import ThalwegError
@@ -58,6 +59,8 @@ def stream(
             except ThalwegError as error:
                 wrong += 1
                 typer.echo(f"Line {line} is left out: {error}", err=True)
+                if not as_json:
+                    _say(",")
                 continue
             _tell(line, played, label, as_json)
     except KeyboardInterrupt:
@@ -164,9 +167,14 @@ def _answer(
     return learner.play(row, label), label
 
 
+def _say(text: str) -> None:
+    """A line that a reader at the other end of a pipe gets at once."""
+    typer.echo(text)
+    sys.stdout.flush()
+
+
 def _tell(line: int, played: float, label: float | None, as_json: bool) -> None:
     if as_json:
-        typer.echo(strict_json({"line": line, "prediction": played, "label": label}))
+        _say(strict_json({"line": line, "prediction": played, "label": label}))
     else:
-        typer.echo(f"{played!r},{'' if label is None else repr(label)}")
-    sys.stdout.flush()
+        _say(f"{played!r},{'' if label is None else repr(label)}")

@@ -214,11 +214,13 @@ def lasso_path(
         alphas: strengths, or how many; then spaced evenly in the logarithm from the smallest that gives zero, to
             ``eps`` of it.
         l1_ratio: in (0, 1].
-        tol: duality gap, as a share of ``|y|^2 / 2``.
+        tol: duality gap, as a share of ``|y|^2 / 2``. Default 1e-6, a hundredth of scikit-learn's, because each
+            strength starts from the one before and the last digits cost little; its certificate is returned.
 
     Raises:
         InvalidProblem: y is not one target for each row of X.
         InvalidParameter: strengths that are not positive, or none.
+        ValueError: scikit-learn's, for complex or missing values, and for no rows.
 
     Returns:
         alphas, descending, shape (k,); coefficients, shape (features, k); duality gaps, shape (k,).

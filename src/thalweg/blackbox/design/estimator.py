@@ -9,6 +9,8 @@ from typing import Self
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.utils.validation import check_is_fitted
 
 from thalweg.blackbox.design.adaptive import AdaptiveEta, AdaptiveGamma
 from thalweg.blackbox.design.bidirectional import BidirectionalDesign, Mode
@@ -24,13 +26,16 @@ from thalweg.core.validation import is_whole, require
 Array = NDArray[np.float64]
 
 
-class SequenceDesign:
+class SequenceDesign(RegressorMixin, BaseEstimator):
     """Better sequences from a table of sequences and scores, without any further experiment.
 
     Use it for DNA, RNA and protein sequences of one length with measured scores, larger is better, when the next batch
     has to be chosen now. It is no loop: for several rounds of experiments, fit the longer table again. Scores that it
     predicts lie beyond the data and are mostly too high; look at ``doubt``, ``distance`` and the correlation on rows
     held out before you believe them.
+
+    A scikit-learn estimator of lists of strings: clones, grid searches and `cross_val_score` work; ``score`` is the
+    ridge's R^2.
 
     Args:
         space: a `SequenceSpace`, or an alphabet (``"dna"``, ``"rna"``, ``"protein"``, letters); the length is then
@@ -41,6 +46,7 @@ class SequenceDesign:
         random_state: a whole number >= 0, default 0. The same number gives the same proposals.
 
     Attributes:
+        method_: the `BidirectionalDesign` in use.
         space_: the space in use.
         table_: the `SequenceTable`.
         correlation_: rank correlation of the auxiliary ensemble with a tenth of the rows, held out.
@@ -55,6 +61,7 @@ class SequenceDesign:
     (8, True)
     """
 
+    method_: BidirectionalDesign
     space_: SequenceSpace
     table_: SequenceTable
 
@@ -73,26 +80,21 @@ class SequenceDesign:
         unscored: Sequence[str] = (),
         random_state: int = 0,
     ) -> None:
-        whole = is_whole(random_state) and random_state >= 0
-        require(whole, "SequenceDesign needs a random_state >= 0", got=random_state)
-        self.space, self.unscored, self.random_state = space, unscored, random_state
-        self.method = BidirectionalDesign(
-            encoder=MaskedLetters() if encoder is None else encoder,
-            mode=mode,
-            target=target,
-            gamma=AdaptiveGamma() if gamma is None else gamma,
-            together=together,
-            diversity=diversity,
-            steps=steps,
-            step_size=step_size,
-        )
+        self.space, self.encoder, self.mode, self.target = space, encoder, mode, target
+        self.gamma, self.together, self.diversity = gamma, together, diversity
+        self.steps, self.step_size = steps, step_size
+        self.unscored, self.random_state = unscored, random_state
 
     def fit(self, sequences: Sequence[str], scores: ArrayLike) -> Self:
         """Train encoder, ridge and auxiliary ensemble on a table.
 
         Raises:
             InvalidProblem, NotFinite: see `SequenceTable`; an encoder without soft input.
+            InvalidParameter: a parameter out of its range.
         """
+        whole = is_whole(self.random_state) and self.random_state >= 0
+        require(whole, "SequenceDesign needs a random_state >= 0", got=self.random_state)
+        method = self._method()
         texts = [str(text) for text in sequences]
         if isinstance(self.space, SequenceSpace):
             space = self.space
@@ -101,22 +103,22 @@ class SequenceDesign:
         else:
             raise InvalidProblem("The table has no rows; expected two or more.")
         table = SequenceTable(space, texts, scores, unscored=self.unscored)
-        self.correlation_ = proxy_of(table, self.method.encoder, self.random_state).ensemble.correlation
-        self.space_, self.table_ = space, table
+        self.correlation_ = proxy_of(table, method.encoder, self.random_state).ensemble.correlation
+        self.method_, self.space_, self.table_ = method, space, table
         return self
 
     def propose(self, n: int = 128) -> Proposals:
         """The ``n`` best of what was found from the ``n`` best rows; fewer, with a note, if fewer were met.
 
         Raises:
-            InvalidProblem: not fitted. InvalidParameter: n < 1.
+            NotFittedError: before `fit`. InvalidParameter: n < 1.
         """
-        return _found(self._fitted().asked(n), self.method, self.random_state)
+        return _found(self._fitted().asked(n), self.method_, self.random_state)
 
     def predict(self, sequences: Sequence[str]) -> Array:
         """The ridge's scores of sequences, of the table or not, shape (n,)."""
         table = self._fitted()
-        proxy = proxy_of(table, self.method.encoder, self.random_state)
+        proxy = proxy_of(table, self.method_.encoder, self.random_state)
         return proxy.predict(table.space.encode(list(sequences)))
 
     def sweep(self, targets: Sequence[float] = (1.0, 2.0, 5.0, 10.0, 20.0), n: int = 128) -> pd.DataFrame:
@@ -125,11 +127,22 @@ class SequenceDesign:
         Columns ``target``, ``predicted``, ``second``, ``doubt``, ``distance``, ``novelty``, ``diversity``. Take the
         largest whose doubt you can bear.
         """
-        return target_sweep(self._fitted().asked(n), self.method, targets, self.random_state)
+        return target_sweep(self._fitted().asked(n), self.method_, targets, self.random_state)
+
+    def _method(self) -> BidirectionalDesign:
+        return BidirectionalDesign(
+            encoder=MaskedLetters() if self.encoder is None else self.encoder,
+            mode=self.mode,
+            target=self.target,
+            gamma=AdaptiveGamma() if self.gamma is None else self.gamma,
+            together=self.together,
+            diversity=self.diversity,
+            steps=self.steps,
+            step_size=self.step_size,
+        )
 
     def _fitted(self) -> SequenceTable:
-        if not hasattr(self, "table_"):
-            raise InvalidProblem("SequenceDesign is not fitted; call fit(sequences, scores) first.")
+        check_is_fitted(self)
         return self.table_
 
 
