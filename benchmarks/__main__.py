@@ -10,9 +10,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+import thalweg
 from thalweg.core.files import write_text
 
-AREAS = sorted(p.parent.name for p in Path(__file__).parent.glob("*/__init__.py"))
+HOME = Path(thalweg.__file__).parent
+AREAS = sorted(p.name for p in Path(__file__).parent.iterdir() if (HOME / p.name / "__init__.py").exists())
 
 
 def main() -> None:

@@ -58,7 +58,7 @@ class Size:
 SIZES: dict[Scale, Size] = {
     "smoke": Size(TextSize(48, 3, 6), 6, 20, 5, 2),
     "quick": Size(TextSize(100, 4, 8), 60, 300, 12, 5),
-    "full": Size(TextSize(1000, 20, 32, 32, 20), 1000, 2500, 300, 5, (0.2, 0.3, 0.4)),
+    "full": Size(TextSize(1000, 20, 32, 32, 20), 600, 2500, 300, 5, (0.2, 0.4)),
 }
 
 

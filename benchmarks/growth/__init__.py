@@ -1,0 +1,1 @@
+"""Seconds and memory of one workload an area, over its size."""

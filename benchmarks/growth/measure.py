@@ -1,0 +1,107 @@
+"""One size in a process of its own: its seconds, and the most memory that it took."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+#: A size is left out where the last ones say that it would need more than this; this machine has 24 GiB.
+MOST_SECONDS, MOST_BYTES = 30.0, 20 * 2**30
+#: Memory below this is the interpreter's.
+LEAST_BYTES = 16 * 2**20
+
+
+@dataclass(frozen=True)
+class Growth:
+    """A workload of one area.
+
+    Args:
+        area: the package.
+        what: what is done.
+        of: what the size counts.
+        sizes: from small to large; the first one warms up as well.
+        seconds, memory: powers of the size that are expected.
+        prepare: makes the problem of a size; what it returns is timed.
+    """
+
+    area: str
+    what: str
+    of: str
+    sizes: Sequence[int]
+    seconds: float
+    memory: float
+    prepare: Callable[[int], Callable[[], object]]
+
+
+@dataclass(frozen=True)
+class Point:
+    """What one size took; ``bytes`` is beyond what the process had before."""
+
+    size: int
+    seconds: float
+    bytes: int
+
+
+def measured_here(growth: Growth, size: int) -> Point:
+    """Time a size in this process, after the smallest one, which compiles what is compiled."""
+    growth.prepare(growth.sizes[0])()
+    pages = Path("/proc/self/statm").read_text(encoding="ascii").split()[1]
+    before = int(pages) * os.sysconf("SC_PAGE_SIZE")
+    run = growth.prepare(size)
+    start = time.perf_counter()
+    run()
+    seconds = time.perf_counter() - start
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return Point(size, seconds, max(most - before, 0))
+
+
+def curve(growth: Growth) -> list[Point]:
+    """Every size that fits, each in a process of its own."""
+    points: list[Point] = []
+    for size in growth.sizes:
+        if points and _too_large(points, size):
+            break
+        words = [sys.executable, "-m", "benchmarks.growth", "--one", growth.area, str(size)]
+        done = subprocess.run(words, capture_output=True, text=True, check=False)  # noqa: S603 -- our own command
+        if done.returncode:
+            raise RuntimeError(f"{growth.area} at {size}: {done.stderr[-2000:]}")
+        points.append(Point(**json.loads(done.stdout.splitlines()[-1])))
+    return points
+
+
+def _too_large(points: Sequence[Point], size: int) -> bool:
+    """Whether the last step's powers, or one, say that a size does not fit."""
+    last, before = points[-1], points[-2] if len(points) > 1 else points[-1]
+
+    def ahead(now: float, then: float) -> float:
+        step = np.log(last.size / before.size) if last is not before else 1.0
+        power = (
+            max(float(np.log(max(now, 1e-9) / max(then, 1e-9)) / step), 1.0) if last is not before else 1.0
+        )
+        return float(now * (size / last.size) ** power)
+
+    return ahead(last.seconds, before.seconds) > MOST_SECONDS or ahead(last.bytes, before.bytes) > MOST_BYTES
+
+
+def power(sizes: Sequence[float], values: Sequence[float]) -> float:
+    """The slope of the larger half of the sizes, three at least, in logarithms."""
+    count = max(3, (len(sizes) + 1) // 2)
+    slope: float = np.polyfit(np.log(sizes[-count:]), np.log(np.maximum(values[-count:], 1e-9)), 1)[0]
+    return slope
+
+
+def powers(points: Sequence[Point]) -> tuple[float, float]:
+    """The powers of seconds and of bytes; NaN for bytes that are the interpreter's own."""
+    sizes = [p.size for p in points]
+    large = [p for p in points if p.bytes > LEAST_BYTES]
+    in_bytes = power([p.size for p in large], [p.bytes for p in large]) if len(large) >= 3 else float("nan")
+    return power(sizes, [p.seconds for p in points]), in_bytes
