@@ -146,7 +146,10 @@ class GaussianProcess:
         if variances.requires_grad:
             outputs.append(variances)
             slopes.append(slope.diagonal(dim1=-2, dim2=-1))
-        (gradient,) = torch.autograd.grad(outputs, leaf, slopes)
+        # As one number, since handing slopes to autograd makes torch import sympy, a second of a first suggestion.
+        with torch.enable_grad():
+            total = torch.stack([(o * s).sum() for o, s in zip(outputs, slopes, strict=True)]).sum()
+        (gradient,) = torch.autograd.grad(total, leaf)
         return value, gradient + gap / stds
 
     def fit(
