@@ -89,6 +89,7 @@ class TestPoissonGrid:
             (np.zeros((3, 3), complex), "cells are of type complex128; a cell is a number"),
             ([["fluid", "solid"], ["air", "air"]], "cells are of type <U5; a cell is a number"),
             (np.full((3, 3), None), "cells are of type object"),
+            (np.ones((3, 3), bool), "truth values, which do not say what True is"),
             (np.ones((3, 3), int), "nothing to solve"),
         ],
     )

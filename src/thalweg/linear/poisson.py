@@ -49,7 +49,12 @@ class PoissonGrid(LinearOperator):
         given = np.asarray(cells)
         if given.ndim not in (2, 3):
             raise InvalidProblem(f"PoissonGrid: cells have shape {given.shape}; a 2-D or 3-D grid is needed.")
-        if given.dtype.kind not in "biuf":
+        if given.dtype.kind == "b":
+            raise InvalidProblem(
+                "PoissonGrid: cells are truth values, which do not say what True is. Pass codes, FLUID (0), SOLID (1) "
+                "or AIR (2): np.where(is_fluid, FLUID, SOLID)."
+            )
+        if given.dtype.kind not in "iuf":
             raise InvalidProblem(
                 f"PoissonGrid: cells are of type {given.dtype}; a cell is a number, FLUID (0), SOLID (1) or AIR (2)."
             )
