@@ -26,7 +26,9 @@ def pictures(kept: Mapping[str, Any]) -> str:
     for area, told in kept.items():
         sizes = [p["size"] for p in told["points"]]
         large = [p for p in told["points"] if p["bytes"] > LEAST_BYTES]
-        panels = _panel("seconds", sizes, [p["seconds"] for p in told["points"]], told["of"], told["expected"][0])
+        panels = _panel(
+            "seconds", sizes, [p["seconds"] for p in told["points"]], told["of"], told["expected"][0]
+        )
         if len(large) > 1:
             in_gib = [p["bytes"] / 2**30 for p in large]
             panels += _panel("GiB", [p["size"] for p in large], in_gib, told["of"], told["expected"][1])
@@ -90,4 +92,8 @@ def _power(exponent: int) -> str:
 
 def on_page_markdown(markdown: str, **_: object) -> str:
     """Called by mkdocs for each page: the pictures where the page asks for them."""
-    return markdown.replace(PLACE, pictures(json.loads(KEPT.read_text("utf-8")))) if PLACE in markdown else markdown
+    return (
+        markdown.replace(PLACE, pictures(json.loads(KEPT.read_text("utf-8"))))
+        if PLACE in markdown
+        else markdown
+    )

@@ -295,3 +295,56 @@ def test_arrays_and_numbers_are_taken_and_words_refused():
         )
     with pytest.raises(InvalidProblem, match="Value 0 of the layer is a tensor or an array of numbers"):
         layer(["a", "b"])
+
+
+class TestAttributes:
+    @pytest.mark.parametrize(
+        ("attribute", "low", "high"),
+        [
+            ({"nonneg": True}, 0.0, torch.inf),
+            ({"nonpos": True}, -torch.inf, 0.0),
+            ({"bounds": [-0.5, 1.0]}, -0.5, 1.0),
+        ],
+    )
+    def test_signs_and_bounds_of_variables_are_constraints(self, attribute, low, high):
+        """The nearest point of a box is the clipped one, and its derivative says which entries are inside."""
+        x, t = cp.Variable(3, **attribute), cp.Parameter(3)
+        y = cp.Variable(2)
+        problem = cp.Problem(cp.Minimize(cp.sum_squares(x - t) + cp.sum_squares(y - t[:2])))
+        layer = cvxpy_layer(problem, [t], [y, x])
+        at = torch.tensor([1.5, -0.2, -2.0], dtype=DOUBLE, requires_grad=True)
+        free, boxed = layer(at)
+        torch.testing.assert_close(boxed, at.detach().clamp(low, high), rtol=0, atol=1e-12)
+        torch.testing.assert_close(free, at[:2].detach(), rtol=0, atol=1e-12)
+        inside = ((at > low) & (at < high)).double()
+        (slope,) = torch.autograd.grad(boxed.sum(), at)
+        torch.testing.assert_close(slope, inside, rtol=0, atol=1e-10)
+
+    def test_a_value_against_its_parameters_sign_is_refused(self):
+        """There the problem is not convex, and a solver may answer all the same."""
+        x, t, q = cp.Variable(2), cp.Parameter((2,), name="t"), cp.Parameter(nonneg=True, name="q")
+        box = [x >= -1, x <= 1]
+        problem = cp.Problem(cp.Minimize(cp.sum_squares(x - t) + q * cp.sum_squares(x)), box)
+        layer = cvxpy_layer(problem, [q, t], [x])
+        at = torch.tensor([0.5, 0.2], dtype=DOUBLE)
+        torch.testing.assert_close(layer(torch.tensor(1.0, dtype=DOUBLE), at), at / 2, rtol=0, atol=1e-12)
+        with pytest.raises(InvalidProblem, match=r"parameter q is declared to lie in \[0, inf\]; got -2"):
+            layer(torch.tensor([0.0, -2.0], dtype=DOUBLE), at)
+        with pytest.raises(InvalidProblem, match="parameter q is declared"):
+            torch.func.jacrev(layer)(torch.tensor(-2.0, dtype=DOUBLE), at)
+
+    def test_bounds_of_parameters_hold_entry_by_entry(self):
+        x = cp.Variable((2, 2))
+        t = cp.Parameter((2, 2), name="t", bounds=[np.array([[0.0, -1.0], [-2.0, -3.0]]), 9.0])
+        layer = cvxpy_layer(cp.Problem(cp.Minimize(cp.sum_squares(x - t))), [t], [x])
+        inside = torch.tensor([[0.5, -0.5], [-1.5, -2.5]], dtype=DOUBLE)
+        torch.testing.assert_close(layer(inside), inside, rtol=0, atol=1e-12)
+        with pytest.raises(InvalidProblem, match=r"t is declared to lie in \[-1, 9\]; got -1.5"):
+            layer(torch.tensor([[0.5, -1.5], [-0.5, -0.5]], dtype=DOUBLE))
+
+    @pytest.mark.parametrize("attribute", ["integer", "boolean", "complex", "symmetric", "PSD"])
+    def test_others_are_refused_by_name(self, attribute):
+        x, t = cp.Variable((2, 2), name="x", **{attribute: True}), cp.Parameter((2, 2))
+        problem = cp.Problem(cp.Minimize(cp.sum_squares(x - t)))
+        with pytest.raises(InvalidProblem, match=f"x has the attribute {attribute}"):
+            cvxpy_layer(problem, [t], [x])

@@ -127,7 +127,9 @@ class TestProposals:
 class TestEstimator:
     def test_scikit_learn_clones_searches_and_cross_validates_it(self, data):
         texts, scores = data
-        search = GridSearchCV(SequenceDesign(encoder=OneHot()), {"target": [1.0, 10.0]}, cv=2).fit(texts, scores)
+        search = GridSearchCV(SequenceDesign(encoder=OneHot()), {"target": [1.0, 10.0]}, cv=2).fit(
+            texts, scores
+        )
         assert clone(search.best_estimator_).get_params()["target"] == search.best_params_["target"]
         assert pickle.loads(pickle.dumps(search.best_estimator_)).predict(texts[:3]).shape == (3,)
         # the table is a sum over positions, which the ridge on one-hot letters can tell
@@ -190,7 +192,11 @@ class TestEstimator:
                 "Sequence 1 has 2 letters; expected 3",
             ),
             (lambda: SequenceDesign("protien").fit(["ACG"], [1]), UnknownName, "Did you mean 'protein'"),
-            (lambda: SequenceDesign(random_state=-1).fit(["AC", "CA"], [1, 2]), InvalidParameter, "random_state >= 0"),
+            (
+                lambda: SequenceDesign(random_state=-1).fit(["AC", "CA"], [1, 2]),
+                InvalidParameter,
+                "random_state >= 0",
+            ),
             (lambda: SequenceDesign(mode="up").fit(["AC", "CA"], [1, 2]), InvalidParameter, "mode is one of"),
         ],
     )

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 #: Clarabel's tolerances where Newton steps do not get from its own, 1e-8, to a solution.
 TIGHT = {"tol_gap_abs": 1e-12, "tol_gap_rel": 1e-12, "tol_feas": 1e-12}
 
+#: How far beyond its parameter's limits a value may be, as in cvxpy.
+SLACK = 1e-10
+
 Numbers: TypeAlias = NDArray[np.float64]
 
 
@@ -80,6 +83,7 @@ class ConicForm:
         #: Gradients in the parameters from those in P, A, b and c; None for what no parameter is in.
         self.pullbacks = [self.map[span].T.tocsr() if self.map[span].nnz else None for span in self.spans]
         self.order = np.argsort([form.param_id_to_col[p.id] for p in parameters])
+        self._limits = _limits([parameters[i] for i in self.order])
         self.solver = Clarabel(self, dims)
         self._places = [torch.from_numpy(e.columns + e.rows * n) for e in (self.P, self.A)]
         self._b_rows = torch.from_numpy(self.b_rows)
@@ -127,8 +131,23 @@ class ConicForm:
         given = flat.numpy()
         if not np.isfinite(given).all():
             raise NotFinite("cvxpy_layer: a parameter's value is NaN or infinite.")
+        self._require_inside(given)
         whole = np.ascontiguousarray((self.map @ given.T).T) + self.constant
         return [whole[:, span] for span in self.spans]
+
+    def _require_inside(self, given: Numbers) -> None:
+        """Refuse values that a parameter says it cannot have: the problem may not be convex there."""
+        if self._limits is None:
+            return
+        low, high = self._limits
+        wrong = (given < low - SLACK) | (given > high + SLACK)
+        if wrong.any():
+            k, i = (int(v) for v in np.argwhere(wrong)[0])
+            ends = np.cumsum([self.parameters[j].size for j in self.order])
+            name = self.parameters[int(self.order[int(np.searchsorted(ends, i, side="right"))])].name()
+            raise InvalidProblem(
+                f"cvxpy_layer: parameter {name} is declared to lie in [{low[i]:g}, {high[i]:g}]; got {given[k, i]:g}."
+            )
 
     def dense(self, numbers: Sequence[Numbers]) -> Program:
         """Matrices of entries; one for all of the batch where no parameter is in them."""
@@ -179,6 +198,25 @@ class ConicForm:
         part = u[..., start : start + variable.size].reshape((*lead, *reversed(variable.shape)))
         k = len(lead)
         return part.permute(*range(k), *range(part.ndim - 1, k - 1, -1)) if variable.ndim > 1 else part
+
+
+def _limits(parameters: Sequence[cp.Parameter]) -> tuple[Numbers, Numbers] | None:
+    """Least and largest values by the parameters' attributes, one after another; None where none has any."""
+    lows, highs = [], []
+    for p in parameters:
+        low, high = np.full(p.size, -np.inf), np.full(p.size, np.inf)
+        if p.attributes["nonneg"] or p.attributes["pos"]:
+            low[:] = 0.0
+        if p.attributes["nonpos"] or p.attributes["neg"]:
+            high[:] = 0.0
+        bounds: Any = p.attributes["bounds"]
+        if bounds is not None:
+            ends = [np.ravel(np.broadcast_to(end, p.shape), order="F") for end in bounds]
+            low, high = np.maximum(low, ends[0]), np.minimum(high, ends[1])
+        lows.append(low)
+        highs.append(high)
+    low, high = np.concatenate(lows), np.concatenate(highs)
+    return (low, high) if np.isfinite(low).any() or np.isfinite(high).any() else None
 
 
 class Clarabel:

@@ -24,6 +24,13 @@ if TYPE_CHECKING:
 #: A residual relative to what cancels in it that is no solution's: derivatives are off by as much.
 INEXACT = 1e-6
 
+#: Attributes of variables and parameters that are not taken, and what to do about it.
+REFUSED = {
+    **dict.fromkeys(("symmetric", "diag", "PSD", "NSD", "sparsity"), "; say it by constraints."),
+    **dict.fromkeys(("integer", "boolean"), ": its solution jumps, and has no derivative."),
+    **dict.fromkeys(("complex", "imag", "hermitian"), "; pass real and imaginary parts as two."),
+}
+
 #: u and v, shapes (n,) and (m,).
 Pair: TypeAlias = tuple[Tensor, Tensor]
 
@@ -54,9 +61,9 @@ def cvxpy_layer(
 
     Raises:
         MissingExtra: cvxpy is not installed.
-        InvalidProblem: no DPP, parameters left out, variables with attributes that make them smaller (``symmetric``,
-            ``diag``: say it by constraints), exponential and power cones, an infeasible or unbounded problem, complex
-            values.
+        InvalidProblem: no DPP, parameters left out, variables or parameters that are integer, boolean, complex, or have
+            attributes that make them smaller (``symmetric``, ``diag``: say it by constraints), exponential and power
+            cones, an infeasible or unbounded problem, complex values, a value against its parameter's sign or bounds.
         NotFinite: a value is NaN or infinite.
 
     Computes in float64 on the CPU; solutions have the values' dtype and device. Cost: the solve, and two or so dense
@@ -75,7 +82,9 @@ def cvxpy_layer(
     except ImportError:
         raise MissingExtra("cvxpy", "cvxpy") from None
     _check(problem, parameters, variables)
-    conic = ConicForm(problem, parameters)
+    plain, standing = _by_constraints(problem)
+    conic = ConicForm(plain, parameters)
+    inside = [standing.get(v.id, v) for v in variables]
     reference = _reference(conic, solve if solve is not None else LinearSolver("dense"))
 
     def layer(*given: Tensor) -> Tree:
@@ -86,7 +95,7 @@ def cvxpy_layer(
         else:
             u = torch.stack([reference(row) for row in flat])
         u = (u if batched else u[0]).to(values[0].device, torch.promote_types(torch.float32, values[0].dtype))
-        solutions = tuple(conic.variable(u, v) for v in variables)
+        solutions = tuple(conic.variable(u, v) for v in inside)
         return solutions[0] if len(solutions) == 1 else solutions
 
     return layer
@@ -177,10 +186,16 @@ def _check(problem: cp.Problem, parameters: Sequence[cp.Parameter], variables: S
         if v.id not in known:
             raise InvalidProblem(f"{v.name()} is no variable of the problem.")
     for thing in (*problem.variables(), *parameters):
-        smaller = [
-            a for a in ("symmetric", "diag", "PSD", "NSD", "hermitian", "sparsity") if thing.attributes.get(a)
-        ]
-        if smaller:
+        refused = [a for a in REFUSED if thing.attributes.get(a)]
+        if refused:
             raise InvalidProblem(
-                f"cvxpy_layer: {thing.name()} has the attribute {smaller[0]}; say it by constraints."
+                f"cvxpy_layer: {thing.name()} has the attribute {refused[0]}{REFUSED[refused[0]]}"
             )
+
+
+def _by_constraints(problem: cp.Problem) -> tuple[cp.Problem, dict[int, cp.Variable]]:
+    """The problem with its variables' signs and bounds as constraints, and what stands for a variable, by its id."""
+    from cvxpy.reductions.cvx_attr2constr import CvxAttr2Constr
+
+    reduced, inverse = CvxAttr2Constr(reduce_bounds=True).apply(problem)
+    return reduced, inverse[0] if inverse else {}

@@ -37,9 +37,8 @@ def stream(
     its label (``--json``: an object a line, with the row's line); then its label is learned from. The first prediction
     is ``--low``. A column is one of numbers or one of words by its first row. Words become one column a word, and new
     words new ones; numbers are taken as they are, so that numbers of about one size learn fastest. A row that cannot be
-    taken, such as one with a word among numbers, is told with its line and left out; its answer is a comma alone, so that
-    answers stay beside their rows. At the end, every group's losses
-    are told, beside those of one model for all.
+    taken, such as one with a word among numbers, is told with its line and left out; its answer is a comma alone, so
+    that answers stay beside their rows. At the end, every group's losses are told, beside those of one model for all.
     """
     from thalweg.core import ThalwegError
     from thalweg.online import RowLearner, group_rules
