@@ -213,6 +213,25 @@ class TestBadInput:
         with pytest.raises(InvalidParameter, match="arm 7"):
             policy.learn(7, 1.0)
 
+    @pytest.mark.parametrize("loss", [True, "0.5", 1j, None, [0.1, 0.2], 1e200])
+    def test_a_loss_that_is_no_number_of_a_usable_size_is_refused(self, loss):
+        policy = ChebCB(2, 0.0, 1.0)
+        arm = policy.act(0.5)
+        with pytest.raises(InvalidParameter, match=f"The loss of arm {arm}"):
+            policy.learn(arm, loss)
+        policy.learn(arm, np.array([0.5]))
+
+    @pytest.mark.parametrize("context", [True, "a", 1j, None, np.nan, [0.1, 0.2]])
+    def test_a_context_that_is_no_number_is_refused(self, context):
+        with pytest.raises(InvalidParameter, match=r"ChebCB\.act"):
+            ChebCB(2, 0.0, 1.0).act(context)
+
+    def test_an_arm_is_a_whole_number(self):
+        policy = TsallisINF(2)
+        policy.act()
+        with pytest.raises(InvalidParameter, match="arm True"):
+            policy.learn(True, 0.5)
+
     @pytest.mark.parametrize("loss", [-1.0, -1e-300])
     def test_a_negative_loss_is_finite_and_refused_for_its_sign(self, loss):
         policy = TsallisINF(3)

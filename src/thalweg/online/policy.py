@@ -14,12 +14,24 @@ from numpy.typing import NDArray
 from thalweg.core import CheckpointMismatch, InvalidParameter, NotFinite
 from thalweg.core.seeding import generator
 from thalweg.core.tree import require_alike
-from thalweg.core.validation import require
+from thalweg.core.validation import is_whole, require
 from thalweg.online.problem import LossTable
+
+
+#: Losses whose squares, divided by small probabilities, are still numbers.
+LARGEST = 1e150
 
 
 class OutsideRange(UserWarning):
     """A context lies outside the range that a policy was made for."""
+
+
+def _number(what: str, value: object) -> float:
+    """A real number, also where an array or a tensor holds it alone."""
+    found = np.asarray(value)
+    if found.dtype.kind not in "iuf" or found.size != 1:
+        raise InvalidParameter(f"{what} is a real number; got {value!r}.")
+    return float(found.reshape(()))
 
 
 def known(context: float | None, low: float, high: float) -> float:
@@ -67,8 +79,9 @@ class Policy(ABC):
 
     def act(self, context: float | None = None) -> int:
         """Draw an arm for this round; ``context`` is what is known about the round before it is played."""
-        if self.needs_context and (context is None or not np.isfinite(context)):
-            raise InvalidParameter(f"{type(self).__name__}.act needs a finite context; got {context!r}.")
+        if self.needs_context:
+            context = _number(f"The context of {type(self).__name__}.act", context)
+            require(np.isfinite(context), f"{type(self).__name__}.act needs a finite context", got=context)
         self.probabilities = self._distribution(context)
         arm = int(np.searchsorted(np.cumsum(self.probabilities), self._rng.random(), side="right"))
         return min(arm, self.arms - 1)
@@ -77,19 +90,21 @@ class Policy(ABC):
         """Take in the loss of the arm that was played.
 
         Raises:
-            InvalidParameter: ``arm`` could not have been drawn by the last `act`.
+            InvalidParameter: ``arm`` could not have been drawn by the last `act`; the loss is no number, negative, or
+                above 1e150.
             NotFinite: the loss is NaN or infinite.
-            InvalidParameter: the loss is negative.
         """
-        if not (0 <= arm < self.arms and self.probabilities[arm] > 0):
+        if not (is_whole(arm) and 0 <= arm < self.arms and self.probabilities[arm] > 0):
             raise InvalidParameter(
                 f"{type(self).__name__}.learn: arm {arm} could not have been drawn. Pass the arm that act() "
                 "returned for this round."
             )
+        loss = _number(f"The loss of arm {arm}", loss)
         if not np.isfinite(loss):
             raise NotFinite(f"The loss of arm {arm} is {loss}; a finite number >= 0 is needed. Cap it.")
+        require(loss <= LARGEST, f"The loss of arm {arm} must be <= {LARGEST:g}: scale all losses", got=loss)
         require(loss >= 0, f"The loss of arm {arm} must be >= 0: add a constant to all losses", got=loss)
-        self._update(arm, float(loss))
+        self._update(arm, loss)
         self.probabilities = np.zeros(self.arms)
 
     @abstractmethod

@@ -6,6 +6,7 @@ Liu, Liang and Liu (2024), "Lion secretly solves constrained optimization", equa
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias, TypedDict, Unpack, overload
 
@@ -281,13 +282,14 @@ class Lion(LionK):
 
 def _check_group(name: str, group: dict[str, Any]) -> None:
     lr, betas, decay = group["lr"], group["betas"], group["weight_decay"]
-    fits = (is_real(lr) or (isinstance(lr, Tensor) and lr.numel() == 1)) and float(lr) >= 0
-    require(fits, f"{name} needs lr >= 0", got=lr)
+    fits = (is_real(lr) or (isinstance(lr, Tensor) and lr.numel() == 1)) and 0 <= float(lr) < math.inf
+    require(fits, f"{name} needs a finite lr >= 0", got=lr)
     fits = (
         isinstance(betas, tuple | list) and len(betas) == 2 and all(is_real(b) and 0 <= b < 1 for b in betas)
     )
     require(fits, f"{name} needs two betas in [0, 1)", got=betas)
-    require(is_real(decay) and decay >= 0, f"{name} needs weight_decay >= 0", got=decay)
+    fits = is_real(decay) and 0 <= decay < math.inf
+    require(fits, f"{name} needs a finite weight_decay >= 0", got=decay)
     require(isinstance(group["K"], ConvexFunction), f"{name} needs a ConvexFunction", got=group["K"])
     if group["foreach"] and group["fused"]:
         raise InvalidParameter(f"{name}: foreach and fused exclude each other.")
