@@ -25,7 +25,7 @@ from thalweg.adaptation.pixels import check_labels, rows_of
 from thalweg.adaptation.problem import SURE, AdaptationTask, Adapted
 from thalweg.adaptation.refine import Form, Refiner, mutual_information
 from thalweg.core import InvalidProblem, Method, NotFinite, State, Status, UnknownName
-from thalweg.core.validation import require
+from thalweg.core.validation import require, require_counts, require_positive
 from thalweg.training.snapshot import random_states, set_random_states
 
 COMBINERS: dict[str, type[GradientCombiner]] = {
@@ -131,12 +131,11 @@ class Adapt(Method[AdaptationTask, AdaptState]):
             "Adapt needs forward 'auto', 'joint' or 'separate'",
             got=self.forward,
         )
-        require(0 < self.rate <= 1e6, "Adapt needs 0 < rate <= 1e6", got=self.rate)
-        require(0 <= self.weight_decay < math.inf, "Adapt needs weight_decay >= 0", got=self.weight_decay)
-        require(0 < self.ramp < math.inf, "Adapt needs ramp > 0", got=self.ramp)
+        require_positive(self, "rate", "ramp")
+        require(self.rate <= 1e6, "Adapt needs 0 < rate <= 1e6", got=self.rate)
+        require_positive(self, "weight_decay", zero=True)
+        require_counts(self, "hidden", "pixels", "judge_every")
         require(self.hidden <= 65536, "Adapt needs hidden <= 65536", got=self.hidden)
-        for name in ("hidden", "pixels", "judge_every"):
-            require(getattr(self, name) >= 1, f"Adapt needs {name} >= 1", got=getattr(self, name))
 
     @property
     def objectives(self) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from thalweg.adaptation._kernels import best_vertex
 from thalweg.core import InvalidProblem, NotFinite
-from thalweg.core.validation import as_real, check_vector, require
+from thalweg.core.validation import as_real, check_vector, is_real, require, require_positive
 
 Vector = NDArray[np.float64]
 Mode = Literal["balance", "descent", "descent, guide dropped", ""]
@@ -184,7 +184,7 @@ class PreferenceLP(GradientCombiner):
     tau: float = 0.1
 
     def __post_init__(self) -> None:
-        require(0 <= self.tau <= 1, "PreferenceLP needs 0 <= tau <= 1", got=self.tau)
+        require(is_real(self.tau) and 0 <= self.tau <= 1, "PreferenceLP needs 0 <= tau <= 1", got=self.tau)
 
     def _combined(
         self, C: Vector, c: Vector | None, losses: Vector | None, reached: float, kept: NDArray[np.int64]
@@ -219,7 +219,7 @@ class EPO(GradientCombiner):
         ray = as_real("EPO's ray", self.ray)
         good = ray.ndim == 1 and len(ray) > 0 and bool(np.isfinite(ray).all()) and ray.min() > 0
         require(good, "EPO needs a ray of finite numbers > 0", got=self.ray)
-        require(self.tol > 0, "EPO needs tol > 0", got=self.tol)
+        require_positive(self, "tol")
         object.__setattr__(self, "ray", tuple(float(r) for r in ray))
 
     def _combined(

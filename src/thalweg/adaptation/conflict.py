@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from thalweg.adaptation.combiners import GradientCombiner, Mode, Vector, _least_norm, root
 from thalweg.core import InvalidProblem
 from thalweg.core.seeding import generator
-from thalweg.core.validation import require
+from thalweg.core.validation import is_real, require
 
 #: Objectives up to which PCGrad averages over all orders, and the orders that it draws for more.
 ALL_ORDERS, DRAWN = 5, 24
@@ -105,7 +105,9 @@ class CAGrad(GradientCombiner):
     radius: float = 0.5
 
     def __post_init__(self) -> None:
-        require(0 <= self.radius < 1, "CAGrad needs 0 <= radius < 1", got=self.radius)
+        require(
+            is_real(self.radius) and 0 <= self.radius < 1, "CAGrad needs 0 <= radius < 1", got=self.radius
+        )
 
     def _combined(
         self, C: Vector, c: Vector | None, losses: Vector | None, reached: float, kept: NDArray[np.int64]

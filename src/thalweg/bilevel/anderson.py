@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from thalweg.bilevel.composite import Composite, InnerMethod, InnerState
-from thalweg.bilevel.rates import require_counts, require_positive
+from thalweg.core.validation import require_counts, require_positive
 
 
 @dataclass(kw_only=True)

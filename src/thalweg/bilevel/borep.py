@@ -18,8 +18,9 @@ from thalweg.bilevel.method import (
     require_free_lower,
 )
 from thalweg.bilevel.problem import Bilevel
-from thalweg.bilevel.rates import require_counts, require_momentum, require_positive
+from thalweg.bilevel.rates import require_momentum
 from thalweg.core.seeding import torch_generator
+from thalweg.core.validation import require_counts, require_positive
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,8 @@ from thalweg.bilevel.method import (
     require_free_lower,
 )
 from thalweg.bilevel.problem import Bilevel, slopes
-from thalweg.bilevel.rates import Decay, Rate, rate, require_counts, require_positive, require_rates
+from thalweg.bilevel.rates import Decay, Rate, rate, require_rates
+from thalweg.core.validation import require_counts, require_positive
 
 
 def clipped(gradient: Tensor, most: float) -> Tensor:

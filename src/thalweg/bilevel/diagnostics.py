@@ -8,9 +8,8 @@ import torch
 from thalweg.bilevel.method import BilevelState, length
 from thalweg.bilevel.penalty_value import inner_solution
 from thalweg.bilevel.problem import Bilevel
-from thalweg.bilevel.rates import require_counts
 from thalweg.core import Run, Stop
-from thalweg.core.validation import require
+from thalweg.core.validation import require, require_counts
 
 
 class SmoothnessMonitor:

@@ -15,8 +15,8 @@ from thalweg.bilevel._call import SolveInaccurate
 from thalweg.bilevel._trees import Tree
 from thalweg.bilevel.implicit import root_vjp
 from thalweg.bilevel.problem import Bilevel, slopes
-from thalweg.bilevel.rates import require_counts, require_positive
 from thalweg.core import InvalidParameter
+from thalweg.core.validation import require_counts, require_positive
 from thalweg.numerics.torch_krylov import LinearSolver
 
 Product: TypeAlias = Callable[[Tensor], Tensor]

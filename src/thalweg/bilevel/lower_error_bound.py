@@ -14,10 +14,9 @@ from torch import Tensor
 from thalweg.bilevel.method import BilevelState
 from thalweg.bilevel.penalty_value import inner_solution
 from thalweg.bilevel.problem import Bilevel
-from thalweg.bilevel.rates import require_counts
 from thalweg.core import Run, Stop
 from thalweg.core.seeding import torch_generator
-from thalweg.core.validation import require
+from thalweg.core.validation import require, require_counts
 
 #: Growth as a power of the penalty or distance beyond which a constant is no constant.
 GROWTH = 0.25

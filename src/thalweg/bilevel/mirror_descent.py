@@ -9,9 +9,8 @@ from torch.utils import _pytree as pytree
 
 from thalweg.bilevel._trees import vector
 from thalweg.bilevel.composite import SHRINK, TRIALS, Composite, InnerMethod, InnerState, slack
-from thalweg.bilevel.rates import require_positive
 from thalweg.core import InvalidProblem
-from thalweg.core.validation import require
+from thalweg.core.validation import require, require_positive
 
 
 @dataclass(kw_only=True)

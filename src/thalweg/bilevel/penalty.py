@@ -16,8 +16,8 @@ from torch import Tensor
 from thalweg.bilevel.method import BilevelMethod, BilevelState, begun, length
 from thalweg.bilevel.penalty_value import outer_gradient
 from thalweg.bilevel.problem import Bilevel
-from thalweg.bilevel.rates import Decay, Rate, rate, require_counts, require_positive, require_rates
-from thalweg.core.validation import require
+from thalweg.bilevel.rates import Decay, Rate, rate, require_rates
+from thalweg.core.validation import require, require_counts, require_positive
 
 
 @dataclass(kw_only=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from thalweg.bilevel.composite import SHRINK, TRIALS, Composite, InnerMethod, InnerState, slack
-from thalweg.bilevel.rates import require_positive
+from thalweg.core.validation import require_positive
 
 
 @dataclass(kw_only=True)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from thalweg.core.validation import is_real, is_whole, require
+from thalweg.core.validation import is_real, require, require_positive
 
 
 @dataclass(frozen=True)
@@ -46,23 +45,6 @@ def require_rates(owner: object, *names: str, infinite: bool = False) -> None:
     for name in names:
         if not isinstance(getattr(owner, name), Decay):
             require_positive(owner, name, infinite=infinite)
-
-
-def require_positive(owner: object, *names: str, zero: bool = False, infinite: bool = False) -> None:
-    """Refuse options that are no real numbers above zero; zero and infinity pass where they are said to."""
-    for name in names:
-        given = getattr(owner, name)
-        fits = is_real(given) and (given > 0 or (zero and given == 0)) and (infinite or given < math.inf)
-        told = f"{type(owner).__name__} needs {name} {'>=' if zero else '>'} 0"
-        require(fits, told if is_real(given) else f"{told}, a number", got=given)
-
-
-def require_counts(owner: object, *names: str, least: int = 1) -> None:
-    """Refuse options that are no whole numbers, or below the least."""
-    for name in names:
-        given = getattr(owner, name)
-        told = f"{type(owner).__name__} needs {name} >= {least}, a whole number"
-        require(is_whole(given) and given >= least, told, got=given)
 
 
 def require_momentum(owner: object) -> None:

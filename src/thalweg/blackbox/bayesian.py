@@ -12,7 +12,7 @@ from thalweg.blackbox.problem import BlackBox
 from thalweg.blackbox.space import Space
 from thalweg.blackbox.study import Study
 from thalweg.core import Method
-from thalweg.core.validation import require
+from thalweg.core.validation import require, require_counts
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,9 @@ class BayesianOptimization(Method[BlackBox, StudyState]):
     trust_region: bool = False
     bayesian: bool = False
     batch: str = "joint"
+
+    def __post_init__(self) -> None:
+        require_counts(self, "q")
 
     def study(self, space: Space, direction: str, seed: int) -> Study:
         """The study that it runs, to be asked and told by oneself."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from thalweg.core.validation import is_whole
 from thalweg.core.errors import InvalidParameter
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def torch_generator(*seed: int, device: str = "cpu") -> torch.Generator:
 
 
 def _sequence(seed: tuple[int, ...]) -> np.random.SeedSequence:
-    if not seed or min(seed) < 0:
+    if not (seed and all(is_whole(part) and part >= 0 for part in seed)):
         raise InvalidParameter(f"A seed is one or more integers >= 0; got {seed}.")
     # Entropy alone would be padded with zeros, and integers cut into words: (5,) and (5, 0) would be one stream.
     return np.random.SeedSequence(seed[0], spawn_key=seed[1:])

@@ -61,6 +61,23 @@ def is_whole(value: object) -> TypeGuard[int]:
     return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
+def require_positive(owner: object, *names: str, zero: bool = False, infinite: bool = False) -> None:
+    """Refuse options that are no real numbers above zero; zero and infinity pass where they are said to."""
+    for name in names:
+        given = getattr(owner, name)
+        fits = is_real(given) and (given > 0 or (zero and given == 0)) and (infinite or given < math.inf)
+        told = f"{type(owner).__name__} needs {name} {'>=' if zero else '>'} 0"
+        require(fits, told if is_real(given) else f"{told}, a number", got=given)
+
+
+def require_counts(owner: object, *names: str, least: int = 1) -> None:
+    """Refuse options that are no whole numbers, or below the least."""
+    for name in names:
+        given = getattr(owner, name)
+        told = f"{type(owner).__name__} needs {name} >= {least}, a whole number"
+        require(is_whole(given) and given >= least, told, got=given)
+
+
 def as_real(name: str, values: object) -> NDArray[np.float64]:
     """``values`` as a float64 array, or `InvalidProblem` where that would lose something or cannot be done.
 

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from thalweg.core import Figure
 from thalweg.core.figure import Surface
 from thalweg.core.seeding import generator
-from thalweg.core.validation import is_real, is_whole, require
+from thalweg.core.validation import is_whole, require, require_counts, require_positive
 
 Array = NDArray[np.float64]
 
@@ -41,13 +41,9 @@ class Mountainside:
     valleys: int = 12
 
     def __post_init__(self) -> None:
-        for name in ("radius", "slope", "height"):
-            value = getattr(self, name)
-            require(is_real(value) and value > 0, f"Mountainside needs {name} > 0", got=value)
-        require(is_real(self.power) and self.power >= 1, "Mountainside needs power >= 1", got=self.power)
-        require(
-            is_whole(self.valleys) and self.valleys >= 1, "Mountainside needs valleys >= 1", got=self.valleys
-        )
+        require_positive(self, "radius", "slope", "height", "power")
+        require(self.power >= 1, "Mountainside needs power >= 1", got=self.power)
+        require_counts(self, "valleys")
 
     def value(self, x: ArrayLike) -> Array:
         """At points (..., 2)."""

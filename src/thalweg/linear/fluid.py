@@ -5,6 +5,7 @@ Stam (1999), "Stable fluids"; Bridson (2015), "Fluid simulation for computer gra
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import map_coordinates
 
 from thalweg.core import InvalidProblem
-from thalweg.core.validation import require
+from thalweg.core.validation import is_real, require, require_counts, require_positive
 from thalweg.linear.obstacles import Mask, box_of_fluid, ellipsoid
 from thalweg.linear.poisson import AIR, SOLID, PoissonGrid
 from thalweg.linear.problem import LinearSystem
@@ -65,8 +66,10 @@ class SmokePlume(LinearSystemSequence):
 
     def __post_init__(self) -> None:
         require(len(self.shape) in (2, 3), "SmokePlume needs a 2-D or 3-D shape", got=self.shape)
-        require(self.rounds >= 1, "SmokePlume needs rounds >= 1", got=self.rounds)
-        require(self.dt > 0, "SmokePlume needs dt > 0", got=self.dt)
+        require_counts(self, "rounds")
+        require_positive(self, "dt")
+        finite = is_real(self.buoyancy) and math.isfinite(self.buoyancy)
+        require(finite, "SmokePlume needs a finite buoyancy", got=self.buoyancy)
 
     @property
     def density(self) -> Field:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from thalweg.core import InvalidProblem
 from thalweg.core.seeding import generator
-from thalweg.core.validation import require
+from thalweg.core.validation import require, require_counts, require_positive
 from thalweg.linear.problem import LinearSystem
 from thalweg.linear.sequence import LinearSystemSequence
 from thalweg.numerics import FivePointStencil
@@ -76,8 +76,9 @@ class ShiftedLaplacians(LinearSystemSequence):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        require(self.rounds >= 1, "ShiftedLaplacians needs rounds >= 1", got=self.rounds)
-        require(self.alpha > 0 and self.beta > 0, "Beta needs alpha, beta > 0", got=(self.alpha, self.beta))
+        require_counts(self, "rounds", "side")
+        require_counts(self, "seed", least=0)
+        require_positive(self, "alpha", "beta")
         # The smallest eigenvalue of the Laplacian must exceed the largest negative offset.
         require(
             1 <= self.side <= 10, "ShiftedLaplacians needs 1 <= side <= 10 to stay definite", got=self.side
@@ -130,9 +131,9 @@ class HeatEquation(LinearSystemSequence):
     dt: float = 0.001
 
     def __post_init__(self) -> None:
-        require(self.nx >= 3, "HeatEquation needs nx >= 3", got=self.nx)
-        require(self.rounds >= 1, "HeatEquation needs rounds >= 1", got=self.rounds)
-        require(self.dt > 0, "HeatEquation needs dt > 0", got=self.dt)
+        require_counts(self, "nx", least=3)
+        require_counts(self, "rounds")
+        require_positive(self, "dt")
 
     #: Ends of the coefficient over a period.
     context_range = (0.0, 10.0)

@@ -17,7 +17,6 @@ from thalweg.core.tree import require_alike
 from thalweg.core.validation import is_whole, require
 from thalweg.online.problem import LossTable
 
-
 #: Losses whose squares, divided by small probabilities, are still numbers.
 LARGEST = 1e150
 

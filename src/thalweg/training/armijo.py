@@ -6,6 +6,7 @@ line-search, and convergence rates", algorithm 1.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from thalweg.core import CheckpointMismatch, InvalidParameter, InvalidProblem, NotFinite
-from thalweg.core.validation import require
+from thalweg.core.validation import is_real, is_whole, require
 from thalweg.training.snapshot import set_random_states, torch_random_states
 
 
@@ -58,11 +59,16 @@ class ArmijoSGD(Optimizer):
         expand: float = 1.8,
         max_backtracks: int = 100,
     ) -> None:
-        require(lr > 0, "ArmijoSGD needs lr > 0", got=lr)
-        require(0 < c < 1, "ArmijoSGD needs c in (0, 1)", got=c)
-        require(0 < backtrack < 1, "ArmijoSGD needs backtrack in (0, 1)", got=backtrack)
-        require(expand >= 1, "ArmijoSGD needs expand >= 1", got=expand)
-        require(max_backtracks >= 1, "ArmijoSGD needs max_backtracks >= 1", got=max_backtracks)
+        require(is_real(lr) and 0 < lr < math.inf, "ArmijoSGD needs a finite lr > 0", got=lr)
+        require(is_real(c) and 0 < c < 1, "ArmijoSGD needs c in (0, 1)", got=c)
+        require(
+            is_real(backtrack) and 0 < backtrack < 1, "ArmijoSGD needs backtrack in (0, 1)", got=backtrack
+        )
+        require(
+            is_real(expand) and 1 <= expand < math.inf, "ArmijoSGD needs a finite expand >= 1", got=expand
+        )
+        whole = is_whole(max_backtracks) and max_backtracks >= 1
+        require(whole, "ArmijoSGD needs whole max_backtracks >= 1", got=max_backtracks)
         options = {
             "lr": lr,
             "c": c,

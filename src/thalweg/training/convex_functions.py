@@ -9,6 +9,7 @@ Each function acts on one tensor; over a model it is summed over the tensors of 
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor
 
 from thalweg.core import InvalidParameter
-from thalweg.core.validation import require
+from thalweg.core.validation import is_real, is_whole, require, require_positive
 
 #: Rounding that a point on the border of a constraint may carry and still count as inside.
 TOLERANCE = 1e-6
@@ -107,9 +108,8 @@ class Lp(ConvexFunction):
     p: float = 2.0
 
     def __post_init__(self) -> None:
-        require(
-            1 <= self.p < float("inf"), "Lp needs a finite p >= 1: below one it is not convex", got=self.p
-        )
+        fits = is_real(self.p) and 1 <= self.p < math.inf
+        require(fits, "Lp needs a finite p >= 1: below one it is not convex", got=self.p)
 
     def value(self, m: Tensor) -> Tensor:
         return torch.linalg.vector_norm(m, self.p)
@@ -187,7 +187,7 @@ class ThresholdedL1(_OnBox):
     e: float = 1.0
 
     def __post_init__(self) -> None:
-        require(self.e >= 0, "ThresholdedL1 needs e >= 0", got=self.e)
+        require_positive(self, "e", zero=True)
 
     def value(self, m: Tensor) -> Tensor:
         return (m.abs() - self.e).clamp_min(0.0).sum()
@@ -212,7 +212,7 @@ class TopK(ConvexFunction):
     k: int = 1
 
     def __post_init__(self) -> None:
-        require(isinstance(self.k, int) and self.k >= 1, "TopK needs a whole k >= 1", got=self.k)
+        require(is_whole(self.k) and self.k >= 1, "TopK needs a whole k >= 1", got=self.k)
 
     def value(self, m: Tensor) -> Tensor:
         return m.abs().flatten().topk(min(self.k, m.numel())).values.sum()
@@ -241,7 +241,7 @@ class Huber(_OnBox):
     e: float = 1.0
 
     def __post_init__(self) -> None:
-        require(self.e > 0, "Huber needs e > 0", got=self.e)
+        require_positive(self, "e")
 
     def value(self, m: Tensor) -> Tensor:
         size = m.abs()
@@ -265,7 +265,7 @@ class PseudoHuber(_OnBox):
     e: float = 1.0
 
     def __post_init__(self) -> None:
-        require(self.e > 0, "PseudoHuber needs e > 0", got=self.e)
+        require_positive(self, "e")
 
     def value(self, m: Tensor) -> Tensor:
         return (m.square() + self.e**2).sqrt().sum()

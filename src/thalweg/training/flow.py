@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from thalweg.core import Method, NotFinite, Problem, State, Stop
-from thalweg.core.validation import require
+from thalweg.core.validation import require, require_positive
 from thalweg.training.convex_functions import L1, ConvexFunction
 
 
@@ -92,10 +92,9 @@ class LionKFlow(Method[SmoothFunction, FlowState]):
     dt: float = 0.01
 
     def __post_init__(self) -> None:
-        require(self.weight_decay > 0, "LionKFlow needs weight_decay > 0", got=self.weight_decay)
-        require(self.a > 0 and self.c > 0, "LionKFlow needs a, c > 0", got=(self.a, self.c))
+        require_positive(self, "weight_decay", "a", "c", "dt")
+        require_positive(self, "e", zero=True)
         require(0 <= self.e * self.c <= 1, "LionKFlow needs 0 <= e c <= 1", got=self.e * self.c)
-        require(self.dt > 0, "LionKFlow needs dt > 0", got=self.dt)
 
     def init(self, problem: SmoothFunction, seed: int) -> FlowState:
         x = problem.x0.clone()

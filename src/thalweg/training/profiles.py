@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from thalweg.core import InvalidParameter, UnknownName
-from thalweg.core.validation import require
+from thalweg.core.validation import is_real, require
 
 Vector = NDArray[np.float64]
 
@@ -48,7 +48,7 @@ class Rex(Profile):
     beta: float = 0.5
 
     def __post_init__(self) -> None:
-        require(0 <= self.beta < 1, "Rex needs beta in [0, 1)", got=self.beta)
+        require(is_real(self.beta) and 0 <= self.beta < 1, "Rex needs beta in [0, 1)", got=self.beta)
 
     def at(self, z: Vector) -> Vector:
         return (1.0 - z) / ((1.0 - self.beta) + self.beta * (1.0 - z))

@@ -10,12 +10,12 @@ from typing import Any, ClassVar, Protocol, Self, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from thalweg.bilevel.rates import require_counts, require_positive
 from thalweg.bilevel.selftuning.network import SelfTuned, self_tuning
 from thalweg.bilevel.selftuning.regularisers import Augment, ExamplePenalty, cross_entropy_by_example
 from thalweg.bilevel.selftuning.space import HyperSpace
 from thalweg.core import InvalidProblem, Method, NotFinite, Problem, State
 from thalweg.core.seeding import torch_generator
+from thalweg.core.validation import require_counts, require_positive
 
 Data: TypeAlias = Sequence[Tensor]
 

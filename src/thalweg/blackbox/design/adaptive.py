@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from thalweg.core.validation import is_real, require
+from thalweg.core.validation import is_real, require, require_positive
 
 
 def moments_step(gradient: Tensor, first: Tensor, second: Tensor, t: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -79,9 +79,10 @@ class AdaptiveEta:
     most: float = 0.5
 
     def __post_init__(self) -> None:
-        ordered = 0 < self.least <= self.centre <= self.most
+        require_positive(self, "least", "centre", "most")
+        require_positive(self, "rate", zero=True)
+        ordered = self.least <= self.centre <= self.most
         require(ordered, "AdaptiveEta needs 0 < least <= centre <= most", got=self)
-        require(is_real(self.rate) and self.rate >= 0, "AdaptiveEta needs rate >= 0", got=self.rate)
 
     def length(self, score: Tensor, direction: Tensor) -> Tensor:
         """The step sizes, shape (batch,), from the score's gradient and the direction, in the logits."""

@@ -22,6 +22,7 @@ from thalweg.convex.losses import Loss
 from thalweg.convex.problem import Penalized
 from thalweg.core import InvalidProblem, Method, State, Status
 from thalweg.core.seeding import generator
+from thalweg.core.validation import require_counts
 
 
 @dataclass(frozen=True)
@@ -133,6 +134,9 @@ class HeapGreedy(Method[Penalized, HeapState]):
 
     counts_lipschitz: bool = True
     inner: int = 1000
+
+    def __post_init__(self) -> None:
+        require_counts(self, "inner")
 
     def init(self, problem: Penalized, seed: int) -> HeapState:
         self._graph(problem)

@@ -18,7 +18,7 @@ from thalweg.convex.relu.losses import Squares
 from thalweg.convex.relu.problem import SOLVED, ConvexReLU, relative_gap
 from thalweg.convex.relu.program import Program
 from thalweg.core import InvalidProblem, Method, State
-from thalweg.core.validation import is_real, is_whole, require
+from thalweg.core.validation import is_real, is_whole, require, require_counts, require_positive
 
 #: Balancing keeps rho within this factor of its first value.
 RANGE = 100.0
@@ -317,11 +317,9 @@ class ReLURBCD(_Splitting):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(
-            is_whole(self.patterns) and self.patterns >= 1, "ReLURBCD needs patterns >= 1", got=self.patterns
-        )
-        require(is_whole(self.passes) and self.passes >= 1, "ReLURBCD needs passes >= 1", got=self.passes)
-        require(0 < self.enough < 1, "ReLURBCD needs 0 < enough < 1", got=self.enough)
+        require_counts(self, "patterns", "passes")
+        require_positive(self, "enough", "shrink", "grow", "back")
+        require(self.enough < 1, "ReLURBCD needs 0 < enough < 1", got=self.enough)
         for name in ("shrink", "grow", "back"):
             require(getattr(self, name) > 1, f"ReLURBCD needs {name} > 1", got=getattr(self, name))
 

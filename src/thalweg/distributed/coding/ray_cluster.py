@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from thalweg.core.ray_engine import check_alive, first_ready, refuse_failures, start_ray
+from thalweg.core.validation import require_positive
 from thalweg.distributed.coding.schemes import Scheme, WorkItem
 from thalweg.distributed.coding.stragglers import DelayProfile
 from thalweg.distributed.coding.training import Arrival, Cluster, DataParallel, Vector, Worker
@@ -45,6 +46,7 @@ class RayCluster(Cluster):
 
     def __init__(self, delays: DelayProfile | None = None, *, cpus: float = 0.0, **options: object) -> None:
         self.delays, self.cpus, self.options = delays, cpus, options
+        require_positive(self, "cpus", zero=True)
         self.actors: list[ActorHandle] = []
         self.pending: dict[ObjectRef, int] = {}
         self.fallen: list[int] = []

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thalweg.core.seeding import generator
-from thalweg.core.validation import require
+from thalweg.core.validation import require, require_counts, require_positive
 from thalweg.distributed.federated.times import ClientTimes
 
 Vector = NDArray[np.float64]
@@ -135,7 +135,7 @@ class Sampled(Aggregation):
     how: Literal["uniform", "md"] = "uniform"
 
     def __post_init__(self) -> None:
-        require(self.count >= 1, "Sampled needs count >= 1", got=self.count)
+        require_counts(self, "count")
         require(self.how in ("uniform", "md"), "Sampled.how is uniform or md", got=self.how)
 
     def weight(self, client: int, seconds: float, p: Vector, rates: Vector) -> float:
@@ -194,7 +194,7 @@ class FedFix(Aggregation):
     corrected: bool = True
 
     def __post_init__(self) -> None:
-        require(self.seconds > 0, "FedFix needs seconds > 0", got=self.seconds)
+        require_positive(self, "seconds")
 
     def weight(self, client: int, seconds: float, p: Vector, rates: Vector) -> float:
         return float(self._rounds(seconds) * p[client]) if self.corrected else float(p[client])
@@ -238,7 +238,7 @@ class FedBuff(Aggregation):
     corrected: bool = True
 
     def __post_init__(self) -> None:
-        require(self.count >= 1, "FedBuff needs count >= 1", got=self.count)
+        require_counts(self, "count")
 
     @property
     def arrivals(self) -> int:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from thalweg.core import InvalidProblem, Method, State
 from thalweg.core.seeding import generator
-from thalweg.core.validation import require
+from thalweg.core.validation import is_real, require, require_counts, require_positive
 from thalweg.distributed.federated.aggregation import AggregationRule, Update
 from thalweg.distributed.federated.problem import Federated
 from thalweg.distributed.federated.schemes import Aggregation, arrival_shares
@@ -37,8 +37,9 @@ class Faults:
     spoil: Callable[[int, int, Tensor], Tensor] | None = None
 
     def __post_init__(self) -> None:
-        require(0 <= self.lost < 1, "Faults needs 0 <= lost < 1", got=self.lost)
-        require(self.stale is None or self.stale >= 0, "Faults needs stale >= 0", got=self.stale)
+        require(is_real(self.lost) and 0 <= self.lost < 1, "Faults needs 0 <= lost < 1", got=self.lost)
+        if self.stale is not None:
+            require_counts(self, "stale", least=0)
 
 
 @dataclass(kw_only=True)
@@ -102,15 +103,9 @@ class Federation(Method[Federated, FederationState]):
     judge: int = 1
 
     def __post_init__(self) -> None:
-        require(
-            self.lr > 0 and self.server_lr > 0,
-            "Federation needs lr, server_lr > 0",
-            got=(self.lr, self.server_lr),
-        )
-        require(self.local_steps >= 1, "Federation needs local_steps >= 1", got=self.local_steps)
-        require(self.batch is None or self.batch >= 1, "Federation needs batch >= 1", got=self.batch)
-        require(self.proximal >= 0, "Federation needs proximal >= 0", got=self.proximal)
-        require(self.judge >= 1, "Federation needs judge >= 1", got=self.judge)
+        require_positive(self, "lr", "server_lr")
+        require_positive(self, "proximal", zero=True)
+        require_counts(self, "local_steps", "judge", *([] if self.batch is None else ["batch"]))
 
     def init(self, problem: Federated, seed: int) -> FederationState:
         count = len(problem.clients)

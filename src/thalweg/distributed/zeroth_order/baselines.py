@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from thalweg.core.validation import require
+from thalweg.core.validation import is_whole, require, require_counts, require_positive
 from thalweg.distributed.zeroth_order.rounds import Ask, Local, Message, ZerothOrder
 
 
@@ -32,8 +32,8 @@ class FedZO(ZerothOrder):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.directions >= 1, "FedZO needs directions >= 1", got=self.directions)
-        require(self.mu > 0, "FedZO needs mu > 0", got=self.mu)
+        require_counts(self, "directions")
+        require_positive(self, "mu")
 
     def begin(self, ask: Ask, broadcast: Message, memory: Message) -> Local:
         return Differences(self, ask, broadcast)
@@ -47,7 +47,7 @@ class FedProxZO(FedZO):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.proximal >= 0, "FedProxZO needs proximal >= 0", got=self.proximal)
+        require_positive(self, "proximal", zero=True)
 
     def begin(self, ask: Ask, broadcast: Message, memory: Message) -> Local:
         return _Pulled(self, ask, broadcast, self.proximal)
@@ -68,7 +68,11 @@ class ScaffoldZO(FedZO):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.option in (1, 2), "ScaffoldZO knows options 1 and 2", got=self.option)
+        require(
+            is_whole(self.option) and self.option in (1, 2),
+            "ScaffoldZO knows options 1 and 2",
+            got=self.option,
+        )
 
     def first_broadcast(self, x0: Tensor, seed: int) -> Message:
         return {"x": x0.clone(), "c": torch.zeros_like(x0)}

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from thalweg.core import InvalidProblem
 from thalweg.core.tree import load_tree, save_tree
-from thalweg.core.validation import require
+from thalweg.core.validation import require_counts, require_positive
 from thalweg.distributed._flower import (
     POLL,
     Nodes,
@@ -117,9 +117,8 @@ class FlowerServer:
     counted: dict[str, float] = field(init=False)
 
     def __post_init__(self) -> None:
-        require(self.rounds >= 1, "FlowerServer needs rounds >= 1", got=self.rounds)
-        require(self.clients >= 1, "FlowerServer needs clients >= 1", got=self.clients)
-        require(self.patience > 0, "FlowerServer needs patience > 0", got=self.patience)
+        require_counts(self, "rounds", "clients")
+        require_positive(self, "patience")
         self.broadcast = self.method.first_broadcast(self.x0.to(torch.float64), self.seed)
         self.counted = {"queries": 0.0, "bytes": 0.0, "rejected": 0.0, "lost": 0.0}
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from thalweg.core.validation import require
+from thalweg.core.validation import require, require_counts, require_positive
 from thalweg.distributed.zeroth_order.rounds import Ask, Local, Message, ZerothOrder
 from thalweg.distributed.zeroth_order.surrogate import Features, Surrogates
 from thalweg.numerics.gaussian_process import Matern, Stationary
@@ -69,21 +69,17 @@ class FZooS(ZerothOrder):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(
-            self.lengthscale is None or self.lengthscale > 0,
-            "FZooS needs lengthscale > 0",
-            got=self.lengthscale,
-        )
-        require(self.noise > 0, "FZooS needs noise > 0", got=self.noise)
-        require(self.gamma >= 0, "FZooS needs gamma >= 0", got=self.gamma)
-        require(self.features >= 1, "FZooS needs features >= 1", got=self.features)
+        require_positive(self, "noise", *([] if self.lengthscale is None else ["lengthscale"]))
+        require_positive(self, "gamma", zero=True)
+        require_counts(self, "features", "initial", "nearest", "history")
+        require_counts(self, "active", "candidates", least=0)
         require(
             0 <= self.active <= self.candidates,
             "FZooS needs 0 <= active <= candidates",
             got=(self.active, self.candidates),
         )
-        require(0 < self.radius <= 1, "FZooS needs 0 < radius <= 1", got=self.radius)
-        require(self.initial >= 1, "FZooS needs initial >= 1", got=self.initial)
+        require_positive(self, "radius")
+        require(self.radius <= 1, "FZooS needs 0 < radius <= 1", got=self.radius)
         require(
             1 <= self.nearest <= self.history,
             "FZooS needs 1 <= nearest <= history",

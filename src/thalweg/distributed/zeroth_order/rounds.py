@@ -13,7 +13,7 @@ from torch import Tensor
 
 from thalweg.core import InvalidProblem, Method, NotFinite, State
 from thalweg.core.seeding import generator, torch_generator
-from thalweg.core.validation import require
+from thalweg.core.validation import require, require_counts, require_positive
 from thalweg.distributed.federated.simulation import Faults
 from thalweg.distributed.zeroth_order.problem import FederatedBlackBox, values_of
 
@@ -104,8 +104,8 @@ class ZerothOrder(Method[FederatedBlackBox, RoundState]):
 
     def __post_init__(self) -> None:
         name = type(self).__name__
-        require(self.local_steps >= 1, f"{name} needs local_steps >= 1", got=self.local_steps)
-        require(self.lr > 0, f"{name} needs lr > 0", got=self.lr)
+        require_counts(self, "local_steps")
+        require_positive(self, "lr")
         require(self.optimizer in ("adam", "sgd"), f"{name} knows 'adam' and 'sgd'", got=self.optimizer)
 
     def first_broadcast(self, x0: Tensor, seed: int) -> Message:

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from thalweg.core import InvalidParameter
 from thalweg.core.seeding import generator
-from thalweg.core.validation import is_real, is_whole, require
+from thalweg.core.validation import is_real, is_whole, require, require_positive
 from thalweg.online.actions.method import ActionSearch
 from thalweg.online.actions.problem import Features, Vector, as_features
 from thalweg.online.actions.search import GapCertificate, Search
@@ -207,7 +207,7 @@ class GOptimal(ActionSearch):
     def __post_init__(self) -> None:
         check_size("eps", self.eps, "GOptimal")
         check_size("accuracy", self.accuracy, "GOptimal", positive=True)
-        require(is_real(self.tol) and self.tol > 0, "GOptimal needs tol > 0", got=self.tol)
+        require_positive(self, "tol")
         require(is_real(self.delta) and 0 < self.delta < 1, "GOptimal needs 0 < delta < 1", got=self.delta)
         whole = self.dimension is None or (is_whole(self.dimension) and self.dimension >= 1)
         require(whole, "GOptimal needs dimension >= 1, or None", got=self.dimension)
