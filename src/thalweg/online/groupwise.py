@@ -191,7 +191,7 @@ class GroupwiseRegressor(RegressorMixin, BaseEstimator):
         columns = self.n_features_in_ + bool(self.fit_intercept)
         self._learners = learners(columns, self.base, self.combine, self.alpha, self.radius)
         self._membership = Membership(tuple(self.groups or ()), bool(self.everyone))
-        self._rng = generator(int(self.random_state))
+        self._rng = generator(self.random_state)
         self._asked: list[tuple[NDArray[np.float64], Mask, Round]] = []
         self.range_ = (low, high)
 
