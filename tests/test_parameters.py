@@ -14,7 +14,14 @@ from thalweg.core import ThalwegError
 
 PACKAGES = [
     *("adaptation", "bilevel", "bilevel.alignment", "bilevel.selftuning", "blackbox", "blackbox.design"),
-    *("constrained", "convex", "convex.coordinate", "discovery", "distributed.coding", "distributed.federated"),
+    *(
+        "constrained",
+        "convex",
+        "convex.coordinate",
+        "discovery",
+        "distributed.coding",
+        "distributed.federated",
+    ),
     *("distributed.zeroth_order", "equilibrium", "inverse", "landscape", "landscape.permutation", "linear"),
     *("matrix", "numerics", "online", "online.mdp", "robust", "training", "transport", "workflow"),
     "workflow.optimizers",
@@ -35,7 +42,11 @@ def constructors():
             if not inspect.isclass(made) or hasattr(made, "fit") or issubclass(made, BaseException | Warning):
                 continue
             parameters = inspect.signature(made).parameters.values()
-            needed = [p for p in parameters if p.default is p.empty and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
+            needed = [
+                p
+                for p in parameters
+                if p.default is p.empty and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
+            ]
             if needed or inspect.isabstract(made):
                 continue
             with contextlib.suppress(ThalwegError):  # one of several arguments is needed
