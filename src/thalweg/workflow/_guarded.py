@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -18,7 +19,20 @@ def marks(values: Iterable[object]) -> list[object]:
 
     Cost: a pass over what the containers hold.
     """
-    return [_mark(value) for value in values]
+    given = list(values)
+    with bounded_depth(given):
+        return [_mark(value) for value in given]
+
+
+@contextmanager
+def bounded_depth(value: object) -> Iterator[None]:
+    """Tell of a container that cannot be walked through to its end."""
+    try:
+        yield
+    except RecursionError:
+        raise InvalidProblem(
+            f"A {type(value).__name__} contains itself, or is nested too deeply to be recorded. Pass its parts."
+        ) from None
 
 
 def _mark(value: object) -> object:
