@@ -30,6 +30,9 @@ def discover(
     evaluations: Annotated[int, typer.Option(min=1, help="Runs of the proxy.")] = 300,
     population: Annotated[int, typer.Option(min=1, help="Programs alive.")] = 100,
     tournament: Annotated[int, typer.Option(min=1, help="Programs of which the best is the parent.")] = 2,
+    children: Annotated[
+        int, typer.Option(min=1, help="Made from one population and run side by side: 16 a worker.")
+    ] = 8,
     workers: Annotated[int, typer.Option(min=1, help="Processes; what is found does not hang on it.")] = 1,
     restart_after: Annotated[
         int | None,
@@ -73,6 +76,7 @@ def discover(
         evaluations=evaluations,
         population=population,
         tournament=tournament,
+        children=children,
         workers=workers,
         cache=cache,
         checkpoint=checkpoint,
