@@ -80,7 +80,7 @@ def search(
             a program of the signature `SCHEDULE`.
         evaluations: runs of the proxy, after which the search ends.
         population, tournament, children, mutations, restart_after, cache: as of `RegularizedEvolution`.
-        workers: processes. What is found does not hang on their number; to keep them busy take 16 ``children`` for each.
+        workers: processes. What is found does not hang on their number; 16 ``children`` for each keep them busy.
         checkpoint: a file that the search is kept in, every 10 steps.
         resume: such a file, to go on from.
         seconds: that a candidate may take.
