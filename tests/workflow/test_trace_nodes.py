@@ -298,7 +298,7 @@ class TestBadInput:
         held = []
         held.append(held)
         for use in (node, lambda v: node(1) + v, bundle(lambda x: 1)):
-            with pytest.raises(InvalidProblem, match="contains itself"):
+            with pytest.raises(InvalidProblem, match="holds itself"):
                 use(held)
 
     def test_constraints_are_what_they_say(self):

@@ -74,9 +74,9 @@ def improve(
     from thalweg.workflow.improving import improve as improved
     from thalweg.workflow.modules import load_parameters, save_parameters
 
-    for path, endings in ((out, (".json",)), (report, (".html", ".htm"))):
-        if path is not None:
-            check_target(path, endings)
+    for target, endings in ((out, (".json",)), (report, (".html", ".htm"))):
+        if target is not None:
+            check_target(target, endings)
     run, held, judge = _program(program, guide)
     if start is not None:
         load_parameters(held, start)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
 from thalweg.core import InvalidProblem
+
+#: Kinds that are their own marks.
+PLAIN = frozenset((int, float, str, bytes, bool, type(None)))
 
 
 def marks(values: Iterable[object]) -> list[object]:
@@ -19,20 +21,15 @@ def marks(values: Iterable[object]) -> list[object]:
 
     Cost: a pass over what the containers hold.
     """
-    given = list(values)
-    with bounded_depth(given):
-        return [_mark(value) for value in given]
-
-
-@contextmanager
-def bounded_depth(value: object) -> Iterator[None]:
-    """Tell of a container that cannot be walked through to its end."""
     try:
-        yield
+        return [value if type(value) in PLAIN else _mark(value) for value in values]
     except RecursionError:
-        raise InvalidProblem(
-            f"A {type(value).__name__} contains itself, or is nested too deeply to be recorded. Pass its parts."
-        ) from None
+        raise too_deep() from None
+
+
+def too_deep() -> InvalidProblem:
+    """Of a container that cannot be walked through to its end."""
+    return InvalidProblem("A container holds itself, or is nested too deeply to be recorded. Pass its parts.")
 
 
 def _mark(value: object) -> object:

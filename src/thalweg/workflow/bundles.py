@@ -45,6 +45,13 @@ class Bundle:
             raise InvalidProblem(
                 f"bundle: {name} does not tell its arguments. Put it into a function of your own."
             ) from None
+        kinds = [p.kind for p in self._signature.parameters.values()]
+        plain = all(
+            kind in (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+            for kind in kinds
+        )
+        self._positional = len(kinds) if plain else -1  # so many plain arguments need no binding
+        self._later_value = inspect.iscoroutinefunction(function)
         self.parameter: ParameterNode | None = None
         self._made: tuple[str, Callable[..., object]] | None = None
         if options.trainable:
@@ -64,15 +71,17 @@ class Bundle:
             ExecutionError: the function raised.
             MissingInputs: it read nodes that it was not passed.
         """
-        try:
-            bound = self._signature.bind(*arguments, **named)
-        except TypeError as error:
-            raise TypeError(f"{self.operator.name}{self._signature}: {error}") from None
-        names = tuple(["" for _ in bound.args] + list(bound.kwargs))
-        given = [a if isinstance(a, Node) else node(a) for a in (*bound.args, *bound.kwargs.values())]
+        if named or len(arguments) != self._positional:
+            try:
+                bound = self._signature.bind(*arguments, **named)
+            except TypeError as error:
+                raise TypeError(f"{self.operator.name}{self._signature}: {error}") from None
+            arguments, named = bound.args, bound.kwargs
+        names = ("",) * len(arguments) + tuple(named)
+        given = [a if isinstance(a, Node) else node(a) for a in (*arguments, *named.values())]
         if (outer := READ.get()) is not None:
             outer.read.extend(given)
-        if inspect.iscoroutinefunction(self.function):
+        if self._later_value:
             return self._later(given, names)
         return self._finished(given, names, self._run)
 

@@ -14,7 +14,7 @@ from typing import cast
 
 from thalweg.core import InvalidProblem
 from thalweg.workflow import _primitives as ops
-from thalweg.workflow._guarded import bounded_depth, copied, marks
+from thalweg.workflow._guarded import copied, marks, too_deep
 from thalweg.workflow._plain_views import PlainViews
 from thalweg.workflow._primitives import Operator
 from thalweg.workflow.errors import ExecutionError
@@ -346,8 +346,10 @@ def container(value: object) -> Node | None:
     """
     if type(value) not in _CONTAINERS:
         return None
-    with bounded_depth(value):
+    try:
         return _container(value)
+    except RecursionError:
+        raise too_deep() from None
 
 
 def _container(value: object) -> Node | None:
