@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from thalweg.core import State
+from thalweg.core import InvalidProblem, State
 from thalweg.core.processes import beside
 from thalweg.core.ray_engine import first_ready, start_ray
 from thalweg.discovery.abstract import structural_hash
@@ -184,11 +184,18 @@ def _by_loky(
     joblib's own loop looks for answers every 10 ms, which is long beside runs of 25 ms; a pool's futures tell at once.
     """
     import cloudpickle
+    from joblib.externals.loky import BrokenProcessPool
 
     pool, packed = _pool(workers), cloudpickle.dumps(problem)
     try:
         runs = [pool.submit(beside, os.getpid(), _unpacked, packed, program, bounds) for program in programs]
         return [run.result() for run in runs]
+    except BrokenProcessPool as error:
+        _POOLS.pop(workers).shutdown(wait=False, kill_workers=True)
+        raise InvalidProblem(
+            "A worker's process ended while it ran the proxy: it ended itself, or ran out of memory. Run it with "
+            "workers=1 to see why, or take fewer."
+        ) from error
     except BaseException:
         _POOLS.pop(workers).shutdown(wait=False, kill_workers=True)
         raise
