@@ -236,6 +236,14 @@ class TestModule:
     def test_parameters_have_paths(self):
         assert list(Two().parameters_dict()) == ["weights.0", "weights.1", "inner.prompt"]
 
+    def test_a_module_that_holds_itself_has_each_parameter_once(self):
+        two = Two()
+        two.inner["itself"] = two
+        two.other = Two()
+        two.other.back = two
+        paths = ["weights.0", "weights.1", "inner.prompt"]
+        assert list(two.parameters_dict()) == [*paths, *(f"other.{path}" for path in paths)]
+
     def test_saved_values_come_back(self, tmp_path):
         one, other = Two(), Two()
         one.weights[0].set(9.5)

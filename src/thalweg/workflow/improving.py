@@ -12,7 +12,7 @@ from thalweg.workflow.errors import ExecutionError
 from thalweg.workflow.nodes import Node
 from thalweg.workflow.optimizers.optimizer import Proposal, WorkflowOptimizer
 from thalweg.workflow.parameters import ParameterNode
-from thalweg.workflow.propagate import Feedback, as_feedback, backward
+from thalweg.workflow.propagate import Feedback, as_feedback, backward, traced
 
 #: Says how good an output's value is.
 Guide = Callable[[object], "Feedback | float"]
@@ -136,16 +136,12 @@ def _judged(
 ) -> tuple[Node, Feedback, str]:
     """The output of a run, what is said of it, and words where it failed."""
     try:
-        output = program()
+        output = traced(program())
     except ExecutionError as error:
         if worst is None or error.node is None:
             raise
         words = str(error)
         return cast(Node, error.node), Feedback(worst, words), words
-    if not isinstance(output, Node):
-        raise InvalidProblem(
-            f"improve: the program gives a {type(output).__name__}, and its trace is lost. Return the node itself."
-        )
     try:
         said = as_feedback(output.data if guide is None else guide(output.data))
     except InvalidParameter as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 from thalweg.core import CheckpointMismatch, InvalidProblem, UnreadableFile
@@ -33,13 +33,17 @@ class Module:
 
     def parameters_dict(self) -> dict[str, ParameterNode]:
         """Each parameter by its path: ``layer.weights.0``."""
+        return parameters_by_name(self._things(), {id(self)})
+
+    def _things(self) -> dict[str, object]:
+        """Bundles of its classes, and its attributes."""
         own = {
             n: v
             for kind in reversed(type(self).__mro__)
             for n, v in vars(kind).items()
             if isinstance(v, Bundle)
         }
-        return parameters_by_name({**own, **vars(self)})
+        return {**own, **vars(self)}
 
     def save(self, path: str | Path) -> None:
         """Write the values of the parameters as JSON.
@@ -86,9 +90,14 @@ def load_parameters(held: Mapping[str, ParameterNode], path: str | Path) -> None
         parameter.set(values[name])
 
 
-def parameters_by_name(names: Mapping[str, object]) -> dict[str, ParameterNode]:
-    """The parameters among named things: nodes, trainable bundles, modules, and containers of them, by their paths."""
-    seen: set[int] = set()
+def parameters_by_name(
+    names: Mapping[str, object], without: Collection[int] = ()
+) -> dict[str, ParameterNode]:
+    """The parameters among named things: nodes, trainable bundles, modules, and containers of them, by their paths.
+
+    ``without``: identities of modules and containers that are looked through already.
+    """
+    seen = set(without)
     return dict(found for name, value in names.items() for found in _parameters(name, value, seen))
 
 
@@ -104,8 +113,8 @@ def _parameters(name: str, value: object, seen: set[int]) -> Iterator[tuple[str,
         return
     seen.add(id(value))
     if isinstance(value, Module):
-        for inner, parameter in value.parameters_dict().items():
-            yield f"{name}.{inner}", parameter
+        for inner, thing in value._things().items():
+            yield from _parameters(f"{name}.{inner}", thing, seen)
     elif isinstance(value, list | tuple):
         for i, item in enumerate(value):
             yield from _parameters(f"{name}.{i}", item, seen)
