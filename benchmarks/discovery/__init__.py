@@ -85,6 +85,6 @@ def rows() -> Iterator[Row]:
         found.metrics["loss"],
     )
     (two, _), (one, _) = race(
-        lambda: searched(workers=2, children=16), lambda: searched(children=16), rounds=1
+        lambda: searched(workers=2, children=32), lambda: searched(children=32), rounds=3
     )
-    yield Row("27", f"{EVALUATIONS} evaluations, two workers", two, "one worker", one)
+    yield Row("27", f"{EVALUATIONS} evaluations, 32 children a step, two workers", two, "one worker", one)

@@ -9,7 +9,7 @@ from typing import Any
 from benchmarks.race import Row, race
 from thalweg.workflow import bundle, node
 
-OPERATORS, CALLS, CHAIN = 500, 200, 1000
+OPERATORS, CALLS, CHAIN, LONG = 500, 200, 4000, 100_000
 
 
 def chain(make: Callable[..., Any], length: int) -> Any:
@@ -28,6 +28,15 @@ def calls(function: Callable[[int], Any]) -> Any:
 def plus_one(x: int) -> int:
     """Adds one."""
     return x + 1
+
+
+def long_chain() -> Row:
+    """The way back through many operators, beside the way there."""
+    here = chain(node, LONG)
+    (a, _), (b, _) = race(
+        lambda: here.backward("more", retain_graph=True), lambda: chain(node, LONG), rounds=3
+    )
+    return Row("14", f"backward through {LONG} operators", a, "recording them", b)
 
 
 def rows() -> Iterator[Row]:
@@ -50,11 +59,7 @@ def rows() -> Iterator[Row]:
         yield Row(
             "14", f"{CALLS} bundle calls", a, "Python, untraced", b, abs(x.data - CALLS), abs(y - CALLS)
         )
-        here = chain(node, CHAIN)
-        (a, _), (b, _) = race(
-            lambda: here.backward("more", retain_graph=True), lambda: chain(node, CHAIN), rounds=3
-        )
-        yield Row("14", f"backward through {CHAIN} operators", a, "recording them", b)
+        yield long_chain()
         return
     theirs = trace.bundle()(plus_one)
     (a, x), (b, y) = race(lambda: chain(node, OPERATORS), lambda: chain(trace.node, OPERATORS))
@@ -70,3 +75,4 @@ def rows() -> Iterator[Row]:
         rounds=1,
     )
     yield Row("14", f"backward through {CHAIN} operators", a, "trace-opt", b)
+    yield long_chain()

@@ -77,5 +77,13 @@ def test_an_unknown_proxy_is_told(word, kind, message):
 
 
 def test_a_function_that_is_not_there_is_told(proxy):
-    found = invoke(proxy.replace("quadratic", "cubic"))
-    assert "has no function 'cubic'" in str(found.exception)
+    found = invoke(proxy.replace("quadratic", "quadratc"))
+    assert isinstance(found.exception, UnknownName)
+    assert "Did you mean 'quadratic'" in str(found.exception)
+    assert "a module; expected a function" in str(invoke(proxy.replace("quadratic", "np")).exception)
+
+
+def test_children_of_a_step_can_be_set(proxy):
+    common = (proxy, "--evaluations", 1, "--population", 10, "--no-simplify", "--json")
+    one_step = json.loads(invoke(*common, "--children", 40).stdout)["search"]
+    assert one_step["generated"] >= 40 > json.loads(invoke(*common).stdout)["search"]["generated"]

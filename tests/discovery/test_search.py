@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+import torch
 
 from thalweg import Checkpoint, Stop, solve
 from thalweg.core import CheckpointMismatch, InvalidParameter, InvalidProblem, UnreadableFile
@@ -29,6 +30,7 @@ from thalweg.discovery import (
     funnel,
     parse,
     search,
+    write_optimizer,
 )
 
 TINY = DigitsMLP(steps=12, seeds=(0,), width=8)
@@ -179,6 +181,11 @@ class TestProxies:
         found = search(quadratic, evaluations=40, population=10)
         assert found.result.metrics["loss"] < found.task.metrics(ADAMW.source)["loss"]
 
+    def test_a_loss_may_be_a_tensor_of_one_number(self):
+        assert ProgramSearch(lambda rule: torch.tensor(2.0)).losses(ADAMW) == [2.0]
+        with pytest.raises(InvalidProblem, match="expected a number"):
+            ProgramSearch(lambda rule: torch.ones(2)).losses(ADAMW)
+
     def test_a_proxy_that_is_not_deterministic_is_told(self):
         draw = np.random.default_rng(0)
         with pytest.raises(InvalidProblem, match="not deterministic"):
@@ -210,6 +217,16 @@ class TestProxies:
 
 
 class TestBadInput:
+    def test_what_is_no_proxy_no_program_and_no_name_is_refused(self, tmp_path):
+        with pytest.raises(InvalidParameter, match=r"an object such as DigitsMLP\(\)"):
+            ProgramSearch(DigitsMLP)
+        with pytest.raises(InvalidParameter, match=r"parse\(text\)"):
+            ProgramSearch(TINY, "def train(w, g, m, v, lr): pass")
+        with pytest.raises(InvalidProblem, match="from a text; got NoneType"):
+            parse(None)
+        with pytest.raises(InvalidParameter, match="a name that Python takes"):
+            write_optimizer(ADAMW, tmp_path / "found.py", "class")
+
     def test_a_population_under_the_tournament_is_refused(self):
         with pytest.raises(InvalidParameter, match="1 <= tournament <= population"):
             RegularizedEvolution(population=3, tournament=4)
@@ -284,6 +301,24 @@ class AtHome:
         if os.getpid() != self.pid:
             raise RuntimeError("elsewhere")
         return float(np.sum(np.abs(rule(*[np.full(3, 0.1)] * 4, 1.0)[0])))
+
+
+@dataclass(frozen=True)
+class Fatal:
+    """A proxy that ends any other process than its own."""
+
+    pid: int
+
+    def __call__(self, rule):
+        if os.getpid() != self.pid:
+            os._exit(1)
+        return float(np.sum(np.abs(rule(*[np.full(3, 0.1)] * 4, 1.0)[0])))
+
+
+def test_a_worker_that_ends_itself_is_told():
+    task = ProgramSearch(Fatal(os.getpid()))
+    with pytest.raises(InvalidProblem, match="worker's process ended"):
+        solve(task, RegularizedEvolution(population=10, workers=2), stop=Stop(steps=10))
 
 
 def test_an_error_in_another_process_is_told_and_the_next_search_runs():

@@ -86,9 +86,11 @@ FILES = [
     "folder",
     "absent.csv",
     "new.npy",
+    "fuzz_program.py:score",
+    "fuzz_program.py:absent",
 ]
 #: What the other commands need to be quick; reproduce runs whole studies, and is left out.
-FEW = {"--steps": "2", "--seconds": "2", "--trials": "2", "--rounds": "3"}
+FEW = {"--runs": "2", "--steps": "2", "--seconds": "2", "--trials": "2", "--rounds": "3"}
 LEFT_OUT = ("reproduce",)
 
 
@@ -118,6 +120,9 @@ def folder(tmp_path_factory):
     (path / "folder").mkdir()
     (path / "fuzz_factory.py").write_text(
         "from torch import nn\ndef make():\n    return nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1))\n"
+    )
+    (path / "fuzz_program.py").write_text(
+        "from thalweg.workflow import node\nx = node(2.0, trainable=True)\ndef score():\n    return (x - 1) ** 2\n"
     )
     monkeypatch = pytest.MonkeyPatch()
     monkeypatch.syspath_prepend(str(path))

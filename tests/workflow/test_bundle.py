@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import warnings
 
 import pytest
 
@@ -118,6 +119,46 @@ class TestCalls:
         with pytest.raises(ValueError, match=r"^too bad"):
             passes(w)
 
+    @pytest.mark.parametrize("lazy", ["generator", "async generator", "coroutine", "map"])
+    def test_work_that_would_be_done_later_is_refused(self, lazy):
+        def generator(x):
+            yield OUTSIDE.data  # nobody would see that it is read
+
+        async def generator_later(x):
+            yield x
+
+        async def later(x):
+            return x
+
+        function = {
+            "generator": generator,
+            "async generator": generator_later,
+            "coroutine": lambda x: later(x),
+            "map": lambda x: map(str, [x]),
+        }[lazy]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # that coroutine is never awaited
+            with pytest.raises(InvalidProblem, match="Let it return a list"):
+                bundle(function)(node(1))
+
+    def test_a_recursion_without_end_is_told_in_few_words(self):
+        @bundle()
+        def again(x):
+            return again(x)
+
+        with pytest.raises(ExecutionError) as caught:
+            again(node(1))
+        assert "RecursionError" in str(caught.value)
+        assert len(str(caught.value)) < 200
+
+    def test_wrong_arguments_name_the_function(self):
+        with pytest.raises(TypeError, match=r"plus_one\(x, \*, more=0\): too many"):
+            plus_one(1, 2)
+        with pytest.raises(InvalidProblem, match="max does not tell its arguments"):
+            bundle(max)
+        with pytest.raises(InvalidParameter, match="takes a function, or a description"):
+            bundle(3)
+
 
 class TestTrainable:
     def test_the_text_is_a_parameter_and_new_text_runs(self):
@@ -194,6 +235,14 @@ class Two(Module):
 class TestModule:
     def test_parameters_have_paths(self):
         assert list(Two().parameters_dict()) == ["weights.0", "weights.1", "inner.prompt"]
+
+    def test_a_module_that_holds_itself_has_each_parameter_once(self):
+        two = Two()
+        two.inner["itself"] = two
+        two.other = Two()
+        two.other.back = two
+        paths = ["weights.0", "weights.1", "inner.prompt"]
+        assert list(two.parameters_dict()) == [*paths, *(f"other.{path}" for path in paths)]
 
     def test_saved_values_come_back(self, tmp_path):
         one, other = Two(), Two()

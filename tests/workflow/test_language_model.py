@@ -142,6 +142,17 @@ class TestClient:
             LanguageModel("m", "https://user:pass@host/v1")
         assert "pass" not in str(caught.value)
 
+    def test_what_is_no_key_and_what_is_no_option_is_told_at_once(self, serve, monkeypatch):
+        model, server, _ = serve()
+        monkeypatch.setenv("OPENAI_API_KEY", "sk-one\nX-Evil: two")
+        with pytest.raises(ModelError, match="characters that no key has") as caught:
+            model.complete(ASK)
+        assert "sk-one" not in str(caught.value)
+        assert server.asked == []
+        for options in ({"timeout": "a"}, {"retries": 1.5}, {"calls": -1}, {"model": None}):
+            with pytest.raises(InvalidParameter, match="LanguageModel needs"):
+                LanguageModel(**{"model": "m", "base_url": "http://localhost/v1", **options})
+
 
 class Said:
     """A model that says what it is told to."""

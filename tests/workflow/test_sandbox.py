@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import platform
+import shutil
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -120,6 +124,90 @@ def test_what_no_json_holds_is_refused(box):
 def test_nothing_is_kept_from_call_to_call(box):
     code = "seen = []\ndef f():\n    seen.append(1)\n    return len(seen)"
     assert [box.call(code, "f") for _ in range(3)] == [1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("code", "read", "value"),
+    [
+        ("import math\nmath.sin = 7", "import math\ndef f(): return math.sin(0.0)", 0.0),
+        (
+            "import decimal\ndecimal.getcontext().prec = 3",
+            "import decimal\ndef f(): return len(str(decimal.Decimal(1) / 3))",
+            30,
+        ),
+    ],
+)
+def test_what_is_set_in_a_module_is_gone_at_the_next_call(box, code, read, value):
+    box.call(f"{code}\ndef f(): return 1", "f")
+    assert box.call(read, "f") == value
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "import json\njson.JSONEncoder.encode = lambda *_: '{\"value\": 2}'",
+        "import json\njson.dumps.kept = 1",
+        "import fractions\nfractions.Fraction.numerator = 3",
+        "import decimal\ndecimal.DefaultContext.prec = 3",
+        "from random import Random\nRandom.seed = None",
+    ],
+)
+def test_a_change_of_what_other_runs_share_is_refused_and_undone(box, change):
+    with pytest.raises(SandboxError, match="which is the same in other runs"):
+        box.call(f"{change}\ndef f(): return 1", "f")
+    code = "import json, fractions, random\ndef f(): return [json.dumps([1]), fractions.Fraction(4, 2).numerator]"
+    assert box.call(code, "f") == ["[1]", 2]
+
+
+def test_what_is_too_large_or_too_deep_for_the_pipe_is_told(box):
+    deep = []
+    deep.append(deep)
+    for argument in (10**5000, deep):
+        with pytest.raises(SandboxError, match="too large or too deep"):
+            box.call("def f(x): return 1", "f", (argument,))
+    with pytest.raises(SandboxError, match="cannot be sent"):
+        box.call("def f(): return 10**5000", "f")
+    with pytest.raises(SandboxError, match="a text; got NoneType"):
+        box.call(None, "f")
+    with pytest.raises(SandboxError, match="the code defines no f"):
+        box.call("def g(): return 1", "f")
+    assert box.call("def f(): return 1", "f") == 1
+
+
+def test_much_that_is_printed_goes_nowhere(box):
+    assert box.call("def f():\n    for _ in range(10000): print('x' * 100)\n    return 1", "f") == 1
+
+
+class TestBubblewrap:
+    def test_its_namespaces_stand_around_the_process(self):
+        found = shutil.which("bwrap")
+        allowed = found and subprocess.run(
+            [found, "--ro-bind", "/", "/", "--unshare-all", "true"], check=False
+        )
+        if not allowed or allowed.returncode != 0:
+            pytest.skip("bubblewrap is not installed, or may make no namespaces here")
+        with Sandbox() as box:
+            assert box.protections()["bubblewrap"]
+            assert box.call("def f(x): return x + 1", "f", (1,)) == 2
+            namespaces = [os.readlink(f"/proc/{p}/ns/net") for p in (os.getpid(), _inside(box))]
+        assert namespaces[0] != namespaces[1]
+
+    def test_one_that_does_not_work_is_left_out(self, tmp_path, monkeypatch):
+        broken = tmp_path / "bwrap"
+        broken.write_text("#!/bin/sh\necho 'bwrap: No permissions to create new namespace' >&2\nexit 1\n")
+        broken.chmod(0o755)
+        monkeypatch.setenv("PATH", str(tmp_path))
+        with Sandbox() as box:
+            assert box.call("def f(x): return x + 1", "f", (1,)) == 2
+            assert not box.protections()["bubblewrap"]
+
+
+def _inside(box):
+    """The process at the end of the line of those that bubblewrap starts."""
+    found = box._process.pid
+    while children := Path(f"/proc/{found}/task/{found}/children").read_text(encoding="utf-8").split():
+        found = int(children[0])
+    return found
 
 
 def test_errors_have_their_line(box):

@@ -22,6 +22,7 @@ from thalweg.workflow import (
     MessageNode,
     SumPropagator,
     backward,
+    bundle,
     node,
     subgraph,
 )
@@ -91,6 +92,26 @@ class TestValues:
             True,
             True,
         )
+
+    def test_a_property_is_worked_out_once_and_what_it_raises_is_a_node(self):
+        class Counted:
+            reads = 0
+
+            @property
+            def count(self):
+                Counted.reads += 1
+                return Counted.reads
+
+            @property
+            def broken(self):
+                raise ValueError("no value")
+
+        x = node(Counted(), trainable=False)
+        assert x.count.data == 1
+        with pytest.raises(ExecutionError, match="ValueError: no value") as caught:
+            _ = x.broken
+        assert x in caught.value.node.parents
+        assert not hasattr(x, "absent")
 
     def test_equal_content_is_another_node(self):
         a, b = node([1]), node([1])
@@ -272,6 +293,21 @@ class TestBadInput:
             x.append(3)
         with pytest.raises(InvalidProblem, match="stays as it is"):
             x[0] = 5
+
+    def test_a_container_in_itself_is_told(self):
+        held = []
+        held.append(held)
+        for use in (node, lambda v: node(1) + v, bundle(lambda x: 1)):
+            with pytest.raises(InvalidProblem, match="holds itself"):
+                use(held)
+
+    def test_constraints_are_what_they_say(self):
+        with pytest.raises(InvalidParameter, match="needs a tuple of values; got 'ab'"):
+            Choices("ab")
+        with pytest.raises(InvalidParameter, match="Bounds needs numbers"):
+            Bounds("a", 1)
+        with pytest.raises(InvalidParameter, match="a constraint is a Bounds"):
+            node(1, trainable=True, constraint=5)
 
     def test_no_cycle_can_be_made(self):
         x = node(1)

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from thalweg.core import CheckpointMismatch, InvalidParameter, InvalidProblem, UnreadableFile
-from thalweg.workflow import Feedback, bundle, node
+from thalweg.workflow import Feedback, backward, bundle, node
 from thalweg.workflow.optimizers import WorkflowOptimizer
 from thalweg.workflow.trainer import WorkflowTrainer
 
@@ -104,6 +104,17 @@ def test_other_checkpoints_are_refused(tmp_path):
     path.write_text(json.dumps({"parameters": ["other"], **kept}))
     with pytest.raises(CheckpointMismatch, match="other parameters"):
         made([2.0], checkpoint=path)[2].fit(DATA, [8.0])
+
+
+def test_a_program_that_returns_a_plain_value_is_told(tmp_path):
+    by = node(1.0, trainable=True)
+    trainer = WorkflowTrainer(lambda x: x + by.data, Listed([by], [2.0]), lambda x, y: -y)
+    with pytest.raises(InvalidProblem, match="gives a float, and its trace is lost"):
+        trainer.fit(DATA, DATA)
+    with pytest.raises(InvalidProblem, match="its trace is lost"):
+        backward(3.0, "too small")
+    with pytest.raises(UnreadableFile, match="no checkpoint"):
+        made([2.0], checkpoint=tmp_path)[2].fit(DATA, [8.0])
 
 
 def test_bad_input_is_refused():

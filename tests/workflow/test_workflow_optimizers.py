@@ -87,6 +87,8 @@ class TestPatternSearch:
             PatternSearch([node("a", trainable=True)])
         with pytest.raises(InvalidParameter, match="not trainable"):
             PatternSearch([node(1.0)])
+        with pytest.raises(InvalidParameter, match="takes a list of nodes"):
+            PatternSearch(x)
         with pytest.raises(InvalidParameter, match="needs a trainable node"):
             PatternSearch([])
         with pytest.raises(InvalidParameter, match="direction"):

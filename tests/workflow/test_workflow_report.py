@@ -43,6 +43,11 @@ def test_the_page_has_parameters_feedback_and_course_as_text(tmp_path):
         assert part in page
 
 
+def test_half_a_character_is_written_as_its_number(tmp_path):
+    page = write_workflow_page(tmp_path / "run.html", node("\ud800", trainable=True) + "!")
+    assert "\\ud800" in page.read_text(encoding="utf-8")
+
+
 def test_an_exception_is_drawn_in_its_colour(tmp_path):
     with pytest.raises(ExecutionError) as caught:
         1 / node(0, trainable=True)

@@ -20,6 +20,7 @@ from thalweg.cli import (
     evidence,
     federated,
     find,
+    improve,
     landscape,
     look,
     matrix,
@@ -87,6 +88,7 @@ app.command()(stream.stream)
 app.command()(search.search)
 app.command("dictionary")(dictionary.learn_dictionary)
 app.command("discover")(discover.discover)
+app.command("improve")(improve.improve)
 app.command("double-descent")(landscape.double_descent)
 app.command()(evidence.reproduce)
 app.command()(evidence.report)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from thalweg.cli.options import Json, Seed
 from thalweg.cli.output import strict_json
+from thalweg.cli.own import from_file
 from thalweg.core.files import check_target
 
 if TYPE_CHECKING:
@@ -30,6 +30,9 @@ def discover(
     evaluations: Annotated[int, typer.Option(min=1, help="Runs of the proxy.")] = 300,
     population: Annotated[int, typer.Option(min=1, help="Programs alive.")] = 100,
     tournament: Annotated[int, typer.Option(min=1, help="Programs of which the best is the parent.")] = 2,
+    children: Annotated[
+        int, typer.Option(min=1, help="Made from one population and run side by side: 16 a worker.")
+    ] = 8,
     workers: Annotated[int, typer.Option(min=1, help="Processes; what is found does not hang on it.")] = 1,
     restart_after: Annotated[
         int | None,
@@ -73,6 +76,7 @@ def discover(
         evaluations=evaluations,
         population=population,
         tournament=tournament,
+        children=children,
         workers=workers,
         cache=cache,
         checkpoint=checkpoint,
@@ -103,22 +107,14 @@ def discover(
 
 def proxy_named(text: str) -> Proxy:
     """A ready proxy, or a function of the user's file."""
-    from thalweg.core import InvalidParameter, UnknownName, UnreadableFile
+    from thalweg.core import InvalidParameter, UnknownName
     from thalweg.discovery import PROXIES
 
-    path, colon, function = text.rpartition(":")
-    if not colon:
+    if ":" not in text:
         if text not in PROXIES:
             raise UnknownName("proxy", text, PROXIES, see="Or give FILE.py:FUNCTION of yours.")
         return PROXIES[text]()
-    if not Path(path).is_file():
-        raise UnreadableFile(f"No file {path}.")
-    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
-    if spec is None or spec.loader is None:
-        raise InvalidParameter(f"{path} is no Python file; expected FILE.py:FUNCTION.")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    found: Proxy | None = getattr(module, function, None)
+    found, _ = from_file(text)
     if not callable(found):
-        raise InvalidParameter(f"{path} has no function '{function}'.")
-    return found
+        raise InvalidParameter(f"{text} is a {type(found).__name__}; expected a function.")
+    return cast("Proxy", found)

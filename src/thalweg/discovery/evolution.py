@@ -63,7 +63,7 @@ class RegularizedEvolution(Method[ProgramSearch, SearchState]):
         population: programs alive, all of them the start at first. 1 000 in the paper; 100 by default.
         tournament: programs drawn, of which the best is the parent. 2, as in the paper; more for short searches.
         children: a step, made from one population and run side by side. What is found hangs on it, and not on the
-            workers.
+            workers. A quarter to a half of them is left to run: for several workers take 16 a worker.
         mutations: how a child differs. A parent is changed again until a child passes `check`.
         restart_after: children without a new best program, after which the whole population becomes that one. By
             default never.

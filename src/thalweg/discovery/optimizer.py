@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keyword
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import ClassVar, overload
@@ -113,7 +114,8 @@ def optimizer_class(program: Program, name: str = "Discovered") -> type[ProgramO
     >>> optimizer_class(LION, "SearchedLion")([torch.nn.Parameter(torch.ones(2))]).defaults["lr"]
     1.0
     """
-    require(name.isidentifier(), "optimizer_class needs a name that Python takes", got=name)
+    fits = name.isidentifier() and not keyword.iskeyword(name)
+    require(fits, "optimizer_class needs a name that Python takes", got=name)
     return type(name, (ProgramOptimizer,), {"program": program, "__doc__": program.source})
 
 

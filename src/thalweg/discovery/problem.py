@@ -45,7 +45,17 @@ class ProgramSearch(Problem):
     seconds: float | None = None
 
     def __post_init__(self) -> None:
-        require(callable(self.proxy), "ProgramSearch needs a proxy that can be called", got=self.proxy)
+        is_one = callable(self.proxy) and not isinstance(self.proxy, type)
+        require(
+            is_one,
+            "ProgramSearch needs a function for a proxy, or an object such as DigitsMLP()",
+            got=self.proxy,
+        )
+        require(
+            isinstance(self.start, Program),
+            "ProgramSearch needs a Program to start from: parse(text)",
+            got=self.start,
+        )
         fits = self.seconds is None or (is_real(self.seconds) and self.seconds > 0)
         require(fits, "ProgramSearch needs seconds > 0 or None", got=self.seconds)
         rejection = check(self.start)
@@ -100,6 +110,8 @@ def is_above(losses: Sequence[float], bounds: Sequence[float]) -> bool:
 
 def _told(answer: object) -> Iterator[float]:
     for loss in answer if isinstance(answer, Iterator) else (answer,):
+        if getattr(loss, "ndim", None) == 0 and hasattr(loss, "item"):
+            loss = loss.item()  # a tensor of one number
         if not is_real(loss):
             raise InvalidProblem(f"The proxy gives {loss!r} for a loss; expected a number.")
         yield float(loss)

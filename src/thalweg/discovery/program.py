@@ -121,6 +121,8 @@ def parse(source: str, signature: Signature = OPTIMIZER) -> Program:
         InvalidProblem: anything else is in it, with its line.
         UnknownName: a function that is not in the language.
     """
+    if not isinstance(source, str):
+        raise InvalidProblem(f"A program is read from a text; got {type(source).__name__}.")
     try:
         body = ast.parse(source).body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:

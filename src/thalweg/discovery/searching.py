@@ -60,6 +60,7 @@ def search(
     evaluations: int = 300,
     population: int = 100,
     tournament: int = 2,
+    children: int = 8,
     mutations: Mutations | None = None,
     workers: int = 1,
     cache: str | Path | None = None,
@@ -78,8 +79,8 @@ def search(
         start: where the population begins; its signature is that of all programs. AdamW by default; for a schedule,
             a program of the signature `SCHEDULE`.
         evaluations: runs of the proxy, after which the search ends.
-        population, tournament, mutations, restart_after, cache: as of `RegularizedEvolution`.
-        workers: processes. What is found does not hang on their number.
+        population, tournament, children, mutations, restart_after, cache: as of `RegularizedEvolution`.
+        workers: processes. What is found does not hang on their number; 16 ``children`` for each keep them busy.
         checkpoint: a file that the search is kept in, every 10 steps.
         resume: such a file, to go on from.
         seconds: that a candidate may take.
@@ -100,6 +101,7 @@ def search(
     method = RegularizedEvolution(
         population,
         tournament,
+        children,
         mutations=Mutations() if mutations is None else mutations,
         restart_after=restart_after,
         workers=workers,

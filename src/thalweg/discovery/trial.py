@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from thalweg.core import State
+from thalweg.core import InvalidProblem, State
 from thalweg.core.processes import beside
 from thalweg.core.ray_engine import first_ready, start_ray
 from thalweg.discovery.abstract import structural_hash
@@ -69,7 +70,7 @@ class Trial:
     """How candidates are judged.
 
     Args:
-        workers: processes, this one among them; 1 runs all here. What is found does not hang on it.
+        workers: processes that run candidates; 1 runs all here. What is found does not hang on it.
         engine: ``loky``: processes of this machine; ``ray``: tasks of a Ray cluster.
         early_stop: end a run whose loss at a third or two thirds is above the median of the runs before.
         join: take the loss of a program that behaves alike on fixed numbers, but for the best hundredth.
@@ -172,34 +173,40 @@ class Trial:
             return [problem.losses(program, bounds) for program in programs]
         if self.engine == "ray":
             return _by_ray(problem, programs, bounds, self.workers)
-        return _by_loky(problem, programs, bounds, min(self.workers, len(programs)))
+        return _by_loky(problem, programs, bounds, self.workers)
 
 
 def _by_loky(
     problem: ProgramSearch, programs: Sequence[Program], bounds: list[float], workers: int
 ) -> list[list[float]]:
-    """A share of the programs for each process, this one among them: one message there and one back a step.
+    """A program for each process that is free: runs that are stopped early leave their process to the next.
 
     joblib's own loop looks for answers every 10 ms, which is long beside runs of 25 ms; a pool's futures tell at once.
     """
-    pool = _pool(workers)
-    shares = [programs[k::workers] for k in range(workers)]
+    import cloudpickle
+    from joblib.externals.loky import BrokenProcessPool
+
+    pool, packed = _pool(workers), cloudpickle.dumps(problem)
     try:
-        others = [pool.submit(beside, os.getpid(), _some, problem, share, bounds) for share in shares[:-1]]
-        mine = _some(problem, shares[-1], bounds)  # the smallest share: this process has more to do
-        found = [*(other.result() for other in others), mine]
+        runs = [pool.submit(beside, os.getpid(), _unpacked, packed, program, bounds) for program in programs]
+        return [run.result() for run in runs]
+    except BrokenProcessPool as error:
+        _POOLS.pop(workers).shutdown(wait=False, kill_workers=True)
+        raise InvalidProblem(
+            "A worker's process ended while it ran the proxy: it ended itself, or ran out of memory. Run it with "
+            "workers=1 to see why, or take fewer."
+        ) from error
     except BaseException:
         _POOLS.pop(workers).shutdown(wait=False, kill_workers=True)
         raise
-    return [found[k % workers][k // workers] for k in range(len(programs))]
 
 
-#: Pools of processes by the number of those that share a step; their processes end after five idle minutes.
+#: Pools of processes by their number; their processes end after five idle minutes.
 _POOLS: dict[int, ProcessPoolExecutor] = {}
 
 
 def _pool(workers: int) -> ProcessPoolExecutor:
-    """The pool beside this process. It is none of joblib's reusable ones, which others would find in another state."""
+    """The pool. It is none of joblib's reusable ones, which others would find in another state."""
     from joblib import cpu_count
     from joblib.externals.loky import ProcessPoolExecutor
 
@@ -207,12 +214,19 @@ def _pool(workers: int) -> ProcessPoolExecutor:
         threads = str(max(1, cpu_count() // workers))
         names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
         limits = {name: os.environ.get(name, threads) for name in names}
-        _POOLS[workers] = ProcessPoolExecutor(max_workers=workers - 1, timeout=300, env=limits)
+        _POOLS[workers] = ProcessPoolExecutor(max_workers=workers, timeout=300, env=limits)
     return _POOLS[workers]
 
 
-def _some(problem: ProgramSearch, programs: Sequence[Program], bounds: list[float]) -> list[list[float]]:
-    return [problem.losses(program, bounds) for program in programs]
+_PROBLEMS: dict[bytes, ProgramSearch] = {}
+
+
+def _unpacked(packed: bytes, program: Program, bounds: list[float]) -> list[float]:
+    """The losses of one program; a process unpacks equal problems once."""
+    if packed not in _PROBLEMS:
+        _PROBLEMS.clear()
+        _PROBLEMS[packed] = pickle.loads(packed)  # noqa: S301  made by the process that started this one
+    return _PROBLEMS[packed].losses(program, bounds)
 
 
 def _one(problem: ProgramSearch, program: Program, bounds: list[float]) -> list[float]:

@@ -75,7 +75,7 @@ def run(scale: Scale = "quick", tell: Tell = lambda share, what: None) -> Eviden
     seeds = range(FIRST, FIRST + size.seeds)
     verdicts = _valleys(seeds, table)
     tell(0.1, "credit through the trace")
-    verdicts.append(_credit(seeds, table))
+    verdicts.append(_credit(range(FIRST, FIRST + 3 * size.seeds), table))  # its runs cost next to nothing
     tell(0.2, "traffic light")
     light, figure = _lights(size, table)
     tell(0.7, "controllers")

@@ -10,6 +10,9 @@ import numpy as np
 
 from thalweg.core import InvalidProblem
 
+#: Kinds that are their own marks.
+PLAIN = frozenset((int, float, str, bytes, bool, type(None)))
+
 
 def marks(values: Iterable[object]) -> list[object]:
     """Something for each value that is another once the value has changed in place.
@@ -18,7 +21,15 @@ def marks(values: Iterable[object]) -> list[object]:
 
     Cost: a pass over what the containers hold.
     """
-    return [_mark(value) for value in values]
+    try:
+        return [value if type(value) in PLAIN else _mark(value) for value in values]
+    except RecursionError:
+        raise too_deep() from None
+
+
+def too_deep() -> InvalidProblem:
+    """Of a container that cannot be walked through to its end."""
+    return InvalidProblem("A container holds itself, or is nested too deeply to be recorded. Pass its parts.")
 
 
 def _mark(value: object) -> object:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import ctypes
+import decimal
 import importlib
 import json
 import os
@@ -143,6 +144,23 @@ def facade(name: str) -> types.SimpleNamespace:
     )
 
 
+def shared_parts(module: str, names: types.SimpleNamespace) -> list[tuple[str, object]]:
+    """What code could change in a module for later runs: classes with those they derive from, functions, contexts."""
+    found: dict[int, tuple[str, object]] = {}
+    for name, value in vars(names).items():
+        for part in value.__mro__ if isinstance(value, type) else (value,):
+            if hasattr(part, "__dict__") or hasattr(part, "prec"):
+                found.setdefault(id(part), (f"{module}.{getattr(part, '__name__', name)}", part))
+    return list(found.values())
+
+
+def state(part: object) -> object:
+    """Something that is another once an attribute of ``part`` has been set."""
+    if hasattr(part, "prec"):
+        return repr(part)  # a context of decimal keeps its numbers in C
+    return [(name, id(value)) for name, value in vars(part).items() if not name.startswith("_abc")]
+
+
 def encode(value: object) -> object:
     """A value as JSON keeps it; kinds that JSON lacks are told by a word."""
     if value is None or isinstance(value, bool | int | float | str):
@@ -173,14 +191,19 @@ def decode(value: object) -> object:
 
 
 def answered(
-    call: dict[str, object], modules: dict[str, object], codes: dict[str, types.CodeType]
+    call: dict[str, object],
+    modules: dict[str, types.SimpleNamespace],
+    codes: dict[str, types.CodeType],
+    loaded: dict[str, types.SimpleNamespace],
 ) -> dict[str, object]:
-    """Run one call."""
+    """Run one call; what it imports stands in ``loaded`` then."""
 
     def load(name: str, *_: object) -> object:
         if name not in modules:
             raise ImportError(f"{name} is not among the imports allowed here: {', '.join(sorted(modules))}")
-        return modules[name]
+        if name not in loaded:  # a copy for this call alone
+            loaded[name] = types.SimpleNamespace(**vars(modules[name]))
+        return loaded[name]
 
     allowed = {name: getattr(builtins, name) for name in SAFE_BUILTINS}
     allowed.update(__import__=load, __build_class__=builtins.__build_class__, print=lambda *_, **__: None)
@@ -192,6 +215,8 @@ def answered(
             codes[source] = compile(source, "<code>", "exec")
         exec(codes[source], space)  # noqa: S102
         arguments, named = decode(call["arguments"]), decode(call["named"])
+        if str(call["function"]) not in space:
+            raise NameError(f"the code defines no {call['function']}")
         value = space[str(call["function"])](*arguments, **named)  # type: ignore[operator, misc, arg-type]
         return {"value": encode(value)}
     except BaseException as error:  # noqa: BLE001
@@ -208,7 +233,10 @@ def answered(
 def main() -> None:
     """Serve until the input ends."""
     setting = json.loads(sys.argv[1])
-    modules: dict[str, object] = {name: facade(name) for name in setting["imports"]}
+    modules = {name: facade(name) for name in setting["imports"]}
+    shared = {name: shared_parts(name, names) for name, names in modules.items()}
+    before = {name: [state(part) for _, part in parts] for name, parts in shared.items()}
+    context = decimal.getcontext().copy()
     sys.modules["sandbox"] = types.ModuleType("sandbox")  # where dataclasses look for their names
     os.environ.clear()
     limit(setting["megabytes"])
@@ -218,12 +246,28 @@ def main() -> None:
     writer.flush()
     codes: dict[str, types.CodeType] = {}
     while line := reader.readline():
-        reply = answered(json.loads(line), modules, codes)
+        loaded: dict[str, types.SimpleNamespace] = {}
+        decimal.setcontext(context.copy())
+        reply = answered(json.loads(line), modules, codes, loaded)
+        for name in loaded:
+            states = zip(shared[name], before[name], strict=True)
+            changed = [part for (part, value), old in states if state(value) != old]
+            if (
+                changed
+            ):  # later runs would see it, and json itself may be what was changed: nothing more is run here
+                words = f"the code changed {changed[0]}, which is the same in other runs"
+                writer.write(f'{{"error": "Refused", "message": "{words}", "last": true}}\n'.encode())
+                writer.flush()
+                return
         try:
             text = json.dumps(reply)
-        except (MemoryError, RecursionError) as error:
+        except (MemoryError, RecursionError, ValueError) as error:
             text = json.dumps(
-                {"error": type(error).__name__, "message": "the result is too large", "line": None}
+                {
+                    "error": type(error).__name__,
+                    "message": f"the result cannot be sent: {error}",
+                    "line": None,
+                }
             )
         writer.write(text.encode() + b"\n")
         writer.flush()

@@ -9,6 +9,7 @@ import functools
 import inspect
 import traceback
 from collections.abc import Awaitable, Callable, Sequence
+from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import cast, overload
 
 from thalweg.core import InvalidParameter, InvalidProblem
@@ -22,6 +23,8 @@ from thalweg.workflow.propagate import ancestors
 from thalweg.workflow.sandbox import Sandbox
 
 _BOXES: list[Sandbox] = []
+#: Values whose code runs when they are read.
+LATER = (GeneratorType, AsyncGeneratorType, CoroutineType, map, filter, zip)
 
 
 class Bundle:
@@ -36,7 +39,19 @@ class Bundle:
         name = str(getattr(function, "__name__", "bundle"))
         words = options.description or " ".join((inspect.getdoc(function) or "").split())
         self.operator = Operator(name, function, words)
-        self._signature = inspect.signature(function)
+        try:
+            self._signature = inspect.signature(function)
+        except ValueError:
+            raise InvalidProblem(
+                f"bundle: {name} does not tell its arguments. Put it into a function of your own."
+            ) from None
+        kinds = [p.kind for p in self._signature.parameters.values()]
+        plain = all(
+            kind in (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+            for kind in kinds
+        )
+        self._positional = len(kinds) if plain else -1  # so many plain arguments need no binding
+        self._later_value = inspect.iscoroutinefunction(function)
         self.parameter: ParameterNode | None = None
         self._made: tuple[str, Callable[..., object]] | None = None
         if options.trainable:
@@ -56,12 +71,17 @@ class Bundle:
             ExecutionError: the function raised.
             MissingInputs: it read nodes that it was not passed.
         """
-        bound = self._signature.bind(*arguments, **named)
-        names = tuple(["" for _ in bound.args] + list(bound.kwargs))
-        given = [a if isinstance(a, Node) else node(a) for a in (*bound.args, *bound.kwargs.values())]
+        if named or len(arguments) != self._positional:
+            try:
+                bound = self._signature.bind(*arguments, **named)
+            except TypeError as error:
+                raise TypeError(f"{self.operator.name}{self._signature}: {error}") from None
+            arguments, named = bound.args, bound.kwargs
+        names = ("",) * len(arguments) + tuple(named)
+        given = [a if isinstance(a, Node) else node(a) for a in (*arguments, *named.values())]
         if (outer := READ.get()) is not None:
             outer.read.extend(given)
-        if inspect.iscoroutinefunction(self.function):
+        if self._later_value:
             return self._later(given, names)
         return self._finished(given, names, self._run)
 
@@ -175,6 +195,11 @@ class _Call:
             raise InvalidProblem(
                 f"{self.bundle.operator.name} changed one of its inputs in place. Let it return a changed copy."
             )
+        if isinstance(self.value, LATER):
+            raise InvalidProblem(
+                f"{self.bundle.operator.name} returned a {type(self.value).__name__}: its work would be done after the "
+                "call, unseen, and its values given out once. Let it return a list, or await it."
+            )
         if isinstance(self.value, Node) and self.traced:
             self.form.inner = self.value
         value = self.value._data if isinstance(self.value, Node) else plain(self.value)
@@ -200,6 +225,8 @@ class _Call:
     def _words(self) -> str:
         error, text = self.error, self.bundle.parameter
         assert error is not None  # noqa: S101
+        if text is None and isinstance(error, ExecutionError) and isinstance(error.node, Node):
+            return str(error.node._data)  # of a bundle inside: its words are enough
         message = str(error) if isinstance(error, SandboxError) else f"{type(error).__name__}: {error}"
         if text is None:
             return message
@@ -239,6 +266,8 @@ def bundle(
 ) -> Bundle | Callable[[Callable[..., object]], Bundle]:
     """Make a function one operator of the trace. It gets plain values; its value is a node.
 
+    What it does in threads of its own is not looked at.
+
     Args:
         description: what it does, told to models; its docstring by default.
         trainable: its text is a parameter. New texts keep name and signature. They run in a `Sandbox`.
@@ -250,7 +279,8 @@ def bundle(
         sandbox: where trainable code runs; one with default limits is shared otherwise.
 
     Raises:
-        InvalidProblem: trainable, and the text cannot be read.
+        InvalidProblem: trainable, and the text cannot be read. When it is called: it changed an input in place, or
+            returned a generator.
 
     Cost: some ten microseconds a call and the function's own; 0.1 ms more in the sandbox.
 
@@ -259,6 +289,8 @@ def bundle(
     >>> double(node(4)).data
     8
     """
+    if not (isinstance(description, str) or callable(description)):
+        raise InvalidParameter(f"bundle takes a function, or a description; got {description!r}.")
     options = Options(
         "" if callable(description) else description,
         trainable,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,6 +28,7 @@ class Bounds:
     whole: bool = False
 
     def __post_init__(self) -> None:
+        require(is_real(self.low) and is_real(self.high), "Bounds needs numbers", got=(self.low, self.high))
         require(-math.inf < self.low < self.high < math.inf, "Bounds needs finite low < high", got=self)
         require(not self.log or self.low > 0, "Bounds with log=True needs low > 0", got=self)
 
@@ -55,6 +56,8 @@ class Choices:
     values: tuple[object, ...]
 
     def __post_init__(self) -> None:
+        listed = isinstance(self.values, Sequence) and not isinstance(self.values, str | bytes)
+        require(listed, "Choices needs a tuple of values", got=self.values)
         object.__setattr__(self, "values", tuple(self.values))
         require(len(self.values) >= 2, "Choices needs two values or more", got=self.values)
         alike = any(_same(a, b) for i, a in enumerate(self.values) for b in self.values[:i])

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 from thalweg.core import InvalidParameter
 from thalweg.core.files import write_text
-from thalweg.core.validation import require
+from thalweg.core.validation import is_real, is_whole, require
 from thalweg.workflow.errors import BudgetSpent, ModelError
 
 Messages = Sequence[Mapping[str, str]]
@@ -67,7 +67,12 @@ class LanguageModel:
 
     def __post_init__(self) -> None:
         self.base_url = (self.base_url or os.environ.get("OPENAI_BASE_URL", "")).rstrip("/")
-        require(self.timeout > 0 and self.retries >= 0, "LanguageModel needs timeout > 0 and retries >= 0")
+        fits = is_real(self.timeout) and self.timeout > 0 and is_whole(self.retries) and self.retries >= 0
+        require(fits, "LanguageModel needs timeout > 0 and retries >= 0", got=(self.timeout, self.retries))
+        budget = is_real(self.calls) and is_real(self.tokens) and self.calls >= 1 and self.tokens >= 1
+        require(budget, "LanguageModel needs calls, tokens >= 1", got=(self.calls, self.tokens))
+        named = isinstance(self.model, str) and bool(self.model)
+        require(named, "LanguageModel needs a model's name", got=self.model)
         require(
             self.backoff >= 0 and self.longest_wait >= 0, "LanguageModel needs backoff, longest_wait >= 0"
         )
@@ -142,7 +147,9 @@ class LanguageModel:
 
     def _asked(self, body: bytes) -> str:
         """One request; `_Passing` where another may do better."""
-        key = os.environ.get(self.key_variable, "")
+        key = os.environ.get(self.key_variable, "").strip()
+        if not (key.isascii() and key.isprintable()):
+            raise ModelError(f"{self.key_variable} holds characters that no key has, such as a line break.")
         headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {key}"} if key else {})}
         url, until = f"{self.base_url}/chat/completions", time.monotonic() + self.timeout
         try:

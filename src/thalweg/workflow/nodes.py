@@ -14,7 +14,7 @@ from typing import cast
 
 from thalweg.core import InvalidProblem
 from thalweg.workflow import _primitives as ops
-from thalweg.workflow._guarded import copied, marks
+from thalweg.workflow._guarded import copied, marks, too_deep
 from thalweg.workflow._plain_views import PlainViews
 from thalweg.workflow._primitives import Operator
 from thalweg.workflow.errors import ExecutionError
@@ -147,8 +147,7 @@ class Node(PlainViews):
     def __contains__(self, value: object) -> bool:
         return plain(value) in cast(Sequence[object], self.data)
 
-    def __hash__(self) -> int:
-        return id(self) >> 4
+    __hash__ = object.__hash__  # by identity, as ``==`` is traced
 
     def __iter__(self) -> Iterator[Node]:
         if isinstance(self._data, Mapping | set | frozenset) or not hasattr(self._data, "__getitem__"):
@@ -174,9 +173,16 @@ class Node(PlainViews):
         return apply(ops.GET_ATTRIBUTE, self, name)
 
     def __getattr__(self, name: str) -> Node:
-        if name.startswith("_") or not hasattr(self._data, name):
+        if name.startswith("_"):
             raise AttributeError(f"{type(self._data).__name__} in {self.name} has no attribute {name!r}")
-        return apply(ops.GET_ATTRIBUTE, self, name)
+        try:  # a property is worked out once; what it raises is a node
+            return apply(ops.GET_ATTRIBUTE, self, name)
+        except ExecutionError as error:
+            if not isinstance(error.__cause__, AttributeError):
+                raise
+            raise AttributeError(
+                f"{type(self._data).__name__} in {self.name} has no attribute {name!r}"
+            ) from None
 
     def __getitem__(self, key: object) -> Node:
         if isinstance(key, slice):
@@ -333,7 +339,20 @@ def _call(values: list[object], form: Form | None) -> object:
 
 
 def container(value: object) -> Node | None:
-    """The node of a container with nodes in it; None of anything else."""
+    """The node of a container with nodes in it; None of anything else.
+
+    Raises:
+        InvalidProblem: a container that holds itself, or is nested too deeply.
+    """
+    if type(value) not in _CONTAINERS:
+        return None
+    try:
+        return _container(value)
+    except RecursionError:
+        raise too_deep() from None
+
+
+def _container(value: object) -> Node | None:
     kind = type(value)
     operator = _CONTAINERS.get(kind)
     if operator is None:
@@ -343,7 +362,7 @@ def container(value: object) -> Node | None:
         parts: list[object] = [part for item in items.items() for part in item]
     else:
         parts = list(cast(Sequence[object], value))
-    inner = [p if isinstance(p, Node) or (c := container(p)) is None else c for p in parts]
+    inner = [p if isinstance(p, Node) or (c := _container(p)) is None else c for p in parts]
     if not any(isinstance(p, Node) for p in inner):
         return None
     return apply(operator, *inner)

@@ -13,7 +13,7 @@ from thalweg.core import InvalidProblem, ThalwegError
 from thalweg.core.processes import beside
 from thalweg.workflow.nodes import Node
 from thalweg.workflow.parameters import ParameterNode
-from thalweg.workflow.propagate import ancestors
+from thalweg.workflow.propagate import ancestors, traced
 
 J = TypeVar("J")
 R = TypeVar("R")
@@ -36,8 +36,9 @@ class Runner(Generic[J, R]):
         """An output of the program, whose parameters are those that were sent with it.
 
         Raises:
-            InvalidProblem: the other process has made parameters of its own, which nobody sets.
+            InvalidProblem: it is a plain value; or the other process has made parameters of its own, which nobody sets.
         """
+        traced(output)
         if self.away:
             found = [n for n in ancestors(output) if isinstance(n, ParameterNode) and not n.travelled]
             if found:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from thalweg.core import InvalidParameter
-from thalweg.workflow.constraints import refusal
+from thalweg.workflow.constraints import Bounds, Choices, refusal
 from thalweg.workflow.nodes import Node, container
 
 
@@ -87,6 +87,11 @@ def node(
         return Node(value, name or "node") if found is None else found
     if isinstance(value, Node) or container(value) is not None:
         raise InvalidParameter("node: a trainable node holds a plain value; pass its data.")
+    is_one = constraint is None or isinstance(constraint, Bounds | Choices | str) or callable(constraint)
+    if not (is_one or callable(getattr(constraint, "reason", None))):
+        raise InvalidParameter(
+            f"node: a constraint is a Bounds, a Choices, words or a function; got {constraint!r}."
+        )
     parameter = ParameterNode(value, name or "parameter", description, constraint)
     reason = parameter.refusal(value)
     if reason is not None:

@@ -49,6 +49,15 @@ def as_feedback(given: object) -> Feedback:
     raise InvalidParameter(f"Feedback is a number, a text or a Feedback; got {type(value).__name__}.")
 
 
+def traced(output: object) -> Node:
+    """The output of a program, refused where it is a plain value."""
+    if not isinstance(output, Node):
+        raise InvalidProblem(
+            f"The program gives a {type(output).__name__}, and its trace is lost. Return the node, without .data."
+        )
+    return output
+
+
 def place(n: Node) -> tuple[int, str, int]:
     """What sorts nodes, parents before children, and alike in equal runs."""
     return n._level, n.name.rpartition(":")[0], n._number
@@ -237,6 +246,7 @@ def backward(
     Cost: linear in the trace; 10^5 nodes take about 0.2 s.
     """
     said = as_feedback(feedback)
+    traced(output)
     if not isinstance(output, MessageNode):
         raise InvalidProblem(
             f"{output.name} is a root: nothing was computed from it. Give feedback to what the program returned."

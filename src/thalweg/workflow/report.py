@@ -75,6 +75,7 @@ def write_workflow_page(
         "body{font-family:sans-serif;margin:2em}td,th{border:1px solid #ccc;padding:4px;white-space:pre-wrap}"
     )
     name = html.escape(title)
+    body = body.encode("utf-8", "backslashreplace").decode()  # a model's text may hold half a character
     write_text(
         target,
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{name}</title><style>{style}</style>'

@@ -15,7 +15,6 @@ import time
 import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import cast
 
 from thalweg.core import InvalidParameter
 from thalweg.core.validation import is_real, require
@@ -45,7 +44,7 @@ class Sandbox:
         imports: the modules that code may import; their public names only.
 
     Values that go in and out: None, truth values, numbers, texts, lists, tuples, sets, dictionaries. ``random`` begins
-    at one seed in each call, and nothing is kept from call to call.
+    at one seed in each call, and nothing is kept from call to call: code that changes a class of a module is refused.
 
     Raises:
         SandboxError: the code raised, ran too long, died, or was refused.
@@ -113,11 +112,17 @@ class Sandbox:
                 "arguments": encode(list(arguments)),
                 "named": encode(dict(named or {})),
             }
+            text = json.dumps(request).encode() + b"\n"
         except TypeError as error:
             raise SandboxError("Refused", f"{error}; pass plain data, or use in_process=True") from None
+        except (ValueError, RecursionError) as error:
+            raise SandboxError(
+                "Refused", f"an argument is too large or too deep to be sent: {error}"
+            ) from None
         with self._lock:
-            process = self._started()
-            reply = self._exchange(process, json.dumps(request).encode() + b"\n")
+            reply = self._exchange(self._started(), text)
+            if reply.get("last"):
+                self.close()
         if "error" in reply:
             line = reply.get("line")
             raise SandboxError(
@@ -186,10 +191,13 @@ class Sandbox:
                 self.close()
                 raise SandboxError("Refused", f"the result is longer than {MOST_BYTES} bytes")
         try:
-            return cast("dict[str, object]", json.loads(bytes(received).splitlines()[0]))
-        except (ValueError, IndexError):
+            found: object = json.loads(bytes(received).splitlines()[0])
+        except (ValueError, IndexError, RecursionError):
+            found = None
+        if not isinstance(found, dict):
             self.close()
-            raise SandboxError("Died", "the process gave no readable answer") from None
+            raise SandboxError("Died", "the process gave no readable answer")
+        return found
 
 
 def check_code(code: str, imports: Sequence[str] = IMPORTS) -> None:
@@ -202,6 +210,8 @@ def check_code(code: str, imports: Sequence[str] = IMPORTS) -> None:
     Traceback (most recent call last):
     thalweg.workflow.errors.SandboxError: Refused: import of os; allowed are math
     """
+    if not isinstance(code, str):
+        raise SandboxError("Refused", f"code is a text; got {type(code).__name__}")
     try:
         tree = ast.parse(code)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:

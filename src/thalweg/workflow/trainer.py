@@ -253,7 +253,7 @@ class WorkflowTrainer:
                 for v, s, n in [held["best"], *held["pool"]]
             ]
             firsts, begun = list(decode(held["first"])), [int(b) for b in held["begun"]]  # type: ignore[call-overload]
-        except (ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise UnreadableFile(f"{path} is no checkpoint of a trainer: {error}") from error
         if names != [p.name.rpartition(":")[0] for p in self.optimizer.parameters] or not pool:
             raise CheckpointMismatch(f"{path} is of other parameters: {', '.join(map(str, names))}.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from typing import cast
+from typing import ClassVar, cast
 
 import torch
 
@@ -85,6 +85,8 @@ class TraceDescent(WorkflowOptimizer):
             torch.tensor(float(cast(float, p.data)), dtype=torch.float64) for p in self.parameters
         ]
         self._optimizer = make(self._tensors) if make else torch.optim.Adam(self._tensors, lr=0.1)
+
+    direction: ClassVar[str] = "minimize"
 
     def backward(self, output: Node, feedback: object = "smaller is better") -> None:
         """Note the output whose derivatives the next step uses; of several, their sum is minimised."""

@@ -28,6 +28,8 @@ class WorkflowOptimizer(ABC):
     """
 
     def __init__(self, parameters: Iterable[ParameterNode]) -> None:
+        if isinstance(parameters, Node):
+            raise InvalidParameter(f"{type(self).__name__} takes a list of nodes: [{parameters.name}].")
         self.parameters = list(dict.fromkeys(parameters))
         require(bool(self.parameters), f"{type(self).__name__} needs a trainable node")
         for parameter in self.parameters:
