@@ -28,13 +28,14 @@ ZEROS = 0.05
 
 def read(
     data: Annotated[
-        list[Path], typer.Argument(help="Measurements: .npy, .npz or a table; of one image, or a batch.")
+        list[Path],
+        typer.Argument(help="Measurements: .npy, .npz, a table or a grey picture; of one image, or a batch."),
     ],
     operator: Annotated[
         str,
         typer.Option(
-            help="radon:views=8 · fan:views=8 · fft · sense:maps=FILE · blur:deviation=1 · super:factor=2 · inpainting. "
-            "The mask is where the data are not zero, or mask=FILE, or a kind with acceleration, centre and seed."
+            help="radon:views=8 · fan:views=8 · fft · sense:maps=FILE · blur:deviation=1 · super:factor=2 · inpainting "
+            "(masks: where the data are not zero, or mask=FILE, or a kind with acceleration, centre and seed)."
         ),
     ],
     volume: Annotated[bool, typer.Option(help="The first dimension is the depth of one volume.")] = False,
