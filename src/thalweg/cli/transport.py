@@ -227,10 +227,11 @@ class TransportCase(Case):
             f"{len(problem.parts[0][0])} points carried to {len(problem.parts[1][0])}; eps is "
             f"{problem.scaled_eps:.3g} of the clouds' spreads."
         ]
-        for row in [] if table is None else table.itertuples():
-            lines.append(
+        if table is not None:
+            lines.extend(
                 f"Time {row.time:g} left out: its neighbours' bridge passes at {row.bridge:.3g}, lines of random pairs "
                 f"at {row.line:.3g}; two halves of what was seen lie {row.same:.3g} apart."
+                for row in table.itertuples()
             )
         return lines
 
