@@ -89,6 +89,9 @@ def test_units_are_those_of_low_and_high(folder, image):
     ("text", "make"),
     [
         ("fft:mask=gaussian1d,acceleration=2", lambda: MaskedFFT(gaussian1d((16, 16), 2.0), real=True)),
+        ("fft", lambda: MaskedFFT(gaussian1d((16, 16), 2.0, seed=7), real=True)),
+        ("sense:maps=@maps.npy", lambda: Sense(birdcage(3, 16), uniform2d((16, 16), 2.0), real=True)),
+        ("inpainting", lambda: Inpainting(uniform2d((16, 16), 2.0, seed=3))),
         ("fft:mask=@mask.npy,real=false", lambda: MaskedFFT(uniform2d((16, 16), 2.0))),
         (
             "sense:maps=@maps.npy,mask=@mask.npy",
@@ -118,6 +121,50 @@ def test_coil_maps_are_estimated_where_none_are_given(folder, image):
         folder, "@y.npy", "--operator", text, "--method", "cg", "--steps", "20", "--out", "@x.png"
     ).exit_code in (0, 1)
     assert (folder / "x.png").exists()
+
+
+def test_estimated_maps_leave_a_real_image(folder):
+    x = (ellipses(1, 64, 4)[0].numpy() + 1) / 2
+    coils = birdcage(4, 64).numpy() * np.exp(0.7j)  # the scanner's phase is nobody's
+    np.save(folder / "k.npy", Sense(coils, gaussian1d((64, 64), 4.0, 0.16)).A(x + 0j))
+    np.save(folder / "x.npy", x)
+    found = run(folder, "@k.npy", "--operator", "sense", "--truth", "@x.npy", "--json")
+    assert json.loads(found.stdout)["metrics"]["psnr"] > 35
+
+
+def test_a_mask_that_is_not_the_datas_is_told(folder, image):
+    np.save(folder / "k.npy", MaskedFFT(gaussian1d((16, 16), 4.0)).A(image + 0j))
+    np.save(folder / "other.npy", gaussian1d((16, 16), 2.0))  # measures more than there is
+    for operator in ("fft:mask=@other.npy", "sense:mask=@other.npy,maps=@maps.npy"):
+        np.save(folder / "maps.npy", birdcage(1, 16).numpy())
+        np.save(folder / "k.npy", MaskedFFT(gaussian1d((16, 16), 4.0)).A(image + 0j)[None])
+        assert "Leave mask out" in str(run(folder, "@k.npy", "--operator", operator).exception)
+    np.save(folder / "far.npy", MaskedFFT(1 - gaussian1d((16, 16), 4.0)).A(image + 0j)[None])
+    assert "the middle of the data is not measured" in str(
+        run(folder, "@far.npy", "--operator", "sense").exception
+    )
+
+
+def test_a_grey_picture_is_read_and_a_coloured_one_refused(folder, image):
+    Image = pytest.importorskip("PIL.Image")
+    y = Blur((16, 16), gaussian_kernel(0.7)).A(image)
+    Image.fromarray(np.round(255 * y).astype(np.uint8)).save(folder / "y.png")
+    Image.fromarray(np.round(65535 * y).astype(np.uint16)).save(folder / "fine.png")
+    for name, gap in (("y", 0.05), ("fine", 0.05)):
+        words = (f"@{name}.png", "--operator", "blur:deviation=0.7", "--truth", "@image.npy", "--json")
+        assert json.loads(run(folder, *words).stdout)["metrics"]["rmse"] < 2 * gap
+    Image.fromarray(np.stack([np.round(255 * y).astype(np.uint8)] * 3, -1) * np.uint8([1, 1, 0])).save(
+        folder / "colour.png"
+    )
+    (folder / "broken.png").write_bytes(b"no picture")
+    for name, words in (("colour", "in colour"), ("broken", "Cannot read"), ("none", "No file")):
+        assert words in str(run(folder, f"@{name}.png", "--operator", "blur").exception)
+
+
+def test_an_image_of_another_kind_than_the_denoisers_is_told(folder):
+    np.save(folder / "loud.npy", 1000.0 * np.load(folder / "sinogram.npy"))
+    found = run(folder, "@loud.npy", "--operator", "radon:views=8", "--method", "dds:steps=3")
+    assert "unlike those that the denoiser has learned" in " ".join(found.output.split())
 
 
 def test_a_volume_is_solved_slice_by_slice_with_variation_along_z(folder):

@@ -119,7 +119,7 @@ def test_the_shipped_network_is_small_whole_and_says_its_recipe():
 
     from safetensors import safe_open
 
-    name, checksum = PRETRAINED["ellipses"]
+    name, checksum, _ = PRETRAINED["ellipses"]
     with resources.as_file(resources.files("thalweg.inverse") / "pretrained" / name) as path:
         content = path.read_bytes()
         with safe_open(path, framework="pt") as file:

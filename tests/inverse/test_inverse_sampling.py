@@ -353,3 +353,16 @@ def test_data_that_are_not_met_are_told():
 def test_tables_name_a_method_by_its_options_and_not_by_its_network():
     prior = GaussianPrior(np.zeros((SIDE, SIDE)), smooth())
     assert DDS(prior, Radon(SIDE, 4), steps=20, gamma=5.0).name == "DDS(steps=20, gamma=5)"
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64])
+def test_data_whose_squares_are_no_numbers_are_refused(kind):
+    far = torch.full((2, 2), torch.finfo(kind).max / 10, dtype=kind)
+    with pytest.raises(InvalidProblem, match="whose squares are numbers"):
+        InverseProblem(Inpainting(torch.ones(2, 2)), far)
+
+
+def test_data_with_a_gradient_are_taken_as_they_are():
+    y = torch.ones(2, 2, dtype=torch.float64, requires_grad=True)
+    found = DDS(GaussianPrior(torch.zeros(2, 2), torch.eye(4)), Inpainting(torch.ones(2, 2)), steps=2)
+    assert not found.solve(y, progress=False).x.requires_grad

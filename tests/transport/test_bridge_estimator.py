@@ -127,3 +127,25 @@ def test_a_path_takes_arrays_and_clouds_without_squares_are_told():
         eps_path(x0, x1, ())
     with pytest.raises(InvalidProblem, match=r"reach .*e\+200"):
         eps_path(1e200 * x0, x1)
+
+
+@pytest.mark.parametrize("unit", [1e-6, 1e6])
+def test_the_default_eps_follows_the_unit_of_the_data(clouds, unit):
+    x0, x1 = clouds
+    here, there = (LightBridge(n_components=2, steps=20).fit(u * x0, u * x1) for u in (1.0, unit))
+    assert there.eps_ == pytest.approx(unit**2 * here.eps_, rel=1e-9)
+    np.testing.assert_allclose(there.transform(unit * x0), unit * here.transform(x0), rtol=1e-6)
+    path = [eps_path(u * x0, u * x1, (0.1,), n_components=2, steps=20) for u in (1.0, unit)]
+    assert path[1].cost[0] == pytest.approx(unit**2 * path[0].cost[0], rel=1e-6)
+
+
+def test_what_cannot_be_drawn_is_refused(model, clouds):
+    x0, _ = clouds
+    for n in (0, -1, 1.5, None):
+        with pytest.raises(InvalidParameter, match="n >= 1"):
+            model.sample(x0, n)
+    with pytest.raises(InvalidParameter, match="random_state >= 0"):
+        model.sample(x0, random_state=None)
+    for ask in (model.transform, model.sample, model.trajectory, lambda x: model.log_density(x0[:1], x)):
+        with pytest.raises(InvalidProblem, match="whose squares"):
+            ask(np.full((1, x0.shape[1]), 1e200))

@@ -15,6 +15,7 @@ from thalweg.transport import (
     bw2,
     bw2_uvp,
     conditional_bw2_uvp,
+    earth_mover,
     energy_distance,
     eot_pair,
     exact_bridge,
@@ -105,3 +106,13 @@ def test_what_is_no_pair_is_refused():
         eot_pair(2, 1.0, J=0)
     with pytest.raises(InvalidProblem, match="two rows or more"):
         energy_distance([[1.0]], [[1.0], [2.0]])
+
+
+def test_numbers_without_squares_and_no_points_are_refused():
+    far = np.array([[1e200], [3e200]])
+    for judge in (energy_distance, sliced_w2, bw2_uvp, earth_mover):
+        with pytest.raises(InvalidProblem, match="whose square is no number"):
+            judge(far, far)
+    bridge = eot_pair(2, 1.0)
+    with pytest.raises(InvalidProblem, match="points x, one or more"):
+        conditional_bw2_uvp(bridge, bridge, np.zeros((0, 2)), 1.0)

@@ -96,3 +96,64 @@ def test_tables_that_do_not_go_together_are_refused(files):
 def test_an_unknown_covariance_is_refused(files):
     found = run(files, *FAST, "--covariance", "ful")
     assert "Did you mean 'full'?" in str(found.exception)
+
+
+def series(folder, rng, count=4):
+    for t in range(count):
+        cloud = 0.3 * rng.standard_normal((60, 2)) + [3.0 * t, 0.0]
+        np.savetxt(folder / f"day{t}.csv", cloud, delimiter=",", header="a,b", comments="")
+    paths = [str(folder / f"day{t}.csv") for t in range(count)]
+    between = [word for path in paths[1:-1] for word in ("--between", path)]
+    return ["solve", "transport", paths[0], paths[-1], *between, *FAST]
+
+
+def test_clouds_in_between_are_left_out_and_judged(tmp_path, rng):
+    words, page = series(tmp_path, rng), tmp_path / "page.html"
+    found = CliRunner().invoke(app, [*words, "--json", "--report", str(page)])
+    assert found.exit_code == 0, found.output
+    told = json.loads(found.stdout)["left_out"]
+    assert [row["time"] for row in told] == [1.0, 2.0]
+    for (
+        row
+    ) in told:  # the cloud moves three units a day without a turn: the bridge passes near, a day off does not
+        assert row["bridge"] < 1.0 < 2.5 < row["before"]
+    assert "Each time left out" in page.read_text()
+    found = CliRunner().invoke(app, [*words, "--times", "0,1,5,6"])
+    assert "Time 5 left out" in " ".join(found.output.split())
+
+
+@pytest.mark.parametrize("times", ["0,1", "0,2,1,3", "0,1,2,nan", "a,b,c,d"])
+def test_times_that_do_not_go_with_the_clouds_are_refused(tmp_path, rng, times):
+    found = CliRunner().invoke(app, [*series(tmp_path, rng), "--times", times])
+    assert "--times" in str(found.exception)
+
+
+def test_a_cloud_in_between_of_other_columns_is_named(tmp_path, rng):
+    words = series(tmp_path, rng)
+    (tmp_path / "day1.csv").write_text("a,c\n1,2\n3,4\n")
+    assert "day1.csv has a, c" in str(CliRunner().invoke(app, words).exception)
+
+
+@pytest.mark.parametrize("method", ["bridge-matching:steps=20", "full-batch"])
+def test_other_methods_are_called_by_name(files, method):
+    found = run(files, "--eps", "0.5", "--components", "2", "--method", method, "--json")
+    assert json.loads(found.stdout)["points"] == [80, 70]
+
+
+def test_annotated_cells_are_carried(files, monkeypatch):
+    anndata = pytest.importorskip("anndata")
+    monkeypatch.setattr(anndata.settings, "allow_write_nullable_strings", True)  # pandas 3 names rows so
+    for name in ("before", "after"):
+        cloud = np.loadtxt(files / f"{name}.csv", delimiter=",", skiprows=1)
+        cells = anndata.AnnData(np.ones((len(cloud), 3)), obsm={"X_pca": cloud})
+        cells.write_h5ad(files / f"{name}.h5ad")
+    words = [
+        str(files / "before.h5ad"),
+        str(files / "after.h5ad"),
+        "--key",
+        "X_pca",
+        "--out",
+        str(files / "m.npz"),
+    ]
+    assert CliRunner().invoke(app, ["solve", "transport", *words, *FAST]).exit_code == 0
+    np.testing.assert_allclose(np.load(files / "m.npz")["mean"].mean(0), 5.0, atol=0.5)

@@ -22,17 +22,20 @@ if TYPE_CHECKING:
 
 #: Images that a page draws.
 DRAWN = 4
+#: Share of exact zeros among what a mask measures from which it is not the data's.
+ZEROS = 0.05
 
 
 def read(
     data: Annotated[
-        list[Path], typer.Argument(help="Measurements: .npy, .npz or a table; of one image, or a batch.")
+        list[Path],
+        typer.Argument(help="Measurements: .npy, .npz, a table or a grey picture; of one image, or a batch."),
     ],
     operator: Annotated[
         str,
         typer.Option(
-            help="radon:views=8 · fan:views=8 · fft:mask=FILE · sense:maps=FILE,mask=FILE · blur:deviation=1 · "
-            "super:factor=2 · inpainting:mask=FILE. A mask is a file, or a kind with acceleration, centre and seed."
+            help="radon:views=8 · fan:views=8 · fft · sense:maps=FILE · blur:deviation=1 · super:factor=2 · inpainting "
+            "(masks: where the data are not zero, or mask=FILE, or a kind with acceleration, centre and seed)."
         ),
     ],
     volume: Annotated[bool, typer.Option(help="The first dimension is the depth of one volume.")] = False,
@@ -46,17 +49,16 @@ def read(
     """Reconstruct an image from linear measurements."""
     import numpy as np
 
-    from thalweg.datasets import load_tensor
     from thalweg.inverse import InverseProblem
 
     if not -np.inf < low < high < np.inf:
         raise InvalidParameter(f"--low and --high: expected low < high; got {low:g} and {high:g}.")
     if truth is not None and len(data) > 1:
         raise InvalidProblem(f"--truth is one image; got {len(data)} files of measurements.")
-    known = None if truth is None else load_tensor(truth, name="the truth")
+    known = None if truth is None else _loaded(truth, "the truth")
     problems = {}
     for name, path in named(data).items():
-        y = load_tensor(path, name="the measurements")
+        y = _loaded(path, "y")
         A = _operator(operator, y, volume)
         y = _matching(A, y, path)
         # denoisers see [-1, 1]: x = middle + half z
@@ -66,6 +68,14 @@ def read(
             A, (y - offset) / half, sigma / half, None if known is None else (known - middle) / half
         )
     return problems
+
+
+def _loaded(path: Path, name: str) -> np.ndarray:
+    """An array, or a grey picture with black 0 and white 1."""
+    from thalweg.datasets import load_tensor
+    from thalweg.datasets.images import ENDINGS, load_grey
+
+    return load_grey(path) if path.suffix.lower() in ENDINGS else load_tensor(path, name=name)
 
 
 def _matching(A: Operator, y: np.ndarray, path: Path) -> np.ndarray:
@@ -100,7 +110,7 @@ def _fan(
 
 def _fft(
     problem: np.ndarray,
-    mask: str = "gaussian1d",
+    mask: str = "data",
     acceleration: float = 4.0,
     centre: float = 0.08,
     seed: int = 0,
@@ -108,13 +118,15 @@ def _fft(
 ) -> Operator:
     from thalweg.inverse import MaskedFFT
 
-    return MaskedFFT(_mask(problem, mask, acceleration, centre, seed), real=real)
+    found = _mask(problem, mask, acceleration, centre, seed)
+    _check_measured(problem, found)
+    return MaskedFFT(found, real=real)
 
 
 def _sense(
     problem: np.ndarray,
     maps: str = "estimate",
-    mask: str = "gaussian1d",
+    mask: str = "data",
     acceleration: float = 4.0,
     centre: float = 0.08,
     seed: int = 0,
@@ -123,16 +135,21 @@ def _sense(
 ) -> Operator:
     from thalweg.datasets import load_tensor
     from thalweg.inverse import Sense, estimate_maps
+    from thalweg.inverse.masks import middle
 
     found = _mask(problem, mask, acceleration, centre, seed)
     if problem.ndim < 3:
         raise InvalidProblem(f"sense: the data have shape {problem.shape}; expected (coils, height, width).")
-    lines = max(2, round(centre * min(problem.shape[-2:])))
-    sensitivities = (
-        estimate_maps(problem.reshape(-1, *problem.shape[-3:])[0], lines)
-        if maps == "estimate"
-        else load_tensor(maps)
-    )
+    _check_measured(problem, found)
+    if maps == "estimate":
+        lines = middle(found)
+        if lines < 2:
+            raise InvalidProblem(
+                "sense: the middle of the data is not measured whole, so maps cannot be estimated. Pass maps=FILE."
+            )
+        first = problem.reshape(-1, *problem.shape[-3:])[0]
+        return Sense(estimate_maps(first, lines, real=real), found, real=real)
+    sensitivities = load_tensor(maps, name="the maps")
     return Sense(sensitivities, found, real=real, normalise=normalise)
 
 
@@ -151,7 +168,7 @@ def _super(problem: np.ndarray, factor: int = 2) -> Operator:
 
 def _inpainting(
     problem: np.ndarray,
-    mask: str = "uniform2d",
+    mask: str = "data",
     acceleration: float = 2.0,
     centre: float = 0.0,
     seed: int = 0,
@@ -176,12 +193,27 @@ def _mask(problem: np.ndarray, mask: str, acceleration: float, centre: float, se
     from thalweg.datasets import load_tensor
     from thalweg.inverse.masks import MASKS
 
+    if mask == "data":
+        return (problem != 0).reshape(-1, *problem.shape[-2:]).any(0).astype(float)
     if mask in MASKS:
         rows, columns = problem.shape[-2:]
         return MASKS[mask]((rows, columns), acceleration, centre, seed)
     if not Path(mask).suffix:
-        raise UnknownName("mask", mask, MASKS, see="Or give a file.")
+        raise UnknownName("mask", mask, ["data", *MASKS], see="Or give a file.")
     return load_tensor(mask, name="the mask")
+
+
+def _check_measured(y: np.ndarray, mask: np.ndarray) -> None:
+    """Zeros where the mask measures are what was left out: frequencies of an image are hardly ever zero."""
+    if mask.shape != y.shape[-2:]:
+        return  # the operator says it
+    seen = (y != 0).reshape(-1, *mask.shape).any(0)
+    wrong = float(((mask != 0) & ~seen).sum() / max(1, (mask != 0).sum()))
+    if wrong > ZEROS:
+        raise InvalidProblem(
+            f"The mask measures frequencies of which {100 * wrong:.0f} % are exactly zero in the data: it is another "
+            "mask. Leave mask out to take it from the data, or pass theirs as mask=FILE."
+        )
 
 
 def _operator(text: str, y: np.ndarray, volume: bool) -> Operator:

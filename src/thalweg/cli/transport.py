@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
@@ -15,6 +18,7 @@ from thalweg.core import Figure, InvalidParameter, InvalidProblem, Problem, Resu
 
 if TYPE_CHECKING:
     import numpy as np
+    import pandas as pd
 
     from thalweg.transport import EntropicTransport
 
@@ -46,6 +50,18 @@ def read(
             help="Shares of the clouds' spreads by commas, such as 0.01,0.1,1: --report shows what each eps does."
         ),
     ] = "",
+    between: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Points seen in between, in the order of time; one file each. Each is left out and judged."
+        ),
+    ] = None,
+    times: Annotated[
+        str,
+        typer.Option(
+            help="When the clouds were seen, by commas, the first and the last too. Default evenly."
+        ),
+    ] = "",
     key: Annotated[str, typer.Option(help="Array of a .npz, or obsm of a .h5ad such as X_pca.")] = "",
     header: Header = None,
 ) -> Mapping[str, Problem]:
@@ -56,15 +72,17 @@ def read(
 
     if covariance not in KINDS:
         raise UnknownName("covariance", covariance, KINDS)
-    _shares(eps_path)
-    first, second = (load_points(path, key=key, header=header) for path in (before, after))
-    if first.names != second.names or first.values.shape[1] != second.values.shape[1]:
-        told = [
-            ", ".join(cloud.names) or f"{cloud.values.shape[1]} without names" for cloud in (first, second)
-        ]
-        raise InvalidProblem(
-            f"{before} has columns {told[0]}; {after} has {told[1]}. Expected the same, in one order."
-        )
+    _numbers("--eps-path", eps_path)
+    paths = [before, *(between or []), after]
+    _when(times, len(paths))
+    clouds = [load_points(path, key=key, header=header) for path in paths]
+    first, second = clouds[0], clouds[-1]
+    for path, cloud in zip(paths[1:], clouds[1:], strict=True):
+        if first.names != cloud.names or first.values.shape[1] != cloud.values.shape[1]:
+            told = [", ".join(c.names) or f"{c.values.shape[1]} without names" for c in (first, cloud)]
+            raise InvalidProblem(
+                f"{before} has columns {told[0]}; {path} has {told[1]}. Expected the same, in one order."
+            )
     problem = EntropicTransport(
         first.values,
         second.values,
@@ -76,13 +94,23 @@ def read(
     return {f"{before.stem} to {after.stem}": problem}
 
 
-def _shares(text: str) -> list[float]:
+def _numbers(option: str, text: str) -> list[float]:
     try:
         return [float(word) for word in text.split(",")] if text else []
     except ValueError:
+        raise InvalidParameter(f"{option} is numbers by commas, such as 0.01,0.1,1; got {text!r}.") from None
+
+
+def _when(text: str, count: int) -> list[float]:
+    """When ``count`` clouds were seen."""
+    found = _numbers("--times", text) or [float(k) for k in range(count)]
+    rising = len(found) == count and all(a < b for a, b in pairwise(found)) and all(map(math.isfinite, found))
+    if not rising:
         raise InvalidParameter(
-            f"--eps-path is numbers by commas, such as 0.01,0.1,1; got {text!r}."
-        ) from None
+            f"--times: expected {count} rising numbers, of the first cloud, of those between and of the last; got "
+            f"{text!r}."
+        )
+    return found
 
 
 @dataclass
@@ -126,16 +154,51 @@ class TransportCase(Case):
             "components": len(result.x),
             "dimensions": problem.dimensions,
             "points": [len(cloud) for cloud, _ in problem.parts[:2]],
+            **({} if self._left_out is None else {"left_out": self._left_out.to_dict("records")}),
         }
+
+    @cached_property
+    def _left_out(self) -> pd.DataFrame | None:
+        """`leave_one_time_out` of all clouds; None without any between."""
+        import numpy as np
+
+        from thalweg.datasets.points import load_points
+        from thalweg.transport import leave_one_time_out
+
+        problem, paths = self._problem(), cast("list[Path]", self.given.get("between") or [])
+        if not paths:
+            return None
+        key, header = cast(str, self.given["key"]), cast("bool | None", self.given["header"])
+        clouds = [load_points(path, key=key, header=header).values for path in paths]
+        series = [np.asarray(problem.x0), *clouds, np.asarray(problem.x1)]
+        times = _when(cast(str, self.given["times"]), len(series))
+        whole = times[-1] - times[0]  # eps is the noise of all of it
+        fewest = min(len(cloud) for cloud in series)
+        return leave_one_time_out(
+            series,
+            times,
+            eps=problem.eps / whole,
+            n_components=min(problem.n_components, fewest),
+            covariance=problem.covariance,
+        )
 
     def figures(self, result: Result) -> Sequence[Figure]:
         from thalweg.transport import eps_figure, eps_path
 
-        problem, shares = self._problem(), _shares(str(self.given["eps_path"]))
+        problem, shares = self._problem(), _numbers("--eps-path", str(self.given["eps_path"]))
         found = [self._clouds(result)]
         if shares:
             options = {"n_components": problem.n_components, "covariance": problem.covariance}
             found.append(eps_figure(eps_path(problem.x0, problem.x1, shares, **options)))
+        table = self._left_out
+        if table is not None:
+            series = [
+                Series(words, list(table.time), list(table[column])) for column, words in LEFT_OUT.items()
+            ]
+            caption = (
+                "How far each passes from what was seen then; two halves of it are the least to be hoped for."
+            )
+            found.append(Figure("Each time left out", caption, "time", "earth mover's distance", series))
         return found
 
     def _clouds(self, result: Result) -> Figure:
@@ -159,11 +222,26 @@ class TransportCase(Case):
         return Figure("Before, after and carried", caption, "first column", "second column", series)
 
     def said(self, result: Result) -> Sequence[str]:
-        problem = self._problem()
-        return [
+        problem, table = self._problem(), self._left_out
+        lines = [
             f"{len(problem.parts[0][0])} points carried to {len(problem.parts[1][0])}; eps is "
             f"{problem.scaled_eps:.3g} of the clouds' spreads."
         ]
+        if table is not None:
+            lines.extend(
+                f"Time {row.time:g} left out: its neighbours' bridge passes at {row.bridge:.3g}, lines of random pairs "
+                f"at {row.line:.3g}; two halves of what was seen lie {row.same:.3g} apart."
+                for row in table.itertuples()
+            )
+        return lines
 
 
 NAMES = ("before", "after", "carried")
+#: Columns of `leave_one_time_out` as a page names them.
+LEFT_OUT = {
+    "bridge": "bridge of the neighbours",
+    "line": "lines of random pairs",
+    "before": "the time before",
+    "after": "the time after",
+    "same": "two halves of what was seen",
+}

@@ -104,6 +104,41 @@ def load_images(folder: str | Path, size: int = 32, grey: bool = False) -> Image
     return Images(X, tuple(files), labels)
 
 
+def load_grey(path: str | Path) -> NDArray[np.float64]:
+    """One grey picture as it is, shape (height, width), black 0 and white 1.
+
+    Raises:
+        MissingExtra: without Pillow. UnreadableFile: absent, damaged, or of several frames.
+        InvalidProblem: a picture in colour.
+    """
+    try:
+        from PIL import Image, ImageOps
+    except ImportError:
+        raise MissingExtra("Pillow", "images") from None
+    path = Path(path)
+    if not path.is_file():
+        raise UnreadableFile(f"No file {path}. Expected a picture.")
+    try:
+        with Image.open(path) as opened:
+            if getattr(opened, "n_frames", 1) != 1:
+                raise ValueError("several frames; expected one picture")
+            picture = ImageOps.exif_transpose(opened)
+            picture.load()
+    except (OSError, SyntaxError, ValueError, EOFError, MemoryError, Image.DecompressionBombError) as error:
+        raise UnreadableFile(
+            f"Cannot read {path}: {' '.join(str(error).split())[:80] or type(error).__name__}."
+        ) from error
+    values = np.asarray(picture)
+    if values.ndim == 3 and (values == values[..., :1]).all():
+        values = values[..., 0]
+    if values.ndim != 2 or picture.mode in ("P", "F"):
+        raise InvalidProblem(
+            f"{path} is a picture in colour ({picture.mode}); expected a grey one. Convert it, or pass a .npy."
+        )
+    white = 1.0 if picture.mode == "1" else 65535.0 if picture.mode.startswith("I") else 255.0
+    return values.astype(np.float64) / white
+
+
 def _pixels(path: Path, size: int, grey: bool) -> NDArray[np.uint8]:
     """One picture, shape (channels, size, size)."""
     from PIL import Image, ImageOps

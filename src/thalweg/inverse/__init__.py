@@ -9,6 +9,7 @@ from thalweg.inverse.denoisers import DiffusersDenoiser, ScoreDenoiser, load_dif
 from thalweg.inverse.diffpir import DiffPIR
 from thalweg.inverse.diffusion import Diffusion, PosteriorSamples
 from thalweg.inverse.dps import DPS, MCG
+from thalweg.inverse.familiarity import denoising_error
 from thalweg.inverse.operators import (
     SVD,
     Blur,
@@ -71,6 +72,7 @@ __all__ = [
     "SuperResolution",
     "UNet",
     "batched_cg",
+    "denoising_error",
     "estimate_maps",
     "gaussian_kernel",
     "load_diffusers",

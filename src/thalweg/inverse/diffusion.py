@@ -15,7 +15,8 @@ from torch import Tensor
 from thalweg.core import InvalidParameter, InvalidProblem, Method, NotFinite, Result, State, Status, solve
 from thalweg.core.seeding import torch_generator
 from thalweg.core.validation import is_real, is_whole, require
-from thalweg.inverse.denoisers import Denoiser, noise_in, schedule_of
+from thalweg.inverse.denoisers import Denoiser, as_channels, noise_in, schedule_of
+from thalweg.inverse.familiarity import told
 from thalweg.inverse.operators.base import Operator
 from thalweg.inverse.problem import InverseProblem, repeated
 from thalweg.inverse.schedules import Schedule
@@ -59,6 +60,9 @@ class PosteriorSamples:
 @dataclass(frozen=True, eq=False)
 class Diffusion(Method[InverseProblem, DiffusionState]):
     """Base of samplers. A method says in `consistent` how an estimate is made to meet the data.
+
+    Where the denoiser knows its ``usual_error``, as the shipped one does, the result's message says which images are
+    unlike those that it has learned; that is one evaluation more.
 
     Args:
         denoiser: ``eps(x, t)`` of real images (batch, channels, height, width), whole times (batch,).
@@ -167,7 +171,7 @@ class Diffusion(Method[InverseProblem, DiffusionState]):
         if state.done >= self.steps:
             fits = problem.fits(residual)
             state.status = Status.CONVERGED if fits else Status.STALLED
-            state.message = (
+            ending = (
                 f"{self.steps} steps done."
                 if fits
                 else (
@@ -175,6 +179,8 @@ class Diffusion(Method[InverseProblem, DiffusionState]):
                     f"{problem.level:.3g}. Take more steps, or more steps of data consistency."
                 )
             )
+            kind = told(self.denoiser, as_channels(x0, problem.operator))
+            state.message = f"{ending} {kind}".strip()
         return state
 
     def drawn(self, like: Tensor, seeds: tuple[int, ...], step: int) -> Tensor:

@@ -7,7 +7,7 @@ middle, a share ``centre`` of the lines (of each side, for two-dimensional masks
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from thalweg.core import InvalidProblem
 from thalweg.core.seeding import generator
@@ -18,6 +18,22 @@ Mask = NDArray[np.float64]
 
 #: Deviation of the Gaussian masks, in sides.
 SPREAD = 1 / 6
+
+
+def middle(mask: ArrayLike) -> int:
+    """The side of the largest square round the zero frequency that is measured whole; 0 where that is not measured.
+
+    >>> middle(gaussian1d((64, 64), centre=0.25)), middle(np.eye(4))
+    (16, 1)
+    """
+    found = np.asarray(mask)
+    if found.ndim != 2 or not found.size:
+        raise InvalidProblem(f"middle: the mask has shape {found.shape}; expected (height, width).")
+    for side in range(min(found.shape), 0, -1):
+        block = tuple(slice(n // 2 - side // 2, n // 2 - side // 2 + side) for n in found.shape)
+        if bool(found[block].all()):
+            return side
+    return 0
 
 
 def uniform1d(shape: tuple[int, int], acceleration: float = 4.0, centre: float = 0.08, seed: int = 0) -> Mask:

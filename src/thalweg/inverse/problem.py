@@ -64,10 +64,16 @@ class InverseProblem(Problem):
             raise InvalidProblem(
                 f"InverseProblem: the operator is a {type(A).__name__}; expected an Operator of thalweg.inverse."
             )
-        y = _as_tensor("InverseProblem: y", self.y, A.data_shape, A.complex_data)
+        y = _as_tensor("InverseProblem: y", self.y, A.data_shape, A.complex_data).detach()
         check_finite(
             "InverseProblem: y", (torch.view_as_real(y.resolve_conj()) if y.is_complex() else y).cpu().numpy()
         )
+        farthest = torch.finfo(y.real.dtype).max ** 0.45  # sums of squares are numbers
+        if float(y.abs().max()) > farthest:
+            raise InvalidProblem(
+                f"InverseProblem: y reaches {float(y.abs().max()):.3g}; expected data up to {farthest:.3g}, whose "
+                "squares are numbers. Scale y down."
+            )
         y = y if self.device is None else y.to(self.device)
         data = y if y.ndim > len(A.data_shape) else y[None]
         if not torch.equal(A.sampled(data), data):

@@ -19,12 +19,15 @@ from torch import Tensor
 from thalweg.core import InvalidProblem, Method, NotFinite, Problem, Result, State, Stop, solve
 from thalweg.core.seeding import generator
 from thalweg.core.validation import is_real, is_whole, require
+from thalweg.inverse.familiarity import denoising_error
 from thalweg.inverse.phantoms import ellipses, photo_patches
 from thalweg.inverse.schedules import Schedule
 from thalweg.inverse.unet import UNet
 
 #: Batches held out for the final loss.
 HELD_OUT = 4
+#: Images on which a trained denoiser's usual error is measured.
+KNOWN = 64
 #: Steps over which the learning rate rises.
 RISE = 100
 
@@ -165,6 +168,7 @@ class EMATraining(Method[DenoiserLearning, DenoiserTrainingState]):
         alike = mine.length == wanted.length and np.array_equal(mine.noise, wanted.noise)
         require(alike, "EMATraining: the network has another schedule than the problem", error=InvalidProblem)
         network = self.network.train().requires_grad_(True)
+        network.usual_error = None  # of the images that it had learned before
         adam = torch.optim.Adam(network.parameters(), self.step_size)
         average = copy.deepcopy(network).eval().requires_grad_(False)
         return DenoiserTrainingState(x=average, network=network, optimizer=adam)
@@ -214,7 +218,8 @@ def train_unet(
         network: trained in place; a new `UNet` by default.
         options: of `solve`: ``callbacks``, ``stop``, ``resume``, ``progress``.
 
-    For images of your own, `solve` a `DenoiserLearning` by `EMATraining`; `save_unet` keeps what comes out.
+    The network's ``usual_error`` is set, see `UNet`. For images of your own, `solve` a `DenoiserLearning` by
+    `EMATraining`; `save_unet` keeps what comes out.
 
     >>> train_unet(side=8, steps=2, batch=2, network=UNet(widths=(4, 8))).steps
     2
@@ -227,7 +232,10 @@ def train_unet(
     made = functools.partial(_made, SOURCES[images], side)
     problem = DenoiserLearning(made, network.schedule, batch, seed)
     options = {"stop": Stop(steps=steps), **options}
-    return solve(problem, EMATraining(network, steps), seed=seed, **options)
+    found = solve(problem, EMATraining(network, steps), seed=seed, **options)
+    unseen = _images(made(KNOWN, (seed, 2))).float()
+    found.x.usual_error = float(denoising_error(found.x, unseen).mean())
+    return found
 
 
 def _made(source: Callable[..., Tensor], side: int, count: int, seed: tuple[int, ...]) -> Tensor:

@@ -101,6 +101,12 @@ class Bridge:
             raise InvalidProblem(
                 f"{name} has shape {tuple(found.shape)}; expected (points, {self.dimensions})."
             )
+        farthest = torch.finfo(found.dtype).max ** 0.45  # sums of squares are numbers
+        if bool((found.abs() > farthest).any()):
+            raise InvalidProblem(
+                f"{name} reaches {float(found.abs().max()):.3g}; expected points up to {farthest:.3g}, whose squares "
+                "are numbers."
+            )
         return found
 
     def log_normalizer(self, x: ArrayLike | Tensor) -> Tensor:

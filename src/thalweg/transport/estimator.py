@@ -19,12 +19,13 @@ from torch import Tensor
 
 from thalweg.core import Figure, InvalidProblem, Series
 from thalweg.core.seeding import torch_generator
+from thalweg.core.validation import is_whole, require
 from thalweg.datasets.networks import load_tensors, save_tensors
 from thalweg.transport.annealing import annealed
 from thalweg.transport.bridge import Bridge
 from thalweg.transport.light_bridge import LightSB
 from thalweg.transport.pairs import energy_distance
-from thalweg.transport.problem import Covariance, EntropicTransport
+from thalweg.transport.problem import Covariance, EntropicTransport, clouds_of_one_space, standard_unit
 
 Array = NDArray[np.float64]
 #: Share of the samples by which ``n_components="auto"`` is chosen, and the least fall of the loss that pays a doubling.
@@ -167,6 +168,7 @@ class LightBridge(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
 
     def sample(self, x0: ArrayLike, n: int = 1, random_state: int = 0) -> Array:
         """``n`` ends of each point, shape (n, points, D)."""
+        require(is_whole(n) and n >= 1, "LightBridge.sample needs n >= 1", got=n)
         bridge, x = self.bridge_of(x0)
         drawn = self._generator(random_state)
         return np.stack([_array(bridge.sample(x, drawn)) for _ in range(n)])
@@ -253,13 +255,20 @@ class LightBridge(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         self.eps_, self.n_components_ = problem.eps, len(x)
 
     def _generator(self, seed: int) -> torch.Generator:
+        whole = is_whole(seed) and seed >= 0
+        require(whole, "LightBridge needs random_state >= 0, a whole number", got=seed)
         return torch_generator(seed, 0x19, device=str(self.bridge_.R.device))
 
 
 def default_eps(x0: ArrayLike, x1: ArrayLike) -> float:
-    """A tenth of the product of the clouds' spreads."""
-    unit = EntropicTransport(x0, x1, 1.0, 1)
-    return 0.1 * unit.lengths[0] * unit.lengths[1]
+    """A tenth of the product of the clouds' spreads, in whatever unit they are."""
+    return 0.1 * _spreads(*clouds_of_one_space(x0, x1))
+
+
+def _spreads(x0: Array, x1: Array) -> float:
+    """The product of two clouds' spreads."""
+    first, second = standard_unit((x0, x1), [np.full(len(x), 1 / len(x)) for x in (x0, x1)])[1]
+    return first * second
 
 
 def eps_path(
@@ -282,11 +291,10 @@ def eps_path(
     """
     if not len(values):
         raise InvalidProblem("eps_path: no values; expected one or more.")
-    unit = EntropicTransport(x0, x1, 1.0, 1)
-    first, second = np.asarray(unit.x0), np.asarray(unit.x1)
-    rows = []
+    first, second = clouds_of_one_space(x0, x1)
+    unit, rows = _spreads(first, second), []
     for share in values:
-        model = LightBridge(share * unit.lengths[0] * unit.lengths[1], **options).fit(first, second)
+        model = LightBridge(share * unit, **options).fit(first, second)
         end = model.sample(first)[0]
         covariance = model.bridge_.conditional_covariance(first)
         step = max(1, len(end) // COMPARED), max(1, len(second) // COMPARED)

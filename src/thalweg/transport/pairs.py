@@ -17,6 +17,7 @@ from thalweg.core import InvalidProblem
 from thalweg.core.seeding import generator
 from thalweg.core.validation import as_real, check_finite, is_real, is_whole, require
 from thalweg.transport.bridge import Bridge
+from thalweg.transport.problem import HUGE
 
 Array = NDArray[np.float64]
 
@@ -101,6 +102,7 @@ def conditional_bw2_uvp(exact: Bridge, found: Bridge, x: ArrayLike | Tensor, var
     """
     require(is_real(variance) and variance > 0, "conditional_bw2_uvp needs variance > 0", got=variance)
     moments = [(b.barycentric(x).cpu(), b.conditional_covariance(x).cpu()) for b in (exact, found)]
+    require(len(moments[0][0]) > 0, "conditional_bw2_uvp needs points x, one or more", error=InvalidProblem)
     return float(200 * bw2(*moments[0], *moments[1]).mean().clamp(min=0) / variance)
 
 
@@ -151,6 +153,10 @@ def _samples(x: ArrayLike | Tensor, y: ArrayLike | Tensor) -> tuple[Array, Array
         raise InvalidProblem(
             f"Samples have shapes {first.shape} and {second.shape}; expected (n, D) and (m, D), two rows or more."
         )
-    check_finite("x", first)
-    check_finite("y", second)
+    for name, sample in (("x", first), ("y", second)):
+        check_finite(name, sample)
+        if np.abs(sample).max() > HUGE:
+            raise InvalidProblem(
+                f"{name} reaches {np.abs(sample).max():.3g}, whose square is no number. Scale both down."
+            )
     return first, second

@@ -108,17 +108,7 @@ class EntropicTransport(Problem):
         require(is_whole(self.seed) and self.seed >= 0, "EntropicTransport needs seed >= 0", got=self.seed)
         known = self.dtype in (torch.float64, torch.float32)
         require(known, "EntropicTransport: dtype is torch.float64 or torch.float32", got=self.dtype)
-        clouds = [_cloud(name, getattr(self, name)) for name in ("x0", "x1")]
-        largest = max(float(np.abs(cloud).max()) for cloud in clouds)
-        if largest > HUGE:
-            raise InvalidProblem(
-                f"EntropicTransport: the clouds reach {largest:.3g}, whose square is no number. Scale both down."
-            )
-        if clouds[0].shape[1] != clouds[1].shape[1]:
-            raise InvalidProblem(
-                f"EntropicTransport: x0 has {clouds[0].shape[1]} columns and x1 {clouds[1].shape[1]}; a bridge joins "
-                "points of one space."
-            )
+        clouds = clouds_of_one_space(self.x0, self.x1)
         if len(self.names) not in (0, clouds[0].shape[1]):
             raise InvalidProblem(
                 f"EntropicTransport: {len(self.names)} names of columns; the clouds have {clouds[0].shape[1]}."
@@ -127,16 +117,7 @@ class EntropicTransport(Problem):
             _mass(f"weights{i}", given, len(cloud))
             for i, (given, cloud) in enumerate(zip((self.weights0, self.weights1), clouds, strict=True))
         ]
-        centres = [mass @ cloud for mass, cloud in zip(masses, clouds, strict=True)]
-        spread = [
-            math.sqrt(float(mass @ ((cloud - c) ** 2).mean(1)))
-            for mass, cloud, c in zip(masses, clouds, centres, strict=True)
-        ]
-        if spread[1] <= 1e-12 * float(np.abs(centres[1]).max()):
-            raise InvalidProblem(
-                "EntropicTransport: all of x1 is one point; expected two different ones or more."
-            )
-        lengths = spread[0] if spread[0] > 1e-12 * float(np.abs(centres[0]).max()) else spread[1], spread[1]
+        centres, lengths = standard_unit(clouds, masses)
         if self.unit is not None:
             centres, lengths = list(self.unit[0]), self.unit[1]
         object.__setattr__(self, "x0", clouds[0])
@@ -242,6 +223,39 @@ class EntropicTransport(Problem):
 
     def _terms(self, x: Tensor, first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) -> Terms:
         return self.family.terms(x, first[0], second[0], first[1], second[1])
+
+
+def clouds_of_one_space(x0: ArrayLike | Tensor, x1: ArrayLike | Tensor) -> list[NDArray[np.float64]]:
+    """Two clouds of finite points with as many columns, whose squares are numbers, or `InvalidProblem`."""
+    clouds = [_cloud(name, values) for name, values in (("x0", x0), ("x1", x1))]
+    largest = max(float(np.abs(cloud).max()) for cloud in clouds)
+    if largest > HUGE:
+        raise InvalidProblem(
+            f"EntropicTransport: the clouds reach {largest:.3g}, whose square is no number. Scale both down."
+        )
+    if clouds[0].shape[1] != clouds[1].shape[1]:
+        raise InvalidProblem(
+            f"EntropicTransport: x0 has {clouds[0].shape[1]} columns and x1 {clouds[1].shape[1]}; a bridge joins "
+            "points of one space."
+        )
+    return clouds
+
+
+def standard_unit(
+    clouds: Sequence[NDArray[np.float64]], masses: Sequence[NDArray[np.float64]]
+) -> tuple[list[NDArray[np.float64]], tuple[float, float]]:
+    """Centres and spreads of two clouds; a first cloud of one point has the spread of the second."""
+    centres = [mass @ cloud for mass, cloud in zip(masses, clouds, strict=True)]
+    spread = [
+        math.sqrt(float(mass @ ((cloud - c) ** 2).mean(1)))
+        for mass, cloud, c in zip(masses, clouds, centres, strict=True)
+    ]
+    if spread[1] <= 1e-12 * float(np.abs(centres[1]).max()):
+        raise InvalidProblem(
+            "EntropicTransport: all of x1 is one point; expected two different ones or more."
+        )
+    is_point = spread[0] <= 1e-12 * float(np.abs(centres[0]).max())
+    return centres, (spread[1] if is_point else spread[0], spread[1])
 
 
 def _cloud(name: str, values: ArrayLike | Tensor) -> NDArray[np.float64]:

@@ -15,6 +15,7 @@ from thalweg.core import InvalidProblem
 from thalweg.core.seeding import generator
 from thalweg.core.validation import as_real, check_finite, is_whole, require
 from thalweg.transport.estimator import LightBridge
+from thalweg.transport.problem import HUGE
 
 Array = NDArray[np.float64]
 
@@ -111,4 +112,8 @@ def _cloud(name: str, values: ArrayLike) -> Array:
     if found.ndim != 2 or len(found) < 2:
         raise InvalidProblem(f"{name} has shape {found.shape}; expected (points, dimensions), two or more.")
     check_finite(name, found)
+    if np.abs(found).max() > HUGE:
+        raise InvalidProblem(
+            f"{name} reaches {np.abs(found).max():.3g}, whose square is no number. Scale it down."
+        )
     return found

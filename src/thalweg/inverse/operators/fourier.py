@@ -226,7 +226,9 @@ def normalised_maps(maps: ArrayLike | Tensor) -> Tensor:
     return torch.where(size > 1e-12 * size.max(), found / size.clamp(min=1e-300), 0)
 
 
-def estimate_maps(data: ArrayLike | Tensor, centre: int = 24, window: int = 5) -> Tensor:
+def estimate_maps(
+    data: ArrayLike | Tensor, centre: int = 24, window: int = 5, *, real: bool = False
+) -> Tensor:
     """Normalised maps from the fully measured middle of the data, shape (coils, height, width).
 
     Low-resolution images of the coils are made of the middle; a map is the leading eigenvector of their covariance in a
@@ -236,6 +238,8 @@ def estimate_maps(data: ArrayLike | Tensor, centre: int = 24, window: int = 5) -
         data: shape (coils, height, width), complex, the zero frequency in the middle.
         centre: lines a side that are measured and used; default 24.
         window: pixels a side, odd; default 5.
+        real: put the phase of the low-resolution image into the maps, so that what is to be found is real and
+            positive: for ``Sense(maps, mask, real=True)``. Where the phase changes fast, it is not. Default False.
 
     Raises:
         InvalidProblem: another shape, or data that are zero in the middle.
@@ -265,8 +269,8 @@ def estimate_maps(data: ArrayLike | Tensor, centre: int = 24, window: int = 5) -
     coils = len(y)
     R = torch.view_as_complex(R.reshape(coils, coils, 2, *y.shape[1:]).permute(3, 4, 0, 1, 2).contiguous())
     leading = torch.linalg.eigh(R)[1][..., -1].permute(2, 0, 1)
-    phase = leading[:1] / leading[:1].abs().clamp(min=1e-300)
-    return normalised_maps(leading * phase.conj())
+    shown = (leading.conj() * low).sum(0).conj() if real else leading[0]
+    return normalised_maps(leading * (shown / shown.abs().clamp(min=1e-300)).conj())
 
 
 def _taper(length: int, centre: int) -> Tensor:
