@@ -47,7 +47,7 @@ def constructors():
                 for p in parameters
                 if p.default is p.empty and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
             ]
-            if needed or inspect.isabstract(made):
+            if needed or inspect.isabstract(made) or getattr(made, "_is_protocol", False):
                 continue
             with contextlib.suppress(ThalwegError):  # one of several arguments is needed
                 made()

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from thalweg.core.validation import is_whole
 from thalweg.core.errors import InvalidParameter
+from thalweg.core.validation import is_whole
 
 if TYPE_CHECKING:
     import torch

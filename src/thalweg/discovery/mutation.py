@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from thalweg.core import InvalidParameter
-from thalweg.core.validation import is_real, require
+from thalweg.core.validation import is_real, require, require_counts
 from thalweg.discovery.functions import FUNCTIONS, Function, function
 from thalweg.discovery.program import Argument, Program, Statement
 
@@ -50,7 +50,7 @@ class Mutations:
         fits = all(is_real(w) and 0 <= w < np.inf for w in weights) and sum(weights) > 0
         require(fits, "Mutations needs weights insert, delete, alter >= 0, not all 0", got=weights)
         require(len(self.functions) > 0, "Mutations needs at least one function")
-        require(self.most >= 1, "Mutations needs most >= 1", got=self.most)
+        require_counts(self, "most")
         for name in self.functions:
             function(name)
 

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from thalweg.core import InvalidParameter, UnknownName
+from thalweg.core import UnknownName
 from thalweg.core.seeding import generator, torch_generator
-from thalweg.core.validation import require
+from thalweg.core.validation import require, require_counts, require_positive
 from thalweg.datasets import load, load_text
 from thalweg.discovery.functions import Value
 from thalweg.discovery.interpreter import Rule
@@ -77,8 +77,8 @@ class DigitsMLP:
     part: str = "search"
 
     def __post_init__(self) -> None:
-        sizes = min(self.steps, self.batch, self.width)
-        require(sizes >= 1 and len(self.seeds) > 0, "DigitsMLP needs steps, batch, width >= 1 and a seed")
+        require_counts(self, "steps", "batch", "width")
+        require(len(self.seeds) > 0, "DigitsMLP needs a seed")
         require(self.part in ("search", "held out"), "DigitsMLP: part is search or held out", got=self.part)
 
     def __call__(self, rule: Rule) -> Iterator[float]:
@@ -184,8 +184,8 @@ class NetworkProxy:
     def __post_init__(self) -> None:
         if self.task not in TASKS:
             raise UnknownName("task", self.task, TASKS)
-        if min(self.steps, self.batch, self.width) < 1 or not self.seeds:
-            raise InvalidParameter("NetworkProxy needs steps, batch, width >= 1 and a seed.")
+        require_counts(self, "steps", "batch", "width")
+        require(len(self.seeds) > 0, "NetworkProxy needs a seed")
 
     def __call__(self, rule: Rule) -> Iterator[float]:
         runs = [self._run(rule, seed) for seed in self.seeds]
@@ -297,6 +297,11 @@ class DigitsSchedule:
     steps: int = 120
     rate: float = 0.3
     seeds: tuple[int, ...] = (0, 1)
+
+    def __post_init__(self) -> None:
+        require_counts(self, "steps")
+        require_positive(self, "rate")
+        require(len(self.seeds) > 0, "DigitsSchedule needs a seed")
 
     def __call__(self, rule: Rule) -> Iterator[float]:
         X, y = _digits(False)

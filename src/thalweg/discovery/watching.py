@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from thalweg.core import Callback, Run, Status
+from thalweg.core.validation import require_positive
 
 
 class ProgramWatch(Callback):
@@ -16,6 +17,7 @@ class ProgramWatch(Callback):
 
     def __init__(self, every: float = 0.5) -> None:
         self.every, self._next = every, 0.0
+        require_positive(self, "every", zero=True)
 
     def start(self, run: Run) -> None:
         from rich.console import Console

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from thalweg.core import InvalidProblem, Method, State, Status
-from thalweg.core.validation import is_real, require
+from thalweg.core.validation import is_real, require, require_counts
 from thalweg.inverse.conjugate import batched_cg
 from thalweg.inverse.operators.radon import Radon
 from thalweg.inverse.operators.slices import SliceStack
@@ -143,7 +143,7 @@ class CGSense(Method[InverseProblem, CGState]):
             is_real(self.ridge) and 0 <= self.ridge < math.inf, "CGSense needs ridge >= 0", got=self.ridge
         )
         require(is_real(self.tol) and 0 < self.tol < math.inf, "CGSense needs tol > 0", got=self.tol)
-        require(self.cg >= 1, "CGSense needs cg >= 1", got=self.cg)
+        require_counts(self, "cg")
 
     def init(self, problem: InverseProblem, seed: int) -> CGState:
         x = problem.start()

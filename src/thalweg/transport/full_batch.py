@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from thalweg.core import Method, State, Status
-from thalweg.core.validation import is_real, is_whole, require
+from thalweg.core.validation import is_whole, require, require_positive
 from thalweg.transport._parameters import Gradient
 from thalweg.transport.light_bridge import LightSB
 from thalweg.transport.problem import EntropicTransport
@@ -63,7 +63,7 @@ class FullBatch(Method[EntropicTransport, FullBatchState]):
     memory: int = 10
 
     def __post_init__(self) -> None:
-        require(is_real(self.tol) and self.tol > 0, "FullBatch needs tol > 0", got=self.tol)
+        require_positive(self, "tol")
         require(is_whole(self.memory) and self.memory >= 1, "FullBatch needs memory >= 1", got=self.memory)
 
     def init(self, problem: EntropicTransport, seed: int) -> FullBatchState:

@@ -58,7 +58,7 @@ class Sandbox:
 
     def __init__(self, seconds: float = 5.0, megabytes: int = 512, imports: Sequence[str] = IMPORTS) -> None:
         require(is_real(seconds) and 0 < seconds < float("inf"), "Sandbox needs seconds > 0", got=seconds)
-        require(megabytes >= 64, "Sandbox needs megabytes >= 64", got=megabytes)
+        require(is_real(megabytes) and megabytes >= 64, "Sandbox needs megabytes >= 64", got=megabytes)
         if sys.platform == "win32":
             raise InvalidParameter(
                 "The sandbox needs Linux or macOS. Use in_process=True for code you trust."
