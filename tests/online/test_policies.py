@@ -248,7 +248,7 @@ class TestBadInput:
             policy.learn(arm, loss)
 
     def test_a_missing_context_is_refused(self):
-        with pytest.raises(InvalidParameter, match="The context of ChebCB.act is a real number; got None"):
+        with pytest.raises(InvalidParameter, match=r"The context of ChebCB\.act is a real number; got None"):
             ChebCB(2, 0.0, 1.0).act()
 
     @pytest.mark.parametrize(
