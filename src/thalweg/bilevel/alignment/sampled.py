@@ -213,7 +213,7 @@ class SampledAPARL(Method[PreferenceTask, SampledAlignmentState]):
 
 @dataclass(frozen=True, eq=False)
 class _Asked:
-    """G's estimate, its direct derivative, ``grad_theta G`` by groups, the true return, whether any pair was answered."""
+    """G's estimate, its direct derivative, ``grad_theta G`` by groups, the true return, any answers."""
 
     value: float
     direct: Array
