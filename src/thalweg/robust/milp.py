@@ -176,8 +176,8 @@ class _Data:
 
 
 def power_unit(size: Array) -> Array:
-    """The power of two that brings each of these to [1/2, 1); 1 for 0."""
-    return np.ldexp(1.0, -np.frexp(size)[1])
+    """The power of two that brings each of these to [1, 2); 1 for 0."""
+    return np.where(size > 0, np.ldexp(1.0, 1 - np.frexp(size)[1]), 1.0)
 
 
 def _balanced(data: _Data) -> tuple[_Data, Array, float]:
