@@ -155,6 +155,11 @@ class TestAlignment:
         found = solve(task(silent, length=3), APARL(pairs=5), stop=Stop(steps=3))
         assert found.calls == 15
         np.testing.assert_array_equal(found.x, 0.0)
+        assert "answered none of the last step's 5 pairs" in found.message
+        sampled = SampledAPARL(inner_steps=1, episodes=4, pairs=4)
+        world = gridworld(2, 0, horizon=3)
+        found = solve(PreferenceTask(world, TableReward(4, 4), silent), sampled, stop=Stop(steps=1))
+        assert "answered none of the last step's 4 pairs" in found.message
 
 
 class TestNetworks:

@@ -12,14 +12,17 @@ from scipy.stats import chisquare
 from thalweg.bilevel.alignment import (
     CallbackTeacher,
     Episodes,
+    GaussianPolicy,
     InconsistentTeacher,
     LinearReward,
+    NetworkPolicy,
     NetworkReward,
     OneSidedLabels,
     PairStore,
     PreferenceTask,
     ScriptedTeacher,
     Segments,
+    TablePolicy,
     TableReward,
     TabularMDP,
     gridworld,
@@ -203,7 +206,41 @@ class TestStore:
             warnings.simplefilter("error")
             PairStore(first, second, [1, 0] * 6, mistakes=0.4)
 
+    @pytest.mark.parametrize(
+        ("targets", "message"),
+        [
+            (["1", "0"], "answered '1' to pair 0; expected a number"),
+            (["first", "second"], "answered 'first' to pair 0; expected a number"),
+            ([1j, 0], "answered 1j to pair 0; expected a number"),
+            ([2, 0], "answered 2 to pair 0"),
+        ],
+    )
+    def test_labels_that_are_no_numbers_are_refused(self, targets, message):
+        with pytest.raises(InvalidProblem, match=message):
+            PairStore(segments([[0], [1]]), segments([[1], [0]]), targets)
+
+    def test_truth_values_say_whether_the_first_is_better(self):
+        pairs = PairStore(segments([[0], [1]]), segments([[1], [0]]), [True, False])
+        np.testing.assert_array_equal(pairs.targets, [1.0, 0.0])
+
+    def test_pairs_of_a_segment_with_itself_say_nothing(self):
+        with pytest.raises(InvalidProblem, match="both segments are the same in all 1 pairs"):
+            PairStore(segments([[0]]), segments([[0]]), [1])
+
+    @pytest.mark.parametrize("mistakes", [2, -0.1, np.nan, "x", 0.5])
+    def test_mistakes_that_are_no_share_are_refused(self, mistakes):
+        with pytest.raises(InvalidParameter, match=r"PairStore needs mistakes in \[0, 0.5\)"):
+            PairStore(segments([[0]]), segments([[1]]), [1], mistakes)
+
+    def test_numbers_and_vectors_do_not_make_a_pair(self):
+        with pytest.raises(InvalidProblem, match="of the first segments have shapes"):
+            PairStore(segments([[0]]), Segments([[[0.0, 1.0]]], [[0]]), [1])
+
     def test_segments_that_are_none(self):
+        with pytest.raises(InvalidProblem, match="end at 2147483647"):
+            Segments(np.array([[2**63]], dtype=np.uint64), [[0]])
+        with pytest.raises(InvalidProblem, match="rows of unequal length"):
+            Segments([[0, 1], [0]], [[0, 0], [0]])
         with pytest.raises(InvalidProblem, match="Segments of unequal length, 1 and 2 steps"):
             joined([segments([[0]]), segments([[0, 1]])])
         with pytest.raises(InvalidProblem, match="are numbers of states or actions; got float64"):
@@ -222,6 +259,10 @@ class TestTask:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
+            ({"teacher": "x"}, "teacher is a str; expected a teacher, with label"),
+            ({"teacher": TEACHER, "store": []}, "store is a list; expected a PairStore"),
+            ({"teacher": TEACHER, "reward": np.zeros(36)}, "reward is a ndarray; expected a RewardModel"),
+            ({"teacher": TEACHER, "world": "grid"}, "world is a str; expected a TabularMDP or Episodes"),
             ({}, "needs a teacher, a store of labelled pairs, or scores"),
             ({"teacher": TEACHER, "entropy": 0.0}, "entropy and ridge are both 0"),
             ({"teacher": TEACHER, "entropy": -1.0}, "entropy >= 0"),
@@ -282,6 +323,28 @@ class TestModels:
                 ]
             )
             np.testing.assert_allclose(model.pull(nu, g), np.einsum("ksa,msa->km", g, slope), atol=1e-7)
+
+    @pytest.mark.parametrize(
+        "make",
+        [
+            lambda: NetworkReward(4, 2, hidden=(2.5,)),
+            lambda: TablePolicy(0, 2),
+            lambda: NetworkPolicy(4, 0),
+            lambda: GaussianPolicy(3, 1, hidden=(0,)),
+            lambda: GaussianPolicy(3, 1, scale=-1.0),
+            lambda: LinearReward(lambda s, a: s, size=2.5),
+            lambda: LinearReward(np.eye(3), actions=-2),
+            lambda: gridworld(3, traps=[0.5]),
+            lambda: gridworld(3, traps=[8]),
+            lambda: Episodes(3, 5),
+            lambda: CallbackTeacher("first"),
+            lambda: ScriptedTeacher(equal=np.inf),
+            lambda: ScriptedTeacher(discount="1"),
+        ],
+    )
+    def test_sizes_and_shares_that_are_none(self, make):
+        with pytest.raises(InvalidParameter, match=r"needs|traps are states"):
+            make()
 
     def test_bad_features(self):
         with pytest.raises(InvalidProblem, match=r"features has shape \(3, 2\); expected \(S, A, m\)"):

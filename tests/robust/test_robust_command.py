@@ -59,6 +59,8 @@ def test_json_holds_decision_bound_and_scenario_alone(files):
     told = json.loads(found.stdout)
     assert told["bound"] <= told["cost"]
     assert len(told["decision"]) == len(told["worst_scenario"]) == 6
+    assert told["scenarios"] >= 1
+    assert "-0.0" not in found.stdout.split('"decision"')[1].split("]")[0]
 
 
 def test_methods_are_compared(files):

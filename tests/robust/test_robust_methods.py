@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from thalweg import Checkpoint, Status, Stop, solve
-from thalweg.core import InvalidParameter, InvalidProblem, MissingExtra, UnknownName, recommended
+from thalweg.core import InvalidParameter, InvalidProblem, MissingExtra, NotFinite, UnknownName, recommended
 from thalweg.robust import (
     CapitalBudgeting,
     Certified,
@@ -137,6 +137,10 @@ class TestRefusals:
         with pytest.raises(InvalidProblem, match="KAdaptable needs whole plans; those of FacilityLocation"):
             run(FacilityLocation.random(2, 2, seed=0), KAdaptable())
 
+    def test_a_network_that_is_a_name(self):
+        with pytest.raises(InvalidProblem, match="network is a str; expected a ValueNetwork"):
+            solve(RobustKnapsack.random(5, 0), NeuralCCG("knapsack"))
+
     def test_no_network_for_a_class(self):
         class Sites(FacilityLocation):
             """A class of one's own."""
@@ -216,6 +220,24 @@ class TestPrograms:
         found = self.knapsack().minimize("scip", seconds=0.0)
         assert found.bound <= -18.0
         assert not 1e19 < abs(found.bound) < np.inf
+
+    @pytest.mark.parametrize("scale", [1e-14, 1e-9, 1e16, 1e25])
+    def test_coefficients_and_costs_may_have_any_size(self, scale):
+        for solver in ("highs", "scipy"):
+            for in_row, in_cost in ((scale, 1.0), (1.0, scale)):
+                model = Model()
+                x = model.columns(2, 0.0, 10.0, integer=True, cost=-in_cost * np.ones(2))
+                model.rows([(x, [[in_row, in_row]])], upper=4.5 * in_row)
+                found = model.minimize(solver)
+                assert found.value / in_cost == pytest.approx(-4.0)
+                assert found.bound / in_cost == pytest.approx(-4.0, rel=1e-5)
+
+    def test_a_program_with_nan_is_refused(self):
+        for entry, cost in ((np.nan, 1.0), (1.0, np.nan), (np.inf, 1.0)):
+            model = Model()
+            model.rows([(model.columns(1, 0.0, 1.0, cost=cost), [[entry]])], upper=1.0)
+            with pytest.raises(NotFinite, match="a coefficient that is NaN or infinite"):
+                model.minimize()
 
     def test_an_unknown_solver_and_one_that_is_not_there_are_refused(self, monkeypatch):
         with pytest.raises(UnknownName, match=r"No solver 'high'. Did you mean 'highs'"):

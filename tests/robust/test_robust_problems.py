@@ -11,15 +11,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from thalweg.core import InvalidProblem, NotFinite
+from thalweg import solve
+from thalweg.core import InvalidParameter, InvalidProblem, NotFinite
 from thalweg.robust import (
     CapitalBudgeting,
+    ColumnConstraint,
     FacilityLocation,
     FirstStage,
     Recourse,
+    RelaxedRecourse,
     RobustKnapsack,
     TwoStageRobust,
     UncertaintySet,
+    _cuts,
     budget_set,
 )
 from thalweg.robust._kernels import branch_and_bound, relaxed_values
@@ -143,6 +147,12 @@ class TestWorstCase:
         other = replace(problem, **money).worst_case(x).value
         assert other == pytest.approx(scale * problem.worst_case(x).value, rel=1e-3)
 
+    def test_plans_are_added_to_a_kept_program_as_to_a_new_one(self, monkeypatch):
+        problem = knapsack(8, 3, spread=1.0)
+        kept = problem.worst_case(np.ones(8)).value
+        monkeypatch.setattr(_cuts.importlib.util, "find_spec", lambda name: None)
+        assert problem.worst_case(np.ones(8)).value == pytest.approx(kept, rel=1e-4)
+
     def test_a_scenario_without_a_plan_is_named(self):
         @dataclass(frozen=True)
         class Short(TwoStageRobust):
@@ -182,6 +192,42 @@ class TestBound:
                     best = min(best, problem.worst_case(x).value)
         assert problem.bound <= best + 1.1e-3 * abs(best)
         assert problem.bound >= best - 0.2 * abs(best)
+
+
+class TestUnits:
+    @pytest.mark.parametrize(
+        ("money", "weight"), [(1e-12, 1.0), (1e12, 1.0), (1.0, 1e-12), (1.0, 1e15), (1e9, 1e9)]
+    )
+    def test_decision_and_bound_of_a_knapsack_do_not_depend_on_them(self, money, weight):
+        problem = knapsack(6, 0)
+        units = {"weight": weight, "repair": weight, "capacity": weight}
+        units |= dict.fromkeys(("profit", "loss", "penalty"), money)
+        other = replace(
+            problem,
+            **{n: unit * np.asarray(getattr(problem, n)) for n, unit in units.items()}
+            | {"capacity": weight * problem.capacity},
+        )
+        plain, found = (solve(p, RelaxedRecourse(), progress=False) for p in (problem, other))
+        np.testing.assert_array_equal(found.x, plain.x)
+        for name in ("cost", "bound"):
+            assert found.metrics[name] == pytest.approx(money * plain.metrics[name], rel=1e-6)
+
+    @pytest.mark.parametrize("money", [1e-10, 1e10])
+    def test_nor_do_worst_cases_under_uncertain_rows(self, money):
+        problem, x = made("budgeting", 1), np.r_[1.0, 0, 0, 1.0, 0, 0, 0]
+        prices = {n: money * np.asarray(getattr(problem, n)) for n in ("cost", "revenue")}
+        other = replace(problem, **prices, budget=money * problem.budget)
+        assert other.worst_case(x).value == pytest.approx(money * problem.worst_case(x).value, rel=1e-3)
+
+    @pytest.mark.parametrize(("goods", "money"), [(1e-9, 1.0), (1e9, 1.0), (1.0, 1e-9), (1.0, 1e9)])
+    def test_nor_do_the_best_sites(self, goods, money):
+        problem = FacilityLocation.random(3, 5, 0)
+        units = dict.fromkeys(("capacity", "demand", "surge"), goods) | {"opening": goods * money}
+        units |= dict.fromkeys(("shipping", "penalty"), money)
+        other = replace(problem, **{n: unit * np.asarray(getattr(problem, n)) for n, unit in units.items()})
+        plain, found = (solve(p, ColumnConstraint(), progress=False) for p in (problem, other))
+        np.testing.assert_array_equal(found.x, plain.x)
+        assert found.metrics["bound"] == pytest.approx(goods * money * plain.metrics["bound"], rel=1e-4)
 
 
 class TestSets:
@@ -240,6 +286,71 @@ class TestBadInput:
         fine = {"weight": [1, 1], "profit": [1, 1], "loss": [1, 1], "penalty": [1, 1], "repair": [1, 1]}
         with pytest.raises(InvalidProblem, match=message):
             RobustKnapsack(**{**fine, "capacity": 1, "gamma": 1, **change})
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"spread": 1.5}, "0 <= spread <= 1; got 1.5"),
+            ({"spread": math.nan}, "0 <= spread <= 1; got nan"),
+            ({"h": 200}, "0 <= h <= 101"),
+            ({"budget": -0.1}, "0 <= budget <= 1"),
+        ],
+    )
+    def test_settings_that_the_generator_does_not_have(self, options, message):
+        with pytest.raises(InvalidParameter, match=message):
+            RobustKnapsack.random(5, 0, **options)
+
+    def test_a_scenario_of_another_length_is_refused(self):
+        with pytest.raises(InvalidProblem, match=r"xi has shape \(1, 2\); expected \(count, 3\)"):
+            budget_set(3, 1).contains([[0.0, 0.0]])
+
+    def test_penalties_of_another_number_of_customers_are_refused(self):
+        with pytest.raises(InvalidProblem, match=r"penalty has shape \(3,\); expected one number, or \(1,\)"):
+            FacilityLocation([1.0], [1.0], [[1.0]], [4.0], [1.0], [1.0, 2.0, 3.0], 1)
+
+    @pytest.mark.parametrize(
+        ("given", "error", "message"),
+        [
+            ((2, [[1, 1, 1]], [1]), InvalidProblem, r"A has shape \(1, 3\); expected \(1, 2\)"),
+            ((2, [[1, 1]], None), InvalidProblem, r"A has shape \(1, 2\); expected \(0, 2\)"),
+            ((2, [[1, 1]], [math.nan]), NotFinite, "b holds 1 NaN"),
+            ((0,), InvalidProblem, "lower is empty"),
+        ],
+    )
+    def test_a_first_stage_that_is_none_is_refused(self, given, error, message):
+        with pytest.raises(error, match=message):
+            FirstStage.binary(*given)
+
+    def test_flags_that_are_neither_true_nor_false_are_refused(self):
+        with pytest.raises(
+            InvalidProblem, match="FirstStage: integer holds something else than true and false"
+        ):
+            FirstStage([0, 0], [1, 1], [0.5, 1], np.zeros((0, 2)), [])
+
+    @pytest.mark.parametrize(
+        ("told", "message"),
+        [
+            (None, "second_stage gave NoneType; expected a Recourse"),
+            (([1], [1], [[-1]], [[-1]], [0], [-2], [True]), "upper holds -2; expected >= 0"),
+            (([1], [1], [[-1]], [[-1]], [0], [2], [0.5]), "integer holds something else"),
+        ],
+    )
+    def test_a_second_stage_that_is_none_is_refused(self, told, message):
+        @dataclass(frozen=True)
+        class Own(TwoStageRobust):
+            @property
+            def uncertainty(self):
+                return UncertaintySet([0.0], [1.0])
+
+            @property
+            def first_stage(self):
+                return FirstStage.binary(1)
+
+            def second_stage(self, xi):
+                return told and Recourse(*told)
+
+        with pytest.raises(InvalidProblem, match=message):
+            Own().worst_case([1.0])
 
     def test_nan_is_refused(self):
         with pytest.raises(NotFinite, match="profit holds 1 NaN"):

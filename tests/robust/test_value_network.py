@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from thalweg import Checkpoint, Stop, solve
-from thalweg.core import InvalidProblem, UnknownName, UnreadableFile
+from thalweg.core import InvalidParameter, InvalidProblem, UnknownName, UnreadableFile
 from thalweg.robust import (
     CapitalBudgeting,
     ColumnConstraint,
@@ -202,6 +202,23 @@ class TestLabels:
         for other in (kept, again):
             np.testing.assert_allclose(other.values, plain.values, rtol=1e-12)
             np.testing.assert_array_equal(other.bits, plain.bits)
+
+    def test_a_folder_of_other_problems_is_refused(self, tmp_path):
+        numbers = {"problems": 2, "decisions": 1, "scenarios": 2, "folder": tmp_path}
+        label_sets(any_knapsack, [4], **numbers)
+        with pytest.raises(InvalidProblem, match="holds labels of other problems than make gives"):
+            label_sets(lambda n, seed: RobustKnapsack.random(n, seed, "WC"), [4], **numbers)
+
+    def test_problems_of_two_kinds_in_a_size_are_refused(self):
+        def two(size, seed):
+            return any_knapsack(size, seed) if seed % 2 else any_knapsack(size + 1, seed)
+
+        with pytest.raises(
+            InvalidProblem, match="expected problems of one class and number of items for a size"
+        ):
+            label_sets(two, [4], problems=2, decisions=1, scenarios=2)
+        with pytest.raises(InvalidParameter, match="each size once"):
+            label_sets(any_knapsack, [4, 4], problems=2, decisions=1, scenarios=2)
 
     def test_labels_without_a_range_are_refused(self):
         part = label_sets(any_knapsack, [3], problems=5, decisions=1, scenarios=2)[0]

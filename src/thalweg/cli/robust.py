@@ -54,6 +54,7 @@ class RobustCase(Case):
             "worst_scenario": worst.xi,
             "cost": worst.value,
             "bound": self._problem().bound,
+            "scenarios": scenarios_of(result),
         }
 
     def said(self, result: Result) -> Sequence[str]:
@@ -64,13 +65,15 @@ class RobustCase(Case):
         taken = np.flatnonzero(np.asarray(result.x)[problem.items] > 0.5)
         others = [f"x[{i}] = {result.x[i]:.6g}" for i in problem.others]
         worst = problem.worst_case(result.x)
+        seen = scenarios_of(result)
         hit = [f"{i}: {v:.4g}" for i, v in enumerate(worst.xi) if abs(v) > 1e-9]
         return [
             f"Decision: {len(taken)} of {len(problem.items)} taken: {', '.join(map(str, taken)) or 'none'}."
             + (f" {', '.join(others)}." if others else ""),
             f"Worst case: cost {numbers['cost']:.6g}, proved; no decision is below {numbers['bound']:.6g}; gap "
             f"{100 * numbers['gap']:.3g} %.",
-            f"Worst scenario: {', '.join(hit) or 'all zero'}.",
+            f"Worst scenario: {', '.join(hit) or 'all zero'}."
+            + (f" Programs were about {seen} scenarios." if seen else ""),
         ]
 
     def arrays(self, result: Result) -> dict[str, np.ndarray]:
@@ -86,3 +89,9 @@ class RobustCase(Case):
         points = [float(i) for i in np.arange(len(xi))]
         series = [Series("worst scenario", points, [float(v) for v in xi], dots=True)]
         return [Figure("Worst scenario", "Of the decision that was chosen.", "coordinate", "value", series)]
+
+
+def scenarios_of(result: Result) -> int | None:
+    """How many scenarios the method's programs were about; None where it has no such loop."""
+    known = "scenarios" in result.history.names
+    return int(result.history["scenarios"][-1]) if known else None

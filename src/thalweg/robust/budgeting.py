@@ -101,7 +101,8 @@ class CapitalBudgeting(TwoStageRobust):
 
         The budget is half of all cost; loans up to all cost.
         """
-        require(is_whole(n) and n >= 1, "CapitalBudgeting.random needs n >= 1", got=n)
+        for name, value in (("n", n), ("factors", factors)):
+            require(is_whole(value) and value >= 1, f"CapitalBudgeting.random needs {name} >= 1", got=value)
         rng = generator(seed, 0xCB)
         cost = rng.uniform(1, 10, n)
         phi, psi = rng.dirichlet(np.ones(factors), size=(2, n))

@@ -45,6 +45,10 @@ def surrogate_for(problem: TwoStageRobust, network: ValueNetwork | None) -> Valu
         InvalidProblem: the network does not fit, or there is no shipped one.
     """
     if network is not None:
+        if not isinstance(network, ValueNetwork):
+            raise InvalidProblem(
+                f"network is a {type(network).__name__}; expected a ValueNetwork, as train_value and load_value give."
+            )
         return ValueSurrogate(network, problem)
     kind = type(problem).__name__
     if kind not in PRETRAINED_FOR:
@@ -96,7 +100,7 @@ def main_problem(
         raise InvalidProblem(
             f"{type(problem).__name__}: the main problem {words} at {len(scenarios)} scenarios."
         )
-    decision = np.where(first.integer, np.round(found.x[x]), found.x[x])
+    decision = first.rounded(found.x[x])
     return Main(decision, float(found.x[m[0]]), found.status == "limit")
 
 

@@ -22,14 +22,25 @@ SOURCES = ("relaxed recourse", "static", "network")
 
 @dataclass(kw_only=True)
 class CertifiedState(State):
-    """The best decision with its cost and source, and the scenarios of the network's loop."""
+    """The best decision with its cost, and the scenarios of the network's loop."""
 
     scenarios: Array  # (s, d)
     feasible: Array  # (f, d)
     seed: int
+    costs: Array  # (3,) the best exact worst case of each source so far, infinite where it has none
     cost: float = math.inf
-    source: str = ""
     rounds: int = 0
+
+
+def standings(costs: Array) -> str:
+    """Who won, and the exact worst cases of all that took part.
+
+    >>> standings(np.array([-5.0, -4.0, np.inf]))
+    'Best: relaxed recourse (worst case -5; static -4).'
+    """
+    order = [k for k in np.argsort(costs, kind="stable") if math.isfinite(costs[k])]
+    rest = "".join(f"; {SOURCES[k]} {costs[k]:.6g}" for k in order[1:])
+    return f"Best: {SOURCES[order[0]]} (worst case {costs[order[0]]:.6g}{rest})."
 
 
 @dataclass(frozen=True)
@@ -70,7 +81,11 @@ class Certified(Method[TwoStageRobust, CertifiedState]):
             surrogate_for(problem, self.network)
         d = problem.uncertainty.dimension
         return CertifiedState(
-            x=problem.start(), scenarios=problem.nominal[None].copy(), feasible=np.zeros((0, d)), seed=seed
+            x=problem.start(),
+            scenarios=problem.nominal[None].copy(),
+            feasible=np.zeros((0, d)),
+            seed=seed,
+            costs=np.full(len(SOURCES), math.inf),
         )
 
     def step(self, problem: TwoStageRobust, state: CertifiedState) -> CertifiedState:
@@ -89,15 +104,16 @@ class Certified(Method[TwoStageRobust, CertifiedState]):
             candidate, scenarios, feasible, reason = turn.x, turn.scenarios, turn.feasible, turn.reason
             if len(scenarios) + len(feasible) >= self.most_scenarios:
                 reason = reason or f"{self.most_scenarios} scenarios."
-        x, cost, source = state.x, state.cost, state.source
+        x, cost, costs = state.x, state.cost, state.costs.copy()
         if candidate is not None:
-            worst = problem.worst_case(candidate)
+            worst, of = problem.worst_case(candidate), min(state.rounds, 2)
+            costs[of] = min(costs[of], worst.value)
             if worst.value < cost:
-                x, cost, source = candidate, worst.value, SOURCES[min(state.rounds, 2)]
+                x, cost = candidate, worst.value
         gap = relative_gap(cost, problem.bound)
         if gap <= ENOUGH:
             reason = "Nothing is left to gain."
-        if reason and not source:
+        if reason and not np.isfinite(costs).any():
             raise InvalidProblem(
                 f"{type(problem).__name__}: no decision was found that leaves a plan everywhere."
             )
@@ -107,11 +123,16 @@ class Certified(Method[TwoStageRobust, CertifiedState]):
             feasible=feasible,
             seed=state.seed,
             cost=cost,
-            source=source,
+            costs=costs,
             rounds=state.rounds + 1,
-            metrics={"cost": cost, "bound": problem.bound, "gap": gap},
+            metrics={
+                "cost": cost,
+                "bound": problem.bound,
+                "gap": gap,
+                "scenarios": float(len(scenarios) + len(feasible)),
+            },
             status=Status.CONVERGED if reason else None,
-            message=f"Best: {source}. {reason}" if reason else "",
+            message=f"{standings(costs)} {reason}" if reason else "",
         )
 
     def _has_network(self, problem: TwoStageRobust) -> bool:

@@ -20,6 +20,7 @@ from collections.abc import Callable
 import numpy as np
 
 from thalweg.core import InvalidProblem
+from thalweg.robust._cuts import WorstOfPlans
 from thalweg.robust.milp import Array, Model
 from thalweg.robust.stages import Affine, Pieces, WorstCase
 from thalweg.robust.uncertainty import UncertaintySet
@@ -61,9 +62,7 @@ def evaluated(
 
 def by_plans(affine: Affine, scenarios: UncertaintySet, x: Array, price: Price) -> WorstCase:
     """Cutting planes: the worst scenario against the plans seen so far, until no plan is better there."""
-    model = Model()
-    xi_columns = scenarios.add_to(model)
-    z = model.columns(1, -math.inf, math.inf, cost=-1.0)
+    worst = WorstOfPlans(scenarios)
     xi, best, value, lower = scenarios.centre, scenarios.centre, math.inf, -math.inf
     for rounds in range(1, MOST + 1):
         cost, proved, y = price(x, xi)
@@ -74,11 +73,10 @@ def by_plans(affine: Affine, scenarios: UncertaintySet, x: Array, price: Price) 
         if math.isfinite(value) and value - lower <= GAP * max(abs(value), abs(lower)):
             break
         a, g = affine.cost(x, y)
-        model.rows([(z, [[1.0]]), (xi_columns, -g)], upper=a)
-        found = model.minimize()
-        if found.x is None:
-            raise InvalidProblem(f"The worst scenario was not found: the program is {found.status}.")
-        before, xi, value = xi, found.x[xi_columns], min(value, -found.value)
+        worst.add(a, g)
+        before = xi
+        above, xi = worst.solve()
+        value = min(value, above)
         if np.abs(xi - before).max() <= 1e-12:
             break  # the last plan is the best one there, to the solver's tolerance
     return WorstCase(max(value, lower), lower, best, rounds)
@@ -163,7 +161,8 @@ def worst_against(
     middle, half = (low + high) / 2, (high - low) / 2
     tops = [float((p.a + p.G @ middle + np.abs(p.G) @ half).max()) for p in seen]
     top = max(max(tops), floor)
-    ceiling = top + 0.1 * abs(top) + 1.0  # reached only where no plan survives
+    size = max(abs(top), *(float(np.abs(p.a).max() + np.abs(p.G).max(initial=0.0)) for p in seen))
+    ceiling = top + (0.1 * size or 1.0)  # reached only where no plan survives
     model = Model()
     xi = scenarios.add_to(model)
     z = model.columns(1, -math.inf, ceiling, cost=-1.0)

@@ -65,7 +65,12 @@ class FacilityLocation(TwoStageRobust):
         sites, customers = table.shape
         lengths = {"opening": sites, "capacity": sites, "demand": customers, "surge": customers}
         found = {n: check_vector(f"FacilityLocation: {n}", getattr(self, n), k) for n, k in lengths.items()}
-        fine = np.broadcast_to(as_real("FacilityLocation: penalty", self.penalty), (customers,)).copy()
+        fine = as_real("FacilityLocation: penalty", self.penalty)
+        if fine.shape not in ((1,), (customers,)):
+            raise InvalidProblem(
+                f"FacilityLocation: penalty has shape {fine.shape}; expected one number, or ({customers},)."
+            )
+        fine = np.broadcast_to(fine, (customers,)).copy()
         for name, values in (*found.items(), ("shipping", table), ("penalty", fine)):
             check_finite(f"FacilityLocation: {name}", values)
             if (values < 0).any():

@@ -93,7 +93,7 @@ def _from_json(
     except ValueError as error:
         raise UnreadableFile(f"{path} is no JSON: {error}.") from error
     said = found.pop("problem", problem)
-    if said not in PROBLEMS:
+    if not isinstance(said, str) or said not in PROBLEMS:
         raise InvalidProblem(f'{path} names no problem; expected "problem": one of {", ".join(PROBLEMS)}.')
     if problem is not None and said != problem:
         raise InvalidProblem(f"{path} holds a {said} problem; {problem} was asked for.")
@@ -146,7 +146,7 @@ def _row(path: Path, lines: list[tuple[int, Array]], at: int, count: int, what: 
 
 
 def _count(path: Path, value: float, what: str) -> int:
-    if not (value == int(value) and value >= 1):
+    if not (value >= 1 and float(value).is_integer()):
         raise UnreadableFile(f"{path}, line 1: {value:g} is no number of {what}.")
     return int(value)
 
@@ -160,6 +160,8 @@ def _published_knapsack(path: Path, text: str, gamma: float | None) -> RobustKna
     n = _count(path, float(head[0]), "items")
     if len(table) != n:
         raise UnreadableFile(f"{path} has {len(table)} items; its first line says {n}.")
+    if len(set(table[:, 0])) != n:
+        raise UnreadableFile(f"{path}: numbers of items come twice; expected one line for each.")
     if gamma is None:
         said = re.search(r"_dev([0-9.]*[0-9])", path.name)
         if said is None:

@@ -102,6 +102,9 @@ class RobustKnapsack(TwoStageRobust):
             budget: gamma / n; published: 0.1, 0.15, 0.2.
         """
         require(is_whole(n) and n >= 1, "RobustKnapsack.random needs n >= 1", got=n)
+        for name, value, most in (("spread", spread, 1), ("h", h, 101), ("budget", budget, 1)):
+            fits = is_real(value) and 0 <= value <= most
+            require(fits, f"RobustKnapsack.random needs 0 <= {name} <= {most}", got=value)
         if correlation not in get_args(Correlation):
             raise UnknownName("correlation", correlation, get_args(Correlation))
         rng, R = generator(seed, 0x1E), 1000.0

@@ -56,12 +56,23 @@ class LabelSet:
         return int(self.bits.shape[2])
 
 
+def _made(make: Maker, size: int, seed: int, k: int) -> TwoStageRobust:
+    return make(size, k + 1_000_003 * (1 + seed))
+
+
 def _chunk(
     make: Maker, size: int, seed: int, first: int, count: int, decisions: int, scenarios: int
 ) -> LabelSet:
     rows: list[list[Array]] = [[] for _ in range(5)]
     for k in range(first, first + count):
-        problem, rng = make(size, k + 1_000_003 * (1 + seed)), generator(seed, size, k)
+        problem, rng = _made(make, size, seed, k), generator(seed, size, k)
+        if k == first:
+            kind, items = type(problem), len(problem.items)
+        if type(problem) is not kind or len(problem.items) != items:
+            raise InvalidProblem(
+                f"make({size}, ...) gave a {kind.__name__} of {items} items and a {type(problem).__name__} of "
+                f"{len(problem.items)}; expected problems of one class and number of items for a size."
+            )
         X = problem.sample_decisions(decisions, rng)
         XI = problem.uncertainty.sample(scenarios, rng)
         values = problem.labels(X, XI)
@@ -107,13 +118,16 @@ def label_sets(
         sizes: numbers of items.
         problems, decisions, scenarios: so many of each; the paper's numbers by default.
         seed: the same seed gives the same labels, whatever ``workers`` and ``folder``.
-        folder: chunks of 25 problems are kept here as they are done, and those that are there are not made again.
+        folder: chunks of 25 problems are kept here as they are done, and those that are there are not made again;
+            chunks of other problems are refused.
         workers: processes.
 
     Raises:
-        InvalidProblem: a decision has no feasible plan at a scenario, which is named; a range of labels is zero.
+        InvalidProblem: a decision has no feasible plan at a scenario, which is named; a range of labels is zero; a
+            size has problems of two kinds; the folder holds labels of other problems.
     """
     require(len(sizes) > 0, "label_sets needs a size")
+    require(len(set(sizes)) == len(sizes), "label_sets needs each size once", got=list(sizes))
     counts = {"problems": problems, "decisions": decisions, "scenarios": scenarios, "workers": workers}
     for name, value in counts.items():
         require(is_whole(value) and value >= 1, f"label_sets needs {name} >= 1", got=value)
@@ -153,7 +167,13 @@ def _kept_chunk(
     scenarios: int,
 ) -> LabelSet:
     if path is not None and path.exists():
-        return LabelSet(**load_tree(path))
+        kept = LabelSet(**load_tree(path))
+        features = _made(make, size, seed, first).item_features().astype(np.float32)
+        if not np.array_equal(kept.features[0], features):
+            raise InvalidProblem(
+                f"{path} holds labels of other problems than make gives. Take another folder."
+            )
+        return kept
     made = _chunk(make, size, seed, first, count, decisions, scenarios)
     if path is not None:
         save_tree(path, {f.name: getattr(made, f.name) for f in dataclasses.fields(made)})

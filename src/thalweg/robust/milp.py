@@ -14,14 +14,14 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import csr_array
 
-from thalweg.core import InvalidProblem, MissingExtra, UnknownName
+from thalweg.core import InvalidProblem, MissingExtra, NotFinite, UnknownName
 
 Array = NDArray[np.float64]
 Columns = NDArray[np.intp]
@@ -117,8 +117,11 @@ class Model:
             patience: seconds without a new best point after which the solver gives up.
             integrality: how far an integer column may be from a whole number.
 
+        Units do not matter: rows, columns that are no whole numbers, and the cost are brought to sizes around 1 first.
+
         Raises:
             MissingExtra: highspy or pyscipopt is not installed.
+            NotFinite: a cost or a coefficient is NaN or infinite, a limit is NaN.
             InvalidProblem: the solver failed.
         """
         if solver not in get_args(Solver):
@@ -126,11 +129,15 @@ class Model:
         if solver == "auto":
             solver = "scipy" if importlib.util.find_spec("highspy") is None else "highs"
         data = self._data()
+        scaled, widths, unit = _balanced(data)
         if solver == "scipy":
-            return _scipy(data, seconds, gap)
-        if solver == "scip":
-            return _scip(data, seconds, gap, integrality)
-        return _highs(data, seconds, gap, patience, integrality)
+            found = _scipy(scaled, seconds, gap)
+        elif solver == "scip":
+            found = _scip(scaled, seconds, gap, integrality)
+        else:
+            found = _highs(scaled, seconds, gap, patience, integrality)
+        x = None if found.x is None else found.x * widths
+        return _outcome(found.status, x, data.cost, found.bound / unit)
 
     def _data(self) -> _Data:
         def joined(parts: list[Array]) -> Array:
@@ -144,7 +151,17 @@ class Model:
         A = csr_array((v, (i, j)), shape=(self.n_rows, self.n_columns))
         integer = np.concatenate(self._integer) if self._integer else np.empty(0, np.bool_)
         parts = (self._cost, self._lower, self._upper, self._row_lower, self._row_upper)
-        return _Data(A, integer, *(joined(part) for part in parts))
+        data = _Data(A, integer, *(joined(part) for part in parts))
+        ends = (data.lower, data.upper, data.row_lower, data.row_upper)
+        if not (
+            np.isfinite(A.data).all()
+            and np.isfinite(data.cost).all()
+            and not any(np.isnan(e).any() for e in ends)
+        ):
+            raise NotFinite(
+                "A program holds a coefficient that is NaN or infinite: look for very large numbers."
+            )
+        return data
 
 
 @dataclass(frozen=True)
@@ -156,6 +173,43 @@ class _Data:
     upper: Array
     row_lower: Array
     row_upper: Array
+
+
+def power_unit(size: Array) -> Array:
+    """The power of two that brings each of these to [1, 2); 1 for 0."""
+    return np.where(size > 0, np.ldexp(1.0, 1 - np.frexp(size)[1]), 1.0)
+
+
+def _balanced(data: _Data) -> tuple[_Data, Array, float]:
+    """The same program in units of its own, the widths of its columns, and the unit of its cost.
+
+    Solvers' tolerances are absolute: they drop coefficients below 1e-9 and refuse those above 1e15. Columns of whole
+    numbers keep their unit, those within [-1, 1] get their limits'; rows are divided by their largest entry in such
+    columns, the other columns by the geometric mean of theirs, and rows again. Powers of two round nothing.
+    """
+    A = data.A
+    i, j, size = np.repeat(np.arange(A.shape[0]), np.diff(A.indptr)), A.indices, np.abs(A.data)
+    most = np.maximum(np.abs(data.lower), np.abs(data.upper))
+    known = data.integer | (most <= 1.0)
+    columns = np.where(data.integer | ~known, 1.0, 1.0 / power_unit(np.where(known, most, 0.0)))
+
+    def largest(entries: Array, at: Columns, kept: NDArray[np.bool_]) -> Array:
+        found = np.zeros(A.shape[0])
+        np.maximum.at(found, at[kept], entries[kept])
+        return found
+
+    size, in_known = size * columns[j], known[j]
+    by_known = largest(size, i, in_known)
+    rows = power_unit(np.where(by_known > 0, by_known, largest(size, i, ~in_known)))
+    entries = np.maximum(np.bincount(j, minlength=len(columns)), 1)
+    middle = np.exp2(np.bincount(j, np.log2(size * rows[i]), minlength=len(columns)) / entries)
+    columns = np.where(known, columns, power_unit(middle))
+    rows *= power_unit(largest(np.abs(A.data) * columns[j] * rows[i], i, np.ones(len(i), dtype=np.bool_)))
+    cost = data.cost * columns
+    unit = float(power_unit(np.abs(cost).max(initial=0.0)))
+    matrix = csr_array((A.data * rows[i] * columns[j], A.indices, A.indptr), shape=A.shape)
+    ends = (data.lower / columns, data.upper / columns, data.row_lower * rows, data.row_upper * rows)
+    return _Data(matrix, data.integer, cost * unit, *ends), columns, unit
 
 
 def _outcome(status: Found, x: Array | None, cost: Array, bound: float) -> Outcome:
@@ -197,11 +251,8 @@ def _highs(data: _Data, seconds: float, gap: float, patience: float, integrality
     if whole:
         kinds = (highspy.HighsVarType.kContinuous, highspy.HighsVarType.kInteger)
         lp.integrality_ = [kinds[int(i)] for i in data.integer]
-    with _quiet():
-        highs = highspy.Highs()
+    highs = quiet_highs(highspy)
     options = {
-        "output_flag": False,
-        "threads": 1,
         "mip_rel_gap": gap,
         "mip_feasibility_tolerance": integrality,
     }
@@ -209,7 +260,10 @@ def _highs(data: _Data, seconds: float, gap: float, patience: float, integrality
         options["time_limit"] = max(seconds, 0.0)
     for name, value in options.items():
         highs.setOptionValue(name, value)
-    highs.passModel(lp)
+    if highs.passModel(lp) == highspy.HighsStatus.kError:
+        raise InvalidProblem(
+            "HiGHS refuses the program: its numbers differ too much in size. Use other units."
+        )
     if math.isfinite(patience) and whole:
         _give_up(highs, patience)
     highs.run()
@@ -233,6 +287,15 @@ def _highs(data: _Data, seconds: float, gap: float, patience: float, integrality
     else:
         bound = info.mip_dual_bound
     return _outcome(status, x, data.cost, float(bound))
+
+
+def quiet_highs(highspy: Any) -> Any:  # noqa: ANN401 -- a module without types
+    """A HiGHS of one thread that prints nothing."""
+    with _quiet():
+        highs = highspy.Highs()
+    highs.setOptionValue("output_flag", False)
+    highs.setOptionValue("threads", 1)
+    return highs
 
 
 @contextmanager

@@ -78,6 +78,10 @@ class TwoStageRobust(Problem):
         Raises:
             InvalidProblem: it is not affine in the scenario, a part has the wrong shape or is not finite.
         """
+        if not isinstance(self.uncertainty, UncertaintySet):
+            raise InvalidProblem(
+                f"{type(self).__name__}.uncertainty is a {type(self.uncertainty).__name__}; expected an UncertaintySet."
+            )
         d = self.uncertainty.dimension
         zero, units = self._checked(np.zeros(d)), [self._checked(row) for row in np.eye(d)]
         parts = {
@@ -97,8 +101,9 @@ class TwoStageRobust(Problem):
         return found
 
     def _checked(self, xi: Array) -> Recourse:
-        given, n, name = self.second_stage(xi), len(self.first_stage.lower), type(self).__name__
-        m, rows = len(given.d), len(given.h)
+        n, name = len(self.first_stage.lower), type(self).__name__
+        given = Recourse.of(f"{name}.second_stage", self.second_stage(xi))
+        m, rows = given.d.size, given.h.size
         shapes = {"c": (n,), "d": (m,), "W": (rows, m), "T": (rows, n), "h": (rows,), "upper": (m,)}
         for part, shape in {**shapes, "integer": (m,)}.items():
             values = np.asarray(getattr(given, part))
@@ -111,6 +116,10 @@ class TwoStageRobust(Problem):
                 raise InvalidProblem(
                     f"{name}.second_stage: {part} holds NaN or infinity; expected finite numbers."
                 )
+        if (given.upper < 0).any():
+            raise InvalidProblem(
+                f"{name}.second_stage: upper holds {given.upper.min():g}; expected >= 0, as plans are."
+            )
         return given
 
     @property
@@ -206,7 +215,7 @@ class TwoStageRobust(Problem):
         found = model.minimize()
         if found.x is None:
             raise InvalidProblem(f"{type(self).__name__}: X is empty; no x meets its rows and bounds.")
-        return np.where(self.first_stage.integer, np.round(found.x[columns]), found.x[columns])
+        return self.first_stage.rounded(found.x[columns])
 
     def labels(self, X: Array, XI: Array) -> Array:
         """What a network learns, shape (a, b): the best plan's cost for each x of (a, n) and xi of (b, d).
@@ -243,7 +252,7 @@ class TwoStageRobust(Problem):
             nearest = model.minimize(gap=0.1)
             if nearest.x is None:
                 raise InvalidProblem(f"{type(self).__name__}: X is empty; no x meets its rows and bounds.")
-            found[k] = np.where(first.integer, np.round(nearest.x[x]), nearest.x[x])
+            found[k] = first.rounded(nearest.x[x])
         return found
 
     def answer(self, x: ArrayLike) -> Array:
@@ -263,7 +272,7 @@ class TwoStageRobust(Problem):
             raise InvalidProblem(
                 f"x is not a first decision: it breaks row {int(np.argmax(over))} of A x <= b."
             )
-        return np.asarray(found.clip(first.lower, first.upper))
+        return np.asarray(found.clip(first.lower, first.upper) + 0.0)
 
     @cached_property
     def bound(self) -> float:

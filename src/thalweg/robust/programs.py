@@ -147,5 +147,5 @@ def _decision(found: Outcome, first: FirstStage, x: Columns, plans: list[Columns
     if found.x is None:
         bound = math.inf if found.status == "infeasible" else found.bound
         return Decision(None, np.zeros((0, 0)), math.inf, bound, short)
-    chosen = np.where(first.integer, np.round(found.x[x]), found.x[x])
+    chosen = first.rounded(found.x[x])
     return Decision(chosen, np.stack([found.x[y] for y in plans]), found.value, found.bound, short)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from thalweg.core import InvalidProblem
+from thalweg.core.validation import as_real, check_finite
 from thalweg.robust.milp import Array, Columns, Model
 
 Flags = NDArray[np.bool_]
@@ -14,7 +16,13 @@ Flags = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class FirstStage:
-    """``X = {lower <= x <= upper, A x <= b}``, with x_i whole where ``integer[i]``; shapes (n,), (rows, n), (rows,)."""
+    """``X = {lower <= x <= upper, A x <= b}``, with x_i whole where ``integer[i]``; shapes (n,), (rows, n), (rows,).
+
+    ``lower`` and ``upper`` may be infinite.
+
+    Raises:
+        InvalidProblem, NotFinite: no decision, shapes that do not fit, NaN.
+    """
 
     lower: Array
     upper: Array
@@ -22,12 +30,38 @@ class FirstStage:
     A: Array
     b: Array
 
+    def __post_init__(self) -> None:
+        for name in ("lower", "upper", "A", "b"):
+            object.__setattr__(self, name, as_real(f"FirstStage: {name}", getattr(self, name)))
+        object.__setattr__(self, "integer", as_flags("FirstStage: integer", self.integer))
+        n, rows = self.lower.size, self.b.size
+        if not n:
+            raise InvalidProblem("FirstStage: lower is empty; expected one decision or more.")
+        shapes = {"lower": (n,), "upper": (n,), "integer": (n,), "A": (rows, n), "b": (rows,)}
+        for name, shape in shapes.items():
+            if np.shape(getattr(self, name)) != shape:
+                raise InvalidProblem(
+                    f"FirstStage: {name} has shape {np.shape(getattr(self, name))}; expected {shape}, for n = {n} "
+                    f"decisions and {rows} rows."
+                )
+        check_finite("FirstStage: A", self.A)
+        check_finite("FirstStage: b", self.b)
+        for name in ("lower", "upper"):
+            check_finite(
+                f"FirstStage: {name}", np.where(np.isinf(getattr(self, name)), 0.0, getattr(self, name))
+            )
+
     @classmethod
     def binary(cls, n: int, A: ArrayLike | None = None, b: ArrayLike | None = None) -> FirstStage:
         """n yes-or-no decisions."""
         rows = np.zeros((0, n)) if A is None else np.atleast_2d(np.asarray(A, dtype=np.float64))
         ends = np.zeros(0) if b is None else np.atleast_1d(np.asarray(b, dtype=np.float64))
         return cls(np.zeros(n), np.ones(n), np.ones(n, dtype=bool), rows, ends)
+
+    def rounded(self, x: Array) -> Array:
+        """A solver's x with its whole entries whole, and no -0."""
+        found: Array = np.where(self.integer, np.round(x), x) + 0.0
+        return found
 
     def add_to(self, model: Model, cost: ArrayLike = 0.0, relaxed: bool = False) -> Columns:
         """The columns of x in ``model``."""
@@ -53,6 +87,25 @@ class Recourse:
     h: Array
     upper: Array
     integer: Flags
+
+    @classmethod
+    def of(cls, who: str, given: Recourse) -> Recourse:
+        """``given`` with arrays for what may be lists; `InvalidProblem` where that is no second stage."""
+        if not isinstance(given, cls):
+            raise InvalidProblem(f"{who} gave {type(given).__name__}; expected a Recourse.")
+        numbers = {
+            name: as_real(f"{who}: {name}", getattr(given, name))
+            for name in ("c", "d", "W", "T", "h", "upper")
+        }
+        return cls(**numbers, integer=as_flags(f"{who}: integer", given.integer))
+
+
+def as_flags(name: str, values: ArrayLike) -> Flags:
+    """Truth values, also from 0 and 1; `InvalidProblem` for anything else."""
+    given = as_real(name, values)
+    if not np.isin(given, (0.0, 1.0)).all():
+        raise InvalidProblem(f"{name} holds something else than true and false.")
+    return given.astype(np.bool_)
 
 
 @dataclass(frozen=True)

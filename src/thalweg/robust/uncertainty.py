@@ -79,7 +79,9 @@ class UncertaintySet:
 
     def contains(self, xi: ArrayLike) -> NDArray[np.bool_]:
         """Whether each row of ``xi``, shape (count, d), lies in the set, up to rounding."""
-        (low, high), (A, b), points = self.ends, self.system, np.atleast_2d(np.asarray(xi, dtype=np.float64))
+        (low, high), (A, b), points = self.ends, self.system, np.atleast_2d(as_real("xi", xi))
+        if points.ndim != 2 or points.shape[1] != self.dimension:
+            raise InvalidProblem(f"xi has shape {np.shape(xi)}; expected (count, {self.dimension}).")
         room = INSIDE * (1.0 + np.abs(b) + np.abs(A).sum(1))
         edge = INSIDE * (1.0 + np.abs(low) + np.abs(high))
         in_box = ((points >= low - edge) & (points <= high + edge)).all(1)

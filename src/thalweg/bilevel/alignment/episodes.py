@@ -42,6 +42,8 @@ class Episodes:
     """
 
     def __init__(self, environment: str | Callable[[], Played], horizon: int, discount: float = 0.99) -> None:
+        named = isinstance(environment, str) or callable(environment)
+        require(named, "Episodes needs a name, or a function that makes an environment", got=environment)
         require(is_whole(horizon) and horizon >= 1, "Episodes needs a horizon >= 1", got=horizon)
         require(is_real(discount) and 0 <= discount <= 1, "Episodes needs a discount in [0, 1]", got=discount)
         self.environment, self.horizon, self.discount = environment, horizon, discount

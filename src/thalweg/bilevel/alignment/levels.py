@@ -37,6 +37,7 @@ class Ascent:
         clipped: eigenvalues of the lower Hessian that were raised.
         warm: where the next lower level begins, shape (S, A).
         asked: pairs that the teacher was asked about.
+        skipped: of them, those without an answer.
     """
 
     value: float
@@ -47,6 +48,7 @@ class Ascent:
     clipped: int
     warm: Array
     asked: int = 0
+    skipped: int = 0
 
 
 def exact_ascent(
@@ -165,7 +167,8 @@ def sampled_ascent(
         each = task.reward.pull(nu, soft.pull(g))
         through = sizes / n @ each
         noise = spread(each)
-    return Ascent(value, direct, through, noise, soft.gap, 0, soft.q, 0 if objective == "utility" else pairs)
+    asked, skipped = (0, 0) if objective == "utility" else (pairs, pairs - n)
+    return Ascent(value, direct, through, noise, soft.gap, 0, soft.q, asked, skipped)
 
 
 def _asked(

@@ -168,10 +168,10 @@ def gridworld(
         require(0 <= traps <= n - 2, f"gridworld has room for 0 to {n - 2} traps", got=traps)
         where = 1 + generator(seed, 0x62).permutation(n - 2)[: int(traps)]
     else:
-        where = np.asarray(traps, dtype=np.int64)
-        require(
-            bool(((where >= 0) & (where < n)).all()), f"gridworld's traps are states below {n}", got=traps
-        )
+        given = list(traps)  # type: ignore[arg-type]  # a number is the case above
+        fits = all(is_whole(state) and 0 <= state < n - 1 for state in given)
+        require(fits, f"gridworld's traps are states 0 to {n - 2}; {n - 1} is the goal", got=traps)
+        where = np.array(given, dtype=np.int64)
     reward = np.zeros(n)
     reward[where] = -1.0
     reward[-1] = 1.0

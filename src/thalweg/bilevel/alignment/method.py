@@ -27,6 +27,8 @@ from thalweg.core.validation import is_real, is_whole, require
 
 #: ``auto`` uses the term where it rises above its noise.
 Term = Literal["auto", "on", "off"]
+#: What is said where a teacher skips all pairs of a step.
+SILENT = "The teacher answered none of the last step's {} pairs: nothing was learned from them."
 #: A lower level farther from solved than this is told.
 UNFINISHED = 1e-6
 
@@ -101,10 +103,10 @@ class APARL(Method[PreferenceTask, AlignmentState]):
         if self.term not in get_args(Term):
             raise UnknownName("term", self.term, get_args(Term))
         name = type(self).__name__
-        require(
-            is_real(self.step_size) and self.step_size > 0, f"{name} needs step_size > 0", got=self.step_size
-        )
-        require(is_real(self.penalty) and self.penalty >= 0, f"{name} needs penalty >= 0", got=self.penalty)
+        fits = is_real(self.step_size) and 0 < self.step_size < np.inf
+        require(fits, f"{name} needs step_size > 0", got=self.step_size)
+        fits = is_real(self.penalty) and 0 <= self.penalty < np.inf
+        require(fits, f"{name} needs penalty >= 0", got=self.penalty)
         for option in ("pairs", "inner_steps"):
             value = getattr(self, option)
             fits = value is None and option == "pairs"
@@ -155,7 +157,11 @@ class APARL(Method[PreferenceTask, AlignmentState]):
             raise NotFinite(
                 "The reward's parameters are not finite: take a smaller step_size, or a larger penalty."
             )
-        unfinished = f"The lower level is left at a gap of {found.gap:.2g}: take more inner_steps."
+        message = ""
+        if found.gap > UNFINISHED:
+            message = f"The lower level is left at a gap of {found.gap:.2g}: take more inner_steps."
+        if found.skipped and found.skipped == found.asked:
+            message = SILENT.format(found.asked)
         return AlignmentState(
             x=x,
             warm=found.warm,
@@ -174,7 +180,7 @@ class APARL(Method[PreferenceTask, AlignmentState]):
                 "lower_gap": found.gap,
                 "clipped": float(found.clipped),
             },
-            message=unfinished if found.gap > UNFINISHED else "",
+            message=message,
         )
 
     def _ascent(self, problem: PreferenceTask, state: AlignmentState) -> Ascent:

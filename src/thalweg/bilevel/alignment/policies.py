@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from thalweg.bilevel.alignment.rewards import FLOAT, count, drawn, encoded, network
+from thalweg.bilevel.alignment.rewards import FLOAT, check_sizes, count, drawn, encoded, network
 from thalweg.bilevel.alignment.segments import Actions, Segments
+from thalweg.core.validation import is_real, require
 
 
 class Policy(ABC):
@@ -70,6 +71,9 @@ class TablePolicy(SoftmaxPolicy):
     states: int
     actions: int
 
+    def __post_init__(self) -> None:
+        check_sizes("TablePolicy", self.states, self.actions)
+
     @property
     def size(self) -> int:  # type: ignore[override]
         """S A."""
@@ -102,6 +106,9 @@ class NetworkPolicy(SoftmaxPolicy):
     actions: int
     numbered: bool = False
     hidden: tuple[int, ...] = (32,)
+
+    def __post_init__(self) -> None:
+        check_sizes("NetworkPolicy", self.states, self.actions, *self.hidden)
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -142,6 +149,11 @@ class GaussianPolicy(Policy):
     actions: int
     scale: float = 1.0
     hidden: tuple[int, ...] = (32,)
+
+    def __post_init__(self) -> None:
+        check_sizes("GaussianPolicy", self.states, self.actions, *self.hidden)
+        fits = is_real(self.scale) and 0 < self.scale < math.inf
+        require(fits, "GaussianPolicy needs scale > 0", got=self.scale)
 
     @property
     def widths(self) -> tuple[int, ...]:

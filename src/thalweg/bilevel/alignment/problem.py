@@ -86,6 +86,16 @@ class PreferenceTask(Problem):
 
     def __post_init__(self) -> None:
         world = self.world
+        for name, fits, what in (
+            ("world", isinstance(world, TabularMDP | Episodes), "a TabularMDP or Episodes"),
+            ("reward", isinstance(self.reward, RewardModel), "a RewardModel, such as TableReward"),
+            ("teacher", self.teacher is None or hasattr(self.teacher, "label"), "a teacher, with label()"),
+            ("store", self.store is None or isinstance(self.store, PairStore), "a PairStore"),
+        ):
+            if not fits:
+                raise InvalidProblem(
+                    f"PreferenceTask: {name} is a {type(getattr(self, name)).__name__}; expected {what}."
+                )
         endless = self.is_endless
         defaults = {
             "policy": TablePolicy(world.states, world.actions)

@@ -125,11 +125,12 @@ class LinearReward(RewardModel):
 
     def __post_init__(self) -> None:
         if callable(self.features):
-            require(
-                self.size >= 1 and self.base is None, "LinearReward needs size= for a function, and no base"
-            )
+            fits = is_whole(self.size) and self.size >= 1 and self.base is None
+            require(fits, "LinearReward needs size= for a function, and no base", got=self.size)
             return
         phi = as_real("features", self.features)
+        fits = self.actions is None or (is_whole(self.actions) and self.actions >= 1)
+        require(fits, "LinearReward needs actions >= 1", got=self.actions)
         if phi.ndim == 2 and self.actions is not None:
             phi = np.repeat(phi[:, None], self.actions, axis=1)
         if phi.ndim != 3 or phi.size == 0:
@@ -197,9 +198,7 @@ class NetworkReward(RewardModel):
     networks: int = 3
 
     def __post_init__(self) -> None:
-        require(
-            min(self.states, self.actions, self.networks, *self.hidden) >= 1, "NetworkReward needs sizes >= 1"
-        )
+        check_sizes("NetworkReward", self.states, self.actions, self.networks, *self.hidden)
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -227,6 +226,11 @@ class NetworkReward(RewardModel):
         N, L = segments.lived.shape
         flat = network(nu.reshape(self.networks, -1), self.widths, x.reshape(N * L, -1))
         return torch.tanh(flat).reshape(self.networks, N, L)
+
+
+def check_sizes(who: str, *sizes: int) -> None:
+    """Refuse numbers of states, actions or units that are none."""
+    require(all(is_whole(n) and n >= 1 for n in sizes), f"{who} needs sizes >= 1", got=sizes)
 
 
 def encoded(values: NDArray[np.generic], size: int, numbered: bool) -> Tensor:

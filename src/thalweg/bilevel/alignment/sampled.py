@@ -17,7 +17,7 @@ from torch import Tensor
 
 from thalweg.bilevel.alignment.levels import counted, is_worth, score_weights, spread
 from thalweg.bilevel.alignment.mdp import TabularMDP
-from thalweg.bilevel.alignment.method import Term, adam, check_bounded, cosine, store_slope
+from thalweg.bilevel.alignment.method import SILENT, Term, adam, check_bounded, cosine, store_slope
 from thalweg.bilevel.alignment.objectives import Objective, check_objective
 from thalweg.bilevel.alignment.problem import Aligned, PreferenceTask
 from thalweg.bilevel.alignment.segments import Array, Segments
@@ -108,10 +108,9 @@ class SampledAPARL(Method[PreferenceTask, SampledAlignmentState]):
                 raise UnknownName(name, getattr(self, name), known)
         for name in ("step_size", "policy_step", "damping"):
             value = getattr(self, name)
-            require(is_real(value) and value > 0, f"SampledAPARL needs {name} > 0", got=value)
-        require(
-            is_real(self.penalty) and self.penalty >= 0, "SampledAPARL needs penalty >= 0", got=self.penalty
-        )
+            require(is_real(value) and 0 < value < np.inf, f"SampledAPARL needs {name} > 0", got=value)
+        fits = is_real(self.penalty) and 0 <= self.penalty < np.inf
+        require(fits, "SampledAPARL needs penalty >= 0", got=self.penalty)
         for name, least in (("inner_steps", 1), ("episodes", 2), ("pairs", 2), ("products", 1)):
             value = getattr(self, name)
             require(is_whole(value) and value >= least, f"SampledAPARL needs {name} >= {least}", got=value)
@@ -179,6 +178,7 @@ class SampledAPARL(Method[PreferenceTask, SampledAlignmentState]):
                 "damping": damping,
                 "clipped": float(raised),
             },
+            message="" if asked.answered else SILENT.format(self.pairs),
         )
 
     def _surrogate(
@@ -213,12 +213,13 @@ class SampledAPARL(Method[PreferenceTask, SampledAlignmentState]):
 
 @dataclass(frozen=True, eq=False)
 class _Asked:
-    """What a question brought: G's estimate, its direct derivative, ``grad_theta G`` by groups, the true return."""
+    """G's estimate, its direct derivative, ``grad_theta G`` by groups, the true return, any answers."""
 
     value: float
     direct: Array
     sources: Tensor
     true: float | None
+    answered: bool
 
 
 def _asked(
@@ -265,6 +266,7 @@ def _asked(
         direct,
         _sources(task, lives, theta, weights, kept, ends),
         None if true is None else float(true.sum(1).mean()),
+        bool(kept.any()),
     )
 
 

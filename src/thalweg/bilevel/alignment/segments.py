@@ -13,6 +13,8 @@ from thalweg.core.validation import as_real, check_finite
 
 Array = NDArray[np.float64]
 Actions = NDArray[np.int64] | Array
+#: The largest number of a state or an action.
+MOST_STATES = 2**31 - 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +90,12 @@ def joined(parts: Sequence[Segments]) -> Segments:
 
 
 def _column(name: str, values: ArrayLike) -> Actions:
-    array = np.asarray(values)
+    try:
+        array = np.asarray(values)
+    except ValueError:
+        raise InvalidProblem(
+            f"Segments: {name} have rows of unequal length; expected (N, L) or (N, L, d). Cut all to the shortest."
+        ) from None
     if array.ndim not in (2, 3) or array.dtype.kind not in "iuf":
         raise InvalidProblem(
             f"Segments: {name} has shape {array.shape} of {array.dtype}; expected numbers, (N, L) or (N, L, d). "
@@ -102,6 +109,10 @@ def _column(name: str, values: ArrayLike) -> Actions:
     if array.ndim == 2:
         if array.size and int(array.min()) < 0:
             raise InvalidProblem(f"Segments: {name} hold {int(array.min())}; expected numbers from 0.")
+        if array.size and int(array.max()) > MOST_STATES:
+            raise InvalidProblem(
+                f"Segments: {name} hold {int(array.max())}; numbers of states or actions end at {MOST_STATES}."
+            )
         return array.astype(np.int64)
     found = as_real(name, array)
     check_finite(name, found)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from thalweg.bilevel.alignment.segments import Array, Segments, joined
-from thalweg.bilevel.alignment.teacher import InconsistentTeacher, as_targets, contradictions
+from thalweg.bilevel.alignment.teacher import InconsistentTeacher, as_targets, check_mistakes, contradictions
 from thalweg.core import InvalidProblem, UnreadableFile
 from thalweg.core.files import atomic_write
 from thalweg.datasets import load_arrays, load_frame
@@ -36,7 +36,8 @@ class PairStore:
             another more often give an `InconsistentTeacher` warning.
 
     Raises:
-        InvalidProblem: no pair with an answer, all of them ties, unequal lengths, targets that are none.
+        InvalidProblem: no pair with an answer, all of them ties or of a segment with itself, unequal lengths, targets
+            that are none. InvalidParameter: mistakes out of [0, 0.5).
 
     Warns:
         OneSidedLabels: the first, or the second, is preferred in all.
@@ -52,6 +53,18 @@ class PairStore:
     mistakes: float = 0.0
 
     def __post_init__(self) -> None:
+        check_mistakes("PairStore", self.mistakes)
+        for name in ("first", "second"):
+            if not isinstance(getattr(self, name), Segments):
+                raise InvalidProblem(
+                    f"PairStore: {name} is a {type(getattr(self, name)).__name__}; expected Segments."
+                )
+        kinds = [(side.observations.shape[2:], side.actions.shape[2:]) for side in (self.first, self.second)]
+        if kinds[0] != kinds[1]:
+            raise InvalidProblem(
+                f"PairStore: states and actions of the first segments have shapes {kinds[0]}, of the second "
+                f"{kinds[1]}; expected the same, () for numbers."
+            )
         if len(self.first) != len(self.second):
             raise InvalidProblem(
                 f"PairStore: {len(self.first)} first and {len(self.second)} second segments."
@@ -64,6 +77,11 @@ class PairStore:
         if (targets[answered] == 0.5).all():
             raise InvalidProblem(
                 f"PairStore: all {int(answered.sum())} answers are ties, which say nothing of what is better."
+            )
+        apart = np.array([_bytes(self.first, i) != _bytes(self.second, i) for i in range(len(targets))])
+        if not apart[answered].any():
+            raise InvalidProblem(
+                f"PairStore: both segments are the same in all {int(answered.sum())} pairs; their answers say nothing."
             )
         decided = targets[answered & (targets != 0.5)]
         if len(decided) > 1 and (decided == decided[0]).all():

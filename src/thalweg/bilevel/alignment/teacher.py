@@ -5,6 +5,7 @@ Lee, Smith, Dragan and Abbeel (2021), "B-Pref" (arXiv 2111.03026), section 4, fo
 
 from __future__ import annotations
 
+import numbers
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -69,12 +70,14 @@ class ScriptedTeacher:
             "ScriptedTeacher needs a finite beta",
             got=self.beta,
         )
-        require(0 < self.discount <= 1, "ScriptedTeacher needs a discount in (0, 1]", got=self.discount)
-        require(0 <= self.mistakes <= 0.5, "ScriptedTeacher needs mistakes in [0, 0.5]", got=self.mistakes)
-        require(self.equal >= 0, "ScriptedTeacher needs equal >= 0", got=self.equal)
-        require(
-            self.skip == self.skip and self.skip < np.inf, "ScriptedTeacher's skip is a number", got=self.skip
-        )
+        fits = is_real(self.discount) and 0 < self.discount <= 1
+        require(fits, "ScriptedTeacher needs a discount in (0, 1]", got=self.discount)
+        fits = is_real(self.mistakes) and 0 <= self.mistakes <= 0.5
+        require(fits, "ScriptedTeacher needs mistakes in [0, 0.5]", got=self.mistakes)
+        fits = is_real(self.equal) and 0 <= self.equal < np.inf
+        require(fits, "ScriptedTeacher needs a finite equal >= 0", got=self.equal)
+        fits = is_real(self.skip) and self.skip < np.inf
+        require(fits, "ScriptedTeacher's skip is a number", got=self.skip)
 
     def sums(self, rewards: Array) -> Array:
         """What pieces are judged by, shape (N,), of rewards (N, L)."""
@@ -149,8 +152,10 @@ class CallbackTeacher:
     checked: float = 0.0
 
     def __post_init__(self) -> None:
-        require(0 <= self.mistakes < 0.5, "CallbackTeacher needs mistakes in [0, 0.5)", got=self.mistakes)
-        require(0 <= self.checked <= 1, "CallbackTeacher needs checked in [0, 1]", got=self.checked)
+        require(callable(self.ask), "CallbackTeacher needs a function ask(first, second)", got=self.ask)
+        check_mistakes("CallbackTeacher", self.mistakes)
+        fits = is_real(self.checked) and 0 <= self.checked <= 1
+        require(fits, "CallbackTeacher needs checked in [0, 1]", got=self.checked)
 
     def label(
         self,
@@ -170,12 +175,24 @@ class CallbackTeacher:
         return found
 
 
+def check_mistakes(who: str, mistakes: float) -> None:
+    """Refuse a share of wrong answers that is none, or says nothing of what is right."""
+    fits = is_real(mistakes) and 0 <= mistakes < 0.5
+    require(fits, f"{who} needs mistakes in [0, 0.5)", got=mistakes)
+
+
 def as_targets(who: str, answers: object, n: int) -> Array:
     """Answers as targets in {0, 0.5, 1}, NaN for none; `InvalidProblem` for anything else."""
     given = np.atleast_1d(np.asarray(answers, dtype=object))
     given = given if given.ndim == 1 else given[:0].reshape(-1)
     if len(given) != n:
         raise InvalidProblem(f"{who} gave {len(given)} answers to {n} pairs; expected one for each.")
+    for at, answer in enumerate(given):
+        if not (answer is None or isinstance(answer, bool | np.bool_ | numbers.Real)):
+            raise InvalidProblem(
+                f"{who} answered {answer!r} to pair {at}; expected a number: 1 (the first), 0 (the second), 0.5 "
+                "(neither), or None."
+            )
     found = np.array([np.nan if v is None else v for v in given], dtype=np.float64)
     wrong = ~(np.isnan(found) | np.isin(found, (0.0, 0.5, 1.0)))
     if wrong.any():
