@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from thalweg.core import InvalidProblem, Method, State, Status
-from thalweg.core.validation import is_real, is_whole, require
+from thalweg.core.validation import is_real, is_whole, require, require_positive
 from thalweg.robust.evaluation import worst_against
 from thalweg.robust.milp import Array, Solver
 from thalweg.robust.problem import TwoStageRobust, relative_gap
@@ -189,7 +189,7 @@ class ColumnConstraint(Method[TwoStageRobust, ScenarioState]):
 
     def __post_init__(self) -> None:
         _checked_seconds(self, self.seconds)
-        require(is_real(self.tol) and self.tol >= 0, "ColumnConstraint needs tol >= 0", got=self.tol)
+        require_positive(self, "tol", zero=True)
 
     def init(self, problem: TwoStageRobust, seed: int) -> ScenarioState:
         return ScenarioState(x=problem.start(), scenarios=problem.nominal[None].copy())

@@ -24,7 +24,7 @@ from thalweg.bilevel.alignment.rewards import encoded
 from thalweg.bilevel.alignment.segments import Actions, Array, Segments, joined
 from thalweg.core import InvalidProblem, Method, NotFinite, State
 from thalweg.core.seeding import generator
-from thalweg.core.validation import is_real, is_whole, require
+from thalweg.core.validation import require_counts, require_positive
 
 #: The policy's temperature where the task has no entropy.
 TEMPERATURE = 0.1
@@ -119,18 +119,11 @@ class PEBBLE(Method[PreferenceTask, ReplayState]):
     pretraining: int = 9000
 
     def __post_init__(self) -> None:
-        name = type(self).__name__
-        for option in ("queries", "labels", "candidates", "episodes", "updates", "reward_updates", "batch"):
-            value = getattr(self, option)
-            require(is_whole(value) and value >= 1, f"{name} needs {option} >= 1", got=value)
-        require(
-            is_whole(self.pretraining) and self.pretraining >= 0,
-            f"{name} needs pretraining >= 0",
-            got=self.pretraining,
+        require_counts(
+            self, "queries", "labels", "candidates", "episodes", "updates", "reward_updates", "batch"
         )
-        for option in ("step_size", "policy_step"):
-            value = getattr(self, option)
-            require(is_real(value) and value > 0, f"{name} needs {option} > 0", got=value)
+        require_counts(self, "pretraining", least=0)
+        require_positive(self, "step_size", "policy_step")
 
     def init(self, problem: PreferenceTask, seed: int) -> ReplayState:
         """An empty buffer."""

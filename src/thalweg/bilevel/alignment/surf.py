@@ -15,7 +15,7 @@ from torch.nn import functional
 from thalweg.bilevel.alignment.pebble import PEBBLE, cross_entropy, drawn_pieces, members_ahead
 from thalweg.bilevel.alignment.problem import PreferenceTask
 from thalweg.bilevel.alignment.segments import Segments
-from thalweg.core.validation import is_real, is_whole, require
+from thalweg.core.validation import is_real, require, require_counts, require_positive
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,11 @@ class SURF(PEBBLE):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(0.5 <= self.confidence < 1, "SURF needs confidence in [0.5, 1)", got=self.confidence)
-        require(is_real(self.weight) and self.weight >= 0, "SURF needs weight >= 0", got=self.weight)
-        require(is_whole(self.ratio) and self.ratio >= 1, "SURF needs ratio >= 1", got=self.ratio)
-        require(is_whole(self.crop) and self.crop >= 0, "SURF needs crop >= 0", got=self.crop)
+        likely = is_real(self.confidence) and 0.5 <= self.confidence < 1
+        require(likely, "SURF needs confidence in [0.5, 1)", got=self.confidence)
+        require_positive(self, "weight", zero=True)
+        require_counts(self, "ratio")
+        require_counts(self, "crop", least=0)
 
     def _loss(
         self,
