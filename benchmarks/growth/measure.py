@@ -18,6 +18,8 @@ import numpy as np
 MOST_SECONDS, MOST_BYTES = 30.0, 20 * 2**30
 #: Memory below this is the interpreter's.
 LEAST_BYTES = 16 * 2**20
+#: Seconds below this are calls.
+LEAST_SECONDS = 0.01
 
 
 @dataclass(frozen=True)
@@ -80,16 +82,18 @@ def curve(growth: Growth) -> list[Point]:
 
 def _too_large(points: Sequence[Point], size: int) -> bool:
     """Whether the last step's powers, or one, say that a size does not fit."""
-    last, before = points[-1], points[-2] if len(points) > 1 else points[-1]
+    last, before = points[-1], points[-2] if len(points) > 1 else None
 
-    def ahead(now: float, then: float) -> float:
-        step = np.log(last.size / before.size) if last is not before else 1.0
-        power = (
-            max(float(np.log(max(now, 1e-9) / max(then, 1e-9)) / step), 1.0) if last is not before else 1.0
-        )
-        return float(now * (size / last.size) ** power)
+    def ahead(now: float, then: float | None, least: float) -> float:
+        """``now``, grown to the size; numbers below ``least`` say nothing of a power."""
+        found = 1.0
+        if before is not None and then is not None:
+            step = np.log(last.size / before.size)
+            found = max(float(np.log(max(now, least) / max(then, least)) / step), 1.0)
+        return float(max(now, least) * (size / last.size) ** found)
 
-    return ahead(last.seconds, before.seconds) > MOST_SECONDS or ahead(last.bytes, before.bytes) > MOST_BYTES
+    seconds = ahead(last.seconds, before and before.seconds, LEAST_SECONDS)
+    return seconds > MOST_SECONDS or ahead(last.bytes, before and before.bytes, LEAST_BYTES) > MOST_BYTES
 
 
 def power(sizes: Sequence[float], values: Sequence[float]) -> float:
