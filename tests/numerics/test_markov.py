@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 
 from thalweg.core import InvalidProblem
-from thalweg.numerics.markov import check_chances, square_moves, start_chances, table_chances
+from thalweg.numerics.markov import (
+    check_chances,
+    made_environment,
+    square_moves,
+    start_chances,
+    table_chances,
+)
 
 
 @pytest.mark.parametrize(
@@ -43,3 +49,11 @@ def test_what_ends_waits_in_a_state_more():
     moves, rewards = table_chances({0: {0: [(0.5, 0, 2.0, False), (0.5, 0, 4.0, True)]}}, 1, 1)
     np.testing.assert_array_equal(moves[:, 0], [[0.5, 0.5], [0.0, 1.0]])
     np.testing.assert_array_equal(rewards[:, 0], [3.0, 0.0])
+
+
+@pytest.mark.parametrize("name", ["Nope-v0", "CartPole-v99", "nowhere:Foo-v0", ""])
+def test_environments_that_are_none_are_refused_in_a_line(name):
+    pytest.importorskip("gymnasium")
+    with pytest.raises(InvalidProblem, match="Gymnasium makes no environment") as caught:
+        made_environment(name)
+    assert "\n" not in str(caught.value)

@@ -109,6 +109,12 @@ def test_facilities_come_back_from_json(tmp_path):
         ("a.json", '{"problem": "knapsac"}', InvalidProblem, "names no problem"),
         ("a.json", '{"problem": "knapsack", "wait": [1]}', UnknownName, "Did you mean 'weight'"),
         ("a.json", "{", UnreadableFile, "is no JSON"),
+        (
+            "a.json",
+            '{"problem": "knapsack", "gamma": 1, "gamma": 2}',
+            UnreadableFile,
+            "the key 'gamma' stands twice",
+        ),
         ("a.txt", "1 2 3", UnreadableFile, "is no instance: expected JSON"),
         ("RKP_a_dev0.1_", "2 10\n1 2 3 4 5\n", UnreadableFile, "line 2: 5 numbers; expected 6"),
         ("RKP_a_dev0.1_", "2 10\n0 1 2 3 4 5\n", UnreadableFile, "has 1 items; its first line says 2"),

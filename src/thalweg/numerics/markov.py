@@ -81,12 +81,19 @@ def square_moves(side: int, slip: float) -> Array:
 
 
 def made_environment(name: str) -> Environment:
-    """Gymnasium's environment of a name; `MissingExtra` where Gymnasium is not installed."""
+    """Gymnasium's environment of a name; `MissingExtra` where Gymnasium is not installed, `InvalidProblem` where it
+    has none of that name.
+    """
     try:
         import gymnasium
     except ImportError:
         raise MissingExtra("gymnasium", "gym") from None
-    found: Environment = gymnasium.make(name)
+    try:
+        found: Environment = gymnasium.make(name)
+    except (gymnasium.error.Error, ModuleNotFoundError) as error:
+        raise InvalidProblem(
+            f"Gymnasium makes no environment {name!r}: {str(error).splitlines()[0]}"
+        ) from None
     return found
 
 

@@ -85,11 +85,20 @@ def save_instance(problem: TwoStageRobust, path: str | Path) -> None:
     raise InvalidProblem(f"save_instance writes {', '.join(PROBLEMS)}; got a {type(problem).__name__}.")
 
 
+def _each_once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """An object of JSON; of two values under one key neither is the right one."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} stands twice")
+    return found
+
+
 def _from_json(
     path: Path, text: str, problem: str | None, gamma: float | None, loans: bool
 ) -> TwoStageRobust:
     try:
-        found = json.loads(text)
+        found = json.loads(text, object_pairs_hook=_each_once)
     except ValueError as error:
         raise UnreadableFile(f"{path} is no JSON: {error}.") from error
     said = found.pop("problem", problem)

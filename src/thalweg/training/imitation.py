@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 import numpy as np
 import torch
@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import Optimizer
 
-from thalweg.core import InvalidProblem, Method, MissingExtra, NotFinite, Problem, State, Status, Stop
-from thalweg.core.validation import require
+from thalweg.core import InvalidProblem, Method, NotFinite, Problem, State, Status, Stop
+from thalweg.core.validation import require, require_counts
+from thalweg.numerics.markov import made_environment
 from thalweg.training.surrogate import TargetSurrogate
 
 if TYPE_CHECKING:
@@ -55,17 +56,12 @@ class ImitationTask(Problem):
     episodes: int = 5
 
     def __post_init__(self) -> None:
-        for name in ("rounds", "interactions", "episodes"):
-            require(getattr(self, name) >= 1, f"ImitationTask needs {name} >= 1", got=getattr(self, name))
+        require_counts(self, "rounds", "interactions", "episodes")
         self.make().close()
 
     def make(self) -> Env[Vector, Any]:
         """A fresh environment."""
-        try:
-            import gymnasium
-        except ImportError:
-            raise MissingExtra("gymnasium", "gym") from None
-        return gymnasium.make(self.environment)
+        return cast("Env[Vector, Any]", made_environment(self.environment))
 
     def discrete(self, environment: Env[Vector, Any]) -> bool:
         """Whether actions are numbers of a list."""
