@@ -22,8 +22,8 @@ from thalweg.inverse.operators.base import Operator
 
 Array = NDArray[np.float64]
 
-#: Side up to which the weights are kept as a sparse matrix.
-SPARSE = 128
+#: Bytes up to which the weights are kept, as a sparse matrix and its transpose, and bytes of an entry of both.
+KEPT, ENTRY = 2**30, 32
 
 
 class Rays(Operator):
@@ -34,8 +34,8 @@ class Rays(Operator):
         starts: where rays begin, in pixels from the centre, shape (views, detectors, 2).
         directions: of unit length, shape as ``starts``.
         reach: pixels along each ray.
-        matrix: keep the weights as a sparse matrix. Default: up to 128 pixels a side. Without it they are worked out
-            in every product, which takes no memory and about ten times longer.
+        matrix: keep the weights as a sparse matrix, and its transpose. Default: where both take a gigabyte at most.
+            Without them weights are worked out in every product, which takes no memory and about ten times longer.
         given: what the rays were made of, for fingerprints.
         check: test the adjoint.
 
@@ -73,7 +73,8 @@ class Rays(Operator):
         views, detectors = self.starts.shape[:2]
         self.matrix: Tensor | None = None
         self.transposed: Tensor | None = None
-        if side <= SPARSE if matrix is None else matrix:
+        fits = 4 * views * detectors * reach * ENTRY <= KEPT
+        if fits if matrix is None else matrix:
             self.matrix, self.transposed = self._matrices(views, detectors)
         plain = {"side": side, "starts": self.starts, "directions": self.directions, "reach": reach}
         super().__init__((side, side), (views, detectors), given=given or plain, check=check)
