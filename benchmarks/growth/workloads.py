@@ -241,7 +241,7 @@ WORKLOADS = (
     Growth("bilevel", "a ridge's hypergradient, dense", "unknowns", _up(2, 5), 2, 2, bilevel),
     Growth("discovery", "a search of programs", "evaluations", _up(1, 4), 1, 0, discovery),
     Growth("distributed", "10 rounds of FedAvg in virtual time", "clients", _up(1, 4), 1, 1, distributed),
-    Growth("inverse", "10 steps of CG, 16 views", "pixels", _up(3, 7), 1, 1, inverse),
+    Growth("inverse", "10 steps of CG, 16 views", "pixels", _up(3, 6), 1, 1, inverse),
     Growth("landscape", "a sweep of weight matching", "units a layer", _up(1, 4), 3, 2, landscape),
     Growth("matrix", "2 sweeps of completion, rank 8", "entries", _up(4, 9), 1, 1, matrix),
     Growth("online", "rows with six groups", "rows", _up(3, 7), 1, 1, online),
