@@ -22,8 +22,9 @@ from thalweg.inverse.operators.base import Operator
 
 Array = NDArray[np.float64]
 
-#: Bytes up to which the weights are kept, as a sparse matrix and its transpose, and bytes of an entry of both.
-KEPT, ENTRY = 2**31, 32
+#: Bytes up to which the weights are kept, as a sparse matrix and its transpose, were all of them inside the image (a third
+#: is), and bytes of an entry of both.
+KEPT, ENTRY = 3 * 2**30, 32
 
 
 class Rays(Operator):
@@ -34,8 +35,8 @@ class Rays(Operator):
         starts: where rays begin, in pixels from the centre, shape (views, detectors, 2).
         directions: of unit length, shape as ``starts``.
         reach: pixels along each ray.
-        matrix: keep the weights as a sparse matrix, and its transpose. Default: where both take two gigabytes at
-            most, half of that as a rule. Without them weights are worked out in every product, which takes no memory
+        matrix: keep the weights as a sparse matrix, and its transpose. Default: where both take about a gigabyte
+            at most. Without them weights are worked out in every product, which takes no memory
             and five to thirty times longer.
         given: what the rays were made of, for fingerprints.
         check: test the adjoint.
