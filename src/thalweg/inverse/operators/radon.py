@@ -22,8 +22,8 @@ from thalweg.inverse.operators.base import Operator
 
 Array = NDArray[np.float64]
 
-#: Bytes up to which the weights are kept, as a sparse matrix and its transpose, were all of them inside the image (a third
-#: is), and bytes of an entry of both.
+#: Bytes up to which the weights are kept, as a sparse matrix and its transpose, if all were inside the image, as about
+#: a third is; and bytes of an entry of both.
 KEPT, ENTRY = 3 * 2**30, 32
 
 
