@@ -174,7 +174,10 @@ def fit_slope(loads: ArrayLike, seconds: ArrayLike) -> tuple[float, float]:
     took = check_vector("seconds", seconds, at.size)
     at = check_vector("loads", at, at.size)
     require(
-        at.size > 1 and np.ptp(at) > 0, "fit_slope needs two different loads", got=loads, error=InvalidProblem
+        at.size > 1 and bool(np.ptp(at) > 0),
+        "fit_slope needs two different loads",
+        got=loads,
+        error=InvalidProblem,
     )
     slope, base = np.polyfit(at, took, 1)
     return float(base), float(slope)
