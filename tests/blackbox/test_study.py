@@ -350,6 +350,53 @@ class TestKeeping:
 
 
 class TestBadInput:
+    @pytest.mark.parametrize("value", [[1.0], np.ones(1), np.ones(2), "1.0", 1j, (1.0, 2.0), object()])
+    def test_a_value_that_is_no_number_is_told_in_a_line(self, value):
+        study = Study({"x": Real(0.0, 1.0)})
+        with pytest.raises(InvalidParameter, match="Trial 0: its value is no number"):
+            study.tell(study.ask(), value)
+        assert study.trials[0].status == "pending"
+
+    @pytest.mark.parametrize("value", [None, "1.0", [1.0]])
+    def test_an_objective_that_returns_no_number_is_told_in_a_line(self, value):
+        with pytest.raises(InvalidParameter, match="The objective's value is no number"):
+            solve(BlackBox(lambda p: value, {"x": Real(0.0, 1.0)}), stop=Stop(steps=2))
+
+    @pytest.mark.parametrize(
+        "value", [np.float32(2.0), np.array(2.0), torch.tensor(2.0, requires_grad=True), np.int64(2)]
+    )
+    def test_what_is_kept_are_numbers_of_python(self, value):
+        study = Study({"x": Real(0.0, 1.0)}, constraints=1)
+        told = study.tell(study.ask(), value, noise=value, gradient={"x": value}, constraints=[value])
+        kept = (told.value, told.noise, told.gradient["x"], told.constraints[0])
+        assert kept == (2.0,) * 4
+        assert all(type(number) is float for number in kept)
+
+    @pytest.mark.parametrize("given", [[True], [np.True_], None, 1.0, "a", [None], [[1.0]]])
+    def test_constraints_are_numbers_and_no_truth_values(self, given):
+        # True would be 1, which is infeasible, whatever the user meant by it
+        study = Study({"x": Real(0.0, 1.0)}, constraints=1)
+        with pytest.raises(InvalidParameter, match="constraint"):
+            study.tell(study.ask(), 1.0, constraints=given)
+
+    @pytest.mark.parametrize(
+        "options", [{"noise": "none"}, {"gradient": [1.0]}, {"gradient": {"x": None}}, {"failed": "no"}]
+    )
+    def test_other_parts_of_an_outcome_that_are_none_are_told(self, options):
+        study = Study({"x": Real(0.0, 1.0)})
+        with pytest.raises(InvalidParameter):
+            study.tell(study.ask(), 1.0, **options)
+
+    def test_arguments_in_another_order_and_counts_that_are_none_are_told(self):
+        study = Study({"x": Real(0.0, 1.0)})
+        with pytest.raises(InvalidParameter, match="a trial, or a point, first"):
+            study.tell(1.0, study.ask())
+        for q in (2.5, "x", True):
+            with pytest.raises(InvalidParameter, match="q >= 1"):
+                study.ask(q)
+        with pytest.raises(InvalidProblem, match="parameters by name"):
+            Study([Real(0.0, 1.0)])
+
     def test_values_that_are_no_numbers(self):
         study = Study(LINE)
         trial = study.ask()

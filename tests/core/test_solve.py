@@ -123,10 +123,37 @@ class TestStopping:
         with pytest.raises(UnknownName, match="Did you mean 'loss'"):
             solve(Bowl(), stop=Stop(below={"los": 1.0}))
 
-    @pytest.mark.parametrize("rule", [{"steps": -1}, {"seconds": -0.1}, {"below": {"loss": float("nan")}}])
+    @pytest.mark.parametrize(
+        "rule",
+        [
+            *({"steps": -1}, {"seconds": -0.1}, {"below": {"loss": float("nan")}}),
+            # True is a bound of 1, at which a run may be converged before its first step
+            *({"below": {"loss": bound}} for bound in (True, "1e-8", None, 1j, np.ones(2))),
+            *({"below": given} for given in (["loss"], "loss", None, {1: 1e-8})),
+        ],
+    )
     def test_a_senseless_rule_is_refused(self, rule):
         with pytest.raises(InvalidParameter):
             Stop(**rule)
+
+    @pytest.mark.parametrize(
+        ("problem", "method", "options", "told"),
+        [
+            (Descent(0.1), Bowl(), {}, "a Problem for problem; got a value of type Descent"),
+            ([1.0], None, {}, "a Problem for problem; got a value of type list"),
+            (Bowl, None, {}, r"got the class Bowl. Write Bowl\(...\)"),
+            (Bowl(), Descent, {}, r"got the class Descent. Write Descent\(...\)"),
+            (Bowl(), "descent", {}, "a Method for method; got a value of type str"),
+            (Bowl(), Descent(0.1), {"stop": 5}, "a Stop for stop; got a value of type int"),
+            (Bowl(), Descent(0.1), {"stop": {"steps": 5}}, "a Stop for stop; got a value of type dict"),
+            (Bowl(), Descent(0.1), {"callbacks": print}, "a list of callbacks"),
+            (Bowl(), Descent(0.1), {"callbacks": None}, "a list of callbacks"),
+            (Bowl(), Descent(0.1), {"callbacks": [3]}, "callbacks that can be called"),
+        ],
+    )
+    def test_what_is_no_problem_method_rule_or_callback_is_told(self, problem, method, options, told):
+        with pytest.raises(InvalidParameter, match=told):
+            solve(problem, method, **options)
 
     def test_an_error_in_mid_run_carries_the_best_answer(self):
         class Failing(Descent):
@@ -311,6 +338,12 @@ class TestTheProblemsOwnStop:
 
 
 class TestCallbacks:
+    def test_callbacks_from_a_generator_are_called_at_every_step(self):
+        seen = []
+        watchers = (watch for watch in [lambda run: seen.append(run.steps)])
+        solve(Bowl(), Descent(0.1), stop=Stop(steps=3), callbacks=watchers)
+        assert seen == [1, 2, 3]
+
     @pytest.mark.parametrize(
         "true", [True, np.True_, np.array(True), torch.tensor(True), 1, np.float64(1.0)], ids=repr
     )

@@ -463,6 +463,49 @@ class TestSelection:
 
 
 class TestBadInput:
+    @pytest.mark.parametrize(
+        "loss",
+        [
+            lambda out, y: ((out[:, 0] - y) ** 2).mean(),
+            lambda out, y: ((out - y) ** 2).sum(),  # (n, 1) beside (n,): each output with every target
+            lambda out, y: (out[:, 0] - y) ** 2,
+            lambda out, y: None,
+            lambda out, y: 1.0,
+        ],
+    )
+    def test_a_loss_that_is_not_the_sum_over_examples_is_told(self, loss):
+        with pytest.raises(InvalidProblem, match=r"DataParallel needs a loss that is .*the sum over a batch"):
+            DataParallel(lambda: nn.Linear(3, 1), loss, X, Y)
+
+    def test_a_network_that_draws_in_training_is_no_other_loss(self):
+        def network():
+            return nn.Sequential(nn.Linear(3, 8), nn.Dropout(0.5), nn.Linear(8, 1))
+
+        DataParallel(network, lambda out, y: ((out[:, 0] - y) ** 2).sum(), X, Y)
+
+    def test_examples_that_are_no_tensors_are_told(self):
+        with pytest.raises(InvalidProblem, match="X to be a tensor"):
+            DataParallel(lambda: nn.Linear(3, 1), lambda out, y: out.sum(), X.numpy(), Y)
+
+    @pytest.mark.parametrize("seconds", [[["a", "b"]], [[1j, 1.0]], [[1.0, 2.0], [3.0]]])
+    def test_a_profile_that_holds_no_numbers_is_told(self, seconds):
+        with pytest.raises(InvalidProblem, match="profile"):
+            DelayProfile(seconds)
+
+    @pytest.mark.parametrize(
+        ("loads", "seconds"),
+        [
+            ([0.1, 0.1], [1.0, 2.0]),
+            ([0.1], [1.0]),
+            ([0.1, 0.2], [1.0]),
+            ([0.1, 0.2], [1.0, math.nan]),
+            (["a"], [1.0]),
+        ],
+    )
+    def test_loads_and_times_that_have_no_slope_are_told(self, loads, seconds):
+        with pytest.raises(InvalidProblem):
+            fit_slope(loads, seconds)
+
     def test_parameters_are_told(self):
         with pytest.raises(InvalidParameter, match="B to divide W - 1"):
             SelectiveRepeat(6, 2, 4, 1)

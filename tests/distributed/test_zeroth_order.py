@@ -641,6 +641,28 @@ class TestTasks:
 
 
 class TestBadInput:
+    @pytest.mark.parametrize(
+        "x0", [[0.25, 0.5], np.array([0.25, 0.5]), torch.tensor([0.25, 0.5], requires_grad=True)]
+    )
+    def test_the_start_may_be_a_list_or_an_array(self, x0):
+        problem = FederatedBlackBox([lambda X: X.sum(-1)], x0)
+        assert torch.equal(problem.x0, torch.tensor([0.25, 0.5], dtype=torch.float64))
+
+    @pytest.mark.parametrize("x0", [[], [1j], [math.nan], [[0.1]], ["a"]])
+    def test_a_start_that_is_no_place_in_the_cube_is_told(self, x0):
+        with pytest.raises(InvalidProblem, match="x0"):
+            FederatedBlackBox([lambda X: X.sum(-1)], x0)
+
+    @pytest.mark.parametrize("clients", [lambda X: X.sum(-1), [3], (f for f in [torch.sum])])
+    def test_clients_that_are_no_list_of_functions_are_told(self, clients):
+        with pytest.raises(InvalidProblem, match="a list of functions"):
+            FederatedBlackBox(clients, [0.5])
+
+    def test_complex_values_are_no_values(self):
+        problem = FederatedBlackBox([lambda X: X.sum(-1) + 1j], [0.5])
+        with pytest.raises(InvalidProblem, match=r"Client 0 gives .*complex"):
+            problem.metrics(problem.x0)
+
     def test_problems_are_checked(self):
         f = [lambda X: X.sum(-1)]
         with pytest.raises(InvalidProblem, match="no clients"):

@@ -616,13 +616,13 @@ class TestBadInput:
         components = Functions(lambda u, rows: u.expand(len(rows), -1), 2)
         with pytest.raises(InvalidProblem, match="not firmly non-expansive"):
             MonotoneInclusion(components, torch.zeros(3), lambda v, step: 2.0 * v)
-        with pytest.raises(InvalidProblem, match=r"resolvent gives shape \(2,\)"):
+        with pytest.raises(InvalidProblem, match=r"resolvent gives a tensor of shape \(2,\)"):
             MonotoneInclusion(components, torch.zeros(3), lambda v, step: v[:2])
 
     def test_empty_and_misshapen_input_is_refused(self):
         with pytest.raises(InvalidProblem, match="count >= 1"):
             Functions(lambda u, rows: u, 0)
-        with pytest.raises(InvalidProblem, match=r"gives shape \(2,\)"):
+        with pytest.raises(InvalidProblem, match=r"gives a tensor of shape \(2, 2\)"):
             MonotoneInclusion(Functions(lambda u, rows: u[:2].expand(len(rows), -1), 2), torch.zeros(3))
         with pytest.raises(InvalidProblem, match=r"x0 has shape \(2, 2\)"):
             MonotoneInclusion(Functions(lambda u, rows: u, 1), torch.zeros(2, 2))
@@ -646,6 +646,62 @@ class TestBadInput:
             SumOfComponents(ScaledIdentity(1.0, 2), ScaledIdentity(1.0, 3))
         with pytest.raises(InvalidProblem, match="bilinear games"):
             solve(least_squares(), PDHG())
+
+    @pytest.mark.parametrize("labels", [[0, 1, 1], [False, True, True], [1, 2, 2]])
+    def test_codes_other_than_minus_one_and_one_are_no_labels(self, labels):
+        # the logistic loss of a label 0 is log 2 for every w: those examples would count for nothing
+        rows = np.eye(3)
+        with pytest.raises(InvalidProblem, match="logistic loss needs labels -1 and 1"):
+            robust_regression(rows, labels, loss="logistic")
+        with pytest.raises(InvalidProblem, match="needs labels -1 and 1"):
+            adversarial_classification(rows, labels)
+        robust_regression(rows, labels)  # targets of squares may be any numbers
+
+    @pytest.mark.parametrize(
+        "given",
+        [
+            *(lambda u, rows: None, lambda u, rows: np.zeros((len(rows), 3))),
+            lambda u, rows: u.double().expand(len(rows), -1),
+            lambda u, rows: u,  # the mean's, not the rows'
+            lambda u, rows: u.expand(len(rows), -1).T,
+        ],
+    )
+    def test_an_operator_that_gives_something_else_is_told_in_a_line(self, given):
+        with pytest.raises(InvalidProblem, match=r"f gives .*; expected a tensor of shape \(2, 3\)"):
+            MonotoneInclusion(Functions(given, 2), torch.ones(3))
+
+    @pytest.mark.parametrize(
+        "given", [lambda v, step: None, lambda v, step: v.numpy(), lambda v, step: v.double()]
+    )
+    def test_a_resolvent_that_gives_something_else_is_told_in_a_line(self, given):
+        with pytest.raises(InvalidProblem, match="The resolvent gives"):
+            MonotoneInclusion(Functions(lambda u, rows: u.expand(len(rows), -1), 2), torch.ones(3), given)
+
+    def test_a_resolvent_may_write_on_what_it_is_given(self):
+        def expanding(v, step):
+            return v.mul_(-1.0)
+
+        operator = Functions(lambda u, rows: u.expand(len(rows), -1), 2)
+        with pytest.raises(InvalidProblem, match="not firmly non-expansive"):
+            MonotoneInclusion(operator, torch.ones(3), expanding)
+
+    def test_arguments_in_another_order_and_sizes_that_do_not_fit_are_told(self):
+        with pytest.raises(InvalidProblem, match="needs components first"):
+            MonotoneInclusion(torch.ones(3), Functions(lambda u, rows: u, 2))
+        with pytest.raises(InvalidProblem, match=r"x0 has shape \(3,\); expected \(4,\)"):
+            MonotoneInclusion(Bilinear(torch.ones(2, 2)), torch.zeros(3))
+        with pytest.raises(InvalidProblem, match="count >= 1"):
+            Functions(lambda u, rows: u, 2.0)
+        with pytest.raises(InvalidParameter, match="strength"):
+            ScaledIdentity(math.nan, 2)
+        with pytest.raises(InvalidProblem, match="n >= 2"):
+            nemirovski(2.5)
+
+    @pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
+    def test_payoffs_in_half_precision_are_those_in_single(self, kind):
+        payoffs = torch.tensor([[2.0, -1.0], [-1.0, 1.0]])
+        found = solve(matrix_game(payoffs.to(kind)), stop=Stop(below={"residual": 1e-6}))
+        torch.testing.assert_close(found.x, torch.tensor([0.4, 0.6, 0.4, 0.6]), atol=1e-5, rtol=0.0)
 
     def test_too_small_a_lipschitz_constant_is_caught(self):
         found = solve(least_squares(lipschitz=1e-3), VRHalpern(), stop=Stop(steps=3000))

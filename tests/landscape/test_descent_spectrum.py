@@ -166,8 +166,9 @@ class TestBadInput:
         problem = drawn(4, 3)
         with pytest.raises(InvalidParameter, match=r"step sizes in \(0, "):
             problem.descent(10, 1.1 * problem.step_limit)
-        with pytest.raises(InvalidParameter, match="whole numbers"):
-            problem.descent(1.5)
+        for steps in (1.5, -1, math.inf, 1e30):  # a table of a map's steps holds no infinity
+            with pytest.raises(InvalidParameter, match="whole numbers"):
+                problem.descent(steps)
         with pytest.raises(InvalidParameter, match="1/s_1"):
             problem.steps_to(0.1, problem.step_limit)
         with pytest.raises(InvalidParameter, match="penalties >= 0"):

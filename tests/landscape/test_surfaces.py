@@ -376,6 +376,16 @@ class TestBarriers:
 
 
 class TestBadInput:
+    @pytest.mark.parametrize("value", [None, 1.0, np.ones(())])
+    def test_a_loss_that_is_no_tensor_is_told(self, data, value):
+        with pytest.raises(InvalidProblem, match=r"The loss is of type .*a tensor"):
+            LossSurface(network(), data, loss=lambda model, *batch: value)(network())
+
+    @pytest.mark.parametrize("place", [None, 3, np.ones(3), "a.pt"])
+    def test_a_place_that_is_none_is_told(self, data, place):
+        with pytest.raises(InvalidProblem, match="A place is a module"):
+            LossSurface(network(), data).theta(place)
+
     def test_other_architectures(self, data):
         surface = LossSurface(network(), data)
         with pytest.raises(InvalidProblem, match=r"'0.weight' has shape \(7, 4\)"):

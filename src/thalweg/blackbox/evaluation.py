@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from thalweg.blackbox.study import Study
+from thalweg.blackbox.telling import as_number
 from thalweg.blackbox.trial import LARGEST, Trial
 
 
@@ -19,7 +20,7 @@ def outcome_of(outcome: Callable[[], float]) -> tuple[float | None, str]:
     error is one of the user's code and is raised.
     """
     try:
-        value = float(outcome())
+        value = as_number("The objective's value", outcome())
     except (EvaluationFailed, ArithmeticError) as error:
         return None, str(error) or type(error).__name__
     return (value, "") if abs(value) <= LARGEST else (None, f"the value is {value:g}")

@@ -46,6 +46,10 @@ class Space:
     dimension: int = field(init=False)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.parameters, Mapping):
+            raise InvalidProblem(
+                f"Space needs parameters by name, such as {{'x': Real(0.0, 1.0)}}; got {self.parameters!r}."
+            )
         if not self.parameters:
             raise InvalidProblem("Space needs at least one parameter.")
         seen: set[str] = set()

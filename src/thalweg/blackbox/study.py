@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast, overload
+from typing import Any, overload
 
 import numpy as np
 import torch
@@ -28,14 +28,14 @@ from thalweg.blackbox.parameters import Parameter, Point
 from thalweg.blackbox.space import Space
 from thalweg.blackbox.suggestion import Worth
 from thalweg.blackbox.surrogate import Belief
-from thalweg.blackbox.telling import check_outcome
+from thalweg.blackbox.telling import checked_outcome
 from thalweg.blackbox.trial import Recommendation, Trial
 from thalweg.blackbox.trust_region import TrustRegion
 from thalweg.core import CheckpointMismatch, InvalidParameter, UnreadableFile
 from thalweg.core.figure import Figure
 from thalweg.core.fingerprint import fingerprint
 from thalweg.core.tree import load_tree, save_tree
-from thalweg.core.validation import require
+from thalweg.core.validation import is_whole, require
 from thalweg.numerics.gaussian_process import GaussianProcess, Kernel, Matern
 
 BATCHES = ("joint", "believer", "liar", "penalisation")
@@ -145,7 +145,7 @@ class Study:
 
         Points asked for and not told yet are pending: later ones keep clear of them, so any number of workers may ask.
         """
-        require(q is None or q >= 1, "Study.ask needs q >= 1", got=q)
+        require(q is None or (is_whole(q) and q >= 1), "Study.ask needs q >= 1, a whole number", got=q)
         with self.guard:
             trials = [
                 self.expect(self.space.decode(self._next())) for _ in range(q or 1)
@@ -181,7 +181,8 @@ class Study:
             failed: the evaluation crashed; such places are avoided.
 
         Raises:
-            InvalidParameter: told twice, out of the space, another number of constraints, beyond 1e300.
+            InvalidParameter: told twice, out of the space, another number of constraints, beyond 1e300, no number, a
+                truth value for a constraint.
             NotFinite: a value that is NaN or infinite; tell it as failed.
         """
         if isinstance(trial, Trial):
@@ -191,21 +192,17 @@ class Study:
             if held.status != "pending":
                 raise InvalidParameter(f"Trial {held.number} has been told already: {held.status}.")
         else:
+            require(isinstance(trial, Mapping), "Study.tell takes a trial, or a point, first", got=trial)
             held = self._trial(dict(trial))
+        require(isinstance(failed, bool | np.bool_), "Study.tell needs failed=True or False", got=failed)
         order = sum(t.status != "pending" for t in self.trials)
         if failed:
             told = replace(held, status="failed", told=order)
         else:
-            check_outcome(held.number, self.space, self.constraints, value, noise, gradient, constraints)
-            told = replace(
-                held,
-                status="done",
-                value=float(cast(float, value)),
-                noise=noise,
-                gradient=gradient,
-                constraints=tuple(float(c) for c in constraints),
-                told=order,
+            found = checked_outcome(
+                held.number, self.space, self.constraints, value, noise, gradient, constraints
             )
+            told = replace(held, status="done", told=order, **vars(found))
         # in the place of a pending one, or behind the last
         self.trials[told.number : told.number + 1] = [told]
         if self.region is not None and told.feasible and told.value is not None:

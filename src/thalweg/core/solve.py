@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
@@ -78,6 +78,8 @@ def solve(
     >>> solve(system, SOR(omega=1.1), stop=Stop(below={"residual": 1e-10})).status
     <Status.CONVERGED: 'converged'>
     """
+    _check_kinds(problem, method, stop)
+    callbacks = _watchers(callbacks)
     rule = problem.recommended_stop() if stop is None else stop
     if rule.steps == "auto":
         rule = rule.limited(problem.recommended_stop())
@@ -99,6 +101,33 @@ def solve(
     if sys.stderr.isatty() if progress is None else progress:
         callbacks = [Progress(), *callbacks]
     return _iterate(run, callbacks)
+
+
+def _check_kinds(problem: object, method: object, stop: object) -> None:
+    """Tell arguments in the wrong order, a class given for its instance, and a name for what it names."""
+    expected: list[tuple[str, object, type]] = [("problem", problem, Problem)]
+    expected += [("method", method, Method)] * (method is not None)
+    expected += [("stop", stop, Stop)] * (stop is not None)
+    for place, given, kind in expected:
+        if isinstance(given, type) and issubclass(given, kind):
+            raise InvalidParameter(
+                f"solve takes a {kind.__name__} for {place}; got the class {given.__name__}. "
+                f"Write {given.__name__}(...)."
+            )
+        if not isinstance(given, kind):
+            raise InvalidParameter(
+                f"solve takes a {kind.__name__} for {place}; got a value of type {type(given).__name__}."
+            )
+
+
+def _watchers(callbacks: object) -> list[Watcher]:
+    """The callbacks as a list, since a generator could be gone through only once."""
+    listed = isinstance(callbacks, Iterable) and not isinstance(callbacks, str)
+    require(listed, "solve needs a list of callbacks, such as [watch]", got=callbacks)
+    found: list[Watcher] = list(callbacks)  # type: ignore[call-overload]
+    for watcher in found:
+        require(callable(watcher), "solve needs callbacks that can be called with the run", got=watcher)
+    return found
 
 
 def _iterate(run: Run, callbacks: Sequence[Watcher]) -> Result:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import numbers
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Literal
 
-from thalweg.core.validation import require
+from thalweg.core.validation import is_real, require
 
 #: Most steps of a run whose problem states no length of its own.
 DEFAULT_STEPS = 10_000
@@ -49,8 +48,12 @@ class Stop:
     patience: int | None = None
 
     def __post_init__(self) -> None:
-        for name, value in self.below.items():
-            require(value == value, f"Stop.below['{name}'] needs a number", got=value)
+        names = isinstance(self.below, Mapping) and all(isinstance(name, str) for name in self.below)
+        require(
+            names, "Stop.below needs metrics' names and values, such as {'residual': 1e-8}", got=self.below
+        )
+        for name, bound in self.below.items():
+            require(is_real(bound) and bound == bound, f"Stop.below['{name}'] needs a number", got=bound)
         for name in ("steps", "seconds", "calls", "patience"):
             value = getattr(self, name)
             fits = value is None or (value == "auto" and name == "steps") or _is_count(value)
@@ -62,4 +65,4 @@ class Stop:
 
 
 def _is_count(value: object) -> bool:
-    return isinstance(value, numbers.Real) and not isinstance(value, bool) and float(value) >= 0
+    return is_real(value) and value >= 0

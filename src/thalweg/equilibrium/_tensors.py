@@ -14,14 +14,15 @@ from thalweg.core.validation import as_real, check_finite
 def as_tensor(name: str, values: object, *axes: str) -> Tensor:
     """``values`` as a finite tensor with one axis for each name in ``axes``.
 
-    Floating-point tensors keep their type and device; arrays, lists, tables and whole numbers become float64.
+    Floating-point tensors keep their type and device, half precision apart, which becomes float32: norms and
+    factorizations have none. Arrays, lists, tables and whole numbers become float64.
 
     Raises:
         InvalidProblem: no numbers, another number of axes, no entries.
         NotFinite: NaN or infinity, with the first index.
     """
     if isinstance(values, Tensor) and values.is_floating_point() and values.layout is torch.strided:
-        found = values.detach()
+        found = values.detach() if values.dtype.itemsize >= 4 else values.detach().float()
     else:
         found = torch.from_numpy(as_real(name, values).copy())
     if found.ndim != len(axes) or found.numel() == 0:
@@ -31,6 +32,13 @@ def as_tensor(name: str, values: object, *axes: str) -> Tensor:
     if not math.isfinite(float(found.sum())) and not bool(torch.isfinite(found).all()):
         check_finite(name, found.cpu().double().numpy())
     return found
+
+
+def told(found: object) -> str:
+    """What a user's function gave, for an error."""
+    if isinstance(found, Tensor):
+        return f"a tensor of shape {tuple(found.shape)} and type {found.dtype}"
+    return f"a value of type {type(found).__name__}"
 
 
 def unit_of(values: Tensor) -> float:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from thalweg.core import InvalidProblem
 from thalweg.core.seeding import torch_generator
-from thalweg.core.validation import is_real, require
+from thalweg.core.validation import is_real, is_whole, require
 from thalweg.equilibrium._tensors import as_tensor, doubly_centred, in_units
 from thalweg.equilibrium.operators import Bilinear
 from thalweg.equilibrium.problem import MonotoneInclusion
@@ -63,7 +63,12 @@ def policeman_and_burglar(houses: int, seed: int = 0) -> Tensor:
 
     Rows are the policeman's posts, who pays what is stolen.
     """
-    require(houses >= 2, "policeman_and_burglar needs two houses", got=houses, error=InvalidProblem)
+    require(
+        is_whole(houses) and houses >= 2,
+        "policeman_and_burglar needs two houses",
+        got=houses,
+        error=InvalidProblem,
+    )
     wealth = torch.randn(houses, generator=torch_generator(seed, 0xB0), dtype=torch.float64).abs()
     at = torch.arange(houses, dtype=torch.float64)
     return wealth * (1.0 - torch.exp(-0.8 * (at[:, None] - at).abs()))
@@ -75,7 +80,7 @@ def nemirovski(n: int, alpha: float = 1.0) -> Tensor:
     With alpha = 1 it is a sum of a row's and a column's share: a game without interaction, solved by two pure
     strategies. With alpha = 2 the interaction has rank one.
     """
-    require(n >= 2, "nemirovski needs n >= 2", got=n, error=InvalidProblem)
+    require(is_whole(n) and n >= 2, "nemirovski needs n >= 2", got=n, error=InvalidProblem)
     at = torch.arange(1, n + 1, dtype=torch.float64)
     return ((at[:, None] + at - 1.0) / (2.0 * n - 1.0)) ** alpha
 
@@ -110,6 +115,8 @@ def robust_regression(
     require(0 < tail <= 1, "robust_regression needs 0 < tail <= 1", got=tail, error=InvalidProblem)
     require(ridge >= 0, "robust_regression needs ridge >= 0", got=ridge, error=InvalidProblem)
     require(loss in ("squares", "logistic"), "robust_regression knows 'squares' and 'logistic'", got=loss)
+    if loss == "logistic":
+        _check_labels("robust_regression with the logistic loss", targets)
 
     def losses(w: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Values and their derivatives in the prediction."""
@@ -156,6 +163,13 @@ def _examples(X: ArrayLike | Tensor, y: ArrayLike | Tensor) -> tuple[Tensor, Ten
     return features, targets
 
 
+def _check_labels(who: str, labels: Tensor) -> None:
+    """Refuse labels that are not -1 and 1: of 0 and 1, the zeros would count for nothing."""
+    other = labels[(labels != 1) & (labels != -1)]
+    if len(other):
+        raise InvalidProblem(f"{who} needs labels -1 and 1; {float(other[0]):g} is one of y's.")
+
+
 def adversarial_classification(
     X: ArrayLike | Tensor, y: ArrayLike | Tensor, *, radius: float = 0.1, ridge: float = 1e-2
 ) -> MonotoneInclusion:
@@ -175,11 +189,7 @@ def adversarial_classification(
     """
     features, labels = _examples(X, y)
     n, d = features.shape
-    require(
-        bool(((labels == 1) | (labels == -1)).all()),
-        "adversarial_classification needs labels -1 and 1",
-        error=InvalidProblem,
-    )
+    _check_labels("adversarial_classification", labels)
     require(radius >= 0, "adversarial_classification needs radius >= 0", got=radius, error=InvalidProblem)
     require(ridge >= 0, "adversarial_classification needs ridge >= 0", got=ridge, error=InvalidProblem)
 

@@ -13,9 +13,9 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from thalweg.core import InvalidProblem
-from thalweg.core.validation import is_real, require
+from thalweg.core.validation import is_real, is_whole, require, require_counts, require_positive
 from thalweg.equilibrium import _kernels as kernels
-from thalweg.equilibrium._tensors import as_tensor
+from thalweg.equilibrium._tensors import as_tensor, told
 
 
 class Components(Protocol):
@@ -50,16 +50,24 @@ class Functions:
     count: int
 
     def __post_init__(self) -> None:
-        if self.count < 1:
-            raise InvalidProblem(f"Functions needs count >= 1 components; got {self.count}.")
+        fits = is_whole(self.count) and self.count >= 1
+        require(fits, "Functions needs count >= 1 components", got=self.count, error=InvalidProblem)
 
     def weighted(self, u: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
         """See `Components`."""
-        return weights @ self.f(u, rows)
+        return weights @ self._at(u, rows)
 
     def full(self, u: Tensor) -> Tensor:
         """See `Components`."""
-        return self.f(u, torch.arange(self.count, device=u.device)).mean(0)
+        return self._at(u, torch.arange(self.count, device=u.device)).mean(0)
+
+    def _at(self, u: Tensor, rows: Tensor) -> Tensor:
+        found = self.f(u, rows)
+        if not isinstance(found, Tensor) or found.shape != (len(rows), *u.shape) or found.dtype != u.dtype:
+            raise InvalidProblem(
+                f"Functions: f gives {told(found)}; expected {told(u.expand(len(rows), *u.shape))}."
+            )
+        return found
 
 
 class Bilinear:
@@ -178,6 +186,10 @@ class ScaledIdentity:
 
     strength: float
     count: int
+
+    def __post_init__(self) -> None:
+        require_positive(self, "strength", zero=True)
+        require_counts(self, "count")
 
     def weighted(self, u: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
         """See `Components`."""

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from thalweg.core import InvalidProblem, NotFinite, Problem, Stop
 from thalweg.core.seeding import torch_generator
-from thalweg.core.validation import is_real, require
-from thalweg.equilibrium._tensors import as_tensor
+from thalweg.core.validation import is_real, is_whole, require
+from thalweg.equilibrium._tensors import as_tensor, told
 from thalweg.equilibrium.operators import Bilinear, Components
 from thalweg.equilibrium.sampling import SamplingReport
 
@@ -78,6 +78,12 @@ class MonotoneInclusion(Problem):
     _sums: Tensor = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        count = getattr(self.components, "count", None)
+        if not is_whole(count):
+            raise InvalidProblem(
+                "MonotoneInclusion needs components first: a Bilinear, Functions(f, count), or another with a "
+                f"count, `full` and `weighted`; got {told(self.components)}."
+            )
         n = self.components.count
         require(n >= 1, "MonotoneInclusion needs components", got=n, error=InvalidProblem)
         object.__setattr__(self, "x0", as_tensor("x0", self.x0, "d"))
@@ -89,24 +95,28 @@ class MonotoneInclusion(Problem):
         chances = (weights / weights.sum()).to(self.x0)
         object.__setattr__(self, "_chances", chances)
         object.__setattr__(self, "_sums", chances.cumsum(0))
-        value = self.components.full(self.x0)
-        if value.shape != self.x0.shape:
+        if isinstance(self.components, Bilinear) and self.components.linear.shape != self.x0.shape:
             raise InvalidProblem(
-                f"The operator gives shape {tuple(value.shape)}; expected that of x0, {tuple(self.x0.shape)}."
+                f"x0 has shape {tuple(self.x0.shape)}; expected {tuple(self.components.linear.shape)}, the game's rows "
+                "and columns."
             )
+        value = self._like_start("operator", self.components.full(self.x0))
         if not bool(torch.isfinite(value).all()):
             raise NotFinite("The operator is not finite at the start.")
         self._look_at_pairs()
+
+    def _like_start(self, who: str, value: object) -> Tensor:
+        """``value``, if it is a tensor of x0's shape and type."""
+        if not isinstance(value, Tensor) or value.shape != self.x0.shape or value.dtype != self.x0.dtype:
+            raise InvalidProblem(f"The {who} gives {told(value)}; expected x0's, {told(self.x0)}.")
+        return value
 
     def _look_at_pairs(self) -> None:
         random = torch_generator(0, 0xE0)
         for _ in range(4):
             u, v = (self.x0 + torch.randn(self.x0.shape, generator=random, dtype=self.x0.dtype) for _ in "uv")
-            a, b = self.resolvent(u, 1.0), self.resolvent(v, 1.0)
-            if a.shape != u.shape:
-                raise InvalidProblem(
-                    f"The resolvent gives shape {tuple(a.shape)}; expected {tuple(u.shape)}."
-                )
+            # a resolvent may write on what it is given; the points themselves are compared below
+            a, b = (self._like_start("resolvent", self.resolvent(w.clone(), 1.0)) for w in (u, v))
             firm = float((a - b) @ (u - v) - (a - b).square().sum())
             if firm < -1e-4 * float((u - v).square().sum()):
                 raise InvalidProblem(

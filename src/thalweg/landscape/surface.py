@@ -155,6 +155,10 @@ class LossSurface:
             if place.shape != (self.size,):
                 raise InvalidProblem(f"theta has shape ({self.size},); got {tuple(place.shape)}.")
             return place.detach()
+        if not isinstance(place, nn.Module | Mapping):
+            raise InvalidProblem(
+                f"A place is a module, a state dict or a vector of weights; got a value of type {type(place).__name__}."
+            )
         given: Weights = dict(place.state_dict()) if isinstance(place, nn.Module) else place
         found = []
         for name, held in self._held.items():
@@ -332,7 +336,11 @@ def _told() -> Iterator[None]:
         raise InvalidProblem(f"The loss could not be evaluated on the data: {text}.") from error
 
 
-def _scalar(value: Tensor) -> Tensor:
+def _scalar(value: object) -> Tensor:
+    if not isinstance(value, Tensor):
+        raise InvalidProblem(
+            f"The loss is of type {type(value).__name__}; expected a tensor, the mean over a batch."
+        )
     if value.numel() != 1:
         raise InvalidProblem(
             f"The loss has shape {tuple(value.shape)}; expected a scalar, the mean over a batch."

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from thalweg.core import InvalidProblem
 from thalweg.core.seeding import generator
-from thalweg.core.validation import check_finite, require
+from thalweg.core.validation import as_real, check_finite, check_vector, require
 
 Pattern = NDArray[np.bool_]
 
@@ -105,7 +105,7 @@ class DelayProfile:
     _order: NDArray[np.int64] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        seconds = np.ascontiguousarray(self.seconds, dtype=np.float64)
+        seconds = as_real("profile", self.seconds)
         if seconds.ndim != 2 or 0 in seconds.shape:
             raise InvalidProblem(
                 f"A profile has a row for each round and a column for each worker; got {seconds.shape}."
@@ -162,9 +162,22 @@ class DelayProfile:
 def fit_slope(loads: ArrayLike, seconds: ArrayLike) -> tuple[float, float]:
     """Seconds at no load, and seconds for all the data, by least squares of the times on the loads.
 
+    Raises:
+        InvalidProblem: other lengths, what holds no numbers, fewer than two different loads.
+        NotFinite: NaN or infinity.
+
     >>> base, slope = fit_slope([0.1, 0.2, 0.4], [2.0, 3.0, 5.0])
     >>> round(base, 6), round(slope, 6)
     (1.0, 10.0)
     """
-    slope, base = np.polyfit(np.asarray(loads, dtype=float), np.asarray(seconds, dtype=float), 1)
+    at = as_real("loads", loads)
+    took = check_vector("seconds", seconds, at.size)
+    at = check_vector("loads", at, at.size)
+    require(
+        at.size > 1 and bool(np.ptp(at) > 0),
+        "fit_slope needs two different loads",
+        got=loads,
+        error=InvalidProblem,
+    )
+    slope, base = np.polyfit(at, took, 1)
     return float(base), float(slope)

@@ -31,7 +31,12 @@ class DataParallel(Problem):
     Args:
         model: makes the module, anew at each call; called under the run's seed.
         loss: ``loss(outputs, y)``, the *sum* over a batch of examples.
-        X, y: examples, first axis alike.
+        X, y: tensors of examples, first axis alike.
+
+    Raises:
+        InvalidProblem: no tensors, other lengths, a loss that is no number or not the sum over the examples: a mean,
+            say, or outputs of shape (n, 1) set against targets of shape (n,), which pairs each with every other.
+        NotFinite: NaN or infinity in X.
 
     An answer is the module's parameters as one vector. The metric is ``loss``, the mean.
 
@@ -49,6 +54,9 @@ class DataParallel(Problem):
     y: Tensor
 
     def __post_init__(self) -> None:
+        for name, given in (("X", self.X), ("y", self.y)):
+            if not isinstance(given, Tensor) or given.ndim == 0:
+                raise InvalidProblem(f"DataParallel needs {name} to be a tensor of examples; got {given!r}.")
         require(
             len(self.X) == len(self.y) > 0,
             "DataParallel needs as many X as y, at least one",
@@ -57,6 +65,29 @@ class DataParallel(Problem):
         )
         if not bool(torch.isfinite(self.X).all()):
             raise NotFinite("X holds NaN or infinity. Remove or impute them before training.")
+        self._check_loss()
+
+    def _check_loss(self) -> None:
+        """Refuse a loss of two examples that is not the sum of theirs: workers' parts would not make the whole."""
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            module = self.model().eval()
+        values = []
+        for rows in (slice(0, 2), slice(0, 1), slice(1, 2)):
+            if len(self.X[rows]):
+                with torch.no_grad():
+                    value = self.loss(module(self.X[rows]), self.y[rows])
+                if not isinstance(value, Tensor) or value.shape != ():
+                    raise InvalidProblem(
+                        "DataParallel needs a loss that is one number, a tensor of shape (): the sum over a batch; got "
+                        f"{tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__}."
+                    )
+                values.append(float(value))
+        if len(values) == 3 and abs(values[0] - values[1] - values[2]) > 1e-2 * sum(map(abs, values)):
+            raise InvalidProblem(
+                f"DataParallel needs a loss that is the sum over a batch; that of two examples is {values[0]:g}, and "
+                f"those of each {values[1]:g} and {values[2]:g}. Give reduction='sum', and outputs the shape of y."
+            )
 
     def start(self, seed: int) -> Tensor:
         """Parameters of a fresh module."""

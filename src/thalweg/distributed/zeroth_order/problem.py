@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from thalweg.core import InvalidProblem, Problem, Stop
-from thalweg.core.validation import require
+from thalweg.core.validation import as_real, require
 from thalweg.distributed.federated.design import importances
 
 
@@ -48,13 +48,16 @@ class FederatedBlackBox(Problem):
     weights: NDArray[np.float64] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
+        listed = isinstance(self.clients, Sequence) and all(callable(f) for f in self.clients)
+        require(listed, "FederatedBlackBox needs a list of functions", got=self.clients, error=InvalidProblem)
         require(len(self.clients) > 0, "There are no clients", error=InvalidProblem)
-        if self.x0.ndim != 1 or not bool(((self.x0 >= 0) & (self.x0 <= 1)).all()):
+        x0 = torch.from_numpy(as_real("x0", self.x0))
+        if x0.ndim != 1 or not len(x0) or not bool(((x0 >= 0) & (x0 <= 1)).all()):
             raise InvalidProblem(
                 "FederatedBlackBox needs x0 to be a vector in the unit cube. Scale the coordinates of the clients' "
                 "functions to [0, 1]."
             )
-        object.__setattr__(self, "x0", self.x0.to(torch.float64))
+        object.__setattr__(self, "x0", x0.clone())
         count = len(self.clients)
         p = np.full(count, 1.0 / count) if self.p is None else importances(self.p, count)
         object.__setattr__(self, "weights", p)
@@ -87,7 +90,10 @@ def values_of(f: Callable[[Tensor], object], points: Tensor, number: int) -> Ten
     """
     given = f(points)
     try:
-        value = torch.as_tensor(given).detach().to(points)
+        value = torch.as_tensor(given).detach()
+        if value.is_complex():
+            raise TypeError("they are complex")
+        value = value.to(points)
     except (TypeError, ValueError, RuntimeError) as error:
         raise InvalidProblem(f"Client {number} gives {type(given).__name__}, no values: {error}.") from None
     if value.shape != points.shape[:1]:

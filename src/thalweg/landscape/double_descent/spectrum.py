@@ -146,9 +146,11 @@ class Spectrum:
         Returns:
             Shape (..., r).
         """
-        counts = as_real("steps", steps).reshape(np.shape(steps)).reshape(np.shape(steps))
-        if (counts < 0).any() or (counts != np.floor(counts)).any():
-            raise InvalidParameter(f"Gradient descent takes whole numbers of steps >= 0; got {steps!r}.")
+        counts = as_real("steps", steps).reshape(np.shape(steps))
+        if not ((counts >= 0) & (counts <= 2.0**53) & (counts == np.floor(counts))).all():
+            raise InvalidParameter(
+                f"Gradient descent takes whole numbers of steps >= 0, up to 2^53; got {steps!r}."
+            )
         wanted = self.step_limit / 2 if step_size is None else step_size
         sizes = as_real("step_size", wanted).reshape(np.shape(wanted))
         if not ((sizes > 0) & (sizes <= self.step_limit * (1 + 1e-12))).all():
