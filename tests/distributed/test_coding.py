@@ -481,7 +481,12 @@ class TestBadInput:
         def network():
             return nn.Sequential(nn.Linear(3, 8), nn.Dropout(0.5), nn.Linear(8, 1))
 
-        DataParallel(network, lambda out, y: ((out[:, 0] - y) ** 2).sum(), X, Y)
+        before = torch.get_rng_state()
+        problem = DataParallel(network, lambda out, y: ((out[:, 0] - y) ** 2).sum(), X, Y)
+        assert problem.model is network
+        assert torch.equal(torch.get_rng_state(), before), (
+            "the look at the loss draws from a stream of its own"
+        )
 
     def test_examples_that_are_no_tensors_are_told(self):
         with pytest.raises(InvalidProblem, match="X to be a tensor"):

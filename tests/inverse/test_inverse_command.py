@@ -132,6 +132,14 @@ def test_estimated_maps_leave_a_real_image(folder):
     assert json.loads(found.stdout)["metrics"]["psnr"] > 35
 
 
+def test_what_the_mask_measures_is_told(folder, image):
+    """Black pixels may be taken for holes: the share lets a user see it."""
+    known = np.random.default_rng(0).random(image.shape) < 0.5
+    np.save(folder / "holes.npy", np.where(known, image + 1.0, 0.0))
+    found = run(folder, "@holes.npy", "--operator", "inpainting", "--steps", "5", "--out", "@filled.npy")
+    assert f"The mask measures {100 * known.mean():.3g} % of the places" in found.stdout
+
+
 def test_a_mask_that_is_not_the_datas_is_told(folder, image):
     np.save(folder / "k.npy", MaskedFFT(gaussian1d((16, 16), 4.0)).A(image + 0j))
     np.save(folder / "other.npy", gaussian1d((16, 16), 2.0))  # measures more than there is

@@ -46,6 +46,18 @@ def made(name, seed):
 NAMES = ("knapsack", "budgeting", "loans", "facility")
 
 
+class OneDecision(TwoStageRobust):
+    """One yes or no under one uncertain number; second stages are the tests' own."""
+
+    @property
+    def uncertainty(self):
+        return UncertaintySet([0.0], [1.0])
+
+    @property
+    def first_stage(self):
+        return FirstStage.binary(1)
+
+
 class TestKnapsackKernels:
     @settings(max_examples=40, deadline=None)
     @given(st.integers(0, 10_000), st.integers(1, 7), st.booleans())
@@ -337,15 +349,7 @@ class TestBadInput:
     )
     def test_a_second_stage_that_is_none_is_refused(self, told, message):
         @dataclass(frozen=True)
-        class Own(TwoStageRobust):
-            @property
-            def uncertainty(self):
-                return UncertaintySet([0.0], [1.0])
-
-            @property
-            def first_stage(self):
-                return FirstStage.binary(1)
-
+        class Own(OneDecision):
             def second_stage(self, xi):
                 return told and Recourse(*told)
 
@@ -375,15 +379,7 @@ class TestBadInput:
 
     def test_a_second_stage_that_is_not_affine_is_refused(self):
         @dataclass(frozen=True)
-        class Bent(TwoStageRobust):
-            @property
-            def uncertainty(self):
-                return UncertaintySet([0.0], [1.0])
-
-            @property
-            def first_stage(self):
-                return FirstStage.binary(1)
-
+        class Bent(OneDecision):
             def second_stage(self, xi):
                 one = np.ones((1, 1))
                 return Recourse(np.ones(1), xi**2, -one, -one, np.zeros(1), np.ones(1), np.array([True]))

@@ -364,4 +364,9 @@ class InverseCase(Case):
 
     def said(self, result: Result) -> Sequence[str]:
         problem = cast("InverseProblem", self.problem)
-        return [f"{type(problem.operator).__name__}: noise alone leaves a residual of {problem.level:.3g}."]
+        lines = [f"{type(problem.operator).__name__}: noise alone leaves a residual of {problem.level:.3g}."]
+        mask = getattr(problem.operator, "mask", None)
+        if mask is not None:
+            share = float((mask != 0).double().mean())
+            lines.append(f"The mask measures {100 * share:.3g} % of the places; the others are filled in.")
+        return lines
