@@ -22,6 +22,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     known = {make.__name__: make for make in WORKLOADS}
+    unknown = [name for name in arguments.names if name not in known]
+    if unknown:
+        parser.error(f"no workload {unknown[0]!r}; known: {', '.join(known)}")
     table = Table(
         "workload", "runs", "SIGKILL", "SIGTERM", "answers that differ", "orphans", "broken", "litter"
     )

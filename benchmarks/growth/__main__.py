@@ -23,6 +23,9 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="put what was measured into this file, beside what it has")
     parser.add_argument("--one", nargs=2, metavar=("AREA", "SIZE"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    unknown = [name for name in arguments.areas if name not in known]
+    if unknown:
+        parser.error(f"no area {unknown[0]!r}; known: {', '.join(known)}")
     if arguments.one:
         area, size = arguments.one
         print(json.dumps(asdict(measured_here(known[area], int(size)))))
