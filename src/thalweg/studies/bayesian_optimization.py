@@ -50,7 +50,7 @@ SIZES = {
     "smoke": Size({"Branin": 8, "noise": 8, "gradients": 8, "batch": 8, "machine": 4}, 2.0, 1),
     "quick": Size({"Branin": 16, "Hartmann-6": 40, "gradients": 18, "batch": 32, "machine": 18}, 0.0, 5),
     "full": Size(
-        {"Branin": 48, "Hartmann-6": 80, "noise": 60, "gradients": 36, "batch": 64, "machine": 40}, 24.0, 20
+        {"Branin": 48, "Hartmann-6": 80, "noise": 60, "gradients": 36, "batch": 64, "machine": 40}, 24.0, 8
     ),
 }
 

@@ -67,8 +67,8 @@ def run(scale: Scale = "quick", tell: Tell = lambda share, what: None) -> Eviden
     """Rerun the claims at a scale."""
     seeds = 2 if scale == "smoke" else 5
     tasks = {
-        "CNN on digits": (_digits, {"smoke": 2, "quick": 15, "full": 3000}[scale]),
-        "LSTM on text": (_language, {"smoke": 2, "quick": 10, "full": 2000}[scale]),
+        "CNN on digits": (_digits, {"smoke": 2, "quick": 9, "full": 600}[scale]),
+        "LSTM on text": (_language, {"smoke": 2, "quick": 6, "full": 400}[scale]),
     }
     if scale == "smoke":
         del tasks["LSTM on text"]

@@ -77,7 +77,7 @@ class Size:
 
 SIZES: dict[Scale, Size] = {
     "smoke": Size(100, 8, 1, ("SIX6",), False),
-    "quick": Size(1000, 64, 5, ("SIX6",), False),
+    "quick": Size(500, 32, 5, ("SIX6",), False),
     "full": Size(2000, 128, 5, ("SIX6", "planted", SPLICE), True),
 }
 #: Seeds from here on are judged; nothing was tuned on them.

@@ -63,7 +63,7 @@ class Size:
 
 SIZES = {
     "smoke": Size(27, (8, 16), 1),
-    "quick": Size(4, (36, 48, 60), 5),
+    "quick": Size(7, (32, 42, 52), 5),
     "full": Size(1, (36, 72, 144), 5),
 }
 
