@@ -239,6 +239,13 @@ class TestLinearPrograms:
         assert "larger radius" in held.message
         assert solved(linear_program(*program), method).metrics["value"] == pytest.approx(50.0, rel=1e-5)
 
+    @pytest.mark.parametrize("unit", [1e-200, 1e200, 1e300])
+    def test_costs_whose_squares_are_no_numbers_are_costs(self, unit):
+        c = unit * np.array([3.0, 2.0, 4.0])
+        found = solved(linear_program(c, [[1.0, 1.0, 0.0], [0.0, 1.0, 2.0]], [2.0, 3.0]))
+        assert found.status is Status.CONVERGED
+        assert found.metrics["value"] / unit == pytest.approx(6.0, rel=1e-6)
+
     @given(POWERS, POWERS, POWERS)
     @settings(max_examples=15, deadline=None)
     def test_units_of_costs_and_constraints_change_nothing(self, of_c, of_A, of_b):

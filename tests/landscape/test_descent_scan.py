@@ -129,6 +129,8 @@ class TestOptimizers:
             (lambda: RandomFeatures(spread=0.5), "spread is >= 1"),
             (lambda: FeatureModels(RandomFeatures(), "adam"), "optimizer is one of"),
             (lambda: LinearTeacher(noise=-1.0), "noise >= 0"),
+            (lambda: scan(RandomFeatures(), LinearTeacher(rows=30), 10), "given as a list"),
+            (lambda: descent_map(RandomFeatures(), LinearTeacher(rows=30), 10, [5]), "given as a list"),
         ],
     )
     def test_settings_out_of_range_are_refused(self, make, message):

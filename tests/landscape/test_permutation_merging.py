@@ -76,6 +76,10 @@ def test_batch_normalisation_needs_data_and_gets_its_statistics():
 def test_what_cannot_be_merged_is_refused():
     with pytest.raises(InvalidProblem, match=r"two or more"):
         merge([mlp()])
+    with pytest.raises(InvalidProblem, match=r"list of two or more networks; got a value of type Sequential"):
+        merge(mlp(), mlp())
+    with pytest.raises(InvalidProblem, match=r"got a value of type NoneType"):
+        match(mlp(), None)
     with pytest.raises(InvalidProblem, match=r"state dicts need spec="):
         match(mlp().state_dict(), mlp().state_dict())
     with pytest.raises(InvalidProblem, match=r"Both networks need one architecture"):

@@ -123,6 +123,17 @@ class TestCodes:
             model.inverse_transform(model.transform(holed)), row, atol=0.1 * np.abs(row).max()
         )
 
+    def test_samples_without_any_entry_are_left_out_and_columns_without_any_are_named(self, Y):
+        empty = np.vstack([Y, np.full((40, Y.shape[1]), np.nan)])
+        model = OnlineDictionary(missing="fill", random_state=0, epochs=1).fit(empty)
+        assert (model.n_incomplete_, model.n_samples_seen_ + model.n_zero_) == (40, len(Y))
+        assert np.isnan(model.transform(empty[-1:])).all()
+        assert np.isfinite(model.score(empty))
+        with pytest.raises(InvalidProblem, match="no sample of X says anything"):
+            clone(model).fit(empty[-40:])
+        with pytest.raises(InvalidProblem, match="column 2 of X has no entry"):
+            clone(model).fit(np.where(np.arange(Y.shape[1]) == 2, np.nan, Y))
+
     def test_skipped_samples_have_codes_of_nan(self, Y):
         holed = np.where(np.arange(len(Y))[:, None] == 3, np.nan, Y)
         model = OnlineDictionary(missing="skip", epochs=1).fit(holed)

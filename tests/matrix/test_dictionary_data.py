@@ -206,5 +206,7 @@ class TestCompression:
     def test_what_is_no_code_is_refused(self):
         with pytest.raises(InvalidProblem, match="Codes have shape"):
             compression_ratio(np.ones(3))
+        with pytest.raises(InvalidProblem, match="Codes have shape"):
+            compression_ratio(8, 3)
         with pytest.raises(InvalidParameter, match="bits >= 1"):
             compression_ratio(np.ones((1, 1)), bits=0)

@@ -208,7 +208,7 @@ class TestBound:
 
 class TestUnits:
     @pytest.mark.parametrize(
-        ("money", "weight"), [(1e-12, 1.0), (1e12, 1.0), (1.0, 1e-12), (1.0, 1e15), (1e9, 1e9)]
+        ("money", "weight"), [(1e-16, 1.0), (1e12, 1.0), (1.0, 1e-12), (1.0, 1e15), (1e9, 1e9)]
     )
     def test_decision_and_bound_of_a_knapsack_do_not_depend_on_them(self, money, weight):
         problem = knapsack(6, 0)
@@ -223,6 +223,20 @@ class TestUnits:
         np.testing.assert_array_equal(found.x, plain.x)
         for name in ("cost", "bound"):
             assert found.metrics[name] == pytest.approx(money * plain.metrics[name], rel=1e-6)
+        assert found.metrics["gap"] == pytest.approx(plain.metrics["gap"], abs=1e-6)
+
+    @pytest.mark.parametrize("money", [1e-20, 1.0, 1e20])
+    def test_gaps_are_shares_of_costs(self, money):
+        problem = knapsack(6, 0)
+        other = replace(
+            problem, **{n: money * np.asarray(getattr(problem, n)) for n in ("profit", "loss", "penalty")}
+        )
+        gaps = [
+            other.gap(money * cost, money * bound) for cost, bound in ((-4.0, -5.0), (0.0, -5.0), (5.0, 5.0))
+        ]
+        assert gaps == pytest.approx([0.2, 1.0, 0.0])
+        assert other.gap(money * 1e-15, 0.0) < 0.01  # rounding
+        assert other.gap(math.inf, 0.0) == math.inf
 
     @pytest.mark.parametrize("money", [1e-10, 1e10])
     def test_nor_do_worst_cases_under_uncertain_rows(self, money):

@@ -48,8 +48,9 @@ class LinearProgram(MonotoneInclusion):
     def hopeless(self, u: Tensor) -> str:
         """Where u is at the border of the ball: whether the program is infeasible or unbounded, or the ball small."""
         n = len(self.c)
-        sizes = [float(torch.linalg.vector_norm(v)) for v in (u[:n], u[n:])]
-        if all(size < 0.999 * radius for size, radius in zip(sizes, self.radii, strict=True)):
+        parts = zip((u[:n], u[n:]), self.radii, strict=True)
+        shares = [float(torch.linalg.vector_norm(v / radius)) for v, radius in parts]  # no square overflows
+        if max(shares) < 0.999:
             return ""
         proof = self._proof() if sum(self.A.shape) <= PROVABLE else ""
         if proof:
@@ -61,7 +62,7 @@ class LinearProgram(MonotoneInclusion):
         if float(torch.linalg.vector_norm(moved)) > 1e-6 * BALL:
             return ""
         return (
-            f"The answer lies on the ball that x and y are kept in (|x| = {sizes[0]:.3g}, |y| = {sizes[1]:.3g}): it "
+            f"The answer lies on the ball that x and y are kept in (|x| = {shares[0] * self.radii[0]:.3g}, |y| = {shares[1] * self.radii[1]:.3g}): it "
             "solves no linear program. Give a larger radius; if it comes to lie there again, there is no solution."
         )
 

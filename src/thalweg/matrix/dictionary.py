@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin, _fit_context
 from sklearn.utils import Tags, check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
@@ -67,7 +67,8 @@ class OnlineDictionary(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         whiten: divide by the root of the running second moment, for ``y = A x`` with A complete but not orthogonal;
             ``components_`` are then A's columns. Default False: of patches it makes the code worse.
         missing: samples with NaN are refused (``"refuse"``, the default), left out and counted (``"skip"``), or
-            completed by sparse codes in the present basis (``"fill"``); in `transform`, too.
+            completed by sparse codes in the present basis (``"fill"``); in `transform`, too. A sample without any entry
+            is left out by both.
         clip: quantile in (0, 1) of the codes' sizes at which they are cut, for heavy tails. Default none.
         smoothing: of ``"smooth-l1"``, in root mean squares of the codes. Default 2; below 1 it stops at bases that are
             none.
@@ -82,7 +83,7 @@ class OnlineDictionary(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         n_zero_, n_incomplete_: samples of zeros, which say nothing and are left out; samples with missing entries.
 
     Raises:
-        InvalidProblem: nothing to learn from; complex numbers; a start that is not orthogonal.
+        InvalidProblem: nothing to learn from, a column to fill that has no entry; complex numbers; a start that is not orthogonal.
         InvalidParameter: a coding without its number.
         ValueError: scikit-learn's own, of shapes, NaN and parameters.
 
@@ -166,10 +167,16 @@ class OnlineDictionary(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         """Learn afresh from X, shape (samples, n), in ``epochs`` shuffled passes; y is ignored."""
         X = self._checked(X, reset=True)
         check_coding(self.coding, self.n_nonzero, self.threshold, X.shape[1])
-        usable = X.any(1) if self.missing != "skip" else X.any(1) & ~np.isnan(X).any(1)
+        usable = X.any(1) & ~self._unknown(X)
         if not usable.any():
             raise InvalidProblem(
                 "OnlineDictionary: no sample of X says anything: each is zeros, or has missing entries."
+            )
+        empty = np.flatnonzero(np.isnan(X).all(0))
+        if self.missing == "fill" and empty.size:
+            raise InvalidProblem(
+                f"OnlineDictionary: column {empty[0]} of X has no entry, so that nothing can be learned of it. Leave it "
+                "out."
             )
         random = check_random_state(self.random_state)
         state = Learned.at(first_basis(self.start, X, random), self.whiten)
@@ -198,7 +205,7 @@ class OnlineDictionary(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         return self
 
     def transform(self, X: ArrayLike) -> Matrix:
-        """Codes of X, shape (samples, n), kept as ``coding`` says; NaN for samples that ``missing="skip"`` skips."""
+        """Codes of X, shape (samples, n), kept as ``coding`` says; NaN for samples that are left out."""
         check_is_fitted(self)
         X = self._checked(X, reset=False)
         check_coding(self.coding, self.n_nonzero, self.threshold, X.shape[1])
@@ -206,8 +213,7 @@ class OnlineDictionary(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         for first in range(0, len(X), ROWS):
             rows = slice(first, first + ROWS)
             codes[rows] = coded(self._codes(X[rows]), self.coding, self.n_nonzero, self.threshold)
-        if self.missing == "skip":
-            codes[np.isnan(X).any(1)] = np.nan
+        codes[self._unknown(X)] = np.nan
         return codes
 
     def inverse_transform(self, X: ArrayLike) -> Matrix:
@@ -231,8 +237,8 @@ class OnlineDictionary(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         ten are not zero. Whatever the scale of X.
         """
         check_is_fitted(self)
-        Z = self._codes(self._checked(X, reset=False))
-        Z = Z[~np.isnan(Z).any(1)]
+        X = self._checked(X, reset=False)
+        Z = self._codes(X[~self._unknown(X)])
         largest = float(np.abs(Z).max(initial=0.0))
         if largest == 0.0:
             return 0.0
@@ -256,6 +262,12 @@ class OnlineDictionary(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         )
         return checked
 
+    def _unknown(self, X: Matrix) -> NDArray[np.bool_]:
+        """Samples that are left out: those with missing entries, or, where these are filled, those without any entry."""
+        missing = np.isnan(X)
+        found: NDArray[np.bool_] = missing.all(1) if self.missing == "fill" else missing.any(1)
+        return found
+
     def _advanced(self, state: Learned, batch: Matrix) -> Learned:
         """One step on a batch, its samples with missing entries left out or filled."""
         if self.missing != "refuse":
@@ -263,7 +275,8 @@ class OnlineDictionary(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
             count = int(incomplete.sum())
             if count:
                 state = dataclasses.replace(state, incomplete=state.incomplete + count)
-                batch = batch[~incomplete] if self.missing == "skip" else self._completed(state, batch)
+                batch = batch[~self._unknown(batch)]
+                batch = self._completed(state, batch) if self.missing == "fill" else batch
             if not len(batch):
                 return state
         return advanced(state, self._rule(), batch)

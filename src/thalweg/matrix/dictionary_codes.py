@@ -10,7 +10,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from thalweg.core.errors import InvalidProblem
-from thalweg.core.validation import is_real, is_whole, require
+from thalweg.core.validation import as_real, is_real, is_whole, require
 
 Matrix = NDArray[np.float64]
 Coding = Literal["full", "top-k", "soft", "hard"]
@@ -99,6 +99,7 @@ def compression_ratio(codes: Matrix | sp.csr_array, bits: int = 32) -> float:
     3.46
     """
     require(is_whole(bits) and bits >= 1, "compression_ratio needs bits >= 1", got=bits)
+    codes = codes if sp.issparse(codes) else as_real("codes", codes)
     if codes.ndim != 2 or not min(codes.shape):
         raise InvalidProblem(f"Codes have shape {codes.shape}; expected (samples, n).")
     rows, n = codes.shape

@@ -15,7 +15,7 @@ from thalweg.core import InvalidProblem, Method, State, Status
 from thalweg.core.validation import is_real, is_whole, require, require_positive
 from thalweg.robust.evaluation import worst_against
 from thalweg.robust.milp import Array, Solver
-from thalweg.robust.problem import TwoStageRobust, relative_gap
+from thalweg.robust.problem import TwoStageRobust
 from thalweg.robust.programs import Decision, adaptable_program, scenario_program, static_program
 
 
@@ -202,7 +202,7 @@ class ColumnConstraint(Method[TwoStageRobust, ScenarioState]):
         bound, x, cost = max(state.bound, found.bound), state.x, state.cost
         if worst.value < cost:
             x, cost = decision, worst.value
-        gap = relative_gap(cost, bound)
+        gap = problem.gap(cost, bound)
         seen = bool((np.abs(state.scenarios - worst.xi).max(1) < 1e-9).any())
         status, message = None, ""
         if gap <= self.tol:
@@ -265,7 +265,7 @@ class KAdaptable(Method[TwoStageRobust, ScenarioState]):
         bound = max(state.bound, found.bound)
         x, cost = (decision, value) if value < state.cost or math.isinf(state.cost) else (state.x, state.cost)
         status, message = None, ""
-        if relative_gap(cost, bound) <= 1e-3 or (np.abs(state.scenarios - xi).max(1) < 1e-9).any():
+        if problem.gap(cost, bound) <= 1e-3 or (np.abs(state.scenarios - xi).max(1) < 1e-9).any():
             status = Status.EXHAUSTED if found.is_cut_short else Status.CONVERGED
             message = f"{self.K} plans cost {cost:.6g} at most."
         return ScenarioState(

@@ -11,7 +11,7 @@ from thalweg.core import InvalidProblem, Method, State, Status
 from thalweg.core.validation import is_real, is_whole, require
 from thalweg.robust.ccg import NeuralCCG, surrogate_for
 from thalweg.robust.milp import Array, Solver
-from thalweg.robust.problem import TwoStageRobust, relative_gap
+from thalweg.robust.problem import TwoStageRobust
 from thalweg.robust.programs import static_program
 from thalweg.robust.value_network import ValueNetwork
 
@@ -110,7 +110,7 @@ class Certified(Method[TwoStageRobust, CertifiedState]):
             costs[of] = min(costs[of], worst.value)
             if worst.value < cost:
                 x, cost = candidate, worst.value
-        gap = relative_gap(cost, problem.bound)
+        gap = problem.gap(cost, problem.bound)
         if gap <= ENOUGH:
             reason = "Nothing is left to gain."
         if reason and not np.isfinite(costs).any():

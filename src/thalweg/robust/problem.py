@@ -19,6 +19,8 @@ from thalweg.robust.uncertainty import UncertaintySet
 
 #: A plan that breaks a row by less than this, relative to the row's size, counts as feasible.
 TOLERANCE = 1e-6
+#: Differences of costs below this, in units of the largest price, are rounding.
+ROUNDING = 1e-12
 #: Scenarios, beside the centre, from which a bound begins where rows are uncertain, and rounds that add to them.
 FIRST_SCENARIOS, BOUND_ROUNDS = 4, 8
 #: Most seconds of a program for the bound.
@@ -93,7 +95,8 @@ class TwoStageRobust(Problem):
         seen, said = self._checked(probe), found.at(probe)
         for name in parts:
             a, b = getattr(seen, name), getattr(said, name)
-            if not np.allclose(a, b, rtol=1e-9, atol=1e-9 * (1.0 + np.abs(a).max(initial=0.0))):
+            sizes = (np.abs(part).max(initial=0.0) for part in (a, getattr(zero, name), parts[name]))
+            if not np.allclose(a, b, rtol=1e-9, atol=1e-9 * max(sizes)):
                 raise InvalidProblem(
                     f"{type(self).__name__}.second_stage: {name} is not affine in xi; expected "
                     f"{name}(xi) = {name}(0) + slopes times xi. Add coordinates to xi for its other terms."
@@ -293,18 +296,29 @@ class TwoStageRobust(Problem):
             if found.x is None:
                 break
             worst = self.worst_case(found.x)
-            if relative_gap(worst.value, best) <= GAP or found.is_cut_short:
+            if self.gap(worst.value, best) <= GAP or found.is_cut_short:
                 break
             scenarios = np.vstack([scenarios, worst.xi])
         return best
 
     def metrics(self, x: ArrayLike) -> dict[str, float]:
         cost = self.worst_case(x).value
-        return {"cost": cost, "bound": self.bound, "gap": relative_gap(cost, self.bound)}
+        return {"cost": cost, "bound": self.bound, "gap": self.gap(cost, self.bound)}
 
+    @cached_property
+    def cost_unit(self) -> float:
+        """The largest price of a unit of x or y: the size that costs are measured by where they are near zero."""
+        affine = self.affine
+        ends = np.maximum(*map(np.abs, self.uncertainty.ends))
+        prices = (
+            np.abs(affine.at_zero.c) + np.abs(affine.c) @ ends,
+            np.abs(affine.at_zero.d) + np.abs(affine.d) @ ends,
+        )
+        return float(np.concatenate(prices).max(initial=0.0))
 
-def relative_gap(cost: float, bound: float) -> float:
-    """``(cost - bound) / |cost|``, 0 where both are the same, infinite where one is."""
-    if not (math.isfinite(cost) and math.isfinite(bound)):
-        return math.inf
-    return max(0.0, cost - bound) / max(abs(cost), 1e-12) if cost > bound else 0.0
+    def gap(self, cost: float, bound: float) -> float:
+        """``cost - bound`` over the larger of both by size, in [0, 2]; infinite where one of them is."""
+        if not (math.isfinite(cost) and math.isfinite(bound)):
+            return math.inf
+        size = max(abs(cost), abs(bound), ROUNDING * self.cost_unit)
+        return (cost - bound) / size if cost > bound else 0.0

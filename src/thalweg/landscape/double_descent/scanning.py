@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -234,6 +234,7 @@ def scan(
 
 def checked_widths(widths: Sequence[int]) -> list[int]:
     """Widths in ascending order: whole, >= 1, each once."""
+    require(isinstance(widths, Iterable), "Widths are given as a list", got=widths)
     found = list(widths)
     require(len(found) > 0, "At least one width is needed")
     require(all(is_whole(w) and w >= 1 for w in found), "Widths are whole numbers >= 1", got=found)

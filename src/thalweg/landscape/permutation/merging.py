@@ -94,6 +94,13 @@ def match(
     return Matched(moved if isinstance(b, str | Path) else dict(moved), result.x, spec, result.metrics)
 
 
+def _need_several(name: str, models: Sequence[Network]) -> None:
+    several = isinstance(models, list | tuple)
+    if not several or len(models) < 2:
+        got = len(models) if several else f"a value of type {type(models).__name__}"
+        raise InvalidProblem(f"{name} needs a list of two or more networks; got {got}.")
+
+
 def _architecture(
     a: Network,
     spec: PermutationSpec | None,
@@ -140,8 +147,7 @@ def merge(
     Raises:
         InvalidProblem: fewer than two, other shapes, batch normalisation without data or without a module.
     """
-    if len(models) < 2:
-        raise InvalidProblem(f"merge needs two or more networks; got {len(models)}.")
+    _need_several("merge", models)
     shares = [1 / len(models)] * len(models) if weights is None else list(weights)
     fits = len(shares) == len(models) and all(is_real(w) and w >= 0 for w in shares)
     require(
@@ -179,8 +185,7 @@ def merge_many(
 
     Cost: for each network of each pass a weight matching.
     """
-    if len(models) < 2:
-        raise InvalidProblem(f"merge_many needs two or more networks; got {len(models)}.")
+    _need_several("merge_many", models)
     module, spec, *_ = _architecture(models[0], spec, module, example)
     _need_data(module, spec, data)
     states, draw = [weights_of(m, module) for m in models], generator(seed, 0x2929)

@@ -10,7 +10,7 @@ from typing import BinaryIO
 import torch
 from torch import Tensor, nn
 
-from thalweg.core import InvalidParameter, UnreadableFile
+from thalweg.core import InvalidParameter, InvalidProblem, UnreadableFile
 from thalweg.core.files import atomic_write, check_target
 
 #: Weights by name.
@@ -60,6 +60,10 @@ def weights_of(given: Network, module: nn.Module | None = None) -> dict[str, Ten
     """A network's tensors by name, detached; those that a file leaves out, since they are tied in the module, too."""
     if isinstance(given, str | Path):
         given = load_weights(given)
+    if not isinstance(given, nn.Module | Mapping):
+        raise InvalidProblem(
+            f"A network is a module, a state dict or a file of weights; got a value of type {type(given).__name__}."
+        )
     state = given.state_dict() if isinstance(given, nn.Module) else given
     found = {name: value.detach() for name, value in state.items()}
     places: dict[tuple[int, torch.Size], str] = {}
