@@ -257,6 +257,19 @@ class TestUnits:
 
 
 class TestSets:
+    @pytest.mark.parametrize("unit", [1e-12, 1.0, 1e12])
+    def test_units_of_scenarios_change_nothing(self, unit):
+        widths = unit * np.array([1.0, 4.0, 0.5])
+        rows, room = np.ones((1, 3)) / widths, np.array([1.2])
+        here = UncertaintySet(np.zeros(3), np.ones(3), np.ones((1, 3)), room)
+        there = UncertaintySet(np.zeros(3), widths, rows, room)
+        np.testing.assert_allclose(there.centre, widths * here.centre)
+        points = np.random.default_rng(0).random((50, 3))
+        np.testing.assert_array_equal(there.contains(points * widths), here.contains(points))
+        assert not there.contains(1.01 * widths * np.eye(3)).any()
+        assert there.apart(points * widths, widths * points[3])[3] == 0.0
+        np.testing.assert_allclose(there.apart(points * widths, 0.0), points.max(1))
+
     @pytest.mark.parametrize(
         "scenarios", [budget_set(6, 2.5), UncertaintySet([-1.0, 0.0], [1.0, 2.0], [[1.0, 1.0]], [1.5])]
     )

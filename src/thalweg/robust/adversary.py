@@ -76,11 +76,14 @@ def dearest(
 def _ascended(surrogate: ValueSurrogate, x: Array, starts: Array) -> tuple[float, Array]:
     """Adam on the scenario, projected to the set after each step."""
     scenarios, decision = surrogate.problem.uncertainty, surrogate.decisions(x)
-    width = float((scenarios.ends[1] - scenarios.ends[0]).max())
-    xi = torch.from_numpy(starts.copy()).requires_grad_()
-    adam = torch.optim.Adam([xi], RATE * max(width, 1e-12), maximize=True)
+    low, width = torch.from_numpy(scenarios.ends[0]), torch.from_numpy(scenarios.widths)
+    place = (
+        (torch.from_numpy(starts) - low) / width
+    ).requires_grad_()  # Adam's rate is one for all coordinates
+    adam = torch.optim.Adam([place], RATE, maximize=True)
     best, at = -math.inf, starts[0]
     for _ in range(STEPS):
+        xi = low + place * width
         values = surrogate.scaled(surrogate.network(decision, surrogate.scenarios(xi)))[0]
         top = int(values.argmax())
         if float(values[top].detach()) > best:
@@ -89,5 +92,5 @@ def _ascended(surrogate: ValueSurrogate, x: Array, starts: Array) -> tuple[float
         torch.autograd.backward(values.sum())
         adam.step()
         with torch.no_grad():
-            xi.copy_(scenarios.project(xi))
+            place.copy_((scenarios.project(low + place * width) - low) / width)
     return best, at

@@ -46,6 +46,10 @@ def _decided(problem: TwoStageRobust, found: Decision, what: str) -> State:
     return State(x=x, metrics=metrics, status=status, message=message)
 
 
+#: Scenarios that differ by less than this, in units of their coordinates, are one.
+SAME = 1e-9
+
+
 @dataclass(frozen=True)
 class Nominal(Method[TwoStageRobust, State]):
     """Plan for the nominal scenario, and do not think of the others.
@@ -203,7 +207,7 @@ class ColumnConstraint(Method[TwoStageRobust, ScenarioState]):
         if worst.value < cost:
             x, cost = decision, worst.value
         gap = problem.gap(cost, bound)
-        seen = bool((np.abs(state.scenarios - worst.xi).max(1) < 1e-9).any())
+        seen = bool((problem.uncertainty.apart(state.scenarios, worst.xi) < SAME).any())
         status, message = None, ""
         if gap <= self.tol:
             status, message = Status.CONVERGED, f"Cost {cost:.6g} is at most {gap:.2g} above the bound."
@@ -265,7 +269,7 @@ class KAdaptable(Method[TwoStageRobust, ScenarioState]):
         bound = max(state.bound, found.bound)
         x, cost = (decision, value) if value < state.cost or math.isinf(state.cost) else (state.x, state.cost)
         status, message = None, ""
-        if problem.gap(cost, bound) <= 1e-3 or (np.abs(state.scenarios - xi).max(1) < 1e-9).any():
+        if problem.gap(cost, bound) <= 1e-3 or (problem.uncertainty.apart(state.scenarios, xi) < SAME).any():
             status = Status.EXHAUSTED if found.is_cut_short else Status.CONVERGED
             message = f"{self.K} plans cost {cost:.6g} at most."
         return ScenarioState(

@@ -270,7 +270,7 @@ class NeuralCCG(Method[TwoStageRobust, NeuralState]):
         reason = ""
         if abs(value - main.predicted) <= CLOSE * abs(value):
             reason = "Main problem and adversary agree."
-        elif (np.abs(scenarios - xi).sum(1) < SAME).any():
+        elif (problem.uncertainty.apart(scenarios, xi) < SAME).any():
             reason = "A scenario has come again."
         if reason and main.is_cut_short:
             reason += " The last main problem ended at its time limit."

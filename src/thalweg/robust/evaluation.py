@@ -77,7 +77,7 @@ def by_plans(affine: Affine, scenarios: UncertaintySet, x: Array, price: Price) 
         before = xi
         above, xi = worst.solve()
         value = min(value, above)
-        if np.abs(xi - before).max() <= 1e-12:
+        if scenarios.apart(xi, before) <= 1e-12:
             break  # the last plan is the best one there, to the solver's tolerance
     return WorstCase(max(value, lower), lower, best, rounds)
 

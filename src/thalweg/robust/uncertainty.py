@@ -77,13 +77,23 @@ class UncertaintySet:
         """A and b as arrays."""
         return np.asarray(self.A), np.asarray(self.b)
 
+    @property
+    def widths(self) -> Array:
+        """``upper - lower``, and 1 where they are equal: the units of the coordinates."""
+        low, high = self.ends
+        return np.where(high > low, high - low, 1.0)
+
+    def apart(self, scenarios: Array, xi: Array) -> Array:
+        """The largest difference of each row of ``scenarios`` from ``xi``, in units of the coordinates."""
+        return np.asarray((np.abs(scenarios - xi) / self.widths).max(-1))
+
     def contains(self, xi: ArrayLike) -> NDArray[np.bool_]:
         """Whether each row of ``xi``, shape (count, d), lies in the set, up to rounding."""
         (low, high), (A, b), points = self.ends, self.system, np.atleast_2d(as_real("xi", xi))
         if points.ndim != 2 or points.shape[1] != self.dimension:
             raise InvalidProblem(f"xi has shape {np.shape(xi)}; expected (count, {self.dimension}).")
-        room = INSIDE * (1.0 + np.abs(b) + np.abs(A).sum(1))
-        edge = INSIDE * (1.0 + np.abs(low) + np.abs(high))
+        edge = INSIDE * np.maximum(np.abs(low), np.abs(high))
+        room = INSIDE * np.abs(b) + np.abs(A) @ edge
         in_box = ((points >= low - edge) & (points <= high + edge)).all(1)
         return np.asarray(in_box & (points @ A.T <= b + room).all(1))
 
@@ -167,7 +177,7 @@ class UncertaintySet:
     def moves(self, xi: Array) -> Array:
         """Neighbours of a scenario: two coordinates exchange their places in their ranges, or one goes to an end."""
         low, high = self.ends
-        width = np.where(high > low, high - low, 1.0)
+        width = self.widths
         place = (xi - low) / width
         i, j = np.triu_indices(self.dimension, 1)
         differ = np.abs(place[i] - place[j]) > 1e-12
@@ -208,16 +218,16 @@ class UncertaintySet:
         middle = (low + high) / 2
         if not len(A) or bool((A @ middle <= b).all()):
             return middle
-        model = Model()
-        xi = model.columns(len(low), low, high)
+        model, rows = Model(), A * self.widths
+        place = model.columns(len(low), 0.0, (high > low).astype(float))
         depth = model.columns(1, 0.0, 1.0, cost=-1.0)
-        model.rows([(xi, A), (depth, np.linalg.norm(A, axis=1)[:, None])], upper=b)
+        model.rows([(place, rows), (depth, np.linalg.norm(rows, axis=1)[:, None])], upper=b - A @ low)
         found = model.minimize()
         if found.x is None:
             raise InvalidProblem(
                 "UncertaintySet is empty: no scenario between lower and upper meets A xi <= b."
             )
-        return np.asarray(found.x[: len(low)])
+        return np.asarray(low + found.x[: len(low)] * self.widths)
 
 
 def budget_set(n: int, gamma: float) -> UncertaintySet:
