@@ -31,15 +31,21 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-#: Tests that start engines with processes of their own: one after the other, or they starve each other.
+#: Tests that start engines with processes of their own: first, and one after the other, or they starve each other.
 ENGINES = re.compile(r"flower|postgres|sqlite|killed|(?<![a-z])rays?(?![a-z])", re.IGNORECASE)
+#: Files of long tests that share nothing: each goes where there is room.
+SPREAD = {"test_studies.py", "test_examples.py"}
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
+    """A file's tests run in one process: its fixtures are made, and its kernels compiled, once."""
+    items.sort(key=lambda item: (not ENGINES.search(item.nodeid), item.path.name not in SPREAD))
     for item in items:
         if ENGINES.search(item.nodeid):
             item.add_marker(pytest.mark.xdist_group("engines"))
+        elif item.path.name not in SPREAD:
+            item.add_marker(pytest.mark.xdist_group(item.nodeid.split("::")[0]))
 
 
 @pytest.fixture(autouse=True)

@@ -1,12 +1,13 @@
 """01: Pareto domain adaptation: the best fixed weight's accuracy without a weight to tune.
 
-Lv et al. (2021), "Pareto domain adaptation", on digits that are turned, and turned, blurred and brighter.
+Lv et al. (2021), "Pareto domain adaptation", on digits that are turned, and turned, blurred and brighter, on moons that
+are turned, and on measurements whose sensors have drifted.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, rotate
+from sklearn.datasets import make_moons
 from torch import nn
 
 from thalweg.adaptation import MGDA, Adapt, AdaptationTask, FixedWeights, PreferenceLP
@@ -31,11 +33,12 @@ SOURCE = 900
 #: Of all methods alike, chosen on seeds 0 and 1.
 COMMON = {"rate": 0.03, "ramp": 100.0, "hidden": 64, "forward": "joint"}
 GRID = (0.1, 0.3, 1.0)
+TURNED, BLURRED = "turned", "turned, blurred, brighter"
 
 
 @dataclass(frozen=True)
 class Size:
-    """Steps, judging seeds, whether all contestants and both shifts run, and steps that are looked at for descent."""
+    """Steps, judging seeds, whether all contestants and all shifts run, and steps that are looked at for descent."""
 
     steps: int
     seeds: int
@@ -61,20 +64,48 @@ def blurred(images: Array) -> Array:
     return np.stack([1.2 * gaussian_filter(rotate(i, 25, reshape=False, order=1), 0.5) for i in images])
 
 
-def task(seed: int, shift: Callable[[Array], Array], steps: int) -> AdaptationTask:
-    """Half of the digits upright with labels, the other half shifted without; a network 64-96-48-10."""
-    digits = load("digits")
-    images, labels = np.asarray(digits.X, dtype=float).reshape(-1, 8, 8) / 16.0, np.asarray(digits.y)
+def digits(seed: int, shift: Callable[[Array], Array], steps: int) -> AdaptationTask:
+    """Half of the digits upright with labels, the other half shifted without."""
+    data = load("digits")
+    images, labels = np.asarray(data.X, dtype=float).reshape(-1, 8, 8) / 16.0, np.asarray(data.y)
     order = np.random.default_rng(seed).permutation(len(labels))
     own, other = order[:SOURCE], order[SOURCE:]
+    return _task(images[own], labels[own], shift(images[other]), labels[other], steps)
+
+
+def moons(seed: int, steps: int) -> AdaptationTask:
+    """Two half moons with labels, and as many others turned by 40 degrees about their middle, without."""
+    X, y = make_moons(2 * SOURCE, noise=0.1, random_state=seed)
+    X, angle = X - X.mean(0), np.deg2rad(40.0)
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    return _task(X[:SOURCE], y[:SOURCE], X[SOURCE:] @ turn.T, y[SOURCE:], steps)
+
+
+def drifted(seed: int, steps: int) -> AdaptationTask:
+    """Half of the tumours of breast_cancer, and the others as sensors measure them whose gain and zero have drifted.
+
+    Columns have unit deviation; gains are ``exp(0.8 z)``, zeros move by ``1.5 z`` for normal z.
+    """
+    data, rng = load("breast_cancer"), np.random.default_rng(seed)
+    X, y = np.asarray(data.X, dtype=float), (np.asarray(data.y) > 0).astype(int)
+    X = (X - X.mean(0)) / X.std(0)
+    order = rng.permutation(len(y))
+    own, other = order[: len(y) // 2], order[len(y) // 2 :]
+    gain, zero = np.exp(0.8 * rng.standard_normal(X.shape[1])), 1.5 * rng.standard_normal(X.shape[1])
+    return _task(X[own], y[own], X[other] * gain + zero, y[other], steps)
+
+
+def _task(X: Array, y: Array, X_other: Array, y_other: Array, steps: int) -> AdaptationTask:
+    """Rows with labels, rows without, and a network with layers of 96 and 48."""
+    inputs = int(np.prod(X.shape[1:]))
     return AdaptationTask(
-        lambda: nn.Sequential(nn.Linear(64, 96), nn.ReLU(), nn.Linear(96, 48), nn.ReLU()),
-        lambda: nn.Linear(48, 10),
-        (_rows(images[own]), torch.tensor(labels[own]).long()),
-        (_rows(shift(images[other])),),
+        lambda: nn.Sequential(nn.Linear(inputs, 96), nn.ReLU(), nn.Linear(96, 48), nn.ReLU()),
+        lambda: nn.Linear(48, int(y.max()) + 1),
+        (_rows(X), torch.tensor(y).long()),
+        (_rows(X_other),),
         steps=steps,
         batch_size=64,
-        target_labels=torch.tensor(labels[other]).long(),
+        target_labels=torch.tensor(y_other).long(),
     )
 
 
@@ -132,10 +163,15 @@ def descents(problem: AdaptationTask, method: Adapt, seed: int, looked: int) -> 
 def run(scale: Scale = "quick", tell: Tell = lambda share, what: None) -> Evidence:
     """Rerun the claims at a scale."""
     size = SIZES[scale]
-    shifts: Mapping[str, Callable[[Array], Array]] = {"turned": turned}
+    problems: dict[str, Callable[[int], AdaptationTask]] = {
+        TURNED: partial(digits, shift=turned, steps=size.steps)
+    }
     if size.whole:
-        shifts = {"turned": turned, "turned, blurred, brighter": blurred}
-    problems = {name: partial(task, shift=shift, steps=size.steps) for name, shift in shifts.items()}
+        problems |= {
+            BLURRED: partial(digits, shift=blurred, steps=size.steps),
+            "moons, turned": partial(moons, steps=size.steps),
+            "tumours, drifted sensors": partial(drifted, steps=size.steps),
+        }
     seeds = range(FIRST, FIRST + size.seeds)
     found = contest(
         problems,
@@ -151,17 +187,18 @@ def run(scale: Scale = "quick", tell: Tell = lambda share, what: None) -> Eviden
     verdicts = []
     for name, scores in found.scores.items():
         ours = scores[OURS]
-        verdicts.append(_verdict(f"{name}: target accuracy, ours less DANN's", scores[DANN] - ours, 0.10))
+        gain = 0.10 if name in (TURNED, BLURRED) else 0.0
+        verdicts.append(_verdict(f"{name}: target accuracy, ours less DANN's", scores[DANN] - ours, gain))
         if size.whole:
             fixed = [f"DANN + {weight:g} MI" for weight in GRID]
             best = fixed[int(np.argmin([np.mean(scores[k]) for k in fixed]))]
             claim = f"{name}: target accuracy, ours less that of the best of {len(fixed)} fixed weights"
             verdicts.append(_verdict(claim, scores[best] - ours, -0.02))
             claim = f"{name}: target accuracy, Bayes' refining less the demo's"
-            verdicts.append(_verdict(claim, scores[DEMO] - ours, 0.05))
+            verdicts.append(_verdict(claim, scores[DEMO] - ours, gain / 2))
     tell(0.85, "descents")
     shares = [
-        descents(problems["turned"](seed), Adapt("dann", PreferenceLP(1.0), **COMMON), seed, size.looked)  # type: ignore[arg-type]
+        descents(problems[TURNED](seed), Adapt("dann", PreferenceLP(1.0), **COMMON), seed, size.looked)  # type: ignore[arg-type]
         for seed in seeds
     ]
     claim = (
@@ -191,6 +228,7 @@ def run(scale: Scale = "quick", tell: Tell = lambda share, what: None) -> Eviden
     )
     notes = (
         f"{SOURCE} digits with labels, {1797 - SOURCE} without, a tenth of it guides; {size.steps} steps of 64 rows. "
+        "Moons are turned by 40 degrees; tumours (breast_cancer, halved) are seen by sensors of other gain and zero. "
         "The rate and the ramp, alike for all, were chosen on seeds 0 and 1; no answer is chosen by target labels. "
         "With one seed claims are about that seed, without interval."
     )
