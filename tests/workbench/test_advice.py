@@ -202,6 +202,53 @@ def advise_on(A):
         return advise([path])[1][0].why
 
 
+class TestPictures:
+    @pytest.fixture
+    def here(self, tmp_path):
+        image = pytest.importorskip("PIL.Image")
+        for name in ("shop/cup/1.png", "shop/hat/1.png", "shop/hat/2.png", "street/1.png", "street/2.png"):
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            image.new("RGB", (9, 8), "red").save(tmp_path / name)
+        image.new("L", (9, 8), 100).save(tmp_path / "grey.png")
+        return tmp_path
+
+    def test_folders_with_classes_and_without_are_for_adaptation(self, here):
+        sights, (first,) = advise([here / "shop", here / "street"])
+        assert [sight.said().split(": ")[-1] for sight in sights] == [
+            "3 pictures in 2 classes.",
+            "2 pictures.",
+        ]
+        assert (first.systems, first.fits) == (("01",), True)
+        words = shlex.split(first.commands[0])
+        assert words[1:5] == ["solve", "adaptation", str(here / "shop"), str(here / "street")]
+
+    @pytest.mark.parametrize(
+        ("names", "why"), [(["shop"], "two folders"), (["street", "shop"], "no folder for each")]
+    )
+    def test_what_is_missing_is_told(self, here, names, why):
+        _, (first,) = advise([here / name for name in names])
+        assert not first.fits
+        assert why in first.why
+
+    def test_a_grey_picture_is_measurements_and_one_in_colour_is_not(self, here):
+        _, (grey,) = advise([here / "grey.png"])
+        assert grey.systems == ("34",)
+        assert thalweg(
+            *shlex.split(grey.commands[1])[1:-1], str(here / "out.png"), "--steps", "3"
+        ).returncode in (0, 1)
+        _, (colour,) = advise([here / "street" / "1.png"])
+        assert not colour.fits
+        assert "in colour" in colour.why
+
+    def test_what_is_none_is_refused(self, here):
+        (here / "torn.png").write_bytes(b"no picture")
+        with pytest.raises(UnreadableFile, match="no picture, or damaged"):
+            look(here / "torn.png")
+        (here / "street" / "notes.txt").write_text("x", encoding="utf-8")
+        with pytest.raises(InvalidProblem, match="of no ending that is read"):
+            look(here / "street")
+
+
 class TestBadFiles:
     @pytest.mark.parametrize(
         ("name", "words"),

@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 def advise(
     context: typer.Context,
     files: Annotated[
-        list[Path], typer.Argument(help="The files of one problem, such as a matrix and its right side.")
+        list[Path],
+        typer.Argument(
+            help="The files of one problem, such as a matrix and its right side, or folders of pictures."
+        ),
     ],
     race: Annotated[
         float | None,

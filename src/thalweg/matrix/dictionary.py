@@ -83,7 +83,8 @@ class OnlineDictionary(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         n_zero_, n_incomplete_: samples of zeros, which say nothing and are left out; samples with missing entries.
 
     Raises:
-        InvalidProblem: nothing to learn from, a column to fill that has no entry; complex numbers; a start that is not orthogonal.
+        InvalidProblem: nothing to learn from; a column to fill that has no entry; complex numbers; a start that is
+            not orthogonal.
         InvalidParameter: a coding without its number.
         ValueError: scikit-learn's own, of shapes, NaN and parameters.
 
@@ -175,8 +176,7 @@ class OnlineDictionary(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         empty = np.flatnonzero(np.isnan(X).all(0))
         if self.missing == "fill" and empty.size:
             raise InvalidProblem(
-                f"OnlineDictionary: column {empty[0]} of X has no entry, so that nothing can be learned of it. Leave it "
-                "out."
+                f"OnlineDictionary: column {empty[0]} of X has no entry: nothing can be learned of it. Leave it out."
             )
         random = check_random_state(self.random_state)
         state = Learned.at(first_basis(self.start, X, random), self.whiten)
@@ -263,7 +263,7 @@ class OnlineDictionary(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         return checked
 
     def _unknown(self, X: Matrix) -> NDArray[np.bool_]:
-        """Samples that are left out: those with missing entries, or, where these are filled, those without any entry."""
+        """Samples that are left out: with missing entries or, where these are filled, without any entry."""
         missing = np.isnan(X)
         found: NDArray[np.bool_] = missing.all(1) if self.missing == "fill" else missing.any(1)
         return found

@@ -12,12 +12,15 @@ import scipy.linalg as la
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from thalweg.core import InvalidProblem, UnreadableFile
+from thalweg.core import InvalidProblem, MissingExtra, UnreadableFile
 from thalweg.datasets import Dataset, load, load_arrays, load_matrix
 from thalweg.datasets._text import ending, reading
+from thalweg.datasets.images import ENDINGS, image_files
 from thalweg.datasets.tables import TABLES, Table, read_table
 
-Kind = Literal["matrix", "table", "arrays", "examples", "weights", "letters", "cells", "instance"]
+Kind = Literal[
+    "matrix", "table", "arrays", "examples", "weights", "letters", "cells", "instance", "pictures", "picture"
+]
 
 #: Sides up to which a Cholesky factorisation tells whether a matrix is definite.
 FACTORED = 2000
@@ -25,7 +28,8 @@ FACTORED = 2000
 LETTERS, CLASSES = 25, 20
 _WEIGHTS = (".safetensors", ".pt", ".pth", ".ckpt")
 _KINDS = (
-    "a matrix (.mtx, .npz, .npy), a table (.csv, .tsv, .txt), .svm, .safetensors, .pt, .fasta, .h5ad or .json"
+    "a matrix (.mtx, .npz, .npy), a table (.csv, .tsv, .txt), .svm, .safetensors, .pt, .fasta, .h5ad, .json, a picture "
+    "or a folder of pictures"
 )
 
 
@@ -60,11 +64,14 @@ class Sight:
     Args:
         kind: ``matrix``: one array of numbers without names, or sparse; ``table``: columns, of words too; ``arrays``:
             several by name; ``examples``: features with a target; ``weights``: a network; ``letters``: sequences
-            alone; ``cells``: an AnnData file; ``instance``: a JSON text.
-        rows, columns: its shape, where it has one.
+            alone; ``cells``: an AnnData file; ``instance``: a JSON text; ``pictures``: a folder of them; ``picture``.
+        rows, columns: its shape, where it has one; of a folder, how many pictures.
         density: share of entries that are not zero, of a matrix.
         symmetric, definite: of a square matrix; None where a look does not tell.
         negative: whether an entry is below zero.
+        arrays: shapes by name.
+        classes: folders in a folder of pictures.
+        has_colour: of a picture.
     """
 
     path: Path
@@ -78,6 +85,8 @@ class Sight:
     header: bool = False
     table: tuple[Column, ...] = ()
     arrays: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    classes: tuple[str, ...] = ()
+    has_colour: bool = False
 
     @property
     def is_square(self) -> bool:
@@ -118,6 +127,9 @@ class Sight:
             "letters": f"{self.rows} sequences without scores",
             "cells": "cells with their measurements",
             "instance": "a text in JSON",
+            "pictures": f"{self.rows} pictures"
+            + (f" in {len(self.classes)} classes" if self.classes else ""),
+            "picture": f"a picture of {self.rows} x {self.columns} pixels",
         }
         return f"{self.path}: {words[self.kind]}."
 
@@ -126,7 +138,7 @@ class Sight:
 
 
 def look(path: Path, header: bool | None = None) -> Sight:
-    """Look at a file.
+    """Look at a file, or a folder of pictures.
 
     Raises:
         UnreadableFile: absent, damaged, or of an ending that nothing here reads.
@@ -135,6 +147,10 @@ def look(path: Path, header: bool | None = None) -> Sight:
 
     Cost: reads the file once; for a square symmetric matrix a factorisation of at most 2 000 rows.
     """
+    if path.is_dir():
+        files = image_files(path)
+        classes = sorted({name.split("/")[0] for name in files if "/" in name})
+        return Sight(path, "pictures", rows=len(files), classes=tuple(classes))
     with reading(path, _KINDS):
         kind = ending(path)
         if kind in TABLES:
@@ -148,10 +164,26 @@ def look(path: Path, header: bool | None = None) -> Sight:
         named: dict[str, Kind] = {**dict.fromkeys(_WEIGHTS, "weights"), ".h5ad": "cells", ".json": "instance"}
         if kind in named:
             return Sight(path, named[kind])
+        if kind in ENDINGS:
+            return _picture(path)
         if kind in (".fa", ".fasta", ".faa", ".fna"):
             text = path.read_text(encoding="utf-8", errors="replace") if kind == path.suffix.lower() else ""
             return Sight(path, "letters", rows=sum(line.startswith(">") for line in text.splitlines()))
     raise UnreadableFile(f"{path} has an unknown ending; expected {_KINDS}.")
+
+
+def _picture(path: Path) -> Sight:
+    try:
+        from PIL import Image, UnidentifiedImageError
+    except ImportError:
+        raise MissingExtra("Pillow", "images") from None
+    try:
+        with Image.open(path) as opened:
+            width, height = opened.size
+            colour = opened.mode not in ("1", "L", "I", "I;16")
+    except (OSError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        raise UnreadableFile(f"Cannot read {path}: it is no picture, or damaged.") from error
+    return Sight(path, "picture", height, width, has_colour=colour)
 
 
 def _array(path: Path, kind: str) -> Sight:
