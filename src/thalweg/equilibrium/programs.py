@@ -63,8 +63,8 @@ class LinearProgram(MonotoneInclusion):
             return ""
         return (
             f"The answer lies on the ball that x and y are kept in (|x| = {shares[0] * self.radii[0]:.3g}, |y| = "
-            f"{shares[1] * self.radii[1]:.3g}): it solves no linear program. Give a larger radius; if it comes to lie there "
-            "again, there is no solution."
+            f"{shares[1] * self.radii[1]:.3g}): it solves no linear program. Give a larger radius; if it comes to lie "
+            "there again, there is no solution."
         )
 
     def _proof(self) -> str:
