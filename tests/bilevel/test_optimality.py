@@ -60,6 +60,15 @@ def on_simplex(y: np.ndarray) -> torch.Tensor:
     return torch.tensor(w.value)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_mirror_descent_has_derivatives_at_a_corner_of_the_simplex(dtype) -> None:
+    T = optimality.mirror_descent(lambda x, theta: (x - theta).square().sum(), optimality.kl_projection)
+    x = torch.tensor([0.0, 1.0, 0.0], dtype=dtype, requires_grad=True)
+    moved = T(x, x.detach(), None)
+    torch.testing.assert_close(moved, x)
+    assert torch.isfinite(torch.autograd.grad(moved[1], x)[0]).all()
+
+
 def test_projected_gradient_and_mirror_descent_agree_on_the_simplex() -> None:
     w = on_simplex(Y)
     w = torch.where(w < 1e-6, 0.0, w)

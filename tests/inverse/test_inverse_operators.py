@@ -257,6 +257,14 @@ def test_maps_are_found_from_the_middle_of_the_data():
     torch.testing.assert_close(found.abs().square().sum(0), torch.ones(48, 48).double())
 
 
+def test_a_coil_that_sees_nothing_has_a_map_of_zeros_and_the_others_theirs():
+    y = Sense(birdcage(4, 32), np.ones((32, 32))).A(shepp_logan(32) + 1.2)
+    y[0] = 0
+    found = estimate_maps(y, 16)
+    torch.testing.assert_close(found[1:], estimate_maps(y[1:], 16))
+    assert not found[0].any()
+
+
 def test_maps_that_are_not_normalised_are_told_and_normalised_on_request():
     with pytest.raises(
         InvalidProblem, match=r"squares of the maps sum to 4 to 4; expected 1.*normalise=True"

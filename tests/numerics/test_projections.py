@@ -210,6 +210,30 @@ def test_nonnegative_lasso_and_nuclear_norm() -> None:
     assert gradcheck(lambda X: prox.nuclear_norm(X, 0.6), X.requires_grad_(), check_forward_ad=True)
 
 
+@given(st.integers(0, 10**6), st.floats(-9.0, 9.0))
+def test_units_of_rows_and_points_move_no_projection(seed: int, power: float) -> None:
+    rng = np.random.default_rng(seed)
+    A, room, x = rng.standard_normal((6, 4)), rng.random(6), 3 * rng.standard_normal(4)
+    rows, unit = 10.0 ** rng.uniform(-9.0, 9.0, 6), 10.0**power
+    b = A @ rng.standard_normal(4)
+    for project, m, right in ((projections.polyhedron, 6, room), (projections.affine_set, 3, b[:3])):
+        plain = project(tensor(x), tensor(A[:m]), tensor(right))
+        other = project(tensor(unit * x), tensor(A[:m] * rows[:m, None]), tensor(unit * right * rows[:m]))
+        torch.testing.assert_close(other / unit, plain, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("unit", [1e-9, 1.0, 1e9])
+def test_sets_that_are_empty_in_any_unit_are_refused(unit: float) -> None:
+    x, twice = torch.zeros(2, dtype=DOUBLE), torch.ones(2, 2, dtype=DOUBLE)
+    apart = tensor([unit, 2 * unit])
+    with pytest.raises(InvalidProblem, match="no solution"):
+        projections.affine_set(x, twice, apart)
+    with pytest.raises(InvalidProblem, match="no solution"):
+        projections.polyhedron(x, twice[:1], tensor([1e3]), twice, apart)
+    with pytest.raises(InvalidProblem, match="no point satisfies"):
+        projections.polyhedron(x, torch.stack([twice[0], -twice[0]]), -apart)
+
+
 def test_empty_sets_and_wrong_shapes_are_refused() -> None:
     x = torch.zeros(2, dtype=DOUBLE)
     one = torch.ones(2, dtype=DOUBLE)

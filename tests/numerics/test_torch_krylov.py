@@ -37,6 +37,20 @@ def definite(n, seed=0):
     return B @ B.T + torch.eye(n, dtype=DOUBLE)
 
 
+class TestBreakdown:
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+    def test_a_system_that_is_solved_at_once_is_solved(self, dtype):
+        found = LinearSolver("bicgstab")(lambda v: 2 * v, torch.ones(5, dtype=dtype))
+        torch.testing.assert_close(found.x, torch.full((5,), 0.5, dtype=dtype))
+        assert found.residual == 0.0
+
+    def test_a_turn_by_a_right_angle_leaves_a_finite_answer_with_its_residual(self):
+        turn = torch.tensor([[0.0, 1.0], [-1.0, 0.0]])
+        found = LinearSolver("bicgstab")(lambda v: turn @ v, torch.tensor([1.0, 0.0]))
+        assert torch.isfinite(found.x).all()
+        assert found.residual == 1.0
+
+
 class TestTheMethodThatAutoChooses:
     def test_small_matrices_are_made_at_once(self):
         A, b = Counted(definite(DENSE_SYMMETRIC)), numbers(DENSE_SYMMETRIC, seed=1)

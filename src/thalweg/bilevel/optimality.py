@@ -15,6 +15,7 @@ from torch.utils import _pytree as pytree
 
 from thalweg.bilevel._trees import Tree, TreeFunction, unravel, vector
 from thalweg.core.validation import require
+from thalweg.numerics.tensor_checks import divisor
 
 #: A scalar function of x and its parameters.
 Objective: TypeAlias = Callable[..., Tensor]
@@ -71,9 +72,7 @@ def mirror_descent(
     """
     require(step_size > 0, "mirror_descent needs step_size > 0", got=step_size)
     slope = torch.func.grad(f)
-    image = (
-        mirror if mirror is not None else (lambda x: pytree.tree_map(lambda t: t.clamp_min(1e-300).log(), x))
-    )
+    image = mirror if mirror is not None else (lambda x: pytree.tree_map(lambda t: divisor(t).log(), x))
 
     def T(x: Tree, theta_f: Tree, theta_set: Tree) -> Tree:  # noqa: N802 -- the paper's symbol
         return projection(_moved(image(x), -step_size, slope(x, theta_f)), theta_set)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from thalweg.inverse.diffusion import Diffusion, DiffusionState, Levels
 from thalweg.inverse.problem import InverseProblem
+from thalweg.numerics.tensor_checks import divisor
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,11 +50,11 @@ class DDNM(Diffusion):
         svd = A.svd()
         s = svd.values.to(x0.device, x0.real.dtype)
         keep = s > self.cutoff * s.max()
-        bound = now.next_signal * problem.sigma / s.clamp(min=1e-300)  # noise of a full correction
-        share = torch.where(keep, (now.next_noise / bound.clamp(min=1e-300)).clamp(max=1.0), 0)
+        bound = now.next_signal * problem.sigma / divisor(s)  # noise of a full correction
+        share = torch.where(keep, (now.next_noise / divisor(bound)).clamp(max=1.0), 0)
         if now.next_noise == 0:
             share = torch.where(keep, last_share(now, problem.sigma, s), 0)
-        gap = torch.where(keep, svd.measured(problem.data - A._forward(x0)) / s.clamp(min=1e-300), 0)
+        gap = torch.where(keep, svd.measured(problem.data - A._forward(x0)) / divisor(s), 0)
         return x0 + A.real_if_real(svd.back(share * gap)), {}
 
     def renoised(
@@ -64,7 +65,7 @@ class DDNM(Diffusion):
         A, svd = problem.operator, problem.operator.svd()
         s = svd.values.to(x0.device, x0.real.dtype)
         keep = s > self.cutoff * s.max()
-        carried = torch.where(keep, now.next_signal * problem.sigma / s.clamp(min=1e-300), 0)
+        carried = torch.where(keep, now.next_signal * problem.sigma / divisor(s), 0)
         # the data's own noise is in the image already: what is added makes up for the rest
         left = (1 - (carried / now.next_noise).clamp(max=1.0) ** 2).sqrt()
         z = self.drawn(x0, state.seeds, state.done + 1)
@@ -75,4 +76,4 @@ class DDNM(Diffusion):
 def last_share(now: Levels, sigma: float, s: Tensor) -> Tensor:
     """Of the last step, which adds no noise: the share of a correction whose noise the denoised image's would be."""
     own = now.noise / now.signal
-    return own**2 / (own**2 + (sigma / s.clamp(min=1e-300)) ** 2)
+    return own**2 / (own**2 + (sigma / divisor(s)) ** 2)

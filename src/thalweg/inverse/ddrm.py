@@ -14,6 +14,7 @@ from torch import Tensor
 from thalweg.core.validation import is_real, require
 from thalweg.inverse.diffusion import Diffusion, DiffusionState, Levels
 from thalweg.inverse.problem import InverseProblem
+from thalweg.numerics.tensor_checks import divisor
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +79,7 @@ class DDRM(Diffusion):
         c, z = svd.into(denoised), svd.into(self.drawn(x0, state.seeds, state.done + 1))
         old = math.sqrt(1 - self.eta**2)
         unseen = c + spread * (old * svd.into(eps) + self.eta * z)
-        noisier = c + spread * (old * (ratio - c) / level.clamp(min=1e-300) + self.eta * z)
+        noisier = c + spread * (old * (ratio - c) / divisor(level) + self.eta * z)
         b = self.data_share
         better = (1 - b) * c + b * ratio + (spread**2 - (b * level) ** 2).clamp(min=0).sqrt() * z
         found = torch.where(torch.isinf(level), unseen, torch.where(level > spread, noisier, better))
@@ -89,7 +90,7 @@ class DDRM(Diffusion):
         svd = problem.operator.svd()
         s = svd.values.to(problem.data.device, problem.data.real.dtype)
         keep = s > self.cutoff * s.max()
-        safe = s.clamp(min=1e-300)
+        safe = divisor(s)
         level = torch.where(keep, problem.sigma / safe, math.inf)
         ratio = torch.where(keep, svd.measured(problem.data) / safe, 0)
         return level, ratio, torch.full_like(s, spread)

@@ -18,6 +18,7 @@ from thalweg.core.validation import is_real, is_whole, require
 from thalweg.inverse.conjugate import batched_cg
 from thalweg.inverse.diffusion import Diffusion, DiffusionState, Levels
 from thalweg.inverse.problem import InverseProblem
+from thalweg.numerics.tensor_checks import divisor
 
 
 @dataclass(kw_only=True)
@@ -141,4 +142,4 @@ def difference_adjoint(w: Tensor) -> Tensor:
 def shrunk(w: Tensor, by: float) -> Tensor:
     """Magnitudes less ``by``, zero where they are smaller."""
     size = w.abs()
-    return torch.where(size > by, w * (1 - by / size.clamp(min=1e-300)), 0)
+    return torch.where(size > by, w * (1 - by / divisor(size)), 0)

@@ -16,6 +16,7 @@ from thalweg.core.validation import is_real, require
 from thalweg.inverse.denoisers import noise_in
 from thalweg.inverse.diffusion import Diffusion, DiffusionState, Levels
 from thalweg.inverse.problem import InverseProblem
+from thalweg.numerics.tensor_checks import divisor
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +66,7 @@ class DPS(Diffusion):
             x0 = (noisy - now.noise * eps) / now.signal
         with torch.no_grad():
             gap = problem.data - A._forward(x0.detach())
-            size = torch.linalg.vector_norm(gap.flatten(1), dim=1).clamp(min=1e-300)
+            size = divisor(torch.linalg.vector_norm(gap.flatten(1), dim=1))
             pull = A._adjoint_of(gap) / size.view(-1, *(1,) * (x0.ndim - 1))
         (slope,) = torch.autograd.grad(x0, noisy, pull)
         with torch.no_grad():

@@ -265,8 +265,7 @@ class OnlineDictionary(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
     def _unknown(self, X: Matrix) -> NDArray[np.bool_]:
         """Samples that are left out: with missing entries or, where these are filled, without any entry."""
         missing = np.isnan(X)
-        found: NDArray[np.bool_] = missing.all(1) if self.missing == "fill" else missing.any(1)
-        return found
+        return np.asarray(missing.all(1) if self.missing == "fill" else missing.any(1))
 
     def _advanced(self, state: Learned, batch: Matrix) -> Learned:
         """One step on a batch, its samples with missing entries left out or filled."""

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from thalweg.numerics.tensor_checks import divisor
+
 #: Takes points, shape (b, p), and the numbers of the starts they belong to, shape (b,); gives values and gradients.
 Function = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
@@ -100,7 +102,7 @@ def _updated(inverse: Tensor | None, s: Tensor, y: Tensor) -> Tensor:
     squares = y.square().sum(1)
     good = curvature > 1e-12 * squares
     if inverse is None:
-        scale = torch.where(good, curvature / squares.clamp_min(1e-300), 1.0)
+        scale = torch.where(good, curvature / divisor(squares), 1.0)
         inverse = torch.diag_embed(scale[:, None].expand_as(s))
     rho = torch.where(good, 1.0 / torch.where(good, curvature, 1.0), 0.0)[:, None]
     bent = (inverse @ y[..., None])[..., 0]

@@ -102,12 +102,20 @@ def halfspace(x: Tensor, a: Tensor, b: Tensor | float) -> Tensor:
 
 def affine_set(x: Tensor, A: Tensor, b: Tensor) -> Tensor:
     """``A x = b`` with A of shape (m, n), full rank or not; an empty set is refused."""
+    A, b = _unit_rows(A, b)
     inverse = torch.linalg.pinv(A)
     nearest = x - (x @ A.T - b) @ inverse.T
     if len(b) == 0:
         return nearest
     gap = (A @ (inverse @ b) - b).abs().amax()
-    return checked(nearest, gap <= 1e-6 * (1.0 + b.abs().amax()), "affine_set: A x = b has no solution")
+    return checked(nearest, gap <= 1e-6 * b.abs().amax(), "affine_set: A x = b has no solution")
+
+
+def _unit_rows(A: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """The same equations or inequalities with the largest entry of each row 1: whatever units they are given in."""
+    size = A.detach().abs().amax(-1) if A.numel() else torch.ones_like(b)
+    size = torch.where(size > 0, size, torch.ones_like(size))
+    return A / size[:, None], b / size
 
 
 def box_section(x: Tensor, low: Tensor | float, high: Tensor | float, a: Tensor, b: Tensor | float) -> Tensor:
@@ -199,6 +207,7 @@ def polyhedron(x: Tensor, G: Tensor, h: Tensor, A: Tensor | None = None, b: Tens
     """
     A = x.new_zeros(0, len(x)) if A is None else A
     b = x.new_zeros(0) if b is None else b
+    (G, h), (A, b) = _unit_rows(G, h), _unit_rows(A, b)
     on = torch.cat([torch.ones_like(b), found_by(_active, x, G, h, A, b)])
     held, level = on[:, None] * torch.cat([A, G]), on * torch.cat([b, h])
     return x - torch.linalg.pinv(held) @ (held @ x - level)
@@ -344,7 +353,7 @@ def _active_set(
     y0 = x - np.linalg.pinv(A) @ (A @ x - b) if len(A) else x
     if len(A):
         require(
-            bool(np.abs(A @ y0 - b).max() <= 1e-6 * (1 + np.abs(b).max())),
+            bool(np.abs(A @ y0 - b).max() <= 1e-6 * np.abs(b).max() + 1e-12 * np.abs(x).max()),
             "polyhedron: A x = b has no solution",
             error=InvalidProblem,
         )

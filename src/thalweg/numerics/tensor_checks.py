@@ -23,6 +23,16 @@ def seen(t: Tensor) -> Tensor | None:
     return None if hidden else t.detach()
 
 
+def divisor(t: Tensor) -> Tensor:
+    """t >= 0 with a tiny number of its own type for zeros: float32 knows no 1e-300, and 0/0 would spread as NaN.
+
+    >>> torch.zeros(1) / divisor(torch.zeros(1))
+    tensor([0.])
+    """
+    limits = torch.finfo(t.dtype)
+    return t.clamp_min(limits.tiny / limits.eps)
+
+
 def checked(
     result: Tensor, holds: Tensor | bool, message: str, error: type[ThalwegError] = InvalidProblem
 ) -> Tensor:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from thalweg.core.errors import InvalidParameter, UnknownName
 from thalweg.core.validation import require
+from thalweg.numerics.tensor_checks import divisor
 
 Product = Callable[[Tensor], Tensor]
 MethodName = Literal["auto", "dense", "cg", "normal-cg", "gmres", "bicgstab"]
@@ -312,11 +313,15 @@ def _bicgstab(
         p = r + new / rho * (alpha / omega) * (p - omega * v)
         q = p if M is None else M(p)
         v, rho = A(q), new
-        alpha = rho / torch.dot(shadow, v)
+        products += 1
+        pivot = torch.dot(shadow, v)
+        if float(pivot.abs()) == 0.0:
+            break
+        alpha = rho / pivot
         s = r - alpha * v
         z = s if M is None else M(s)
         t = A(z)
-        products += 2
-        omega = torch.dot(t, s) / torch.dot(t, t).clamp_min(1e-300)
+        products += 1
+        omega = torch.dot(t, s) / divisor(torch.dot(t, t))
         x, r = x + alpha * q + omega * z, s - omega * t
     return x, float(torch.linalg.vector_norm(r)), products

@@ -17,6 +17,7 @@ from thalweg.bilevel.alignment.policies import Policy
 from thalweg.bilevel.alignment.rewards import RewardModel
 from thalweg.bilevel.alignment.segments import Segments
 from thalweg.core import InvalidParameter, UnknownName
+from thalweg.numerics.tensor_checks import divisor
 from thalweg.numerics.torch_krylov import LinearSolver, Product
 
 #: How ``M x = b`` is solved.
@@ -197,7 +198,7 @@ def _neumann(M: Product, b: Tensor, eta: float, steps: int) -> Tensor:
 
 def _largest(hessian_product: Product, start: Tensor) -> tuple[float, int]:
     """The largest size of an eigenvalue by twenty power iterations, a tenth added for what they miss."""
-    v = start / torch.linalg.vector_norm(start).clamp_min(1e-300)
+    v = start / divisor(torch.linalg.vector_norm(start))
     size = 0.0
     for _ in range(20):
         w = hessian_product(v)

@@ -16,6 +16,7 @@ from thalweg.core.validation import require
 from thalweg.datasets import load
 from thalweg.distributed.federated import by_class
 from thalweg.distributed.zeroth_order.problem import FederatedBlackBox
+from thalweg.numerics.tensor_checks import divisor
 
 DOUBLE = torch.float64
 
@@ -201,5 +202,5 @@ def macro(metric: Metric, predicted: Tensor, y: Tensor) -> Tensor:
         "jaccard": guessed + there - hit,
     }[metric]
     present = (guessed + there) > 0
-    share = torch.where(over > 0, hit / over.clamp_min(1.0e-300), 0.0)
+    share = torch.where(over > 0, hit / divisor(over), 0.0)
     return (share * present).sum(-1) / present.sum(-1)

@@ -17,6 +17,7 @@ from torch import Tensor
 from thalweg.core import InvalidProblem
 from thalweg.core.seeding import torch_generator
 from thalweg.core.validation import is_real, require
+from thalweg.numerics.tensor_checks import divisor
 
 T = TypeVar("T", Tensor, NDArray[np.floating], NDArray[np.complexfloating])
 #: How a denoiser sees an image: (height, width); (channels, height, width); or (depth, height, width) slice by slice.
@@ -154,9 +155,7 @@ class Operator(LinearOperator):
         else:
             values = svd.values.to(batch.real.dtype)
             keep = values > cutoff * values.max()
-            x = self.real_if_real(
-                svd.back(torch.where(keep, svd.measured(batch) / values.clamp(min=1e-300), 0.0))
-            )
+            x = self.real_if_real(svd.back(torch.where(keep, svd.measured(batch) / divisor(values), 0.0)))
         return _like(x if found.ndim > len(self.data_shape) else x[0], y)
 
     def real_if_real(self, x: Tensor) -> Tensor:

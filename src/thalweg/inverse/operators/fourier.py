@@ -16,6 +16,7 @@ from torch import Tensor
 from thalweg.core import InvalidProblem
 from thalweg.core.validation import check_finite, is_whole, require
 from thalweg.inverse.operators.base import SVD, Operator
+from thalweg.numerics.tensor_checks import divisor
 
 #: How far the squared maps of a normalised set may sum from one.
 NORMALISED = 1e-3
@@ -223,7 +224,7 @@ def normalised_maps(maps: ArrayLike | Tensor) -> Tensor:
     """
     found = _maps(maps)
     size = found.abs().square().sum(0).sqrt()
-    return torch.where(size > 1e-12 * size.max(), found / size.clamp(min=1e-300), 0)
+    return torch.where(size > 1e-12 * size.max(), found / divisor(size), 0)
 
 
 def estimate_maps(
@@ -232,7 +233,8 @@ def estimate_maps(
     """Normalised maps from the fully measured middle of the data, shape (coils, height, width).
 
     Low-resolution images of the coils are made of the middle; a map is the leading eigenvector of their covariance in a
-    window round each pixel, with the phase of the first coil taken off.
+    window round each pixel, with the phase of the first coil that sees
+    anything taken off.
 
     Args:
         data: shape (coils, height, width), complex, the zero frequency in the middle.
@@ -269,8 +271,11 @@ def estimate_maps(
     coils = len(y)
     R = torch.view_as_complex(R.reshape(coils, coils, 2, *y.shape[1:]).permute(3, 4, 0, 1, 2).contiguous())
     leading = torch.linalg.eigh(R)[1][..., -1].permute(2, 0, 1)
-    shown = (leading.conj() * low).sum(0).conj() if real else leading[0]
-    return normalised_maps(leading * (shown / shown.abs().clamp(min=1e-300)).conj())
+    strength = low.abs().square().sum((1, 2))
+    alive = int((strength > 1e-6 * strength.max()).int().argmax())
+    shown = (leading.conj() * low).sum(0).conj() if real else leading[alive]
+    phase = torch.where(shown.abs() > 0, shown / divisor(shown.abs()), torch.ones_like(shown))
+    return normalised_maps(leading * phase.conj())
 
 
 def _taper(length: int, centre: int) -> Tensor:

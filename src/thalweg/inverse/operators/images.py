@@ -13,6 +13,7 @@ from torch import Tensor
 from thalweg.core import InvalidProblem
 from thalweg.core.validation import as_real, check_finite, is_real, is_whole, require
 from thalweg.inverse.operators.base import SVD, Layout, Operator
+from thalweg.numerics.tensor_checks import divisor
 
 
 def _shaped(name: str, shape: tuple[int, ...]) -> tuple[tuple[int, ...], Layout]:
@@ -146,7 +147,7 @@ class _BlurSVD(SVD):
         return torch.fft.ifft2(c, norm="ortho")
 
     def measured(self, y: Tensor) -> Tensor:
-        phase = self.transfer.conj() / self.transfer.abs().clamp(min=1e-300)
+        phase = self.transfer.conj() / divisor(self.transfer.abs())
         found = torch.fft.fft2(y, norm="ortho")
         return phase.to(found) * found
 
