@@ -222,6 +222,40 @@ def test_units_of_rows_and_points_move_no_projection(seed: int, power: float) ->
         torch.testing.assert_close(other / unit, plain, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("unit", [1e-250, 1e-9, 1e9, 1e250])
+@pytest.mark.parametrize(
+    "project",
+    [
+        lambda x, unit: projections.l2_ball(x, unit),
+        lambda x, unit: projections.l2_sphere(x, unit),
+        lambda x, unit: projections.second_order_cone(x),
+        lambda x, unit: projections.hyperplane(x, unit * tensor([1.0, 2.0, 0.5]), 0.0),
+        lambda x, unit: projections.halfspace(x, unit * tensor([1.0, 2.0, 0.5]), 0.0),
+        lambda x, unit: prox.group_lasso(x, unit),
+    ],
+)
+def test_lengths_whose_squares_are_no_numbers_are_lengths(project, unit: float) -> None:
+    x = tensor([3.0, -1.0, 2.0])
+    plain, found = project(x, 1.0), project(unit * x, unit)
+    torch.testing.assert_close(found / unit, plain, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda x: projections.box(x, -0.5, 0.5),
+        lambda x: projections.linf_ball(x, 0.5),
+        lambda x: projections.box_section(x, 0.0, 0.7, torch.ones(3), 1.5),
+        lambda x: prox.lasso(x, 0.5),
+        lambda x: prox.elastic_net(x, 0.5, 0.5),
+        lambda x: prox.group_lasso(x, 0.5),
+    ],
+)
+def test_whole_numbers_have_the_answer_of_floats(call) -> None:
+    x = torch.tensor([3, 1, -2])
+    torch.testing.assert_close(call(x), call(x.float()))
+
+
 @pytest.mark.parametrize("unit", [1e-9, 1.0, 1e9])
 def test_sets_that_are_empty_in_any_unit_are_refused(unit: float) -> None:
     x, twice = torch.zeros(2, dtype=DOUBLE), torch.ones(2, 2, dtype=DOUBLE)

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from thalweg.core.errors import InvalidProblem
 from thalweg.core.validation import require
-from thalweg.numerics.tensor_checks import checked, found_by, seen
+from thalweg.numerics.tensor_checks import checked, found_by, length, real, seen
 
 #: Halvings of an interval: to the last digit of float64.
 HALVINGS = 100
@@ -32,11 +32,13 @@ def nonnegative(x: Tensor) -> Tensor:
     >>> nonnegative(torch.tensor([-1.0, 2.0]))
     tensor([0., 2.])
     """
+    x = real(x)
     return x.clamp_min(0.0)
 
 
 def box(x: Tensor, low: Tensor | float, high: Tensor | float) -> Tensor:
     """``low <= x <= high``."""
+    x = real(x)
     low, high = (torch.as_tensor(v, dtype=x.dtype, device=x.device) for v in (low, high))
     return checked(torch.minimum(torch.maximum(x, low), high), low <= high, "box needs low <= high")
 
@@ -47,6 +49,7 @@ def simplex(x: Tensor, size: Tensor | float = 1.0) -> Tensor:
     >>> simplex(torch.tensor([0.5, 1.5, -1.0]))
     tensor([0., 1., 0.])
     """
+    x = real(x)
     ordered = x.sort(-1, descending=True).values
     counts = torch.arange(1, x.shape[-1] + 1, dtype=x.dtype, device=x.device)
     shifts = (ordered.cumsum(-1) - size) / counts
@@ -56,31 +59,36 @@ def simplex(x: Tensor, size: Tensor | float = 1.0) -> Tensor:
 
 def l1_sphere(x: Tensor, radius: Tensor | float = 1.0) -> Tensor:
     """``|x|_1 = radius``."""
+    x = real(x)
     signs = torch.where(x >= 0, 1.0, -1.0).to(x.dtype)
     return signs * simplex(x.abs(), radius)
 
 
 def l1_ball(x: Tensor, radius: Tensor | float = 1.0) -> Tensor:
     """``|x|_1 <= radius``."""
+    x = real(x)
     nearest = l1_sphere(x, radius)
     return torch.where(x.abs().sum(-1, keepdim=True) <= radius, x, nearest)
 
 
 def l2_sphere(x: Tensor, radius: Tensor | float = 1.0) -> Tensor:
     """``|x|_2 = radius``; every point is nearest to zero, which is left where it is."""
-    squares = x.square().sum(-1, keepdim=True)
-    nearest = radius * x / torch.where(squares > 0, squares, 1.0).sqrt()
+    x = real(x)
+    size = length(x)
+    nearest = radius * (x / torch.where(size > 0, size, 1.0))
     return checked(nearest, radius >= 0, "l2_sphere needs radius >= 0")
 
 
 def l2_ball(x: Tensor, radius: Tensor | float = 1.0) -> Tensor:
     """``|x|_2 <= radius``."""
+    x = real(x)
     nearest = l2_sphere(x, radius)
-    return torch.where(x.square().sum(-1, keepdim=True) <= radius**2, x, nearest)
+    return torch.where(length(x) <= radius, x, nearest)
 
 
 def linf_ball(x: Tensor, radius: Tensor | float = 1.0) -> Tensor:
     """``|x|_inf <= radius``."""
+    x = real(x)
     radius = torch.as_tensor(radius, dtype=x.dtype, device=x.device)
     nearest = torch.minimum(torch.maximum(x, -radius), radius)
     return checked(nearest, radius >= 0, "linf_ball needs radius >= 0")
@@ -88,20 +96,25 @@ def linf_ball(x: Tensor, radius: Tensor | float = 1.0) -> Tensor:
 
 def hyperplane(x: Tensor, a: Tensor, b: Tensor | float) -> Tensor:
     """``a'x = b``."""
-    squares = a.square().sum(-1, keepdim=True)
-    nearest = x - ((x * a).sum(-1, keepdim=True) - b) / squares * a
-    return checked(nearest, squares > 0, "hyperplane needs an a other than zero")
+    x = real(x)
+    size = length(a)
+    normal = a / torch.where(size > 0, size, 1.0)
+    nearest = x - ((x * normal).sum(-1, keepdim=True) - b / size) * normal
+    return checked(nearest, size > 0, "hyperplane needs an a other than zero")
 
 
 def halfspace(x: Tensor, a: Tensor, b: Tensor | float) -> Tensor:
     """``a'x <= b``."""
-    excess = ((x * a).sum(-1, keepdim=True) - b).clamp_min(0.0)
-    squares = a.square().sum(-1, keepdim=True)
-    return checked(x - excess / squares * a, squares > 0, "halfspace needs an a other than zero")
+    x = real(x)
+    size = length(a)
+    normal = a / torch.where(size > 0, size, 1.0)
+    excess = ((x * normal).sum(-1, keepdim=True) - b / size).clamp_min(0.0)
+    return checked(x - excess * normal, size > 0, "halfspace needs an a other than zero")
 
 
 def affine_set(x: Tensor, A: Tensor, b: Tensor) -> Tensor:
     """``A x = b`` with A of shape (m, n), full rank or not; an empty set is refused."""
+    x = real(x)
     A, b = _unit_rows(A, b)
     inverse = torch.linalg.pinv(A)
     nearest = x - (x @ A.T - b) @ inverse.T
@@ -124,6 +137,7 @@ def box_section(x: Tensor, low: Tensor | float, high: Tensor | float, a: Tensor,
     >>> box_section(torch.tensor([2.0, 0.0, 0.0]), 0.0, 1.0, torch.ones(3), 1.5)
     tensor([1.0000, 0.2500, 0.2500])
     """
+    x = real(x)
     low, high = (torch.as_tensor(v, dtype=x.dtype, device=x.device).expand_as(x) for v in (low, high))
     with torch.no_grad():
         below, above = ((x - high) / a).min(), ((x - low) / a).max()
@@ -161,6 +175,7 @@ def transport(X: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 
     Semi-smooth Newton steps on the dual, (m + n)^3 operations each, a dozen or so.
     """
+    X = real(X)
     fits = _marginals_fit(X, rows, columns)
     X, rows, columns = checked(X, fits, SUMS), rows.to(X), columns.to(X)
     dual = found_by(_transport_multipliers, X, rows, columns)
@@ -174,6 +189,7 @@ def transport(X: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 
 def birkhoff(X: Tensor) -> Tensor:
     """Doubly stochastic matrices, shape (n, n)."""
+    X = real(X)
     ones = X.new_ones(X.shape[0])
     return transport(X, ones, ones)
 
@@ -183,6 +199,7 @@ def transport_kl(X: Tensor, rows: Tensor, columns: Tensor, iterations: int = 100
 
     For the entropic transport plan of cost C at temperature e, ``X = -C/e``. Differentiated through its iterations.
     """
+    X = real(X)
     fits = _marginals_fit(X, rows, columns) & (rows > 0).all() & (columns > 0).all()
     checked(X, fits, f"{SUMS}; transport_kl needs positive ones")
     rows, columns = rows.to(X), columns.to(X)
@@ -205,6 +222,7 @@ def polyhedron(x: Tensor, G: Tensor, h: Tensor, A: Tensor | None = None, b: Tens
     Raises:
         InvalidProblem: the polyhedron is empty.
     """
+    x = real(x)
     A = x.new_zeros(0, len(x)) if A is None else A
     b = x.new_zeros(0) if b is None else b
     (G, h), (A, b) = _unit_rows(G, h), _unit_rows(A, b)
@@ -215,9 +233,9 @@ def polyhedron(x: Tensor, G: Tensor, h: Tensor, A: Tensor | None = None, b: Tens
 
 def second_order_cone(x: Tensor) -> Tensor:
     """``|x[..., :-1]|_2 <= x[..., -1]``."""
+    x = real(x)
     y, t = x[..., :-1], x[..., -1:]
-    squares = y.square().sum(-1, keepdim=True)
-    size = torch.where(squares > 0, squares, 1.0).sqrt() * (squares > 0)
+    size = length(y)
     share = 0.5 * (1.0 + t / torch.where(size > 0, size, 1.0))
     edge = torch.cat([share * y, share * size], -1)
     return torch.where(size <= t, x, torch.where(size <= -t, torch.zeros_like(x), edge))
@@ -227,6 +245,7 @@ def psd_cone(X: Tensor) -> Tensor:
     """Positive semidefinite matrices, of the symmetric part of X, shape (..., n, n); repeated eigenvalues are no
     trouble. Once differentiable.
     """
+    X = real(X)
     found: Tensor = _PSD.apply(0.5 * (X + X.mT))  # type: ignore[no-untyped-call]
     return found
 

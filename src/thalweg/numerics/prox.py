@@ -10,7 +10,7 @@ from torch import Tensor
 
 from thalweg.core.errors import InvalidParameter
 from thalweg.core.validation import require
-from thalweg.numerics.tensor_checks import checked
+from thalweg.numerics.tensor_checks import checked, length, real
 
 
 def _strength(x: Tensor, weight: Tensor | float, scale: Tensor | float) -> Tensor:
@@ -27,35 +27,40 @@ def lasso(x: Tensor, weight: Tensor | float = 1.0, scale: float = 1.0) -> Tensor
     >>> lasso(torch.tensor([-3.0, 0.5, 2.0]))
     tensor([-2.,  0.,  1.])
     """
+    x = real(x)
     threshold = _strength(x, weight, scale)
     return x.sign() * (x.abs() - threshold).clamp_min(0.0)
 
 
 def nonnegative_lasso(x: Tensor, weight: Tensor | float = 1.0, scale: float = 1.0) -> Tensor:
     """``g(y) = sum_i weight_i y_i`` for ``y >= 0``."""
+    x = real(x)
     return (x - _strength(x, weight, scale)).clamp_min(0.0)
 
 
 def ridge(x: Tensor, weight: Tensor | float = 1.0, scale: float = 1.0) -> Tensor:
     """``g(y) = weight |y|^2/2``."""
+    x = real(x)
     return x / (1.0 + _strength(x, weight, scale))
 
 
 def elastic_net(x: Tensor, l1: Tensor | float = 1.0, l2: Tensor | float = 1.0, scale: float = 1.0) -> Tensor:
     """``g(y) = l1 |y|_1 + l2 |y|^2/2``."""
+    x = real(x)
     return ridge(lasso(x, l1, scale), l2, scale)
 
 
 def group_lasso(x: Tensor, weight: Tensor | float = 1.0, scale: float = 1.0) -> Tensor:
     """``g(y) = weight |y|_2``, each vector of the last axis a group."""
+    x = real(x)
     threshold = _strength(x, weight, scale)
-    squares = x.square().sum(-1, keepdim=True)
-    size = torch.where(squares > 0, squares, 1.0).sqrt()
-    return x * (1.0 - threshold / size).clamp_min(0.0)
+    size = length(x)
+    return x * (1.0 - threshold / torch.where(size > 0, size, 1.0)).clamp_min(0.0)
 
 
 def log_barrier(x: Tensor, weight: Tensor | float = 1.0, scale: float = 1.0) -> Tensor:
     """``g(y) = -weight sum_i log y_i``: the positive root of ``y^2 - x y = weight scale``."""
+    x = real(x)
     strength = _strength(x, weight, scale)
     root = (x.square() + 4.0 * strength).sqrt()
     # for negative x the difference would cancel
@@ -67,6 +72,7 @@ def nuclear_norm(X: Tensor, weight: Tensor | float = 1.0, scale: float = 1.0) ->
 
     Its derivative needs singular values that differ, and that lie off the threshold.
     """
+    X = real(X)
     require(X.ndim >= 2, "nuclear_norm needs a matrix", got=tuple(X.shape))
     U, s, Vt = torch.linalg.svd(X, full_matrices=False)
     return (U * lasso(s, weight, scale)[..., None, :]) @ Vt

@@ -23,6 +23,35 @@ def seen(t: Tensor) -> Tensor | None:
     return None if hidden else t.detach()
 
 
+def real(x: Tensor) -> Tensor:
+    """x as floating-point numbers: whole ones would cut a bound of 0.5 to 0.
+
+    Raises:
+        InvalidProblem: x is complex.
+
+    >>> real(torch.tensor([1, 2]))
+    tensor([1., 2.])
+    """
+    if x.is_complex():
+        raise InvalidProblem("x is complex; projections and proximal operators take real numbers.")
+    return x if x.is_floating_point() else x.to(torch.get_default_dtype())
+
+
+def length(x: Tensor) -> Tensor:
+    """``|x|_2`` along the last axis, which is kept; no square overflows, and the derivative at 0 is 0.
+
+    >>> length(torch.tensor([3e30, 4e30]))
+    tensor([5.0000e+30])
+    """
+    if not x.shape[-1]:
+        return x.sum(-1, keepdim=True)
+    largest = x.detach().abs().amax(-1, keepdim=True)
+    unit = torch.where(largest > 0, largest, torch.ones_like(largest))
+    squares = (x / unit).square().sum(-1, keepdim=True)
+    seen_squares = squares > 0
+    return torch.where(seen_squares, squares, 1.0).sqrt() * unit * seen_squares
+
+
 def divisor(t: Tensor) -> Tensor:
     """t >= 0 with a tiny number of its own type for zeros: float32 knows no 1e-300, and 0/0 would spread as NaN.
 
