@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from thalweg.blackbox import Integer, Real, Space, Study, _improvement_kernels, _process_kernels, suggestion
+from thalweg.blackbox import Integer, Real, Space, Study, _improvement_kernels, suggestion
 from thalweg.blackbox import acquisition as acq
-from thalweg.blackbox._dense_kernels import cholesky, exp_below, gram, inverse_lower
-from thalweg.blackbox.compiled import CompiledSurrogate
 from thalweg.blackbox.maximize import maximize
 from thalweg.blackbox.models import Models
 from thalweg.blackbox.suggestion import Worth
-from thalweg.blackbox.surrogate import Surrogate
-from thalweg.numerics.gaussian_process import GaussianProcess, Matern
+from thalweg.numerics.gaussian_process import GaussianProcess, Matern, _process_kernels
+from thalweg.numerics.gaussian_process._dense_kernels import cholesky, exp_below, gram, inverse_lower
+from thalweg.numerics.gaussian_process.compiled import CompiledSurrogate
+from thalweg.numerics.gaussian_process.surrogate import Surrogate
 from thalweg.numerics.quasirandom import sobol, sobol_normal
 
 

@@ -14,11 +14,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from thalweg.blackbox import Categorical, Environment, Fidelity, Integer, Real, Space, Study, surrogate
-from thalweg.blackbox.surrogate import Surrogate
+from thalweg.blackbox import Categorical, Environment, Fidelity, Integer, Real, Space, Study
 from thalweg.core import CheckpointMismatch, InvalidParameter, UnreadableFile
 from thalweg.core.tree import save_tree
-from thalweg.numerics.gaussian_process import RBF, GaussianProcess, Matern, standardised
+from thalweg.numerics.gaussian_process import RBF, GaussianProcess, Matern, standardised, surrogate
+from thalweg.numerics.gaussian_process.surrogate import Surrogate
 
 PLANE = {"x": Real(0.0, 1.0), "y": Real(0.0, 10.0)}
 

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from thalweg.blackbox import surrogate
-from thalweg.blackbox.surrogate import Surrogate
-from thalweg.numerics.gaussian_process import GaussianProcess, Matern
+from thalweg.numerics.gaussian_process import GaussianProcess, Matern, surrogate
+from thalweg.numerics.gaussian_process.surrogate import Surrogate
 
 
 @pytest.mark.parametrize("bayesian", [False, True])

@@ -380,6 +380,18 @@ class TestBadInput:
         clients = [(torch.ones(2, 1), torch.tensor([0, 1]))]
         assert Federated(lambda t, X, y: t.sum(), torch.zeros(1), clients).weights.tolist() == [1.0]
 
+    def test_a_loss_that_is_not_one_number_is_refused(self):
+        clients = [(torch.ones(2, 1), torch.ones(2))] * 2
+        problem = Federated(lambda t, X, y: (X[:, 0] * t - y).square(), torch.zeros(1), clients)
+        with pytest.raises(InvalidProblem, match=r"one number for a batch; got shape \(2,\)"):
+            problem.updates(torch.zeros(1), [(0, 0), (1, 0)], 1, 0.1, None, 0.0, 0)
+
+    def test_a_loss_that_theta_has_no_say_in_moves_nothing(self):
+        clients = [(torch.ones(2, 1), torch.ones(2))] * 2
+        problem = Federated(lambda t, X, y: y.mean(), torch.zeros(1), clients)
+        found = problem.updates(torch.ones(1), [(0, 0), (1, 0)], 3, 0.1, None, 0.0, 0)
+        assert torch.equal(found, torch.zeros(2, 1))
+
     def test_a_loss_that_branches_on_values_is_told_in_our_words(self):
         def branching(theta, X, y):
             return theta.sum() if (X > 0).all() else -theta.sum()

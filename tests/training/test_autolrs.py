@@ -322,6 +322,14 @@ def test_all_trials_diverging_goes_on_with_the_lowest_rate_and_says_so() -> None
     assert auto.stages[0].rate == 1e-3
 
 
+def test_a_loss_that_is_not_one_number_is_refused() -> None:
+    model = torch.nn.Linear(2, 1)
+    auto = AutoLRS(model, torch.optim.SGD(model.parameters(), 0.1), 1e-3, 1.0, total_steps=50, stage_steps=20)
+    with pytest.raises(InvalidProblem, match=r"one number; got shape \(3,\)"):
+        auto.step(torch.ones(3))
+    auto.step(torch.ones(1))
+
+
 def test_constant_loss_is_no_trouble() -> None:
     model = nn.Linear(1, 1)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -690,3 +698,29 @@ class TestGuard:
     def test_no_flag_is_refused(self) -> None:
         with pytest.raises(InvalidParameter, match="AutoLRS needs guard True or False"):
             self.run(guard="yes")
+
+
+@pytest.mark.parametrize("count", [3, 16, 40])
+def test_drawing_ahead_leaves_global_streams_alone_and_gives_every_batch_once(count) -> None:
+    def batches():
+        for k in range(count):
+            yield k, float(torch.rand(())), float(np.random.random())
+
+    class Loader:
+        def __iter__(self):
+            return batches()
+
+    torch.manual_seed(3)
+    np.random.seed(3)
+    alone = [*batches(), *batches()]
+    torch.manual_seed(3)
+    np.random.seed(3)
+    replay = Replay(Loader(), keep=20)
+    replay.mark()
+    given = []
+    for _ in range(2 * count):
+        before = torch.get_rng_state()
+        given.append(replay.next())
+        assert torch.equal(torch.get_rng_state(), before)
+        torch.rand(5)  # the model's own draws
+    assert given == alone

@@ -14,9 +14,18 @@ import math
 
 import numpy as np
 
-from thalweg.blackbox._climb_kernels import FALL, STEPS, TRIAL, TRIAL_SLOPE, VALUE, X, advance, begin
-from thalweg.blackbox._dense_kernels import copy, dot, exact, order_of, sums
-from thalweg.blackbox._process_kernels import LEAST, covariances
+from thalweg.numerics.gaussian_process._climb_kernels import (
+    FALL,
+    STEPS,
+    TRIAL,
+    TRIAL_SLOPE,
+    VALUE,
+    X,
+    advance,
+    begin,
+)
+from thalweg.numerics.gaussian_process._dense_kernels import copy, dot, exact, order_of, sums
+from thalweg.numerics.gaussian_process._process_kernels import LEAST, covariances
 
 #: Rows of M after which a bound of a point's worth is looked at again.
 BLOCK = 32

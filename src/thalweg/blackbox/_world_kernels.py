@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from thalweg.blackbox._dense_kernels import cholesky, copy, dot, exact, gram, sums
-from thalweg.blackbox._process_kernels import JITTER, MORE_JITTER, MOST_JITTER, covariances
+from thalweg.numerics.gaussian_process._dense_kernels import cholesky, copy, dot, exact, gram, sums
+from thalweg.numerics.gaussian_process._process_kernels import JITTER, MORE_JITTER, MOST_JITTER, covariances
 
 #: Added to the covariance that fantasies are drawn with, as in `noisy_ei`.
 NUGGET = 1e-8

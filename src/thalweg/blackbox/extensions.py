@@ -16,10 +16,10 @@ from thalweg.blackbox import acquisition as acq
 from thalweg.blackbox.choice import Knowledge
 from thalweg.blackbox.parameters import Categorical, Point, Real
 from thalweg.blackbox.space import Space
-from thalweg.blackbox.surrogate import Belief
 from thalweg.core import InvalidProblem, UnknownName
 from thalweg.core.validation import require
 from thalweg.numerics.gaussian_process import Downsampling, Kernel, Matern, Scaled
+from thalweg.numerics.gaussian_process.surrogate import Belief
 from thalweg.numerics.quasirandom import sobol
 
 

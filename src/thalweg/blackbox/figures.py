@@ -16,10 +16,10 @@ from thalweg.blackbox.choice import Knowledge
 from thalweg.blackbox.extensions import Environment
 from thalweg.blackbox.parameters import Integer, Point, Real
 from thalweg.blackbox.space import Space
-from thalweg.blackbox.surrogate import Belief
 from thalweg.blackbox.trial import Recommendation, Trial
 from thalweg.core.figure import Figure, Series, Surface
 from thalweg.numerics.gaussian_process import Posterior
+from thalweg.numerics.gaussian_process.surrogate import Belief
 from thalweg.numerics.quasirandom import sobol
 
 

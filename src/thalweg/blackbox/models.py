@@ -12,12 +12,10 @@ from torch import Tensor
 
 from thalweg.blackbox.acquisition import Survival, survival
 from thalweg.blackbox.choice import NOISY, Knowledge
-from thalweg.blackbox.compiled import MOST, CompiledSurrogate, is_plain
 from thalweg.blackbox.maximize import SAME
 from thalweg.blackbox.parameters import Real
 from thalweg.blackbox.space import Space
 from thalweg.blackbox.suggestion import Worth, compile_kernels
-from thalweg.blackbox.surrogate import OfValues, Surrogate
 from thalweg.blackbox.trial import Trial
 from thalweg.core import InvalidParameter
 from thalweg.numerics.gaussian_process import (
@@ -30,6 +28,8 @@ from thalweg.numerics.gaussian_process import (
     standardised,
     with_gradients,
 )
+from thalweg.numerics.gaussian_process.compiled import MOST, CompiledSurrogate, is_plain
+from thalweg.numerics.gaussian_process.surrogate import OfValues, Surrogate
 
 #: A model that follows growing data, in torch or compiled.
 Model: TypeAlias = Surrogate | CompiledSurrogate

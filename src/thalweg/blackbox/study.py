@@ -27,7 +27,6 @@ from thalweg.blackbox.models import Models, in_order
 from thalweg.blackbox.parameters import Parameter, Point
 from thalweg.blackbox.space import Space
 from thalweg.blackbox.suggestion import Worth
-from thalweg.blackbox.surrogate import Belief
 from thalweg.blackbox.telling import checked_outcome
 from thalweg.blackbox.trial import Recommendation, Trial
 from thalweg.blackbox.trust_region import TrustRegion
@@ -37,6 +36,7 @@ from thalweg.core.fingerprint import fingerprint
 from thalweg.core.tree import load_tree, save_tree
 from thalweg.core.validation import is_whole, require
 from thalweg.numerics.gaussian_process import GaussianProcess, Kernel, Matern
+from thalweg.numerics.gaussian_process.surrogate import Belief
 
 BATCHES = ("joint", "believer", "liar", "penalisation")
 

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from thalweg.blackbox import _improvement_kernels, _world_kernels
-from thalweg.blackbox.compiled import CompiledSurrogate
 from thalweg.core import InvalidProblem
 from thalweg.core.seeding import generator
 from thalweg.numerics.gaussian_process import GaussianProcess, Matern
+from thalweg.numerics.gaussian_process.compiled import CompiledSurrogate
 from thalweg.numerics.quasirandom import sobol, sobol_normal
 
 Array = NDArray[np.float64]

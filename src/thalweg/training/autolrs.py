@@ -200,11 +200,19 @@ class AutoLRS:
         if self.done:
             raise InvalidProblem(f"All {self.settings['total_steps']} training steps are done.")
         self._require_going_on()
-        self._losses.append(torch.as_tensor(loss).detach().reshape(()).double())
+        given = torch.as_tensor(loss)
+        if given.numel() != 1:
+            raise InvalidProblem(
+                f"step(loss) needs one number; got shape {tuple(given.shape)}. Take its mean."
+            )
+        self._losses.append(given.detach().double())  # a copy: the next step may write into it
         self._count += 1
-        {"warm-up": self._after_warmup, "explore": self._after_trial, "train": self._after_training}[
-            self._phase
-        ]()
+        if self._phase == "train":
+            self._after_training()
+        elif self._phase == "explore":
+            self._after_trial()
+        else:
+            self._after_warmup()
         self._set_rate(self._rate)  # a trainer's own schedule may have written another
 
     def rates(self) -> NDArray[np.float64]:
@@ -396,7 +404,7 @@ class AutoLRS:
 
     def _taken_losses(self) -> NDArray[np.float64]:
         """The losses since the last call or the phase's start, over all workers; waits for the device."""
-        losses = _group.mean(torch.stack(self._losses)).cpu().numpy()
+        losses = _group.mean(torch.stack([loss.reshape(()) for loss in self._losses])).cpu().numpy()
         self._losses = []
         if math.isnan(self._first_loss):
             self._first_loss = float(losses[0])

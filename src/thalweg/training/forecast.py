@@ -7,28 +7,19 @@ optimization on the fly", arXiv 2105.10762, section 4.2.
 from __future__ import annotations
 
 import math
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.interpolate import UnivariateSpline
-from scipy.optimize import minimize_scalar
+from scipy.interpolate import splev, splrep
 
 from thalweg.core import InvalidProblem
 from thalweg.core.validation import check_finite, require
+from thalweg.training import _forecast_kernels
 
 Vector = NDArray[np.float64]
-#: Residuals of a normal distribution have this many median absolute deviations in a standard deviation.
-MAD = 1.4826
-#: Tukey's biweight: residuals of more standard deviations than this have no say; rounds of reweighting.
-TUKEY, REWEIGHTINGS = 4.685, 12
-#: Share of the points that judges a start of the search.
-TRUSTED = 0.9
 #: Decay rates looked at, from one over this many series' lengths to one over a step.
 HORIZONS, GRID = 20.0, 120
-#: How far a refinement looks around a rate, in its logarithm: three points of the grid.
-REACH = 0.2
 
 
 @dataclass(frozen=True)
@@ -119,77 +110,18 @@ class LossForecaster:
 
 def _spline(t: Vector, y: Vector) -> Vector:
     """A smoothing spline of degree two whose residuals are as large as the noise between neighbours."""
-    noise = MAD * float(np.median(np.abs(np.diff(y, 2)))) / np.sqrt(6.0)
+    noise = _forecast_kernels.MAD * float(np.median(np.abs(np.diff(y, 2)))) / np.sqrt(6.0)
     noise = max(noise, 1e-6 * float(np.ptp(y)), 1e-300)
-    with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore"
-        )  # FITPACK reaches the smoothness only nearly: that is good enough here
-        return np.asarray(UnivariateSpline(t, y, k=2, s=len(y) * noise**2)(t))
+    # quiet: FITPACK reaches the smoothness only nearly, which is good enough here
+    knots, *_ = splrep(t, y, k=2, s=len(y) * noise**2, full_output=True, quiet=1)
+    return np.asarray(splev(t, knots))
 
 
 def _fit(t: Vector, y: Vector, floor: float) -> ExponentialFit:
     start, length = t[0], t[-1] - t[0]
     shape = (t - start) / length  # in [0, 1], for the sake of the numbers
     rates = np.geomspace(1.0 / HORIZONS, max(length, 2.0 / HORIZONS), GRID)
-    rate, a, c = _least_absolute(rates, shape, y, floor)
-    for _ in range(REWEIGHTINGS):
-        size = np.abs(y - a * np.exp(-rate * shape) - c)
-        spread = MAD * float(np.median(size))
-        if spread <= 1e-13 * max(1.0, float(np.abs(y).max())):
-            break
-        weights = np.square(np.clip(1.0 - np.square(size / (TUKEY * spread)), 0.0, None))
-        rate, a, c = _weighted_fit(rate, shape, y, weights, floor)
+    rate, a, c = _forecast_kernels.fit(rates, shape, y, floor)
     b = -rate / length
-    slow = rate <= rates[1] * math.exp(REACH)
+    slow = rate <= rates[1] * math.exp(_forecast_kernels.REACH)
     return ExponentialFit(float(a * np.exp(-b * start)), b, c, is_identified=not (slow or c <= floor))
-
-
-def _least_absolute(rates: Vector, shape: Vector, y: Vector, floor: float) -> tuple[float, float, float]:
-    """The fit of least absolute residuals for each rate of the grid, of the rate with the least sum of its smaller
-    ones: outliers do not lead it astray, not even the first point.
-    """
-    basis = np.exp(-np.outer(rates, shape))
-    weights = np.ones_like(basis)
-    for _ in range(REWEIGHTINGS):
-        a, c = _amplitudes(basis, y, weights, floor)
-        size = np.abs(y - a[:, None] * basis - c[:, None])
-        weights = 1.0 / np.maximum(size, 1e-2 * size.mean(1, keepdims=True) + 1e-300)
-    inner = np.sort(size, axis=1)[:, : math.ceil(TRUSTED * len(y))]
-    best = int(inner.sum(1).argmin())
-    return float(rates[best]), float(a[best]), float(c[best])
-
-
-def _weighted_fit(
-    rate: float, shape: Vector, y: Vector, weights: Vector, floor: float
-) -> tuple[float, float, float]:
-    """Rate, a and c of the least weighted squares, the rate searched for around ``rate``."""
-
-    def fit(log_rate: float) -> tuple[float, Vector, Vector]:
-        basis = np.exp(-np.exp(log_rate) * shape)[None]
-        a, c = _amplitudes(basis, y, weights[None], floor)
-        return float(np.square(y - a[0] * basis[0] - c[0]) @ weights), a, c
-
-    middle = np.log(rate)
-    bounds = (float(middle) - REACH, float(middle) + REACH)
-    found = minimize_scalar(lambda u: fit(u)[0], bounds=bounds, method="bounded", options={"xatol": 1e-9}).x
-    _, a, c = fit(float(found))
-    return float(np.exp(found)), float(a[0]), float(c[0])
-
-
-def _amplitudes(basis: Vector, y: Vector, weights: Vector, floor: float) -> tuple[Vector, Vector]:
-    """The best a and c >= floor for each row of the basis, by weighted least squares; weights of its shape."""
-    total = weights.sum(1)
-    mean, target = (basis * weights).sum(1) / total, weights @ y / total
-    centred = basis - mean[:, None]
-    a = (centred * weights * (y - target[:, None])).sum(1) / np.maximum(
-        (np.square(centred) * weights).sum(1), 1e-300
-    )
-    c = target - a * mean
-    low = c < floor
-    if low.any():
-        alone = (basis * weights * (y - floor)).sum(1) / np.maximum(
-            (np.square(basis) * weights).sum(1), 1e-300
-        )
-        a, c = np.where(low, alone, a), np.where(low, floor, c)
-    return a, c

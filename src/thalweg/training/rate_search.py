@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from thalweg.core.figure import Figure, Series
 from thalweg.core.validation import is_real, is_whole, require
-from thalweg.numerics.gaussian_process import GaussianProcess, Matern, standardised
+from thalweg.numerics.gaussian_process import GaussianProcess, Matern
+from thalweg.numerics.gaussian_process.compiled import CompiledSurrogate
 
 #: Rates on the grid of the acquisition; the closest that two tried rates may be, as a share of the range.
 GRID, APART = 513, 0.005
@@ -89,7 +90,7 @@ def next_rate(
         rates: tried ones; none gives the middle.
         losses: what each came to; NaN and infinity stand for the worst seen and as much again.
 
-    Cost: milliseconds.
+    Cost: a millisecond.
 
     >>> round(next_rate([], [], 1e-4, 1.0, 2.0), 6)
     0.01
@@ -98,10 +99,10 @@ def next_rate(
         return math.sqrt(low * high)
     span = math.log(high / low)
     X = torch.tensor([[math.log(rate / low) / span] for rate in rates], dtype=torch.float64)
-    y, _, _ = standardised(torch.tensor(told(losses), dtype=torch.float64))
-    posterior = GaussianProcess(Matern()).fit(X, y, starts=2, iterations=20, seed=seed)
+    process = CompiledSurrogate(GaussianProcess(Matern()), seed)
+    process.update(X, torch.tensor(told(losses), dtype=torch.float64))
     grid = torch.linspace(0.0, 1.0, GRID, dtype=torch.float64)[:, None]
-    mean, variance = posterior.predict(grid)
+    mean, variance = process.predict(grid)
     bound = mean - kappa * variance.clamp_min(0.0).sqrt()
     bound[((grid - X.T).abs() < APART).any(1)] = torch.inf
     return min(max(low * math.exp(span * float(grid[bound.argmin(), 0])), low), high)

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.nn import functional
 
 from thalweg.bilevel.selftuning.layers import Context, Tuned
+from thalweg.bilevel.selftuning.recurrence import (
+    Responding,
+    Tangent,
+    by_steps,
+    course,
+    in_another_mode,
+    recurrence,
+)
 from thalweg.core import InvalidProblem
 from thalweg.core.validation import require
 
+#: The matrices of a layer.
+MATRICES = "weight_ih", "weight_hh"
+
 
 class TunedLSTM(Tuned):
-    """An LSTM that responds. The loop over time is Python's; a plain ``nn.LSTM`` is oneDNN's, some four times as fast.
+    """An LSTM that responds, in about twice the time of a plain one.
 
     It sums in another order than ``nn.LSTM``: with ``V = 0`` the two agree to rounding, not bit for bit.
     ``batch_first=True``, one direction, no projection; dropout between layers is left to the network.
@@ -46,6 +55,7 @@ class TunedLSTM(Tuned):
             start = None if state is None else (state[0][:, None], state[1][:, None])
             out, (h, c) = self(x[None], start)
             return out[0], (h[:, 0], c[:, 0])
+        require(x.shape[1] > 0, "An LSTM needs a sequence of one step at least", error=InvalidProblem)
         hidden, cell = [], []
         for layer in range(self.plain.num_layers):
             start = None if state is None else (state[0][layer], state[1][layer])
@@ -60,49 +70,59 @@ class TunedLSTM(Tuned):
         if start is None:
             zero = x.new_zeros(len(x), self.plain.hidden_size)
             start = zero, zero
-        h, c = start
-        w, v = f"weight_hh_l{layer}", f"bias_hh_l{layer}"
-        driven = self._product(x, f"weight_ih_l{layer}", f"bias_ih_l{layer}")
-        together = not self.context.linear and self.responds(w) and self.responds(v) == self.plain.bias
-        step = self._recurrence(w, v, len(x)) if together else (lambda h: self._product(h, w, v))
-        outs = []
-        for now in driven.unbind(1):
-            sums = now + step(h)
-            gates, g = torch.sigmoid(sums), torch.tanh(sums.chunk(4, 1)[2])
-            i, f, _, o = gates.chunk(4, 1)
-            c = torch.addcmul(f * c, i, g)
-            h = o * torch.tanh(c)
-            outs.append(h)
-        return torch.stack(outs, 1), (h, c)
+        run = self._first_order if self.context.linear else self._exact
+        out, c = run(x.transpose(0, 1), layer, *start)
+        return out, (out[:, -1], c)
 
-    def _recurrence(self, weight: str, bias: str, rows: int) -> Callable[[Tensor], Tensor]:
-        """`_product` of a state, both weights in one matrix: the loop over time is made of small operations."""
-        g, first = self.gate(weight, rows), getattr(self.plain, weight)
-        both = torch.cat([first, self.gate_of(weight).response]).T
-        shift = None
-        if self.plain.bias:
-            shift = getattr(self.plain, bias) + self.gate(bias, rows) * self.gate_of(bias).response
+    def _exact(self, x: Tensor, layer: int, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        """x has shape (times, batch, features)."""
+        rows = len(h)
+        shift, change = self._bias(layer), self._bias_response(layer, rows)
+        if shift is not None:
+            shift = shift.expand(rows, -1) if change is None else shift + change
+        by_input, by_state = (self._responding(f"{name}_l{layer}", rows) for name in MATRICES)
+        return recurrence(x, h, c, shift, by_input, by_state)
 
-        def product(h: Tensor) -> Tensor:
-            plain, response = (h @ both).chunk(2, 1)
-            out = torch.addcmul(plain, g, response)
-            return out if shift is None else out + shift
+    def _first_order(self, x: Tensor, layer: int, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        """The plain layer, which gets no gradient, and as its tangent the response."""
+        rows = len(h)
+        by_input, by_state = (self._responding(f"{name}_l{layer}", rows) for name in MATRICES)
+        by_input, by_state = (m._replace(weight=m.weight.detach()) for m in (by_input, by_state))
+        shift, by_biases = self._bias(layer), self._bias_response(layer, rows)
+        shift = None if shift is None else shift.detach().expand(rows, -1)
+        (at, dx), (h0, dh), (c0, dc) = (forward_ad.unpack_dual(v) for v in (x, h, c))
+        if in_another_mode() or any(v.requires_grad for v in (at, h0, c0)):
+            if shift is not None and by_biases is not None:
+                shift = forward_ad.make_dual(shift.contiguous(), by_biases)
+            return by_steps(x, h, c, shift, by_input, by_state, linear=True)
+        found = course(at, h0, c0, shift, Responding(by_input.weight), Responding(by_state.weight))
+        change = at.new_zeros(len(at), rows, by_state.weight.shape[0])
+        if dx is not None:
+            change = functional.linear(dx, by_input.weight)
+        for v, matrix in ((at, by_input), (found.hidden[:-1], by_state)):
+            if matrix.response is not None and matrix.scale is not None:
+                change = torch.addcmul(change, matrix.scale, functional.linear(v, matrix.response))
+        if by_biases is not None:
+            change = change + by_biases
+        start = [torch.zeros_like(h0) if v is None else v for v in (dh, dc)]
+        out, last = Tangent.apply(change, *start, found, [found.slopes(t) for t in range(len(at))])
+        return forward_ad.make_dual(found.out, out), forward_ad.make_dual(found.cell[-1].clone(), last)
 
-        return product
+    def _responding(self, name: str, rows: int) -> Responding:
+        weight: Tensor = getattr(self.plain, name)
+        if not self.responds(name):
+            return Responding(weight)
+        return Responding(weight, self.gate_of(name).response, self.gate(name, rows).expand(rows, -1))
 
-    def _product(self, x: Tensor, weight: str, bias: str) -> Tensor:
-        """``x W(u)' + b(u)``."""
-        w, linear = getattr(self.plain, weight), self.context.linear
-        b = getattr(self.plain, bias) if self.plain.bias else None
-        at = forward_ad.unpack_dual(x).primal if linear else x
-        change = x.new_zeros(())
-        if self.responds(weight):
-            g = self.gate(weight, len(x))
-            change = functional.linear(at, self.gate_of(weight).response) * (g if x.ndim == 2 else g[:, None])
-        if self.responds(bias):
-            c = self.gate(bias, len(x)) * self.gate_of(bias).response
-            change = change + (c if x.ndim == 2 else c[:, None])
-        if not linear:
-            return functional.linear(x, w, b) + change
-        held = functional.linear(x, w.detach(), b.detach() if b is not None else None)
-        return held + forward_ad.make_dual(torch.zeros_like(change), change)
+    def _bias(self, layer: int) -> Tensor | None:
+        """The sum of both, (4 units,)."""
+        if not self.plain.bias:
+            return None
+        both: Tensor = getattr(self.plain, f"bias_ih_l{layer}") + getattr(self.plain, f"bias_hh_l{layer}")
+        return both
+
+    def _bias_response(self, layer: int, rows: int) -> Tensor | None:
+        """What both add, (batch, 4 units)."""
+        names = [name for name in (f"bias_ih_l{layer}", f"bias_hh_l{layer}") if self.responds(name)]
+        changes = [self.gate(name, rows).expand(rows, -1) * self.gate_of(name).response for name in names]
+        return torch.stack(changes).sum(0) if changes else None

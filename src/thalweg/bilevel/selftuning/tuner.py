@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Protocol, Self, TypeAlias
 
@@ -250,15 +251,30 @@ class SelfTuner(Method[SelfTuningTask, SelfTuningState]):
         network, hyper = state.x, state.hyper
         network.eval()
         inputs, targets = batch(problem.validation, problem.batch_size, random)
-        outputs = network(inputs, at=hyper.sample(len(inputs), random))
-        loss = problem.loss(outputs, targets, None).mean()
-        objective = loss - self.entropy * hyper.entropy
         tuned = [p for group in state.hyper_optimizer.param_groups for p in group["params"]]
-        for p, slope in zip(tuned, torch.autograd.grad(objective, tuned, allow_unused=True), strict=True):
+        with _held(network):
+            outputs = network(inputs, at=hyper.sample(len(inputs), random))
+            loss = problem.loss(outputs, targets, None).mean()
+            objective = loss - self.entropy * hyper.entropy
+            slopes = torch.autograd.grad(objective, tuned, allow_unused=True)
+        for p, slope in zip(tuned, slopes, strict=True):
             p.grad = slope
         state.hyper_optimizer.step()
         network.move(hyper.u.detach())
         return float(loss.detach())
+
+
+@contextmanager
+def _held(network: nn.Module) -> Iterator[None]:
+    """No gradients for the weights while the block runs: those of an LSTM are half the work of its backward pass."""
+    trained = [p for p in network.parameters() if p.requires_grad]
+    for p in trained:
+        p.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for p in trained:
+            p.requires_grad_(True)
 
 
 def training_loss(

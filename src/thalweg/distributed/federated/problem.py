@@ -168,14 +168,29 @@ class Federated(Problem):
         else:
             uniform = np.stack([generator(seed, i, task, 0x1B).random((steps, batch)) for i, task in who], 1)
             draws = (uniform * counts[None, :, None]).astype(np.int64)
-        gradient = vmap(grad(self.loss), in_dims=(0, 0, 0))
         local = theta
         for rows in torch.from_numpy(draws):
             X, y = self._X[clients[:, None], rows], self._y[clients[:, None], rows]
-            with _branches_told():
-                slope = gradient(local, X, y)
-            local = local - lr * (slope + proximal * (local - theta))
+            local = local - lr * (self._slopes(local, X, y) + proximal * (local - theta))
         return local - theta
+
+    def _slopes(self, theta: Tensor, X: Tensor, y: Tensor) -> Tensor:
+        """The gradient at each row of theta, of its own batch.
+
+        Rows do not meet: their gradients are those of the sum, and autograd has less to do outside of vmap than within.
+        """
+        leaf = theta.detach().requires_grad_()
+        with torch.enable_grad(), _branches_told():
+            losses = vmap(self.loss)(leaf, X, y)
+            if losses.ndim != 1:
+                shape = tuple(losses.shape[1:])
+                raise InvalidProblem(
+                    f"Federated: the loss has to be one number for a batch; got shape {shape}."
+                )
+            if not losses.requires_grad:  # theta has no say in it
+                return torch.zeros_like(theta)
+            (slopes,) = torch.autograd.grad(losses.sum(), leaf, materialize_grads=True)
+        return slopes
 
     def _whole(self, theta: Tensor, client: int, steps: int, lr: float, proximal: float) -> Tensor:
         X, y = self.clients[client]

@@ -13,8 +13,16 @@ import math
 
 import numpy as np
 
-from thalweg.blackbox._climb_kernels import SCALED, TRIAL, TRIAL_SLOPE, VALUE, X, advance, begin
-from thalweg.blackbox._dense_kernels import (
+from thalweg.numerics.gaussian_process._climb_kernels import (
+    SCALED,
+    TRIAL,
+    TRIAL_SLOPE,
+    VALUE,
+    X,
+    advance,
+    begin,
+)
+from thalweg.numerics.gaussian_process._dense_kernels import (
     cholesky,
     dot,
     exact,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from thalweg.blackbox._dense_kernels import copy, dot, exact, sums
+from thalweg.numerics.gaussian_process._dense_kernels import copy, dot, exact, sums
 
 #: Rows of the vectors: where it stands with its gradient, where to evaluate with the gradient there, and its workings.
 X, SLOPE, TRIAL, TRIAL_SLOPE, DIRECTION, STEEPEST, MOVED, BENT = range(8)

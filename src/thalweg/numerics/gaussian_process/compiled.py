@@ -13,10 +13,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from thalweg.blackbox import _process_kernels, surrogate
 from thalweg.core import InvalidProblem
 from thalweg.core.seeding import torch_generator
-from thalweg.numerics.gaussian_process import GaussianProcess, Matern, Posterior, standardised
+from thalweg.numerics.gaussian_process import (
+    GaussianProcess,
+    Matern,
+    Posterior,
+    _process_kernels,
+    standardised,
+    surrogate,
+)
 
 Array = NDArray[np.float64]
 
