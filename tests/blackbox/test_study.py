@@ -22,7 +22,6 @@ from thalweg.blackbox import (
     Space,
     Study,
     models,
-    surrogate,
 )
 from thalweg.blackbox.trust_region import TrustRegion
 from thalweg.core import (
@@ -34,7 +33,7 @@ from thalweg.core import (
     UnknownName,
     UnreadableFile,
 )
-from thalweg.numerics.gaussian_process import RBF, SparsePosterior
+from thalweg.numerics.gaussian_process import RBF, SparsePosterior, surrogate
 
 LINE = {"x": Real(-2.0, 2.0)}
 SQUARE = {"x": Real(-5.0, 10.0), "y": Real(0.0, 15.0)}
