@@ -108,11 +108,23 @@ def test_what_is_no_pair_is_refused():
         energy_distance([[1.0]], [[1.0], [2.0]])
 
 
-def test_numbers_without_squares_and_no_points_are_refused():
-    far = np.array([[1e200], [3e200]])
-    for judge in (energy_distance, sliced_w2, bw2_uvp, earth_mover):
-        with pytest.raises(InvalidProblem, match="whose square is no number"):
-            judge(far, far)
+@pytest.mark.parametrize("unit", [1e-300, 1e-200, 1e200, 1e300])
+def test_distances_have_the_unit_of_the_points(rng, unit):
+    x, y = rng.standard_normal((20, 3)), 2 + rng.standard_normal((25, 3))
+    for judge in (energy_distance, sliced_w2, earth_mover):
+        assert judge(unit * x, unit * y) / unit == pytest.approx(judge(x, y))
+    assert bw2_uvp(unit * x, unit * y) == pytest.approx(bw2_uvp(x, y))
+
+
+def test_gaussians_that_are_flat_have_a_distance(rng):
+    flat = np.c_[rng.standard_normal(50), np.zeros(50)]
+    assert bw2_uvp(flat, flat) == pytest.approx(0.0, abs=1e-9)
+    assert bw2_uvp(flat, flat + [0.0, 2.0]) == pytest.approx(400 / flat[:, 0].var(ddof=1))
+    with pytest.raises(InvalidProblem, match="y has none"):
+        bw2_uvp(np.ones((5, 2)), flat)
+
+
+def test_no_points_are_refused():
     bridge = eot_pair(2, 1.0)
     with pytest.raises(InvalidProblem, match="points x, one or more"):
         conditional_bw2_uvp(bridge, bridge, np.zeros((0, 2)), 1.0)

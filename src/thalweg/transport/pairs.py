@@ -16,8 +16,8 @@ from torch import Tensor
 from thalweg.core import InvalidProblem
 from thalweg.core.seeding import generator
 from thalweg.core.validation import as_real, check_finite, is_real, is_whole, require
+from thalweg.numerics.scaling import balancing
 from thalweg.transport.bridge import Bridge
-from thalweg.transport.problem import HUGE
 
 Array = NDArray[np.float64]
 
@@ -86,7 +86,8 @@ def bw2(mean0: Tensor, covariance0: Tensor, mean1: Tensor, covariance1: Tensor) 
     >>> float(bw2(torch.zeros(2), one, torch.ones(2), 4 * one))
     2.0
     """
-    root = torch.linalg.cholesky(covariance0)
+    values, axes = torch.linalg.eigh(covariance0)  # flat Gaussians have no Cholesky factor
+    root = axes * values.clamp(min=0).sqrt()[..., None, :]
     cross = torch.linalg.eigvalsh(root.mT @ covariance1 @ root).clamp(min=0).sqrt().sum(-1)
     traces = [C.diagonal(dim1=-2, dim2=-1).sum(-1) for C in (covariance0, covariance1)]
     return ((mean0 - mean1) ** 2).sum(-1) / 2 + (traces[0] + traces[1]) / 2 - cross
@@ -110,11 +111,13 @@ def bw2_uvp(y: ArrayLike | Tensor, found: ArrayLike | Tensor) -> float:
     """BW2-UVP of a sample in per cent: ``bw2`` of the Gaussians with the two samples' moments, over half the total
     variance of y.
     """
-    y, found = _samples(y, found)
+    y, found, _ = _samples(y, found)
     moments = [
         (torch.from_numpy(z.mean(0)), torch.from_numpy(np.atleast_2d(np.cov(z.T)))) for z in (y, found)
     ]
-    return float(200 * bw2(*moments[0], *moments[1]).clamp(min=0) / moments[0][1].trace())
+    variance = moments[0][1].trace()
+    require(bool(variance > 0), "bw2_uvp is a share of y's variance, and y has none", error=InvalidProblem)
+    return float(200 * bw2(*moments[0], *moments[1]).clamp(min=0) / variance)
 
 
 def energy_distance(x: ArrayLike | Tensor, y: ArrayLike | Tensor) -> float:
@@ -124,14 +127,14 @@ def energy_distance(x: ArrayLike | Tensor, y: ArrayLike | Tensor) -> float:
     """
     from scipy.spatial.distance import cdist, pdist
 
-    x, y = _samples(x, y)
-    return float(cdist(x, y).mean() - pdist(x).mean() / 2 - pdist(y).mean() / 2)
+    x, y, power = _samples(x, y)
+    return math.ldexp(float(cdist(x, y).mean() - pdist(x).mean() / 2 - pdist(y).mean() / 2), power)
 
 
 def sliced_w2(x: ArrayLike | Tensor, y: ArrayLike | Tensor, directions: int = 100, seed: int = 0) -> float:
     """The root of the mean squared W2 of two samples' shadows on random lines; in one dimension, W2 itself."""
     require(is_whole(directions) and directions >= 1, "sliced_w2 needs directions >= 1", got=directions)
-    x, y = _samples(x, y)
+    x, y, power = _samples(x, y)
     lines = generator(seed, 0x19).standard_normal((x.shape[1], directions))
     lines = np.ones((1, 1)) if x.shape[1] == 1 else lines / np.linalg.norm(lines, axis=0)
     # Quantile functions are steps: between all their jumps they are constant.
@@ -139,10 +142,11 @@ def sliced_w2(x: ArrayLike | Tensor, y: ArrayLike | Tensor, directions: int = 10
     middle = levels - np.diff(levels, prepend=0.0) / 2
     shadows = [np.sort(z @ lines, 0)[np.minimum((middle * len(z)).astype(int), len(z) - 1)] for z in (x, y)]
     squares = np.diff(levels, prepend=0.0) @ (shadows[0] - shadows[1]) ** 2
-    return float(math.sqrt(squares.mean()))
+    return math.ldexp(math.sqrt(squares.mean()), power)
 
 
-def _samples(x: ArrayLike | Tensor, y: ArrayLike | Tensor) -> tuple[Array, Array]:
+def _samples(x: ArrayLike | Tensor, y: ArrayLike | Tensor) -> tuple[Array, Array, int]:
+    """Both samples divided by a power of two, and the power: no square of theirs overflows or vanishes."""
     first, second = as_real("x", x), as_real("y", y)
     if (
         first.ndim != 2
@@ -155,8 +159,5 @@ def _samples(x: ArrayLike | Tensor, y: ArrayLike | Tensor) -> tuple[Array, Array
         )
     for name, sample in (("x", first), ("y", second)):
         check_finite(name, sample)
-        if np.abs(sample).max() > HUGE:
-            raise InvalidProblem(
-                f"{name} reaches {np.abs(sample).max():.3g}, whose square is no number. Scale both down."
-            )
-    return first, second
+    power = balancing(np.concatenate([first, second]))
+    return np.ldexp(first, -power), np.ldexp(second, -power), power

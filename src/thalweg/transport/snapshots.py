@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,8 +15,8 @@ from scipy.spatial.distance import cdist
 from thalweg.core import InvalidProblem
 from thalweg.core.seeding import generator
 from thalweg.core.validation import as_real, check_finite, is_whole, require
+from thalweg.numerics.scaling import balancing
 from thalweg.transport.estimator import LightBridge
-from thalweg.transport.problem import HUGE
 
 Array = NDArray[np.float64]
 
@@ -40,8 +41,9 @@ def earth_mover(x: ArrayLike, y: ArrayLike, most: int = 1000, seed: int = 0) -> 
     require(is_whole(most) and most >= 1, "earth_mover needs most >= 1", got=most)
     count, drawn = min(len(first), len(second), most), generator(seed, 0x19)
     some = [z[drawn.permutation(len(z))[:count]] if len(z) > count else z for z in (first, second)]
-    cost = cdist(some[0], some[1])
-    return float(cost[linear_sum_assignment(cost)].mean())
+    power = balancing(np.concatenate(some))
+    cost = cdist(np.ldexp(some[0], -power), np.ldexp(some[1], -power))
+    return math.ldexp(float(cost[linear_sum_assignment(cost)].mean()), power)
 
 
 def leave_one_time_out(
@@ -112,8 +114,4 @@ def _cloud(name: str, values: ArrayLike) -> Array:
     if found.ndim != 2 or len(found) < 2:
         raise InvalidProblem(f"{name} has shape {found.shape}; expected (points, dimensions), two or more.")
     check_finite(name, found)
-    if np.abs(found).max() > HUGE:
-        raise InvalidProblem(
-            f"{name} reaches {np.abs(found).max():.3g}, whose square is no number. Scale it down."
-        )
     return found
