@@ -119,7 +119,7 @@ def test_distances_have_the_unit_of_the_points(rng, unit):
 def test_gaussians_that_are_flat_have_a_distance(rng):
     flat = np.c_[rng.standard_normal(50), np.zeros(50)]
     assert bw2_uvp(flat, flat) == pytest.approx(0.0, abs=1e-9)
-    assert bw2_uvp(flat, flat + [0.0, 2.0]) == pytest.approx(400 / flat[:, 0].var(ddof=1))
+    assert bw2_uvp(flat, flat + np.array([0.0, 2.0])) == pytest.approx(400 / flat[:, 0].var(ddof=1))
     with pytest.raises(InvalidProblem, match="y has none"):
         bw2_uvp(np.ones((5, 2)), flat)
 
