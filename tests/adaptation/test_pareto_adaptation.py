@@ -198,6 +198,14 @@ class TestAlignments:
         assert found[0] == pytest.approx(0.0, abs=1e-6)
         assert found[0] < found[1] < found[2]
 
+    @pytest.mark.parametrize("unit", [1e-30, 1e-10, 1e25])
+    @pytest.mark.parametrize("kind", [MMD, JAN])
+    def test_the_unit_of_the_features_does_not_count(self, kind, unit):
+        torch.manual_seed(0)
+        a, b, p, y = torch.randn(40, 3), torch.randn(40, 3) + 1, torch.randn(80, 2), torch.zeros(40).long()
+        found = [kind(3, 2).loss(s * a, s * b, p[:40], p[40:], y, 1.0) for s in (1.0, unit)]
+        torch.testing.assert_close(found[1], found[0], rtol=1e-4, atol=0)
+
     def test_coral_is_its_formula(self):
         a, b = torch.randn(30, 3), torch.randn(20, 3)
         expected = ((np.cov(a.T.numpy()) - np.cov(b.T.numpy())) ** 2).sum() / 36

@@ -235,6 +235,14 @@ class TestSparseDesign:
             search.eps * (1 + 1e-6)
         )
 
+    @pytest.mark.parametrize("unit", [1e-30, 1e30])
+    def test_an_eps_that_nothing_fits_is_raised_in_the_rewards_unit(self, unit):
+        one = nearly_linear(sphere(100, 5, 1), sparse_parameter(5, 1, 1), 0.2, "signs")
+        other = ActionTable(one.features, one.rewards * unit)
+        found = [asked(SparseDesign(s * 0.01, 1), t) for s, t in ((1.0, one), (unit, other))]
+        np.testing.assert_allclose(found[1].eps / unit, found[0].eps, rtol=1e-6)
+        np.testing.assert_allclose(found[1].theta / unit, found[0].theta, rtol=1e-6, atol=1e-9)
+
     def test_a_degenerate_design_is_told_and_certifies_nothing(self):
         F = signs(100, 8, 0)
         problem = ActionTable(np.column_stack([F, F]), F[:, 0])
