@@ -439,6 +439,7 @@ class TestTrainer:
         x = np.random.default_rng(0).standard_normal((400, 3))
         assert a_distance(x[:200], x[200:]) < 0.3
         assert a_distance(x[:200], x[200:] + 30) == 2.0
+        assert a_distance(x[:200] * 1e-200, (x[200:] + 30) * 1e-200) == 2.0
 
 
 class Loader:

@@ -101,6 +101,15 @@ class TestGOptimalDesign:
         assert first.leverage == pytest.approx(second.leverage, rel=2e-3)
         np.testing.assert_allclose(first.weights, second.weights, atol=0.01)
 
+    def test_units_of_features_do_not_count(self):
+        X, units = sphere(40, 3), np.array([1e-12, 1.0, 1e12])
+        first, second = g_optimal_design(X), g_optimal_design(X * units)
+        assert first.rank == second.rank == 3
+        np.testing.assert_allclose(second.weights, first.weights, atol=1e-9)
+        rewards = X @ [1.0, 0.5, -0.2]
+        found = solve(ActionTable(X * units, rewards), GOptimal())
+        assert found.x == rewards.argmax()  # without noise a linear reward is known from three actions
+
     def test_bad_input_is_refused(self):
         with pytest.raises(InvalidParameter, match="not all zero"):
             g_optimal_design([[0.0, 0.0]])
