@@ -258,6 +258,19 @@ class TestGradients:
         ):
             torch.testing.assert_close(p.grad, g)
 
+    @pytest.mark.parametrize("unit", [1e-30, 1e-22, 1e22, 1e30])
+    def test_the_unit_of_the_losses_does_not_count(self, unit):
+        rows = torch.tensor([[1.0, 2.0, 0.0], [0.0, 1.0, -1.0], [1.0, 0.0, 3.0]])
+
+        def combine(scale):  # squares of these gradients are no numbers in float32
+            p = nn.Parameter(torch.tensor([0.5, -1.0, 2.0]))
+            told = combined_backward([scale * (a @ p) ** 2 for a in rows], [p], MGDA())
+            return told.weights, p.grad / scale
+
+        (one, gradient), (other, its) = combine(1.0), combine(unit)
+        np.testing.assert_allclose(other, one, atol=1e-6)
+        torch.testing.assert_close(its, gradient, rtol=1e-4, atol=1e-4)
+
     def test_a_gradient_through_features_is_the_direct_one(self):
         body, head, x = nn.Linear(4, 3), nn.Linear(3, 2), torch.randn(5, 4)
         z = body(x)
