@@ -38,6 +38,23 @@ def test_equal_seeds_give_equal_answers(sensors):
     np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.parametrize("unit", [1e-200, 1e200])
+def test_the_unit_of_the_table_does_not_count(sensors, unit):
+    X, y, turned = sensors
+    one = AdaptedClassifier(steps=30).fit(X, y, turned).predict_proba(turned)
+    other = AdaptedClassifier(steps=30).fit(X * unit, y, turned * unit).predict_proba(turned * unit)
+    np.testing.assert_allclose(other, one, atol=1e-5)
+
+
+def test_a_constant_column_is_not_measured_in_rounding(sensors):
+    X, y, turned = sensors
+    X, turned = (np.column_stack([table, np.full(len(table), 0.1)]) for table in (X, turned))
+    fitted = AdaptedClassifier(steps=30).fit(X, y, turned)
+    moved = turned.copy()
+    moved[:, -1] += 1e-9
+    np.testing.assert_allclose(fitted.predict_proba(moved), fitted.predict_proba(turned), atol=1e-5)
+
+
 def test_bad_targets_are_refused(sensors):
     X, y, turned = sensors
     with pytest.raises(InvalidProblem, match="columns of X"):

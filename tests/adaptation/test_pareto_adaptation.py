@@ -198,6 +198,14 @@ class TestAlignments:
         assert found[0] == pytest.approx(0.0, abs=1e-6)
         assert found[0] < found[1] < found[2]
 
+    @pytest.mark.parametrize("unit", [1e-30, 1e-10, 1e25])
+    @pytest.mark.parametrize("kind", [MMD, JAN])
+    def test_the_unit_of_the_features_does_not_count(self, kind, unit):
+        torch.manual_seed(0)
+        a, b, p, y = torch.randn(40, 3), torch.randn(40, 3) + 1, torch.randn(80, 2), torch.zeros(40).long()
+        found = [kind(3, 2).loss(s * a, s * b, p[:40], p[40:], y, 1.0) for s in (1.0, unit)]
+        torch.testing.assert_close(found[1], found[0], rtol=1e-4, atol=0)
+
     def test_coral_is_its_formula(self):
         a, b = torch.randn(30, 3), torch.randn(20, 3)
         expected = ((np.cov(a.T.numpy()) - np.cov(b.T.numpy())) ** 2).sum() / 36
@@ -249,6 +257,19 @@ class TestGradients:
             head.parameters(), torch.autograd.grad(sum(again), list(head.parameters())), strict=True
         ):
             torch.testing.assert_close(p.grad, g)
+
+    @pytest.mark.parametrize("unit", [1e-30, 1e-22, 1e22, 1e30])
+    def test_the_unit_of_the_losses_does_not_count(self, unit):
+        rows = torch.tensor([[1.0, 2.0, 0.0], [0.0, 1.0, -1.0], [1.0, 0.0, 3.0]])
+
+        def combine(scale):  # squares of these gradients are no numbers in float32
+            p = nn.Parameter(torch.tensor([0.5, -1.0, 2.0]))
+            told = combined_backward([scale * (a @ p) ** 2 for a in rows], [p], MGDA())
+            return told.weights, p.grad / scale
+
+        (one, gradient), (other, its) = combine(1.0), combine(unit)
+        np.testing.assert_allclose(other, one, atol=1e-6)
+        torch.testing.assert_close(its, gradient, rtol=1e-4, atol=1e-4)
 
     def test_a_gradient_through_features_is_the_direct_one(self):
         body, head, x = nn.Linear(4, 3), nn.Linear(3, 2), torch.randn(5, 4)
@@ -431,6 +452,7 @@ class TestTrainer:
         x = np.random.default_rng(0).standard_normal((400, 3))
         assert a_distance(x[:200], x[200:]) < 0.3
         assert a_distance(x[:200], x[200:] + 30) == 2.0
+        assert a_distance(x[:200] * 1e-200, (x[200:] + 30) * 1e-200) == 2.0
 
 
 class Loader:

@@ -81,3 +81,18 @@ def test_missing_data_and_bad_options_are_refused(data):
         solve(problem(mlp(1), mlp(2), (data[0] * torch.nan, data[1])), ActivationMatching())
     with pytest.raises(InvalidParameter, match="rate > 0"):
         StraightThrough(rate=0.0)
+
+
+def test_correlations_do_not_know_how_large_activations_are(data):
+    a, b = mlp(1).double(), mlp(2).double()
+    spec, inputs = trace_permutations(a), (data[0].double(),)
+    small = {n: v.clone() for n, v in b.state_dict().items()}
+    for name in ("0.weight", "0.bias"):
+        small[name][::2] *= 1e-16  # every other unit of the first layer, and rectifiers keep what they say
+    small["2.weight"][:, ::2] *= 1e16
+    one, other = (
+        solve(Rebasin(a, state, spec, a, inputs), ActivationMatching(correlation=True)).x
+        for state in (b.state_dict(), small)
+    )
+    for name, order in one.items():
+        np.testing.assert_array_equal(other[name], order)

@@ -173,3 +173,14 @@ def test_complex_weights_are_refused():
     odd = {n: v.to(torch.complex64) for n, v in b.state_dict().items()}
     with pytest.raises(InvalidProblem, match="is complex"):
         match(a, odd, trace_permutations(a))
+
+
+def test_networks_of_tiny_weights_are_merged_as_others():
+    net = mlp().double()
+    shuffles = [shuffled(net, k) for k in range(3)]
+    _, wanted = merge_many(shuffles, module=net)
+    tiny = [{n: v * 1e-15 for n, v in s.items()} for s in shuffles]
+    _, found = merge_many(tiny, module=net)
+    for one, other in zip(found, wanted, strict=True):
+        for name in other:
+            torch.testing.assert_close(one[name] * 1e15, other[name])

@@ -80,3 +80,25 @@ def test_a_layer_called_twice_is_told():
         repair(net, net.state_dict(), [net.state_dict()], torch.randn(9, 3))
     with pytest.raises(InvalidProblem, match="a share of each"):
         repair(net, net.state_dict(), [], torch.randn(9, 3))
+
+
+def test_a_unit_that_does_not_vary_keeps_its_weights():
+    make = lambda: nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1)).double()  # noqa: E731
+    torch.manual_seed(0)
+    ends, X = [make(), make()], torch.randn(301, 2, dtype=torch.float64)
+    X[:, 0] = 0.1
+    merged = {n: v.clone() for n, v in ends[0].state_dict().items()}
+    merged["0.weight"][:, 1] = 0.0  # all that these units see is a constant
+    found = repair(ends[0], merged, [e.state_dict() for e in ends], X)
+    torch.testing.assert_close(found["0.weight"], merged["0.weight"], rtol=0, atol=0)
+
+
+def test_a_far_mean_does_not_drown_the_deviation():
+    torch.manual_seed(1)
+    net = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1)).double()
+    X, state = torch.randn(300, 2, dtype=torch.float64), net.state_dict()
+    state = {n: v.clone() for n, v in state.items()}
+    state["0.bias"] += 1e6
+    state["0.weight"] *= 1e-3
+    found = repair(net, {**state, "0.weight": state["0.weight"] / 2}, [state, state], X)
+    torch.testing.assert_close(found["0.weight"], state["0.weight"], rtol=1e-6, atol=0)

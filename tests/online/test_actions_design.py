@@ -101,6 +101,15 @@ class TestGOptimalDesign:
         assert first.leverage == pytest.approx(second.leverage, rel=2e-3)
         np.testing.assert_allclose(first.weights, second.weights, atol=0.01)
 
+    def test_units_of_features_do_not_count(self):
+        X, units = sphere(40, 3), np.array([1e-12, 1.0, 1e12])
+        first, second = g_optimal_design(X), g_optimal_design(X * units)
+        assert first.rank == second.rank == 3
+        np.testing.assert_allclose(second.weights, first.weights, atol=1e-9)
+        rewards = X @ [1.0, 0.5, -0.2]
+        found = solve(ActionTable(X * units, rewards), GOptimal())
+        assert found.x == rewards.argmax()  # without noise a linear reward is known from three actions
+
     def test_bad_input_is_refused(self):
         with pytest.raises(InvalidParameter, match="not all zero"):
             g_optimal_design([[0.0, 0.0]])
@@ -234,6 +243,14 @@ class TestSparseDesign:
         assert np.abs(search.features[search.plan] @ search.theta - problem.rewards[search.plan]).max() <= (
             search.eps * (1 + 1e-6)
         )
+
+    @pytest.mark.parametrize("unit", [1e-30, 1e30])
+    def test_an_eps_that_nothing_fits_is_raised_in_the_rewards_unit(self, unit):
+        one = nearly_linear(sphere(100, 5, 1), sparse_parameter(5, 1, 1), 0.2, "signs")
+        other = ActionTable(one.features, one.rewards * unit)
+        found = [asked(SparseDesign(s * 0.01, 1), t) for s, t in ((1.0, one), (unit, other))]
+        np.testing.assert_allclose(found[1].eps / unit, found[0].eps, rtol=1e-6)
+        np.testing.assert_allclose(found[1].theta / unit, found[0].theta, rtol=1e-6, atol=1e-9)
 
     def test_a_degenerate_design_is_told_and_certifies_nothing(self):
         F = signs(100, 8, 0)

@@ -53,6 +53,15 @@ class TestHindsight:
         best.add(X, X @ [1e-6, 1.0, 1e6, -1.0])
         assert best.loss() < 1e-15
 
+    def test_units_of_columns_do_not_count(self):
+        rng = np.random.default_rng(0)
+        X, units = rng.standard_normal((40, 3)), np.array([1e-12, 1.0, 1e12])
+        y, one, other = rng.standard_normal(40), Hindsight(3), Hindsight(3)
+        one.add(X, y)
+        other.add(X * units, y)
+        assert other.loss() == pytest.approx(one.loss(), rel=1e-9)
+        np.testing.assert_allclose(other.coefficients() * units, one.coefficients(), rtol=1e-9)
+
     def test_rows_that_are_none_are_refused_and_not_taken_in(self):
         best = Hindsight(2)
         for X, error, words in (

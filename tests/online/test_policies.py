@@ -56,6 +56,16 @@ class TestTsallisProbabilities:
         )
         np.testing.assert_allclose(tsallis_probabilities(losses, eta), p.value, atol=1e-5)
 
+    @pytest.mark.parametrize("unit", [1e-300, 1e-200, 1e200, 1e300])
+    def test_only_eta_times_losses_counts(self, unit):
+        expected = tsallis_probabilities([0.0, 1.0, 2.0], 1.0)
+        np.testing.assert_allclose(
+            tsallis_probabilities([0.0, unit, 2 * unit], 1 / unit), expected, rtol=1e-12
+        )
+        far = tsallis_probabilities([1.0, 2.0], 1e300)
+        assert far.sum() == 1.0
+        assert far[0] == pytest.approx(1.0, abs=1e-12)
+
     def test_bad_input_is_refused(self):
         with pytest.raises(InvalidParameter, match="eta > 0"):
             tsallis_probabilities([1.0], 0.0)
@@ -105,6 +115,19 @@ class TestRegret:
 
 
 class TestChebyshevRegression:
+    @pytest.mark.parametrize("unit", [1e-300, 1e-200, 1e100])
+    def test_the_unit_of_the_losses_does_not_count(self, unit):
+        def arms(scale):
+            policy, rng, played = ChebCB(3, 0.0, 1.0).started(1), np.random.default_rng(0), []
+            for context in rng.random(200):
+                played.append(policy.act(context))
+                policy.learn(played[-1], scale * [1.0, 0.2, 1.0][played[-1]] * (1 + 0.1 * rng.random()))
+            return np.bincount(played, minlength=3)
+
+        assert (
+            abs(arms(unit) - arms(1.0)).max() <= 4
+        )  # squares below 1e-308 are lost to the weight of a gap alone
+
     def test_it_is_exact_on_polynomials_of_lower_degree(self):
         rng = np.random.default_rng(0)
         policy = ChebCB(1, -1.0, 1.0, terms=4)

@@ -278,6 +278,8 @@ def test_search_is_new_every_time_and_goes_to_the_best_place() -> None:
 def test_losses_that_are_none_are_told_as_the_worst() -> None:
     assert told([1.0, math.nan, 2.0, math.inf]) == [1.0, 3.0, 2.0, 3.0]
     assert told([math.nan]) == [0.0]
+    assert told([1e-20, math.nan, 2e-20]) == pytest.approx([1e-20, 3e-20, 2e-20], rel=1e-12, abs=0)
+    assert told([0.0, math.nan]) == [0.0, 1.0]
 
 
 def test_diverging_trials_are_never_chosen() -> None:

@@ -77,3 +77,20 @@ def test_a_fit_says_whether_the_series_tells_where_it_ends():
     assert LossForecaster().fit(2.0 * np.exp(-t / 20) + 0.5).is_identified
     assert not LossForecaster().fit(2.0 - 0.001 * t).is_identified  # straight down
     assert not LossForecaster().fit(np.exp(-t / 150) - 0.4).is_identified  # to the floor
+
+
+@pytest.mark.parametrize("unit", [1e-200, 1e-12, 1e100, 1e200])
+def test_the_unit_of_the_losses_does_not_count(unit):
+    t = np.arange(200.0)
+    losses = 2.0 * np.exp(-t / 40) + 0.3 + 0.05 * np.random.default_rng(0).standard_normal(200)
+    losses[3] = 9.0  # a spike, to be left out in any unit
+    one, other = LossForecaster().fit(losses), LossForecaster().fit(losses * unit)
+    np.testing.assert_allclose([other.a / unit, other.b, other.c / unit], [one.a, one.b, one.c], rtol=1e-6)
+
+
+@pytest.mark.parametrize("unit", [1e-6, 1e-3, 1e6])
+def test_the_unit_of_the_times_does_not_count(unit):
+    t = np.arange(200.0)
+    found = LossForecaster().fit(2.0 * np.exp(-t / 40) + 0.3, t * unit)
+    np.testing.assert_allclose([found.a, found.b * unit, found.c], [2.0, -1 / 40, 0.3], rtol=1e-6)
+    assert found.is_identified

@@ -184,8 +184,12 @@ class MDD(AlignmentLoss):
 
 def _kernel(z: Tensor) -> Tensor:
     """Sum of five Gaussian kernels around the mean squared distance, (n, n)."""
+    largest = (
+        z.detach().abs().amax()
+    )  # the width follows the features' size: any unit, and no square overflows
+    z = z / torch.where(largest > 0, largest, 1.0)
     squares = torch.cdist(z, z, compute_mode="donot_use_mm_for_euclid_dist").square()
-    width = squares.detach().mean().clamp(min=1e-12)
+    width = squares.detach().mean().clamp(min=torch.finfo(z.dtype).eps ** 2)
     return torch.stack([torch.exp(-squares / (width * 2.0**k)) for k in range(-2, 3)]).sum(0)
 
 

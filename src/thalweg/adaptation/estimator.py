@@ -138,8 +138,11 @@ class AdaptedClassifier(ClassifierMixin, BaseEstimator):
 
 
 def _unit(X: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    spread = X.std(0)
-    return X.mean(0), np.where(spread > 0, spread, 1.0)
+    largest = np.abs(X).max(0)
+    own = np.where(largest > 0, largest, 1.0)  # so that no square overflows or vanishes
+    spread = (X / own).std(0)
+    varies = spread > 10 * np.finfo(float).eps  # the deviation of a constant column is rounding
+    return (X / own).mean(0) * own, np.where(varies, spread * own, 1.0)
 
 
 def _tensor(X: NDArray[np.float64], unit: tuple[NDArray[np.float64], NDArray[np.float64]]) -> torch.Tensor:

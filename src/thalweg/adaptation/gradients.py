@@ -74,7 +74,7 @@ def combined(
     >>> combined(torch.eye(2), MGDA(), [torch.ones(()), torch.ones(())], 0.0)[0]
     tensor([1., 1.])
     """
-    products = (G @ G.T).double().cpu().numpy()
+    products = _products(G)
     m = len(losses)
     c = products[:m, m] if len(G) > m else None
     values = torch.stack([loss.detach().double().reshape(()) for loss in losses]).cpu().numpy()
@@ -84,6 +84,18 @@ def combined(
         kept = [i for i in range(m) if i not in told.dropped]
         return a[kept] @ G[kept], told, products
     return a @ G[:m], told, products
+
+
+def _products(G: Tensor) -> NDArray[np.float64]:
+    """``G G'``; rows are divided by their sizes where squares would vanish or overflow in their own type."""
+    found = G @ G.T
+    limits, squares = torch.finfo(G.dtype), found.diagonal()
+    if not bool(((squares >= limits.tiny / limits.eps) & (squares < torch.inf)).all()):
+        size = G.abs().amax(1)
+        size = torch.where((size > 0) & (size < torch.inf), size, 1.0)
+        rows, size = G / size[:, None], size.double()
+        return np.asarray(((rows @ rows.T).double() * size * size[:, None]).cpu().numpy())
+    return np.asarray(found.double().cpu().numpy())
 
 
 def put_gradient(shared: Iterable[Tensor], flat: Tensor) -> None:

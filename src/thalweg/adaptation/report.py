@@ -48,7 +48,9 @@ def a_distance(source: ArrayLike, target: ArrayLike) -> float:
         )
     for name, cloud in zip(("source", "target"), clouds, strict=True):
         check_finite(name, cloud)
-    X = StandardScaler().fit_transform(np.vstack(clouds))
+    X = np.vstack(clouds)
+    largest = np.abs(X).max(0)
+    X = StandardScaler().fit_transform(X / np.where(largest > 0, largest, 1.0))
     domain = np.repeat([0, 1], [len(c) for c in clouds])
     judge = LogisticRegression(max_iter=1000, class_weight="balanced")
     said = cross_val_predict(judge, X, domain, cv=5)

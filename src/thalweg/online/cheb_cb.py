@@ -88,13 +88,13 @@ class ChebCB(Policy):
             self.theta[i] = theta
             if constrained:
                 misfit = self._squares[i] + theta @ (self._gram[i] @ theta) - 2.0 * theta @ self._moment[i]
-        self._eta = self._exploitation(misfit / self._scale**2, spread)
+        self._eta = self._exploitation(misfit / self._scale / self._scale, spread)
 
     def _exploitation(self, misfit: float, spread: float) -> float:
         """The weight of a gap, growing with t like the authors' own setting (their code, not the theorem)."""
         m, t, scale = self.terms, self.rounds, self._scale
         alpha = (math.pi + 2.0 / math.pi * math.log(2.0 * m + 1.0)) / (2.0 * scale * (m + 1)) * spread
         squares, products, losses = self._errors
-        error = squares - 2.0 * products / scale + losses / scale**2
+        error = squares - 2.0 * products / scale + losses / scale / scale
         denominator = max(error - misfit, 0.0) + 2.0 * alpha**2 * t
         return 2.0 * t * math.sqrt(self.arms * t / denominator) if denominator > 0 else self._eta

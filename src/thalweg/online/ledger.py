@@ -55,12 +55,26 @@ class Hindsight:
 
     def coefficients(self) -> Vector:
         """Of the model that reaches it, the shortest of them, shape (d,)."""
-        R, r = self._triangle[:, :-1], self._triangle[:, -1]
-        return np.asarray(np.linalg.lstsq(R, r, rcond=None)[0])
+        U, values, V, rest, largest = self._parts()
+        found = V.T @ (U.T @ self._triangle[:, -1] / values) / largest
+        idle = np.linalg.qr((rest / largest).T)[0]  # directions that change no prediction
+        return np.asarray(found - idle @ (idle.T @ found))
 
     def _residual(self) -> Vector:
-        R, r = self._triangle[:, :-1], self._triangle[:, -1]
-        return np.asarray(r - R @ self.coefficients())
+        U, r = self._parts()[0], self._triangle[:, -1]
+        return np.asarray(r - U @ (U.T @ r))
+
+    def _parts(self) -> tuple[NDArray[np.float64], ...]:
+        """Singular vectors and values of the triangle up to its rank, other directions, and the columns' sizes.
+
+        Columns are divided by their sizes: one in a small unit is not taken for rounding of the others.
+        """
+        R = self._triangle[:, :-1]
+        largest = np.abs(R).max(0, initial=0.0)
+        largest[largest == 0] = 1.0
+        U, values, V = np.linalg.svd(R / largest)
+        rank = int((values > max(R.shape) * np.finfo(float).eps * values.max(initial=0.0)).sum())
+        return U[:, :rank], values[:rank], V[:rank], V[rank:], largest
 
 
 def regret_curve(

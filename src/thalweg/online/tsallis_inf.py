@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from thalweg.core.validation import check_finite, require
+from thalweg.core.validation import as_real, check_finite, is_real, require
 from thalweg.online._kernels import tsallis_weights
 from thalweg.online.policy import Policy
 
@@ -21,11 +21,14 @@ def tsallis_probabilities(losses: ArrayLike, eta: float) -> NDArray[np.float64]:
     >>> tsallis_probabilities([0.0, 0.0], 1.0)
     array([0.5, 0.5])
     """
-    values = np.ascontiguousarray(losses, dtype=np.float64)
+    values = as_real("losses", losses)
     require(values.ndim == 1 and values.size > 0, "losses need shape (d,), d >= 1", got=values.shape)
-    require(eta > 0, "tsallis_probabilities needs eta > 0", got=eta)
+    require(is_real(eta) and 0 < eta < np.inf, "tsallis_probabilities needs a finite eta > 0", got=eta)
     check_finite("losses", values)
-    return np.asarray(tsallis_weights(values, eta))
+    # Only eta times the losses' gaps counts: no square of eta alone, which may be no number.
+    with np.errstate(over="ignore"):  # a gap without end has probability zero
+        gaps = 2.0 * (eta * (values / 2.0 - values.min() / 2.0))
+    return np.asarray(tsallis_weights(gaps, 1.0))
 
 
 class TsallisINF(Policy):

@@ -87,9 +87,15 @@ class LossForecaster:
                 f"A forecast needs at least four losses at rising times; got shapes {y.shape}, {t.shape}."
             )
         check_finite("losses", y)
+        check_finite("times", t)
+        # In units near one: squares of losses of 1e200 are no numbers, and rates are looked at for steps of one.
+        unit, step = math.frexp(float(np.abs(y).max()))[1], float(np.median(np.diff(t)))
+        y, t = np.ldexp(y, -unit), t / step
         keep = self._kept(t, y)
-        floor = self.floor if self.floor is not None else (0.0 if (y >= 0).all() else -np.inf)
-        return _fit(t[keep], y[keep], floor)
+        least = self.floor if self.floor is not None else (0.0 if (y >= 0).all() else -math.inf)
+        found = _fit(t[keep], y[keep], float(np.ldexp(least, -unit)))
+        a, c = (float(np.ldexp(value, unit)) for value in (found.a, found.c))
+        return ExponentialFit(a, found.b / step, c, found.is_identified)
 
     def _kept(self, t: Vector, y: Vector) -> NDArray[np.bool_]:
         keep = np.ones(len(y), dtype=bool)

@@ -117,7 +117,7 @@ def told(losses: Sequence[float]) -> list[float]:
     finite = [loss for loss in losses if math.isfinite(loss)]
     if not finite:
         return [0.0] * len(losses)
-    worst = max(finite) + max(max(finite) - min(finite), 0.1 * abs(max(finite)), 1e-12)
+    worst = max(finite) + (max(max(finite) - min(finite), 0.1 * abs(max(finite))) or 1.0)
     return [loss if math.isfinite(loss) else worst for loss in losses]
 
 

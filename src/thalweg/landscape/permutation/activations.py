@@ -114,6 +114,8 @@ def _by_unit(values: Tensor, n: int) -> Tensor:
 
 
 def _standardised(z: Tensor) -> Tensor:
+    size = z.abs().amax(1, keepdim=True)
+    z = z / torch.where(size > 0, size, 1.0)  # of its own size: a small unit is no silent one
     z = z - z.mean(1, keepdim=True)
     return z / z.norm(dim=1, keepdim=True).clamp_min(1e-12)
 

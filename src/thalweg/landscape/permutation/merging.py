@@ -196,7 +196,7 @@ def merge_many(
             mean = mixed(others, [1 / len(others)] * len(others))
             problem = Rebasin(mean, states[i], spec)
             result = solve(problem, WeightMatching(), seed=seed, progress=False)
-            if result.metrics["distance"] < problem.start * (1 - 1e-7) - 1e-12:
+            if result.metrics["distance"] < problem.start * (1 - 1e-7) - 1e-12 * math.sqrt(problem.norms):
                 states[i], changed = spec.apply(states[i], result.x), True
         if not changed:
             break

@@ -114,28 +114,32 @@ def _moments(
     module: nn.Module, names: Sequence[str], inputs: Tensor, batch_size: int
 ) -> dict[str, tuple[Tensor, Tensor]]:
     """Mean and standard deviation of each unit's output, in float64, over inputs and places."""
-    sums: dict[str, tuple[int, Tensor, Tensor]] = {}
+    sums: dict[str, tuple[int, Tensor, Tensor, Tensor]] = {}
     with torch.no_grad(), _watched(module, names, sums):
         for batch in torch.split(inputs, batch_size):
             module(batch)
     found = {}
-    for name, (count, total, squares) in sums.items():
-        mean = total / count
-        found[name] = mean, (squares / count - mean**2).clamp_min(0.0).sqrt()
+    for name, (count, origin, total, squares) in sums.items():
+        off = total / count
+        found[name] = origin + off, (squares / count - off**2).clamp_min(0.0).sqrt()
     return found
 
 
 @contextmanager
 def _watched(
-    module: nn.Module, names: Sequence[str], sums: dict[str, tuple[int, Tensor, Tensor]]
+    module: nn.Module, names: Sequence[str], sums: dict[str, tuple[int, Tensor, Tensor, Tensor]]
 ) -> Iterator[None]:
-    """Sums of the layers' outputs and of their squares, written down as they are called."""
+    """Sums of the layers' outputs beside their first row and of their squares, written down as they are called.
+
+    Squares of the outputs themselves would make a deviation of rounding for a unit that does not vary.
+    """
 
     def watch(name: str, axis: int) -> object:
         def hook(layer: nn.Module, given: object, out: Tensor) -> None:
             rows = out.double().movedim(axis, -1).reshape(-1, out.shape[axis])
-            before = sums.get(name, (0, torch.zeros(()), torch.zeros(())))
-            sums[name] = before[0] + len(rows), before[1] + rows.sum(0), before[2] + (rows**2).sum(0)
+            count, origin, total, squares = sums.get(name, (0, rows[0], torch.zeros(()), torch.zeros(())))
+            rows = rows - origin
+            sums[name] = count + len(rows), origin, total + rows.sum(0), squares + (rows**2).sum(0)
 
         return module.get_submodule(name).register_forward_hook(hook)
 

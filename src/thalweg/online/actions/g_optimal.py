@@ -97,10 +97,16 @@ def g_optimal_design(features: ArrayLike, tol: float = 0.02, max_steps: int = 10
 
 def _full_rank(features: Features) -> Features:
     """Coordinates in the row space, orthonormal: leverages do not depend on them."""
-    left, values, _ = np.linalg.svd(features, full_matrices=False)
+    left, values, _ = np.linalg.svd(_in_own_units(features), full_matrices=False)
     rank = int((values > max(features.shape) * np.finfo(float).eps * values[0]).sum()) if values[0] > 0 else 0
     require(rank > 0, "g_optimal_design needs features that are not all zero")
     return np.ascontiguousarray(left[:, :rank] * math.sqrt(len(features)))
+
+
+def _in_own_units(features: Features) -> Features:
+    """Each column over its largest entry: a column in a small unit is not taken for rounding of the others."""
+    largest = np.abs(features).max(0)
+    return np.asarray(features / np.where(largest > 0, largest, 1.0))
 
 
 def _beginning(X: Features) -> Vector:
@@ -125,8 +131,9 @@ def _weighted_fit(features: Features, weights: Vector, rewards: Vector) -> Vecto
     """Estimates of all actions by weighted least squares; rewards count where weights do."""
     inside = np.flatnonzero(weights)
     root = np.sqrt(weights[inside])
-    theta = np.linalg.lstsq(root[:, None] * features[inside], root * rewards[inside], rcond=None)[0]
-    return np.asarray(features @ theta)
+    rows = _in_own_units(features)
+    theta = np.linalg.lstsq(root[:, None] * rows[inside], root * rewards[inside], rcond=None)[0]
+    return np.asarray(rows @ theta)
 
 
 class _DesignSearch(Search):

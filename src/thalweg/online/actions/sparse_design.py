@@ -105,7 +105,7 @@ class _SparseSearch(_FitSearch):
             theta = lasso_fit(features, rewards, 2 * within * float(np.abs(features).max()))
         while theta is None:
             _, least = closest_fit(features, rewards)
-            self.eps = max(2 * self.eps, least - self.slack, 1e-12)
+            self.eps = max(2 * self.eps, least - self.slack, 1e-12 * float(np.abs(rewards).max()))
             told = f"No theta fits {len(rewards)} answers within eps = {self.options.eps:g};"
             self.message = f"{told} it is {self.eps:.4g} now. "
             theta = shortest_fit(features, rewards, (self.eps + self.slack) * (1 + 1e-9))
