@@ -184,9 +184,8 @@ class MDD(AlignmentLoss):
 
 def _kernel(z: Tensor) -> Tensor:
     """Sum of five Gaussian kernels around the mean squared distance, (n, n)."""
-    largest = (
-        z.detach().abs().amax()
-    )  # the width follows the features' size: any unit, and no square overflows
+    # The width follows the features' size: in units of it no square overflows.
+    largest = z.detach().abs().amax()
     z = z / torch.where(largest > 0, largest, 1.0)
     squares = torch.cdist(z, z, compute_mode="donot_use_mm_for_euclid_dist").square()
     width = squares.detach().mean().clamp(min=torch.finfo(z.dtype).eps ** 2)
