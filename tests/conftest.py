@@ -33,14 +33,14 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 
 #: Tests that start engines with processes of their own: first, and one after the other, or they starve each other.
 ENGINES = re.compile(r"flower|postgres|sqlite|killed|(?<![a-z])rays?(?![a-z])", re.IGNORECASE)
-#: Files of long tests that share nothing: each goes where there is room.
+#: Files of long tests that share nothing but kernels: last, when these are compiled, each where there is room.
 SPREAD = {"test_studies.py", "test_examples.py"}
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
     """A file's tests run in one process: its fixtures are made, and its kernels compiled, once."""
-    items.sort(key=lambda item: (not ENGINES.search(item.nodeid), item.path.name not in SPREAD))
+    items.sort(key=lambda item: (not ENGINES.search(item.nodeid), item.path.name in SPREAD))
     for item in items:
         if ENGINES.search(item.nodeid):
             item.add_marker(pytest.mark.xdist_group("engines"))

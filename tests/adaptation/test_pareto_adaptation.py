@@ -271,6 +271,15 @@ class TestGradients:
         np.testing.assert_allclose(other, one, atol=1e-6)
         torch.testing.assert_close(its, gradient, rtol=1e-4, atol=1e-4)
 
+    def test_an_objective_that_is_solved_beside_the_others_takes_no_part(self):
+        """A saturated cross-entropy leaves 1e-37: to count it would let the others go where they like."""
+        p = nn.Parameter(torch.tensor([0.5, -1.0, 2.0]))
+        rows = torch.tensor([[1.0, 2.0, 0.0], [0.0, 1.0, -1.0], [1.0, 0.0, 3.0]])
+        told = combined_backward(
+            [s * (a @ p) for s, a in zip((1e-37, 1e-3, 1e-2), rows, strict=True)], [p], MGDA()
+        )
+        assert told.dropped == (0,)
+
     def test_a_gradient_through_features_is_the_direct_one(self):
         body, head, x = nn.Linear(4, 3), nn.Linear(3, 2), torch.randn(5, 4)
         z = body(x)

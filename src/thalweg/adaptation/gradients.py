@@ -12,6 +12,9 @@ from torch import Tensor, nn
 from thalweg.adaptation.combiners import Combination, GradientCombiner
 from thalweg.core import InvalidProblem
 
+#: The share of the largest gradient below which another is nothing.
+NOTHING = 1e-20
+
 
 def objective_gradients(
     losses: Sequence[Tensor], shared: Iterable[Tensor], *, batched: bool = False
@@ -87,13 +90,18 @@ def combined(
 
 
 def _products(G: Tensor) -> NDArray[np.float64]:
-    """``G G'``; rows are divided by their sizes where squares would vanish or overflow in their own type."""
+    """``G G'``; rows are divided by their sizes where squares would vanish or overflow in their own type.
+
+    A row that is nothing beside the largest is taken for zero: it belongs to an objective that is solved.
+    """
     found = G @ G.T
     limits, squares = torch.finfo(G.dtype), found.diagonal()
     if not bool(((squares >= limits.tiny / limits.eps) & (squares < torch.inf)).all()):
-        size = G.abs().amax(1)
-        size = torch.where((size > 0) & (size < torch.inf), size, 1.0)
-        rows, size = G / size[:, None], size.double()
+        largest = G.abs().amax(1)
+        usable = (largest > 0) & (largest < torch.inf)
+        size = torch.where(usable, largest, 1.0)
+        solved = usable & (largest <= NOTHING * torch.where(usable, largest, 0.0).max())
+        rows, size = torch.where(solved[:, None], 0.0, G / size[:, None]), size.double()
         return np.asarray(((rows @ rows.T).double() * size * size[:, None]).cpu().numpy())
     return np.asarray(found.double().cpu().numpy())
 
