@@ -26,7 +26,7 @@ run: .venv/.installed  ## rerun the papers' claims and open the report
 	$(BIN)/thalweg reproduce --scale quick --open
 
 test: .venv/.developing  ## run the tests
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --durations=25 --durations-min=5
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadscope --durations=25 --durations-min=5
 
 lint: .venv/.developing  ## style, types and the import contract
 	$(BIN)/ruff check .

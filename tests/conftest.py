@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import socket
+from pathlib import Path
 
 # On some processors MKL's last bits depend on where arrays lie in memory; tests of equal bits need them not to.
 os.environ.setdefault("MKL_CBWR", "COMPATIBLE")
@@ -37,15 +38,22 @@ ENGINES = re.compile(r"flower|postgres|sqlite|killed|(?<![a-z])rays?(?![a-z])", 
 SPREAD = {"test_studies.py", "test_examples.py"}
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """A file's tests run in one process: its fixtures are made, and its kernels compiled, once."""
     items.sort(key=lambda item: (not ENGINES.search(item.nodeid), item.path.name in SPREAD))
-    for item in items:
-        if ENGINES.search(item.nodeid):
-            item.add_marker(pytest.mark.xdist_group("engines"))
-        elif item.path.name not in SPREAD:
-            item.add_marker(pytest.mark.xdist_group(item.nodeid.split("::")[0]))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """A file's tests run in one process: its fixtures are made, and its kernels compiled, once."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Grouped(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            file = nodeid.split("::")[0]
+            return "engines" if ENGINES.search(nodeid) else nodeid if Path(file).name in SPREAD else file
+
+    config.option.loadscopereorder = False
+    return Grouped(config, log)
 
 
 @pytest.fixture(autouse=True)

@@ -216,7 +216,6 @@ def shell(copy, *words):
     return done.stdout
 
 
-@pytest.mark.xdist_group("contributing")
 def test_the_method_of_contributing_passes_its_tests_and_its_doctest(with_a_method_more):
     words = ["-q", "-p", "no:cacheprovider", "--doctest-modules", "src/thalweg/linear/heavy_ball.py", "tests"]
     assert "5 passed" in shell(with_a_method_more, "-m", "pytest", *words)
@@ -234,7 +233,6 @@ for words in json.loads(sys.argv[1]):
 """
 
 
-@pytest.mark.xdist_group("contributing")
 def test_the_command_knows_the_method_of_contributing(with_a_method_more):
     import scipy.io
 
@@ -261,7 +259,6 @@ def sources():
     return griffe.load("thalweg", search_paths=[str(ROOT / "src")], allow_inspection=False)
 
 
-@pytest.mark.xdist_group("reference")
 @pytest.mark.parametrize("page", sorted((ROOT / "docs" / "reference").glob("*.md")), ids=lambda p: p.stem)
 def test_the_reference_shows_every_public_name_of_its_packages(page):
     """Names that load on first use are public to the reference only where their stub says so."""

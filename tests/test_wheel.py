@@ -14,8 +14,6 @@ import pytest
 import scipy.io
 import scipy.sparse as sp
 
-pytestmark = pytest.mark.xdist_group("wheel")  # one worker, one build
-
 ROOT = Path(__file__).parent.parent
 LEFT_BEHIND = {".pyc", ".nbi", ".nbc"}  # what Python and Numba compile
 
