@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeAlias, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from thalweg.bilevel._cone_kernels import nearest
 from thalweg.numerics.projections import psd_cone, second_order_cone
 
-#: The smallest norm of float64 that may be divided by.
-TINY = 1e-300
+Numbers: TypeAlias = NDArray[np.float64]
+V = TypeVar("V", Tensor, Numbers)
 
 
 class Dims(Protocol):
@@ -26,16 +29,17 @@ class Dims(Protocol):
 
 @dataclass(frozen=True)
 class Group:
-    """Neighbouring cones alike: their rows, how many, rows in each, and the side of the matrix or 0."""
+    """Neighbouring cones alike: their first row, how many, rows in each, and the side of the matrix or 0."""
 
-    rows: slice
+    start: int
     cones: int
     size: int
     side: int
 
-    def of(self, v: Tensor) -> Tensor:
+    def of(self, v: V) -> V:
         """Their part of v, (..., cones, size), a view."""
-        return v[..., self.rows].unflatten(-1, (self.cones, self.size))
+        part = v[..., self.start : self.start + self.cones * self.size]
+        return part.reshape(*part.shape[:-1], self.cones, self.size)
 
 
 class Cones:
@@ -47,12 +51,14 @@ class Cones:
         self.groups, at = [], self.flat
         for (size, side), run in itertools.groupby(kinds):
             count = len(list(run))
-            self.groups.append(Group(slice(at, at + count * size), count, size, side))
+            self.groups.append(Group(at, count, size, side))
             at += count * size
-        self.m, self.others = (
-            at,
-            torch.arange(self.flat, at),
-        )  # all rows, and those of cones that are not flat
+        self.m = at  # all rows
+        self.others = at > self.flat  # some cones are not flat
+        self.semidefinite = [group for group in self.groups if group.side]
+        #: Of the second-order cones, as the kernels take them.
+        self.sizes = np.array([int(k) for k in dims.soc], dtype=np.int64)
+        self.starts = self.flat + np.cumsum(self.sizes) - self.sizes
 
     def project(self, v: Tensor) -> Tensor:
         """The nearest points of the dual cone, shape (..., m), in operations that torch differentiates every way."""
@@ -64,44 +70,20 @@ class Cones:
             parts.append((_semidefinite(block, group.side) if group.side else one).flatten(-2))
         return torch.cat(parts, -1)
 
-    def nearest(self, v: Tensor) -> Tensor:
-        """`project` of plain numbers, in fewer operations."""
-        y = v.clone()
-        y[..., self.zero : self.flat].clamp_min_(0.0)
-        for group in self.groups:
-            block, into = group.of(v), group.of(y)
-            if group.side:
-                into.copy_(_semidefinite(block, group.side))
-                continue
-            t, r = block[..., :1], torch.linalg.vector_norm(block[..., 1:], dim=-1, keepdim=True)
-            edge = (t + r).mul_(0.5).clamp_min_(0.0)
-            into[..., 1:] *= (edge / r.clamp_min_(TINY)).clamp_max_(1.0)
-            into[..., :1] = torch.maximum(t, edge)
+    def nearest(self, v: Numbers) -> Numbers:
+        """`project` of plain numbers, shape (k, m)."""
+        y = v.copy()
+        for group in self.semidefinite:
+            group.of(y)[...] = _semidefinite(torch.from_numpy(group.of(v)), group.side).numpy()
+        nearest(v, self.zero, self.flat, self.starts, self.sizes, y)
         return y
 
-    def slopes(self, v: Tensor) -> list[Tensor]:
-        """The projection's derivative for each group, shape (batch, cones, size, size), at v, shape (batch, m)."""
+    def slopes(self, v: Numbers) -> list[Numbers]:
+        """The projection's derivative for each semidefinite group, shape (k, cones, size, size), at v, (k, m)."""
         return [
-            _semidefinite_slope(group.of(v), group.side) if group.side else _second_order_slope(group.of(v))
-            for group in self.groups
+            _semidefinite_slope(torch.from_numpy(group.of(v)), group.side).numpy()
+            for group in self.semidefinite
         ]
-
-
-def _second_order_slope(v: Tensor) -> Tensor:
-    """Where the projection is on the cone's edge, ``((|z| + t) / 2) (1, z / |z|)``, by its two variables."""
-    size, t, z = v.shape[-1], v[..., :1], v[..., 1:]
-    r = torch.linalg.vector_norm(z, dim=-1, keepdim=True)
-    safe = r.clamp_min(TINY)
-    w, share = 0.5 * z / safe, 0.5 * t / safe
-    slope = v.new_empty(*v.shape, size)
-    slope[..., 0, 0], slope[..., 0, 1:], slope[..., 1:, 0] = 0.5, w, w
-    torch.mul(w[..., :, None], (-4.0 * share * w)[..., None, :], out=slope[..., 1:, 1:])
-    slope[..., 1:, 1:].diagonal(dim1=-2, dim2=-1).add_(0.5 + share)
-    inside, outside = r <= t, r <= -t
-    if bool((inside | outside).any()):  # rather than on the edge
-        whole = torch.eye(size, dtype=v.dtype)
-        slope = torch.where(inside[..., None], whole, torch.where(outside[..., None], 0.0, slope))
-    return slope
 
 
 def _semidefinite(v: Tensor, side: int) -> Tensor:

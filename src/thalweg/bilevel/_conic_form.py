@@ -90,7 +90,8 @@ class ConicForm:
         coo = self.map.tocoo()
         rows, columns = (torch.from_numpy(t.astype(np.int64)) for t in (coo.row, coo.col))
         self._affine = rows, columns, torch.from_numpy(coo.data)
-        self._fixed = self._matrices(torch.from_numpy(self.constant)[None])
+        fixed = self._matrices(torch.from_numpy(self.constant)[None])
+        self._fixed = [part.numpy() for part in fixed[:2]]
 
     def flat(self, values: Sequence[Tensor]) -> tuple[Tensor, bool]:
         """The parameters as cvxpy orders them, (batch, all of them), and whether a batch was given."""
@@ -151,13 +152,14 @@ class ConicForm:
 
     def dense(self, numbers: Sequence[Numbers]) -> Program:
         """Matrices of entries; one for all of the batch where no parameter is in them."""
-        P, A = self._fixed[:2]
+        P, A = self._fixed
         if self.pullbacks[0] is not None:
-            P = self._matrix(torch.from_numpy(numbers[0]), 0)
+            P = self._matrix(torch.from_numpy(numbers[0]), 0).numpy()
         if self.pullbacks[1] is not None:
-            A = self._matrix(torch.from_numpy(numbers[1]), 1)
-        b, c = (torch.from_numpy(part) for part in numbers[2:])
-        return Program(P, A, self._vector(b), c)
+            A = self._matrix(torch.from_numpy(numbers[1]), 1).numpy()
+        b = np.zeros((len(numbers[2]), self.m))
+        b[:, self.b_rows] = numbers[2]
+        return Program(P, A, b, np.ascontiguousarray(numbers[3]))
 
     def matrices(self, flat: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """P, A, b and c at one problem's parameters, in operations that torch differentiates every way."""
@@ -178,18 +180,18 @@ class ConicForm:
     def _vector(self, values: Tensor) -> Tensor:
         return values.new_zeros((*values.shape[:-1], self.m)).index_copy(-1, self._b_rows, values)
 
-    def pulled(self, u: Tensor, y: Tensor, w_u: Tensor, w_v: Tensor) -> Tensor:
+    def pulled(self, u: Numbers, y: Numbers, w_u: Numbers, w_v: Numbers) -> Tensor:
         """Gradients in the parameters of ``w'R``, R the conditions ``P u + A'y + c, b - A u + v - y``."""
         in_entries = [
             lambda: w_u[:, self.P.rows] * u[:, self.P.columns],
             lambda: y[:, self.A.rows] * w_u[:, self.A.columns] - w_v[:, self.A.rows] * u[:, self.A.columns],
-            lambda: w_v[:, self._b_rows],
+            lambda: w_v[:, self.b_rows],
             lambda: w_u,
         ]
         found = np.zeros((self.map.shape[1], u.shape[0]))
         for pullback, gradient in zip(self.pullbacks, in_entries, strict=True):
             if pullback is not None:
-                found += pullback @ gradient().numpy().T
+                found += pullback @ gradient().T
         return torch.from_numpy(found.T)
 
     def variable(self, u: Tensor, variable: cp.Variable) -> Tensor:
@@ -231,14 +233,14 @@ class Clarabel:
         curved = [(clarabel.SecondOrderConeT, dims.soc), (clarabel.PSDTriangleConeT, dims.psd)]
         self.cones = [cone(int(k)) for cone, sizes in [*flat, *curved] for k in sizes if k]
 
-    def solved(self, numbers: Sequence[Numbers], tight: bool = False) -> tuple[Tensor, Tensor]:
+    def solved(self, numbers: Sequence[Numbers], tight: bool = False) -> tuple[Numbers, Numbers]:
         """u and v = y - s for each of the batch, (k, n) and (k, m); by a new solver with tight tolerances."""
         found = []
         for one in zip(*numbers, strict=True):
             result = self._tight(*one) if tight else self._result(*one)
             found.append((result.x, np.asarray(result.z) - np.asarray(result.s)))
         u, v = zip(*found, strict=True)
-        return torch.from_numpy(np.array(u)), torch.from_numpy(np.array(v))
+        return np.array(u), np.array(v)
 
     def _result(self, P: Numbers, A: Numbers, b: Numbers, c: Numbers) -> Any:  # noqa: ANN401
         if not hasattr(self.kept, "solver"):

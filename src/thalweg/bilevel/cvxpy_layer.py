@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -113,7 +114,7 @@ def _reference(conic: ConicForm, linear: LinearSolver) -> TreeFunction:
     @custom_root(residual, solve=linear)
     def solution(flat: Tensor, *_: Tensor) -> Pair:
         found = _solved(conic, flat[None])[0]
-        return found.u[0].clone(), found.v[0].clone()  # forward mode takes no views
+        return torch.tensor(found.u[0]), torch.tensor(found.v[0])  # forward mode takes no views
 
     def of(flat: Tensor) -> Tensor:
         u, _ = solution(flat, *conic.matrices(flat))
@@ -130,7 +131,7 @@ class _First(torch.autograd.Function):
         ctx.conic, ctx.reference = conic, reference
         ctx.found, ctx.jacobian = _solved(conic, flat)
         ctx.save_for_backward(flat)
-        return ctx.found.u.clone()
+        return torch.tensor(ctx.found.u)
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[None, None, Tensor]:  # noqa: ANN401
@@ -139,7 +140,7 @@ class _First(torch.autograd.Function):
             pull = torch.func.vjp(lambda rows: torch.stack([ctx.reference(row) for row in rows]), flat)[1]
             return None, None, pull(g)[0]
         found: Point = ctx.found
-        w_u, w_v = ctx.jacobian.adjoint_at(found, -g)
+        w_u, w_v = ctx.jacobian.adjoint_at(found, (-g).contiguous().numpy())
         return None, None, ctx.conic.pulled(found.u, found.y, w_u, w_v)
 
 
@@ -148,14 +149,14 @@ def _solved(conic: ConicForm, flat: Tensor) -> tuple[Point, Jacobian]:
     numbers = conic.numbers(flat.detach())
     program = conic.dense(numbers)
     found, jacobian = refined(program, conic.cones, *conic.solver.solved(numbers))
-    if not bool((found.gap <= EXACT).all()):
-        rough = (~(found.gap <= EXACT)).nonzero()[:, 0]
-        u, v = conic.solver.solved([part[rough.numpy()] for part in numbers], tight=True)
+    if not (found.gap <= EXACT).all():
+        rough = np.flatnonzero(~(found.gap <= EXACT))
+        u, v = conic.solver.solved([part[rough] for part in numbers], tight=True)
         again, _ = refined(program.part(rough), conic.cones, u, v)
         better = again.gap < found.gap[rough]
-        if bool(better.any()):
+        if better.any():
             places = rough[better]
-            start_u, start_v = found.u.clone(), found.v.clone()
+            start_u, start_v = found.u.copy(), found.v.copy()
             start_u[places], start_v[places] = again.u[better], again.v[better]
             found, jacobian = refined(program, conic.cones, start_u, start_v)
     worst = float(found.gap.max())
