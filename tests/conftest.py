@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import re
 import signal
 import socket
 from pathlib import Path
+
+# Ten thousand tests are not looked through again and again for garbage: neither while they are collected nor later.
+gc.disable()
 
 # On some processors MKL's last bits depend on where arrays lie in memory; tests of equal bits need them not to.
 os.environ.setdefault("MKL_CBWR", "COMPATIBLE")
@@ -40,6 +44,12 @@ SPREAD = {"test_studies.py", "test_examples.py"}
 
 def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: (not ENGINES.search(item.nodeid), item.path.name in SPREAD))
+
+
+def pytest_collection_finish():
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.hookimpl(optionalhook=True)
