@@ -75,6 +75,15 @@ class AggregationRule:
         """Whether an update from the model of aggregation ``version`` is too old for this one."""
         return self.stale is not None and aggregation - version > self.stale
 
+    @staticmethod
+    def _are_finite(changes: Sequence[Tensor]) -> list[bool]:
+        if len({(change.dtype, change.device) for change in changes}) > 1:
+            return [bool(torch.isfinite(change).all()) for change in changes]
+        if not changes or not changes[0].numel():
+            return [True] * len(changes)
+        found: list[bool] = torch.isfinite(torch.stack(list(changes))).reshape(len(changes), -1).all(1).tolist()
+        return found
+
     def aggregate(
         self, x: Tensor, updates: Sequence[Update], aggregation: int, p: Vector, shares: Vector
     ) -> Aggregated:
@@ -90,16 +99,14 @@ class AggregationRule:
         Raises:
             NotFinite: the new model is not.
         """
-        total, taken, rejected, discarded = torch.zeros_like(x), 0, 0, 0
-        for update in sorted(updates, key=lambda u: (u.client, u.version)):
-            change = update.change
-            if self.is_stale(update.version, aggregation):
-                discarded += 1
-            elif change.shape != x.shape or not bool(torch.isfinite(change).all()):
-                rejected += 1
-            else:
-                total += self.scheme.weight(update.client, update.seconds, p, shares) * change
-                taken += 1
+        young = [u for u in updates if not self.is_stale(u.version, aggregation)]
+        shaped = [u for u in young if u.change.shape == x.shape]
+        whole = self._are_finite([u.change for u in shaped])
+        good = [u for u, finite in zip(shaped, whole, strict=True) if finite]
+        total = torch.zeros_like(x)
+        for update in sorted(good, key=lambda u: (u.client, u.version)):
+            total += self.scheme.weight(update.client, update.seconds, p, shares) * update.change
+        taken, rejected, discarded = len(good), len(young) - len(good), len(updates) - len(young)
         new = x + self.server_lr * total if taken else x
         if not bool(torch.isfinite(new).all()):
             raise NotFinite(

@@ -170,7 +170,7 @@ class Federated(Problem):
             draws = (uniform * counts[None, :, None]).astype(np.int64)
         local = theta
         for rows in torch.from_numpy(draws):
-            X, y = self._X[clients[:, None], rows], self._y[clients[:, None], rows]
+            X, y = _taken(self._X, clients, rows), _taken(self._y, clients, rows)
             local = local - lr * (self._slopes(local, X, y) + proximal * (local - theta))
         return local - theta
 
@@ -222,6 +222,12 @@ def _check_examples(name: str, examples: Tensor) -> None:
             f"{name} holds NaN or infinity in {int(bad.sum())} of {len(bad)} examples, first in example "
             f"{int(bad.nonzero()[0])} (from 0). Remove or impute them."
         )
+
+
+def _taken(padded: Tensor, clients: Tensor, rows: Tensor) -> Tensor:
+    """``padded[clients[:, None], rows]``, in half the time for small rows."""
+    places = (clients[:, None] * padded.shape[1] + rows).reshape(-1)
+    return padded.flatten(0, 1).index_select(0, places).reshape(*rows.shape, *padded.shape[2:])
 
 
 def _padded(tensors: list[Tensor], length: int) -> Tensor:
