@@ -5,6 +5,7 @@ Heavy imports wait until a command needs them, so that ``--help`` answers at onc
 
 from __future__ import annotations
 
+import functools
 import sys
 import warnings
 from typing import TYPE_CHECKING, Annotated, TextIO, cast
@@ -107,7 +108,7 @@ def main() -> None:
     debug = "--debug" in before
     warnings.showwarning = _warn
     try:
-        code = app([a for a in before if a != "--debug"] + dashes + after, standalone_mode=False)
+        code = _command()([a for a in before if a != "--debug"] + dashes + after, standalone_mode=False)
     except _TOLD as error:
         error.show()
         if type(error).__name__ == "NoSuchOption":
@@ -122,6 +123,12 @@ def main() -> None:
         typer.echo(_one_line(error), err=True)
         code = 2
     sys.exit(code if isinstance(code, int) else 0)
+
+
+@functools.cache
+def _command() -> click.Command:
+    """Put together once: reading all signatures takes as long as a small problem."""
+    return typer.main.get_command(app)
 
 
 def _split(words: list[str]) -> tuple[list[str], list[str], list[str]]:
