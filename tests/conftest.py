@@ -69,7 +69,7 @@ def pytest_xdist_make_scheduler(config, log):
 @pytest.fixture(autouse=True)
 def torch_alike():
     """Each test sees the same numbers from torch's global stream and one thread, whatever ran before."""
-    torch.manual_seed(0)
+    torch.default_generator.manual_seed(0)  # torch.manual_seed writes down who has called: milliseconds
     torch.set_num_threads(1)  # Numba's threads raise it, once a process
 
 

@@ -16,5 +16,8 @@ MODULES = [m.name for m in pkgutil.walk_packages(thalweg.__path__, "thalweg.") i
 @pytest.mark.parametrize("name", MODULES)
 def test_the_examples_in_the_docstrings_hold(name):
     module = importlib.import_module(name)
-    failed = doctest.testmod(module, optionflags=doctest.NORMALIZE_WHITESPACE).failed
-    assert failed == 0
+    runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE)
+    for test in doctest.DocTestFinder().find(module):
+        if test.examples:  # to run nothing takes milliseconds
+            runner.run(test)
+    assert runner.summarize().failed == 0
