@@ -28,7 +28,8 @@ def nearest(v, zero, flat, starts, sizes, y):
                 continue
             edge = max(0.5 * (t + r), 0.0)
             y[i, at] = edge
-            y[i, at + 1 : end] *= edge / max(r, TINY)
+            for row in range(at + 1, end):
+                y[i, row] *= edge / max(r, TINY)
 
 
 @njit(cache=True, fastmath=_FAST)
@@ -79,8 +80,8 @@ def jacobian(P, A, v, active, kept, starts, sizes, shift):
                 continue
             for column in range(n):
                 j[column, n + place] = -a[row, column]
-            if row < flat:
-                j[n + place, :n] = a[row]
+                if row < flat:
+                    j[n + place, column] = a[row, column]
         for cone in range(len(starts)):
             at = starts[cone]
             _cone_columns(a, v[i, at : at + sizes[cone]], at, at + shift, n, j)
@@ -92,23 +93,29 @@ def _cone_columns(a, v, at, place, n, j):
     """``A'D`` and ``I - D`` of one second-order cone, D the projection's derivative."""
     size, t, r = len(v), v[0], _length(v[1:])
     if r <= t:  # D is the identity
-        j[place : place + size, :n] = a[at : at + size]
+        for row in range(size):
+            for column in range(n):
+                j[place + row, column] = a[at + row, column]
         return
     if r <= -t:
-        for row in range(place, place + size):
-            j[row, row] = 1.0
+        for row in range(size):
+            j[place + row, place + row] = 1.0
         return
-    w, share = 0.5 * v[1:] / max(r, TINY), 0.5 * t / max(r, TINY)
+    half, share = 0.5 / max(r, TINY), 0.5 * t / max(r, TINY)
     along = np.zeros(n)
     for row in range(1, size):
-        _add(a[at + row], w[row - 1], along)
-    j[place, :n] = 0.5 * a[at] + along
+        _add(a[at + row], half * v[row], along)
+    for column in range(n):
+        j[place, column] = 0.5 * a[at, column] + along[column]
     j[place, place] = 0.5
     for row in range(1, size):
-        j[place + row, :n] = w[row - 1] * (a[at] - 4.0 * share * along) + (0.5 + share) * a[at + row]
-        j[place, place + row] = j[place + row, place] = -w[row - 1]
+        w = half * v[row]
+        for column in range(n):
+            first = a[at, column] - 4.0 * share * along[column]
+            j[place + row, column] = w * first + (0.5 + share) * a[at + row, column]
+        j[place, place + row] = j[place + row, place] = -w
         for column in range(1, size):
-            j[place + row, place + column] = 4.0 * share * w[row - 1] * w[column - 1]
+            j[place + row, place + column] = 4.0 * share * w * half * v[column]
         j[place + row, place + row] += 0.5 - share
 
 
@@ -125,12 +132,14 @@ def turned(v, active, starts, sizes, x):
             if r <= t:
                 continue
             if r <= -t:
-                x[i, at:end] = 0.0
+                for row in range(at, end):
+                    x[i, row] = 0.0
                 continue
-            w, share = 0.5 * v[i, at + 1 : end] / max(r, TINY), 0.5 * t / max(r, TINY)
-            first, along = x[i, at], _dot(w, x[i, at + 1 : end])
+            half, share = 0.5 / max(r, TINY), 0.5 * t / max(r, TINY)
+            first, along = x[i, at], half * _dot(v[i, at + 1 : end], x[i, at + 1 : end])
             x[i, at] = 0.5 * first + along
-            x[i, at + 1 : end] = (first - 4.0 * share * along) * w + (0.5 + share) * x[i, at + 1 : end]
+            for row in range(at + 1, end):
+                x[i, row] = (first - 4.0 * share * along) * half * v[i, row] + (0.5 + share) * x[i, row]
 
 
 @njit(cache=True)

@@ -26,7 +26,7 @@ SINGULAR = 1e-12
 FAST = 1e-3
 #: Refinements of the adjoint system, whose matrix is that of a point nearby, a residual whose square is none, and the
 #: size up to which it is factored again instead; the residual of a singular one that has no solution.
-REFINEMENTS, NEAR, SMALL, UNDEFINED = 3, 1e-6, 128, 1e-6
+REFINEMENTS, NEAR, SMALL, UNDEFINED = 3, 1e-6, 48, 1e-6
 
 Numbers: TypeAlias = NDArray[np.float64]
 
