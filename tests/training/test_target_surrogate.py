@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 import warnings
 
@@ -159,6 +160,50 @@ def test_rise_is_told() -> None:
 
     with pytest.warns(NotMonotone, match=r"eta = 3e\+03"):
         steps()
+
+
+def rises(
+    unit: float, eta: float, steps: int, dtype: torch.dtype = DOUBLE, stirred: bool = False
+) -> tuple[int, list[float]]:
+    """Rises told of a loss in another unit, and the losses in the first one; no power of two rounds anything.
+
+    Stirred outputs are rounded in another way at every other step.
+    """
+    X, _ = data()
+    X = X.to(dtype)
+    Y = X @ torch.tensor([[0.3], [-1.7], [0.9], [2.1]], dtype=dtype) + 0.7
+    torch.manual_seed(0)
+    model = nn.Linear(4, 1).to(dtype)
+    optimizer = TargetSurrogate(
+        model.parameters(),
+        eta / unit,
+        inner=lambda p: torch.optim.SGD(p, lr=0.3 / unit),
+        inner_steps=50,
+        monotone=True,
+    )
+
+    def forward() -> torch.Tensor:
+        shift = 3.0 * (stirred and optimizer.calls % 2)
+        return (model(X) + shift) - shift
+
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always", NotMonotone)
+        losses = [optimizer.step(forward, lambda z: unit * functional.mse_loss(z, Y)) for _ in range(steps)]
+    return len(told), [loss / unit for loss in losses]
+
+
+@pytest.mark.parametrize("unit", [2.0**-60, 2.0**60])
+def test_rises_do_not_depend_on_the_unit_of_the_loss(unit: float) -> None:
+    plain, losses = rises(1.0, 60.0, 12)
+    assert plain == sum(b > a for a, b in itertools.pairwise(losses)) > 0
+    assert rises(unit, 60.0, 12) == (plain, losses)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, DOUBLE])
+def test_rounding_of_an_exact_fit_is_no_rise(dtype: torch.dtype) -> None:
+    told, losses = rises(1.0, 15.0, 60, dtype, stirred=True)
+    assert any(b > a for a, b in itertools.pairwise(losses))
+    assert told == 0
 
 
 def test_value_and_gradient_of_the_surrogate_are_the_losss_where_it_is_made() -> None:

@@ -171,9 +171,14 @@ class TwoStageRobust(Problem):
 
     @cached_property
     def room(self) -> Array:
-        """What a plan may break each row by, shape (rows,)."""
+        """What a plan may break each row by, shape (rows,): a share of its limit and of what whole numbers add to it.
+
+        What has a unit of its own, a loan say, is counted only in rows of nothing else, at its largest.
+        """
         base, affine = self.affine.at_zero, self.affine
-        size = np.abs(base.h) + np.abs(affine.h).sum(-1) + np.abs(base.W).max(1, initial=0.0)
+        size = np.abs(base.h) + np.abs(affine.h).sum(-1)
+        size += np.abs(base.W).max(1, initial=0.0, where=base.integer)
+        size = np.where(size > 0, size, (np.abs(base.W) * base.upper).max(1, initial=0.0))
         return np.asarray(TOLERANCE * np.maximum(size, 1e-30))
 
     @property

@@ -27,10 +27,19 @@ Decay = Literal["constant", "sqrt", "exponential"]
 Told: TypeAlias = Tensor | tuple[float | Tensor, ArrayLike | Tensor]
 #: Armijo's rule in the target's space: decrease asked for, factors of the search, most trials.
 DECREASE, BACKTRACK, EXPAND, TRIALS = 0.5, 0.9, 1.8, 100
+#: Units in the last place that a sum over layers and examples is off by.
+ROUNDED = 64.0
 
 
 class NotMonotone(UserWarning):
     """The loss rose although the surrogate was lowered: it is no upper bound at this step size."""
+
+
+def _rounding(loss: float, gradient: Tensor, target: Tensor, eta: float) -> float:
+    """What rounding of z and of the sum may add to a loss whose curvature is at most ``1/eta``; in the loss's unit."""
+    size = ROUNDED * torch.finfo(target.dtype).eps
+    by_slope = size * float((gradient * target).abs().sum())
+    return size * abs(loss) + by_slope + size**2 * float(target.square().sum()) / eta
 
 
 class TargetLoss:
@@ -168,7 +177,7 @@ class TargetSurrogate(Optimizer):
                 f"The expensive loss was called {oracle.calls - before} times in a step; expected once. "
                 "forward() must not compute it."
             )
-        if self.monotone and loss > self._last_loss + 1e-9 * max(1.0, abs(self._last_loss)):
+        if self.monotone and loss - self._last_loss > _rounding(loss, gradient, target, eta):
             warnings.warn(
                 f"The loss rose from {self._last_loss:.6g} to {loss:.6g} at step {self.calls}: eta = {eta:.3g} is more "
                 "than one over the loss's curvature, or an inner step failed.",
