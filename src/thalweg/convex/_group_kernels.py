@@ -1,8 +1,8 @@
 """Numba loops of group penalties: sweeps over groups of a quadratic, and how far groups are from being settled.
 
-Group k is ``starts[k]:starts[k + 1]``; its block of the Hessian is kept in columns of ``blocks``, as many rows of them
-as it has coordinates. A Hessian is symmetric and column-major, and may be larger than what is asked for; columns of
-data are as in `_path_kernels`.
+Group k is ``starts[k]:starts[k + 1]``; its block of the Hessian, b^2 numbers, begins at ``blocks[places[k]]``. A
+Hessian is symmetric and column-major, and may be larger than what is asked for; columns of data are as in
+`_path_kernels`.
 """
 
 from __future__ import annotations
@@ -33,62 +33,59 @@ def _widest(starts):
 
 
 @njit(cache=True)
-def hessian_blocks(H, starts):
-    """Blocks of H."""
-    blocks = np.zeros((starts[-1], _widest(starts))).T
+def hessian_blocks(H, starts, places, blocks):
+    """Fill in blocks of H."""
     for k in range(len(starts) - 1):
         a, b = starts[k], starts[k + 1]
         for i in range(a, b):
-            column = H[:, i]
+            column, to = H[:, i], blocks[places[k] + (i - a) * (b - a) :]
             for j in range(a, b):
-                blocks[j - a, i] = column[j]
-    return blocks
+                to[j - a] = column[j]
 
 
 @njit(cache=True, fastmath=_FAST)
-def column_blocks(data, indices, indptr, rows, columns, starts, ridge):
-    """Blocks of ``B'B + ridge``, B some columns of the data."""
-    blocks = np.zeros((starts[-1], _widest(starts))).T
+def column_blocks(data, indices, indptr, rows, columns, starts, ridge, places, blocks):
+    """Fill in blocks of ``B'B + ridge``, B some columns of the data."""
     spread = np.zeros(rows)
     for k in range(len(starts) - 1):
         a, b = starts[k], starts[k + 1]
-        for i in range(a, b):
+        made = blocks[places[k] :]
+        for i in range(b - a):
             column = spread
             if len(indptr) == 0:
-                column = data[columns[i] * rows : (columns[i] + 1) * rows]
+                column = data[columns[a + i] * rows : (columns[a + i] + 1) * rows]
             else:
-                column_add(data, indices, indptr, columns[i], 1.0, spread)
-            for j in range(i, b):
-                found = column_dot(data, indices, indptr, columns[j], column)
-                blocks[j - a, i] = blocks[i - a, j] = found
-            blocks[i - a, i] += ridge
+                column_add(data, indices, indptr, columns[a + i], 1.0, spread)
+            for j in range(i, b - a):
+                found = column_dot(data, indices, indptr, columns[a + j], column)
+                made[i * (b - a) + j] = made[j * (b - a) + i] = found
+            made[i * (b - a) + i] += ridge
             if len(indptr) > 0:
-                for e in range(indptr[columns[i]], indptr[columns[i] + 1]):
+                for e in range(indptr[columns[a + i]], indptr[columns[a + i] + 1]):
                     spread[indices[e]] = 0.0
-    return blocks
 
 
 @njit(cache=True)
-def group_tops(blocks, starts):
+def group_tops(blocks, places, starts):
     """Bounds of the largest eigenvalue of each block: its largest row sum, or its Frobenius norm."""
     tops = np.empty(len(starts) - 1)
     for k in range(len(tops)):
         size, rows, square = starts[k + 1] - starts[k], 0.0, 0.0
-        for i in range(starts[k], starts[k + 1]):
+        made = blocks[places[k] :]
+        for i in range(size):
             row = 0.0
             for j in range(size):
-                row += abs(blocks[j, i])
+                row += abs(made[i * size + j])
             rows = max(rows, row)
         if rows > 0.0:
-            for i in range(starts[k], starts[k + 1]):
-                for j in range(size):
-                    square += (blocks[j, i] / rows) ** 2
+            for e in range(size * size):
+                square += (made[e] / rows) ** 2
         tops[k] = rows * min(1.0, np.sqrt(square))
     return tops
 
 
 @njit(cache=True)
-def _group_minimum(blocks, a, r, x, L, l1, weight, most, new):
+def _group_minimum(block, r, x, L, l1, weight, most, new):
     """Proximal gradient steps on one group of a quadratic, r its gradient at x; both in place.
 
     Ends when a step is a tenth of the first.
@@ -112,7 +109,7 @@ def _group_minimum(blocks, a, r, x, L, l1, weight, most, new):
             if new[i] != 0.0:
                 x[i] += new[i]
                 for j in range(b):
-                    r[j] += blocks[j, a + i] * new[i]
+                    r[j] += block[i * b + j] * new[i]
         if step == 0:
             first = largest
         elif largest <= 0.1 * first:
@@ -120,7 +117,7 @@ def _group_minimum(blocks, a, r, x, L, l1, weight, most, new):
 
 
 @njit(cache=True)
-def hessian_sweeps(H, blocks, g, x, starts, tops, l1, weight, share, tolerance, sweeps, steps):
+def hessian_sweeps(H, blocks, places, g, x, starts, tops, l1, weight, share, tolerance, sweeps, steps):
     """Nearly the minimiser of a quadratic with Hessian H plus ``sum l1 |x| + sum weight_k |x_k|``, groups k in turn.
 
     x, and g, the quadratic's gradient at it, are changed in place. ``tops`` are bounds of the blocks' largest
@@ -137,7 +134,7 @@ def hessian_sweeps(H, blocks, g, x, starts, tops, l1, weight, share, tolerance, 
                 continue
             there, r = now[: b - a], slope[: b - a]
             there[:], r[:] = x[a:b], g[a:b]
-            _group_minimum(blocks, a, r, there, L, l1[a:b], weight[k], steps, room)
+            _group_minimum(blocks[places[k] :], r, there, L, l1[a:b], weight[k], steps, room)
             for i in range(a, b):
                 step = there[i - a] - x[i]
                 if step != 0.0:
@@ -154,7 +151,22 @@ def hessian_sweeps(H, blocks, g, x, starts, tops, l1, weight, share, tolerance, 
 
 @njit(cache=True, fastmath=_FAST)
 def column_sweeps(
-    data, indices, indptr, columns, blocks, r, x, starts, groups, tops, l1, weight, ridge, sweeps, steps
+    data,
+    indices,
+    indptr,
+    columns,
+    blocks,
+    places,
+    r,
+    x,
+    starts,
+    groups,
+    tops,
+    l1,
+    weight,
+    ridge,
+    sweeps,
+    steps,
 ):
     """Rounds over some groups of ``|r|^2/2 + ridge/2 |x|^2 + sum l1 |x| + sum weight_k |x_k|``, ``r = t - B x``."""
     widest = _widest(starts)
@@ -168,7 +180,7 @@ def column_sweeps(
             for i in range(a, b):
                 there[i - a] = x[i]
                 g[i - a] = ridge * x[i] - column_dot(data, indices, indptr, columns[i], r)
-            _group_minimum(blocks, a, g, there, L, l1[a:b], weight[k], steps, room)
+            _group_minimum(blocks[places[k] :], g, there, L, l1[a:b], weight[k], steps, room)
             for i in range(a, b):
                 step = there[i - a] - x[i]
                 if step != 0.0:

@@ -15,7 +15,7 @@ from thalweg.convex import _group_kernels as kernels
 from thalweg.convex._path_kernels import add_columns, gram_product
 from thalweg.convex.columns import Columns
 from thalweg.convex.datafits import NOTHING, Index, Vector
-from thalweg.convex.groups import STEPS
+from thalweg.convex.groups import STEPS, blocks_of
 from thalweg.convex.local_models import block, cholesky_solved
 
 #: Rounds, each of so many sweeps; one that leaves more than this of the violation is followed by a Newton step.
@@ -52,12 +52,15 @@ class GroupModel(ABC):
         g, x: shape (m,); changed in place.
         starts: where each group begins, and m, shape (groups + 1,).
         l1, weight: of each coordinate, and of each group.
-        blocks: of the Hessian, as the kernels take them.
+        blocks, places: of the Hessian, as the kernels take them.
     """
 
-    def __init__(self, g: Vector, x: Vector, starts: Index, l1: Vector, weight: Vector, blocks: Vector) -> None:
-        self.g, self.x, self.starts, self.l1, self.weight, self.blocks = g, x, starts, l1, weight, blocks
-        self.tops = kernels.group_tops(blocks, starts)
+    def __init__(
+        self, g: Vector, x: Vector, starts: Index, l1: Vector, weight: Vector, blocks: Vector, places: Index
+    ) -> None:
+        self.g, self.x, self.starts, self.l1, self.weight = g, x, starts, l1, weight
+        self.blocks, self.places = blocks, places
+        self.tops = kernels.group_tops(blocks, places, starts)
         self._group = np.repeat(np.arange(len(weight)), np.diff(starts))
 
     @abstractmethod
@@ -104,7 +107,9 @@ class GroupModel(ABC):
         groups, starts, of = np.unique(self._group[free], return_index=True, return_inverse=True)
         lengths = norms[groups]
         unit = self.x[free] / lengths[of]
-        return Support(free, groups, np.append(starts, len(free)), of, unit, lengths, self.weight[groups] / lengths)
+        return Support(
+            free, groups, np.append(starts, len(free)), of, unit, lengths, self.weight[groups] / lengths
+        )
 
     def _step_on_support(self) -> None:
         """Newton's step on the coordinates that are not zero; groups that would turn round are set to zero, and
@@ -145,12 +150,12 @@ class HessianModel(GroupModel):
     """
 
     def __init__(self, H: Vector, g: Vector, x: Vector, starts: Index, l1: Vector, weight: Vector) -> None:
-        super().__init__(g, x, starts, l1, weight, kernels.hessian_blocks(H, starts))
+        super().__init__(g, x, starts, l1, weight, *blocks_of(H, starts))
         self.H = H
 
     def sweep(self, groups: Index) -> None:
-        shape = self.starts, self.tops, self.l1, self.weight
-        kernels.hessian_sweeps(self.H, self.blocks, self.g, self.x, *shape, 0.0, 0.0, SWEEPS, STEPS)
+        shape = self.x, self.starts, self.tops, self.l1, self.weight
+        kernels.hessian_sweeps(self.H, self.blocks, self.places, self.g, *shape, 0.0, 0.0, SWEEPS, STEPS)
 
     def newton(self, at: Support, rhs: Vector) -> Vector | None:
         H = block(self.H, at.free)
@@ -174,7 +179,7 @@ class ColumnModel(GroupModel):
         columns: which of them B has, shape (m,).
         residual: r, shape (rows,); changed in place.
         ridge: >= 0.
-        x, starts, l1, weight, blocks: as of `GroupModel`.
+        x, starts, l1, weight, blocks, places: as of `GroupModel`.
     """
 
     def __init__(
@@ -188,18 +193,18 @@ class ColumnModel(GroupModel):
         l1: Vector,
         weight: Vector,
         blocks: Vector,
+        places: Index,
     ) -> None:
         self.X, self.columns, self.residual, self.ridge = X, columns, residual, ridge
-        super().__init__(self._gradient(x), x, starts, l1, weight, blocks)
+        super().__init__(self._gradient(x), x, starts, l1, weight, blocks, places)
 
     def _gradient(self, x: Vector) -> Vector:
         return self.ridge * x - self.X.correlations(self.residual, self.columns)
 
     def sweep(self, groups: Index) -> None:
-        shape = self.starts, groups, self.tops, self.l1, self.weight, self.ridge
-        kernels.column_sweeps(
-            *self.X.parts, self.columns, self.blocks, self.residual, self.x, *shape, SWEEPS, STEPS
-        )
+        shape = self.columns, self.blocks, self.places, self.residual, self.x, self.starts
+        penalties = self.l1, self.weight, self.ridge
+        kernels.column_sweeps(*self.X.parts, *shape, groups, self.tops, *penalties, SWEEPS, STEPS)
         self.g = self._gradient(self.x)
 
     def newton(self, at: Support, rhs: Vector) -> Vector | None:

@@ -29,7 +29,7 @@ FALL, AHEAD = 0.3, 0.6
 #: A zero group stays in the set while this share of the penalty would not keep it zero; others leave once the set is
 #: this much larger than it needs to be.
 NEAR, PRUNE = 0.95, 1.2
-#: Coordinates of a group at most, and of a set where the whole Hessian is needed.
+#: Coordinates of a group at most, and of a set whose Hessian is kept.
 MOST = 4000
 #: A model is solved to this share of its violation at the start, with a larger penalty to the root of it.
 SHARE = 0.03
@@ -42,16 +42,17 @@ class GroupSet:
     """The groups of the working set, in the order in which they came, and what is kept of their columns.
 
     Attributes:
-        data: the columns of the data where the loss is one of a prediction a sample; else None.
-        gram: dense columns and their Gram matrix, for sets of fewer coordinates than samples, where the loss is squares.
+        data: the columns of the data.
+        gram: of sets of few dense columns and their products, where the loss is squares.
+        blocks, has_block: of squares' Hessian, (sum of the groups' sizes squared,), and whether a group's is made.
         units: the groups.
     """
 
-    data: Columns | None
+    data: Columns
     gram: Gram | None
+    blocks: Vector
+    has_block: NDArray[np.bool_]
     units: Index = field(default_factory=lambda: np.empty(0, np.int64))
-    blocks: Vector | None = None
-    has_block: NDArray[np.bool_] = field(default_factory=lambda: np.empty(0, np.bool_))
 
     def state_dict(self) -> dict[str, object]:
         """The groups, and the matrix: sums made in another order have other last digits."""
@@ -83,18 +84,20 @@ class GroupWorkingSets(Method[GroupPenalized, GroupSetState]):
     Groups that violate optimality enter the set, the worst first; while others are left out the penalty is larger, and
     falls to the true one from set to set. For squares the model is exact.
 
-    Where it pays: solutions of up to 4000 coordinates that are not zero, and all losses whose Hessian on them is cheap.
-    Larger solutions are found by one set of 4000 after another, which is slow: take `AcceleratedProximalGradient`.
+    Where it pays: losses of one prediction a sample (`LeastSquares`, `Logistic`), dense or sparse data, few samples or
+    many. For other losses take `AcceleratedProximalGradient`.
 
     The metric of a step is ``violation``, as the problem's.
 
-    Cost per step: two passes over the data; on a set of m coordinates the Hessian's new columns (all of them where the
-    loss is not quadratic), O(m^2) for a sweep and O(m^3) for a Newton step.
+    Cost per step: two passes over the data. On a set of m coordinates a sweep costs two passes over its columns, or
+    O(m^2) where there are twice as many samples; a Newton step, where sweeps are slow, a Cholesky factorisation of
+    order m or of the samples, whichever are fewer.
 
     Raises:
-        InvalidProblem: a group of more than 4000 coordinates.
+        InvalidProblem: another loss; a group of more than 4000 coordinates.
 
-    >>> from thalweg import Stop, solve
+    >>> from thalweg import solve
+    >>> from thalweg.convex.losses import LeastSquares
     >>> loss = LeastSquares(np.eye(4), np.array([3.0, 4.0, 0.5, 0.5]))
     >>> solve(GroupPenalized(loss, groups=[0, 0, 1, 1]), GroupWorkingSets()).x.round(4)
     array([2.4, 3.2, 0. , 0. ])
@@ -102,25 +105,29 @@ class GroupWorkingSets(Method[GroupPenalized, GroupSetState]):
 
     in_place: ClassVar[bool] = True
 
+    @staticmethod
+    def fits(problem: GroupPenalized) -> bool:
+        """Whether it takes the problem's loss and groups."""
+        return isinstance(problem.loss, PointwiseLoss) and problem.group_sizes.max() <= MOST
+
     def init(self, problem: GroupPenalized, seed: int) -> GroupSetState:
-        widest = int(np.argmax(problem.group_sizes))
-        if problem.group_sizes[widest] > MOST:
+        loss, sizes, x = problem.loss, problem.group_sizes, problem.start()
+        if not isinstance(loss, PointwiseLoss) or not self.fits(problem):
             raise InvalidProblem(
-                f"GroupWorkingSets takes groups of at most {MOST} coordinates; group "
-                f"{np.unique(np.asarray(problem.groups))[widest]!s} has {problem.group_sizes[widest]}. Use "
-                "AcceleratedProximalGradient."
+                f"GroupWorkingSets takes LeastSquares, Logistic and other losses of one prediction a sample, and "
+                f"groups of at most {MOST} coordinates; this is {type(loss).__name__} with groups of up to {sizes.max()}. "
+                "Use AcceleratedProximalGradient."
             )
-        loss, x = problem.loss, problem.start()
-        data = gram = None
-        if isinstance(loss, PointwiseLoss):
-            data = Columns(cast(Vector, loss.A))
-            if loss.datafit.is_quadratic and not data.is_sparse:
-                gram = Gram(data, NOTHING, NOTHING, loss.ridge)
+        data, gram = Columns(cast(Vector, loss.A)), None
+        if loss.datafit.is_quadratic and not data.is_sparse:
+            gram = Gram(data, NOTHING, NOTHING, loss.ridge)
+        size = int(np.square(sizes).sum()) if loss.datafit.is_quadratic else 0
+        working = GroupSet(data, gram, np.empty(size), np.zeros(problem.units, np.bool_))
         z = loss.keep(x)
         g = loss.gradient(x, z)
         if problem.is_smooth:
             loss.require_minimum()
-        return GroupSetState(x=x, z=z, g=g, working=GroupSet(data, gram), metrics=_metrics(problem, x, g))
+        return GroupSetState(x=x, z=z, g=g, working=working, metrics=_metrics(problem, x, g))
 
     def step(self, problem: GroupPenalized, state: GroupSetState) -> GroupSetState:
         loss, x, z, working = problem.loss, state.x, state.z, state.working
@@ -154,39 +161,37 @@ def _metrics(problem: GroupPenalized, x: Vector, g: Vector) -> dict[str, float]:
 
 def _model(problem: GroupPenalized, state: GroupSetState, columns: Index, factor: float) -> GroupModel:
     """The loss's quadratic model at x on the set's columns, the penalty times ``factor``."""
-    loss, working, x = problem.loss, state.working, state.x[columns]
-    starts = np.append(0, np.cumsum(problem.group_sizes[working.units]))
+    loss, working = cast(PointwiseLoss, problem.loss), state.working
+    datafit, X, x, sizes = loss.datafit, working.data, state.x[columns], problem.group_sizes[working.units]
+    starts = np.append(0, np.cumsum(sizes))
     penalties = factor * problem.weight[columns], factor * np.asarray(problem.group_weight)[working.units]
-    X = working.data
-    if X is None or not isinstance(loss, PointwiseLoss):
-        H = np.asfortranarray(loss.hessian(state.x, state.z, columns))
-        return HessianModel(H, state.g[columns], x, starts, *penalties)
-    slope, roots = loss.datafit.slope(state.z), NOTHING
-    if not loss.datafit.is_quadratic:
-        roots = np.sqrt(np.maximum(loss.datafit.curvature(state.z), 1e-12 * loss.datafit.heaviest))
-    if not X.is_sparse and 2 * len(columns) <= min(X.rows, 2 * MOST):
+    residual, roots = -datafit.slope(state.z), NOTHING
+    if not datafit.is_quadratic:
+        roots = np.sqrt(np.maximum(datafit.curvature(state.z), 1e-12 * datafit.heaviest))
+    if not X.is_sparse and len(columns) <= min(X.rows // 2, MOST):
         gram = working.gram or Gram(X, roots, NOTHING, loss.ridge)
         gram.take(columns)
         return HessianModel(gram.G, state.g[columns], x, starts, *penalties)
-    if len(roots):
-        X, columns = X.scaled(columns, roots), np.arange(len(columns))
-        blocks = kernels.column_blocks(*X.parts, X.rows, columns, starts, loss.ridge)
-        return ColumnModel(X, columns, -slope / roots, loss.ridge, x, starts, *penalties, blocks)
-    return ColumnModel(X, columns, -slope, loss.ridge, x, starts, *penalties, _blocks(problem, working, X, loss.ridge))
+    if not len(roots):
+        blocks = _blocks(problem, working, loss.ridge)
+        return ColumnModel(X, columns, residual, loss.ridge, x, starts, *penalties, *blocks)
+    X, columns = X.scaled(columns, roots), np.arange(len(columns))
+    ends = np.cumsum(np.square(sizes))
+    made, places = np.empty(ends[-1]), np.append(0, ends[:-1])
+    kernels.column_blocks(*X.parts, X.rows, columns, starts, loss.ridge, places, made)
+    return ColumnModel(X, columns, residual / roots, loss.ridge, x, starts, *penalties, made, places)
 
 
-def _blocks(problem: GroupPenalized, working: GroupSet, X: Columns, ridge: float) -> Vector:
-    """Each group's block of the Hessian of squares, made when it enters the set for the first time."""
-    sizes, units = problem.group_sizes, working.units
-    if working.blocks is None:
-        working.blocks, working.has_block = np.empty((X.n, sizes.max())).T, np.zeros(len(sizes), np.bool_)
+def _blocks(problem: GroupPenalized, working: GroupSet, ridge: float) -> tuple[Vector, Index]:
+    """Blocks of squares' Hessian, each made when its group enters the set for the first time; where the set's begin."""
+    X, sizes, units = working.data, problem.group_sizes, working.units
+    ends = np.cumsum(np.square(sizes))
     new = units[~working.has_block[units]]
     if len(new):
-        columns = problem.members(new)
-        made = kernels.column_blocks(*X.parts, X.rows, columns, np.append(0, np.cumsum(sizes[new])), ridge)
-        working.blocks[: len(made), columns] = made
+        starts, places = np.append(0, np.cumsum(sizes[new])), (ends - np.square(sizes))[new]
+        kernels.column_blocks(*X.parts, X.rows, problem.members(new), starts, ridge, places, working.blocks)
         working.has_block[new] = True
-    return working.blocks[:, problem.members(units)]
+    return working.blocks, (ends - np.square(sizes))[units]
 
 
 def _grow(problem: GroupPenalized, state: GroupSetState) -> float:
@@ -214,11 +219,6 @@ def _grow(problem: GroupPenalized, state: GroupSetState) -> float:
     if int(sizes[units].sum()) > PRUNE * nonzeros + FIRST:
         units = units[~is_zero[units] | (strength[units] > NEAR * factor)]
     units = np.concatenate([units, missing, new])
-    if working.data is None and int(sizes[units].sum()) > MOST:
-        worst = np.argsort(-problem.unit_sums(np.square(problem.slopes(state.x, state.g))), kind="stable")
-        chosen, factor = worst[np.cumsum(sizes[worst]) <= MOST], 1.0
-        held = working.units[np.isin(working.units, chosen)]  # the Gram matrix keeps its order
-        units = np.concatenate([held, chosen[~np.isin(chosen, held)]])
     working.units = units
     return factor
 
@@ -226,7 +226,7 @@ def _grow(problem: GroupPenalized, state: GroupSetState) -> float:
 def _searched(
     problem: GroupPenalized, state: GroupSetState, new: Vector, factor: float
 ) -> tuple[Vector, Vector]:
-    """The point on the way to ``new`` at which the objective, its penalty times ``factor``, is low enough, and its z."""
+    """The point on the way to ``new`` where the objective, its penalty times ``factor``, is low enough, and its z."""
     loss, x, z = problem.loss, state.x, state.z
     d, along = new - x, loss.keep(new) - z
     before = loss.value(x, z)

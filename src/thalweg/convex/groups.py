@@ -163,12 +163,12 @@ class GroupPenalized(Penalized):
         starts = np.append(starts, len(block))
         H = np.asfortranarray(H[np.ix_(order, order)])
         tops = self.lipschitz[block[order]][starts[:-1]]
+        blocks, places = blocks_of(H, starts)
         old, g = x[order], g[order]
         new = old.copy()
         rounding = rounding_of(H, g, old)
-        penalties = self.weight[block][order], self._weights[within]
-        blocks = kernels.hessian_blocks(H, starts)
-        kernels.hessian_sweeps(H, blocks, g, new, starts, tops, *penalties, SHARE, rounding, SWEEPS, STEPS)
+        shape = new, starts, tops, self.weight[block][order], self._weights[within]
+        kernels.hessian_sweeps(H, blocks, places, g, *shape, SHARE, rounding, SWEEPS, STEPS)
         d = np.empty(len(block))
         d[order] = new - old
         return d
@@ -189,3 +189,11 @@ class GroupPenalized(Penalized):
         np.minimum.at(corner, self.labels, self.weight - np.abs(g))
         of_zero = weight + np.where(beyond > 0, -beyond, np.maximum(corner[self.labels], 0.0))
         return np.where((norms == 0) & (weight > 0), of_zero, alone)
+
+
+def blocks_of(H: Vector, starts: Index) -> tuple[Vector, Index]:
+    """The Hessian's blocks of groups, one after another, and where each begins."""
+    ends = np.cumsum(np.square(np.diff(starts)))
+    blocks, places = np.empty(ends[-1]), np.append(0, ends[:-1])
+    kernels.hessian_blocks(H, starts, places, blocks)
+    return blocks, places
