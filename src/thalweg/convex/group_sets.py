@@ -114,9 +114,9 @@ class GroupWorkingSets(Method[GroupPenalized, GroupSetState]):
         loss, sizes, x = problem.loss, problem.group_sizes, problem.start()
         if not isinstance(loss, PointwiseLoss) or not self.fits(problem):
             raise InvalidProblem(
-                f"GroupWorkingSets takes LeastSquares, Logistic and other losses of one prediction a sample, and "
-                f"groups of at most {MOST} coordinates; this is {type(loss).__name__} with groups of up to {sizes.max()}. "
-                "Use AcceleratedProximalGradient."
+                "GroupWorkingSets takes LeastSquares, Logistic and other losses of one prediction a sample, and "
+                f"groups of at most {MOST} coordinates; this is {type(loss).__name__} with groups of up to "
+                f"{sizes.max()}. Use AcceleratedProximalGradient."
             )
         data, gram = Columns(cast(Vector, loss.A)), None
         if loss.datafit.is_quadratic and not data.is_sparse:
