@@ -70,7 +70,7 @@ class TestSolutions:
     @pytest.mark.parametrize("made", [np.asarray, sp.csc_array], ids=["dense", "sparse"])
     def test_zero_is_in_every_subdifferential(self, made, l1):
         for seed in range(10):
-            A, b, labels, weight = uneven(seed)
+            A, b, labels, weight = uneven(seed, 400 if seed % 2 else 60)
             problem = GroupPenalized(LeastSquares(made(A), b), l1, groups=labels, group_weight=weight)
             result = solve(problem, GroupWorkingSets(), stop=TIGHT)
             assert result.converged
@@ -98,7 +98,7 @@ class TestSolutions:
 
     @pytest.mark.parametrize("made", [np.asarray, sp.csc_array], ids=["dense", "sparse"])
     def test_ill_conditioned_problems_reach_their_gap(self, made):
-        for seed in range(60):
+        for seed in range(0, 120, 3):
             X, y, _ = hard_problem(seed)
             X = X[:, np.abs(X).sum(0) > 0]
             if not X.shape[1]:
@@ -227,7 +227,7 @@ class TestSolutions:
     @pytest.mark.parametrize("made", [np.asarray, sp.csc_array], ids=["dense", "sparse"])
     def test_a_resumed_run_has_the_same_bits(self, made, tmp_path, monkeypatch):
         monkeypatch.setattr(group_sets, "FIRST", 4)
-        A, b, labels, weight = uneven(12)
+        A, b, labels, weight = uneven(12, 400)
         problem = GroupPenalized(LeastSquares(made(A), b, 0.1), groups=labels, group_weight=0.3 * weight)
         whole = solve(problem, GroupWorkingSets(), stop=Stop(steps=6))
         half = [Checkpoint(tmp_path / "c", every=1)]

@@ -31,6 +31,8 @@ FALL, AHEAD = 0.3, 0.6
 NEAR, PRUNE = 0.95, 1.2
 #: Coordinates of a group at most, and of a set whose Hessian is kept.
 MOST = 4000
+#: A Hessian is kept where there are so many samples for each coordinate of the set.
+TALL = 8
 #: A model is solved to this share of its violation at the start, with a larger penalty to the root of it.
 SHARE = 0.03
 #: Halvings of the step that a model proposes.
@@ -90,7 +92,7 @@ class GroupWorkingSets(Method[GroupPenalized, GroupSetState]):
     The metric of a step is ``violation``, as the problem's.
 
     Cost per step: two passes over the data. On a set of m coordinates a sweep costs two passes over its columns, or
-    O(m^2) where there are twice as many samples; a Newton step, where sweeps are slow, a Cholesky factorisation of
+    O(m^2) where there are 8 samples for each; a Newton step, where sweeps are slow, a Cholesky factorisation of
     order m or of the samples, whichever are fewer.
 
     Raises:
@@ -168,7 +170,7 @@ def _model(problem: GroupPenalized, state: GroupSetState, columns: Index, factor
     residual, roots = -datafit.slope(state.z), NOTHING
     if not datafit.is_quadratic:
         roots = np.sqrt(np.maximum(datafit.curvature(state.z), 1e-12 * datafit.heaviest))
-    if not X.is_sparse and len(columns) <= min(X.rows // 2, MOST):
+    if not X.is_sparse and len(columns) <= min(X.rows // TALL, MOST):
         gram = working.gram or Gram(X, roots, NOTHING, loss.ridge)
         gram.take(columns)
         return HessianModel(gram.G, state.g[columns], x, starts, *penalties)

@@ -58,7 +58,9 @@ def fit_ridge(
             w, ahead = fit.w + size * d, base + size * along
             b = 0.0
             if has_intercept:
-                b = fit.intercept - size * float(step.h @ along) / step.total  # where the quadratic model has it
+                b = (
+                    fit.intercept - size * float(step.h @ along) / step.total
+                )  # where the quadratic model has it
                 b = datafit.best_intercept(ahead + b, b)
             value = datafit.value(ahead + b) + 0.5 * l2 * float(w @ w)
             if value <= before + 1e-4 * size * slope + 1e-13 * abs(before):
