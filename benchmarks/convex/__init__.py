@@ -19,8 +19,8 @@ from sklearn import linear_model
 from benchmarks.convex import networks
 from benchmarks.race import Row
 from thalweg.convex import (
-    AcceleratedProximalGradient,
     GroupPenalized,
+    GroupWorkingSets,
     Lasso,
     LeastSquares,
     LogisticRegression,
@@ -277,7 +277,10 @@ def group_lassos(features: int = 3000) -> Iterator[Row]:
             return float(judge.metrics(w[:-1])["violation"]) / weight
 
         options: dict[str, Any] = {"groups": 10, "alpha": weight / len(y), "fit_intercept": False}
-        peers = {"skglm": lambda tol, o=options: skglm.GroupLasso(tol=tol, **o)}
+        peers = {
+            "celer": lambda tol, o=options: celer.GroupLasso(tol=tol, **o),
+            "skglm": lambda tol, o=options: skglm.GroupLasso(tol=tol, **o),
+        }
         told = f"group Lasso, dense 500 x {features}, 1/{share} of the largest strength"
         for row in raced(functools.partial(_Groups, labels, weight), peers, X, y, gap):
             yield Row("10", told, *row)
@@ -295,7 +298,7 @@ class _Groups:
     def fit(self, X: Any, y: Any) -> _Groups:
         problem = GroupPenalized(LeastSquares(X, y), groups=self.labels, group_weight=self.weight)
         stop = Stop(below={"violation": GAP * self.weight}, steps=10_000)
-        self.coef_ = solve(problem, AcceleratedProximalGradient(), stop=stop, progress=False).x
+        self.coef_ = solve(problem, GroupWorkingSets(), stop=stop, progress=False).x
         return self
 
 

@@ -33,6 +33,7 @@ from thalweg.convex.coordinate import (
     tree_partition,
 )
 from thalweg.convex.estimators import ElasticNet, Lasso, lasso_path
+from thalweg.convex.group_sets import GroupWorkingSets
 from thalweg.convex.groups import GroupPenalized
 from thalweg.convex.label_propagation import LabelPropagation
 from thalweg.convex.logistic_regression import LogisticRegression
@@ -90,6 +91,7 @@ __all__ = [
     "GSProgress",
     "GradientStep",
     "GroupPenalized",
+    "GroupWorkingSets",
     "HeapGreedy",
     "LabelPropagation",
     "Lasso",

@@ -48,42 +48,6 @@ def box_l1_block(H, g, x, low, high, weight, tolerance, sweeps):
 
 
 @njit(cache=True)
-def group_block(H, g, x, starts, curvature, l1, weight, share, tolerance, sweeps):
-    """Nearly the minimiser d of ``g'd + d'H d/2 + sum l1 |x + d| + sum weight_k |(x + d)_k|``, groups k in turn.
-
-    Group k is ``starts[k]:starts[k + 1]``, and ``curvature[k]`` its block's largest eigenvalue. Ends when a sweep moves
-    less than ``share`` of what the first did, or than the tolerance.
-    """
-    n = len(g)
-    d = np.zeros(n)
-    r = g.copy()  # g + H d
-    new = np.empty(n)
-    for sweep in range(sweeps):
-        largest = 0.0
-        for k in range(len(starts) - 1):
-            a, b, L = starts[k], starts[k + 1], curvature[k]
-            square = 0.0
-            for i in range(a, b):
-                u, t = x[i] + d[i] - r[i] / L, l1[i] / L
-                new[i] = u - t if u > t else (u + t if u < -t else 0.0)
-                square += new[i] ** 2
-            size = np.sqrt(square)
-            left = 1.0 - weight[k] / (L * size) if size * L > weight[k] else 0.0
-            for i in range(a, b):
-                step = left * new[i] - x[i] - d[i]
-                if step != 0.0:
-                    d[i] += step
-                    for j in range(n):
-                        r[j] += H[i, j] * step
-                    largest = max(largest, abs(step) * np.sqrt(L))
-        if sweep == 0:
-            tolerance = max(tolerance, share * largest)
-        if largest <= tolerance:
-            break
-    return d
-
-
-@njit(cache=True)
 def _root(parent, i):
     while parent[i] != i:
         parent[i] = parent[parent[i]]

@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from thalweg.convex._kernels import group_block
+from thalweg.convex import _group_kernels as kernels
 from thalweg.convex.datafits import Index, Vector
 from thalweg.convex.penalties import shrunk
 from thalweg.convex.problem import SWEEPS, Penalized, rounding_of
@@ -17,6 +17,8 @@ from thalweg.core.validation import check_vector, require
 
 #: A block is solved until a sweep over its groups moves less than this share of the first.
 SHARE = 0.1
+#: Proximal gradient steps of a group before the others are told of its move.
+STEPS = 10
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,9 +78,14 @@ class GroupPenalized(Penalized):
         return np.bincount(self.labels)
 
     @cached_property
+    def ordered(self) -> tuple[Index, Index]:
+        """Coordinates of one group after another, shape (n,), and where each group begins, and n, (units + 1,)."""
+        return np.argsort(self.labels, kind="stable"), np.append(0, np.cumsum(self.group_sizes))
+
+    @cached_property
     def _members(self) -> list[Index]:
-        ordered = np.argsort(self.labels, kind="stable")
-        return np.split(ordered, np.cumsum(self.group_sizes)[:-1])
+        coordinates, starts = self.ordered
+        return np.split(coordinates, starts[1:-1])
 
     @cached_property
     def _weights(self) -> Vector:
@@ -154,22 +161,16 @@ class GroupPenalized(Penalized):
         order = np.argsort(self.labels[block], kind="stable")
         within, starts = np.unique(self.labels[block][order], return_index=True)
         starts = np.append(starts, len(block))
-        H = np.ascontiguousarray(H[np.ix_(order, order)])
+        H = np.asfortranarray(H[np.ix_(order, order)])
         tops = self.lipschitz[block[order]][starts[:-1]]
+        blocks, places = blocks_of(H, starts)
+        old, g = x[order], g[order]
+        new = old.copy()
+        rounding = rounding_of(H, g, old)
+        shape = new, starts, tops, self.weight[block][order], self._weights[within]
+        kernels.hessian_sweeps(H, blocks, places, g, *shape, SHARE, rounding, SWEEPS, STEPS)
         d = np.empty(len(block))
-        g, x = g[order], x[order]
-        d[order] = group_block(
-            H,
-            g,
-            x,
-            starts,
-            tops,
-            self.weight[block][order],
-            self._weights[within],
-            SHARE,
-            rounding_of(H, g, x),
-            SWEEPS,
-        )
+        d[order] = new - old
         return d
 
     def slopes(self, x: Vector, g: Vector) -> Vector:
@@ -188,3 +189,11 @@ class GroupPenalized(Penalized):
         np.minimum.at(corner, self.labels, self.weight - np.abs(g))
         of_zero = weight + np.where(beyond > 0, -beyond, np.maximum(corner[self.labels], 0.0))
         return np.where((norms == 0) & (weight > 0), of_zero, alone)
+
+
+def blocks_of(H: Vector, starts: Index) -> tuple[Vector, Index]:
+    """The Hessian's blocks of groups, one after another, and where each begins."""
+    ends = np.cumsum(np.square(np.diff(starts)))
+    blocks, places = np.empty(ends[-1]), np.append(0, ends[:-1])
+    kernels.hessian_blocks(H, starts, places, blocks)
+    return blocks, places

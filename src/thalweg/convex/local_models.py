@@ -163,7 +163,7 @@ class GramModel(LocalModel):
     def newton(self, support: Index, rhs: Vector, l2: float, enough: float) -> Vector | None:
         H = block(self.G, support)
         H[np.diag_indices(len(H))] += l2
-        return _cholesky_solved(H, rhs)
+        return cholesky_solved(H, rhs)
 
     def image(self, support: Index, d: Vector) -> tuple[Vector, float]:
         product = np.empty_like(self.g)
@@ -272,7 +272,7 @@ def block(G: Vector, places: Index) -> Vector:
     return out
 
 
-def _cholesky_solved(H: Vector, rhs: Vector) -> Vector | None:
+def cholesky_solved(H: Vector, rhs: Vector) -> Vector | None:
     """``H^-1 rhs``, its diagonal a little larger where H is singular; None where it is indefinite."""
     factor, failed = lapack.dpotrf(H, lower=1, clean=0)
     if failed:  # columns that depend on others

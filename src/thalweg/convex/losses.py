@@ -141,10 +141,10 @@ class LinearLoss(Loss):
         A = _columnwise(A)
         if len(A.shape) != 2 or 0 in A.shape:
             raise InvalidProblem(f"A has shape {A.shape}; expected a non-empty (samples, features) matrix.")
-        if isinstance(A, np.ndarray):
-            check_finite("A", A)
         require(is_real(ridge) and ridge >= 0, "A loss needs ridge >= 0", got=ridge)
         vars(self).update(A=A, ridge=float(ridge), n=A.shape[1])
+        if isinstance(A, np.ndarray) and not np.isfinite(self._largest):
+            check_finite("A", A)
         largest = self._largest
         if not (largest == 0 or SMALLEST <= largest <= LARGEST):
             raise InvalidProblem(
@@ -163,13 +163,14 @@ class LinearLoss(Loss):
     def _largest(self) -> float:
         """The largest entry of A in size."""
         data = self.A if isinstance(self.A, np.ndarray) else cast(sp.csc_array, self.A).data
-        return float(np.abs(data).max(initial=0.0))
+        return float(max(data.max(initial=0.0), -data.min(initial=0.0)))
 
     @cached_property
     def _squares(self) -> Vector:
         A = self.A
-        squares = A**2 if isinstance(A, np.ndarray) else cast(sp.csc_array, A).power(2)
-        return np.asarray(squares.sum(0), dtype=np.float64).ravel()
+        if isinstance(A, np.ndarray):
+            return np.einsum("ij,ij->j", A, A)
+        return np.asarray(cast(sp.csc_array, A).power(2).sum(0), dtype=np.float64).ravel()
 
     @cached_property
     def lipschitz(self) -> Vector:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from thalweg.convex.accelerated import AcceleratedProximalGradient
 from thalweg.convex.coordinate import GSL, BlockCoordinateDescent, HeapGreedy, NewtonStep, VariableBlocks
+from thalweg.convex.group_sets import GroupWorkingSets
 from thalweg.convex.groups import GroupPenalized
 from thalweg.convex.problem import Penalized
 from thalweg.convex.relu.neurons import ReLUSCP, SampledNeurons
@@ -16,6 +17,7 @@ from thalweg.core import Method, recommended
 METHODS: dict[str, type[Method]] = {
     "accelerated": AcceleratedProximalGradient,
     "bcd": BlockCoordinateDescent,
+    "group-working-sets": GroupWorkingSets,
     "heap-greedy": HeapGreedy,
     "relu-admm": ReLUADMM,
     "relu-linearized-admm": ReLULinearizedADMM,
@@ -32,9 +34,9 @@ def for_separable_terms(problem: Penalized) -> BlockCoordinateDescent:
 
 
 @recommended.register
-def for_groups(problem: GroupPenalized) -> AcceleratedProximalGradient:
-    """Accelerated proximal gradients: groups couple their coordinates, and blocks of them converge slowly."""
-    return AcceleratedProximalGradient()
+def for_groups(problem: GroupPenalized) -> GroupWorkingSets | AcceleratedProximalGradient:
+    """Working sets where a sample has one prediction; else accelerated proximal gradients: blocks converge slowly."""
+    return GroupWorkingSets() if GroupWorkingSets.fits(problem) else AcceleratedProximalGradient()
 
 
 @recommended.register

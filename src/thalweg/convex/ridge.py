@@ -34,6 +34,7 @@ def fit_ridge(
     Cost: two products with the data for each conjugate gradient, one for each Newton step; no matrix is formed.
     """
     base = X.full_product(fit.w) if fit.w.any() else np.zeros(X.rows)
+    before: float | None = None
     steps = 0
     if has_intercept:
         fit.intercept = datafit.best_intercept(base + fit.intercept, fit.intercept)
@@ -50,17 +51,22 @@ def fit_ridge(
         step = _Step(X, np.maximum(h, 1e-12 * datafit.heaviest), l2, has_intercept)
         d, along, done = step.solved(g, max(enough * float(g @ g), l2 * target))
         fit.sweeps += 2 * done
-        before = datafit.value(z) + 0.5 * l2 * float(fit.w @ fit.w)
+        before = datafit.value(z) + 0.5 * l2 * float(fit.w @ fit.w) if before is None else before
         slope = float(g @ d)
         size = 1.0
         for _ in range(HALVINGS):
             w, ahead = fit.w + size * d, base + size * along
-            b = datafit.best_intercept(ahead + fit.intercept, fit.intercept) if has_intercept else 0.0
+            b = 0.0
+            if has_intercept:
+                b = (
+                    fit.intercept - size * float(step.h @ along) / step.total
+                )  # where the quadratic model has it
+                b = datafit.best_intercept(ahead + b, b)
             value = datafit.value(ahead + b) + 0.5 * l2 * float(w @ w)
             if value <= before + 1e-4 * size * slope + 1e-13 * abs(before):
                 break
             size *= 0.5
-        fit.w, fit.intercept, base = w, b, ahead
+        fit.w, fit.intercept, base, before = w, b, ahead, value
         steps += 1
 
 

@@ -32,7 +32,7 @@ class WorkingSet:
     def __init__(self, X: Columns, datafit: PointwiseDatafit, has_intercept: bool) -> None:
         self.X, self.datafit, self.has_intercept = X, datafit, has_intercept
         self.columns: Index = np.empty(0, np.int64)
-        self._gram: _Gram | None = None
+        self._gram: Gram | None = None
         self._sums, self._root_sum = NOTHING, 1.0
 
     def grow(self, alive: Index, c: Vector, lengths: Vector, w: Vector, l1: float) -> float:
@@ -78,7 +78,7 @@ class WorkingSet:
         self._root_sum = float(np.linalg.norm(roots)) if len(roots) else self.X.rows**0.5
         if not self.X.is_sparse and len(columns) <= (KEPT if datafit.is_quadratic else MADE):
             if self._gram is None or not datafit.is_quadratic:
-                self._gram = _Gram(self.X, roots, unit)
+                self._gram = Gram(self.X, roots, unit)
             self._gram.take(columns)
             self._sums = self._gram.sums[: len(columns)]
             return self._gram.model(v, -known.exact(columns), residual), columns
@@ -104,14 +104,19 @@ class WorkingSet:
         return -float(self._sums @ d) / self._root_sum if self.has_intercept else 0.0
 
 
-class _Gram:
+class Gram:
     """Dense columns, their rows multiplied by ``roots``, less their parts along ``unit``, and their Gram matrix.
 
     Both grow by the columns that are new, a block product of matrices each time.
+
+    Args:
+        X: the data.
+        roots, unit: shape (rows,), or empty for ones and for none.
+        ridge: added to the diagonal. Default 0.
     """
 
-    def __init__(self, X: Columns, roots: Vector, unit: Vector) -> None:
-        self.X, self.roots, self.unit = X, roots, unit
+    def __init__(self, X: Columns, roots: Vector, unit: Vector, ridge: float = 0.0) -> None:
+        self.X, self.roots, self.unit, self.ridge = X, roots, unit, ridge
         self.columns: Index = np.empty(0, np.int64)
         self.B: Vector = np.empty((X.rows, 0), order="F")
         self.G: Vector = np.empty((0, 0), order="F")
@@ -132,9 +137,15 @@ class _Gram:
         new = self._made(columns[m:], m)
         self.B[:, m:size] = new
         product = self.B[:, :size].T @ self.B[:, m:size]
+        product[np.arange(m, size), np.arange(size - m)] += self.ridge
         self.G[:size, m:size] = product
         self.G[m:size, :m] = product[:m].T
         self.columns = columns
+
+    def restore(self, columns: Index, G: Vector) -> None:
+        """Hold these columns, whose matrix is known."""
+        self.sums = np.zeros(len(columns))
+        self.B, self.G, self.columns = self._made(columns, 0), np.asfortranarray(G), columns
 
     def _made(self, columns: Index, first: int) -> Vector:
         B = self.X.scaled(columns, self.roots).dense
