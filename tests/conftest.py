@@ -10,9 +10,6 @@ import signal
 import socket
 from pathlib import Path
 
-# Ten thousand tests are not looked through again and again for garbage: neither while they are collected nor later.
-gc.disable()
-
 # On some processors MKL's last bits depend on where arrays lie in memory; tests of equal bits need them not to.
 os.environ.setdefault("MKL_CBWR", "COMPATIBLE")
 # Tests run side by side: threads of their own would only wait for one another, up to thirty times as long.
@@ -26,6 +23,9 @@ import torch
 from hypothesis import settings
 
 from thalweg.core.ray_engine import prepare_ray
+
+# Ten thousand tests are not looked through again and again for garbage: neither while they are collected nor later.
+gc.disable()
 
 # Compilation of Numba kernels can fall into any example; time is not what these tests are about.
 settings.register_profile("thalweg", deadline=None, max_examples=40, derandomize=True)

@@ -81,7 +81,9 @@ class AggregationRule:
             return [bool(torch.isfinite(change).all()) for change in changes]
         if not changes or not changes[0].numel():
             return [True] * len(changes)
-        found: list[bool] = torch.isfinite(torch.stack(list(changes))).reshape(len(changes), -1).all(1).tolist()
+        found: list[bool] = (
+            torch.isfinite(torch.stack(list(changes))).reshape(len(changes), -1).all(1).tolist()
+        )
         return found
 
     def aggregate(
