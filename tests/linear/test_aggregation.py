@@ -78,7 +78,7 @@ def flooded_parts(grid):
 
 class TestTheParts:
     @pytest.mark.parametrize(
-        ("shape", "solid", "seed"), [((14, 16), 0.38, 7), ((15, 13), 0.4, 3), ((8, 7, 9), 0.62, 1)]
+        ("shape", "solid", "seed"), [((14, 16), 0.45, 2), ((15, 13), 0.45, 11), ((8, 7, 9), 0.66, 1)]
     )
     def test_the_hand_set_cycle_is_the_product_of_its_dense_matrices(self, shape, solid, seed):
         grid = porous(shape, solid, seed)
@@ -111,7 +111,7 @@ class TestTheParts:
         np.testing.assert_allclose(M @ np.eye(len(A)), expected, atol=1e-5 * np.abs(expected).max())
 
     @pytest.mark.parametrize(
-        "grid", [walls((40, 33)), maze(36, 0), porous((36, 40), 0.38, 1), porous((11,) * 3, 0.64, 0)]
+        "grid", [walls((40, 33)), maze(36, 0), porous((36, 40), 0.45, 1), porous((11,) * 3, 0.66, 0)]
     )
     @pytest.mark.parametrize("learned", [True, False])
     def test_it_is_symmetric_and_positive_definite(self, grid, learned):
@@ -127,7 +127,7 @@ class TestTheParts:
     def test_where_no_wall_divides_blocks_nothing_is_different(self, rng):
         cells = box_of_fluid((64, 64))
         cells[bunny((64, 64)) & (cells != AIR)] = SOLID
-        for grid in (PoissonGrid(cells), porous((64, 64), 0.05, 0)):
+        for grid in (PoissonGrid(cells), porous((64, 64), 0.2, 0)):
             r = rng.standard_normal(4096)
             np.testing.assert_array_equal(MultigridCycle(grid) @ r, MultigridCycle(grid, split=False) @ r)
 
@@ -142,10 +142,10 @@ class TestIterations:
     @pytest.mark.parametrize("seed", [5, 6])
     def test_in_mazes_of_channels_one_cell_wide_they_hardly_do(self, seed):
         found = [steps(maze(side, seed)) for side in (64, 200)]
-        assert found[1] <= min(1.35 * found[0], 30)
+        assert found[1] <= min(1.3 * found[0], 30)
 
-    @pytest.mark.parametrize("solid", [0.3, 0.38])
-    def test_in_porous_media_they_do_not_grow(self, solid):
+    @pytest.mark.parametrize("solid", [0.38, 0.45])
+    def test_in_dense_porous_media_they_do_not_grow(self, solid):
         found = [steps(porous((side, side), solid, 7)) for side in (64, 200)]
         assert found[1] <= min(1.3 * found[0], 22)
 
@@ -214,5 +214,5 @@ class TestTheGraph:
             for level in levels:
                 P = sp.csr_array((level.values, level.columns, level.starts))
                 joined = np.diff(level.starts) > 0  # a node without neighbours needs no transfer
-                assert P.max(axis=1).toarray()[joined].min() > 0.54
+                assert P.max(axis=1).toarray()[joined].min() > 0.5
                 assert P.sum(axis=1).max() < 1 + 1e-12

@@ -23,10 +23,7 @@ Matrix = tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float64]]
 #: Levels end at so few unknowns, or where no side of the grid of blocks is longer than `COARSEST_SIDE`.
 FEW, COARSEST_SIDE = 100, 4
 #: Jacobi's factor in smoothed transfers, 2/3 after Vanek, and the most of a row that goes to other aggregates.
-SMOOTHING, OUTSIDE = 2.0 / 3.0, 0.45
-#: Most unknowns of an aggregate, by dimensions: half as many again as a whole block has. Without a bound a channel that
-#: winds through a block becomes one unknown, and iterations grow with its length.
-MOST = {2: 6, 3: 12}
+SMOOTHING, OUTSIDE = 2.0 / 3.0, 0.49
 #: An entry under this share of its diagonal is rounding and no coupling.
 NEAR = 1e-6
 #: Entries under this share of the row's strongest coupling do not smooth transfers: less fill, the same iterations.
@@ -53,8 +50,10 @@ class AggregationCycle:
     """A V-cycle of smoothed aggregation for a graph with conductances to the air, as a part of `MultigridCycle`.
 
     A forward Gauss-Seidel sweep on the way down, a backward one on the way up; aggregates are neighbours in one block
-    of two a side; Galerkin matrices; factors at the end. Symmetric and positive definite. In float64, unlike the grids
-    above it: rounding of Galerkin matrices to float32 is more than the least eigenvalues of mazes.
+    of two a side, no more than a whole block has (else a channel that winds through a block is one unknown, and
+    iterations grow with its length); Galerkin matrices; factors at the end. Symmetric and positive definite. In
+    float64, unlike the grids above it: rounding a Galerkin matrix to float32 changes more than the least eigenvalues
+    of mazes.
 
     Args:
         A: the graph's matrix, shape (n, n).
@@ -76,7 +75,7 @@ class AggregationCycle:
                 break
             places = places // 2
             block = np.ravel_multi_index(tuple(places.T), tuple(places.max(axis=0) + 1))
-            count = kernels.aggregate(*matrix, diagonal, block, MOST[dimensions], NEAR, label)
+            count = kernels.aggregate(*matrix, diagonal, block, 2**dimensions, NEAR, label)
             if not count:
                 break
             transfers = kernels.smoothed(*matrix, label, count, SMOOTHING, OUTSIDE, WEAK)

@@ -34,6 +34,10 @@ Single = NDArray[np.float32]
 COARSEST = 4
 #: An eigenvalue of the coarsest matrix under this share of the largest is that of a closed pool's constant: zero.
 SINGULAR = 1e-10
+#: Along walls a block that falls apart has one neighbour before it, and in 3-D two, that does so too; the share of them
+#: that makes a wall. Cells that are solid at random, one in three, reach it; with fewer, parts cost more time than they
+#: save.
+BESIDE = 2 / 3
 #: Where walls are found, blocks of the finest level get their parts too if more than this share of them falls apart.
 SCATTERED = 0.05
 #: What the networks for coarse faces and coarse air give is a logarithm within plus and minus this.
@@ -174,7 +178,7 @@ class MultigridCycle(LinearOperator):
 
     Cost: 43 bytes kept a cell in 2-D, 37 in 3-D; an application moves about 70 bytes and does about 110 operations a
     cell (2-D), in float32, on one core. Setting up costs as much as three or four applications; with parts an
-    application takes two to four times as long, and setting up as much as ten of them.
+    application takes two to five times as long, and setting up as much as ten of them.
 
     >>> from thalweg import solve
     >>> from thalweg.linear import ConjugateGradient, LinearSystem, MultigridCycle, PoissonGrid
@@ -257,7 +261,7 @@ class MultigridCycle(LinearOperator):
         Along a wall each has neighbours that fall apart; those that obstacles make here and there do no harm.
         """
         dimensions = self.grid.cells.ndim
-        return pairs > apart * (dimensions - 1) / 2 and apart > blocks ** (1 - 1 / dimensions) / 4
+        return pairs > BESIDE * apart * (dimensions - 1) and apart > blocks ** (1 - 1 / dimensions) / 4
 
     def _parts(
         self, level: Single, air: Single, crossing: Single, coarse: Single, series: Single, above: Single
