@@ -15,6 +15,7 @@ from benchmarks.race import Row
 from thalweg.core import Stop, solve
 from thalweg.linear import (
     AIR,
+    FLUID,
     SOLID,
     ConjugateGradient,
     LinearSystem,
@@ -45,27 +46,40 @@ def grids() -> Iterator[Row]:
     for shape in SHAPES:
         cells = box_of_fluid(shape)
         cells[bunny(shape) & (cells != AIR)] = SOLID
-        grid = PoissonGrid(cells)
-        b = np.random.default_rng(0).standard_normal(cells.size) * grid.fluid.ravel()
         for tol in TOLERANCES:
-            yield from _rows(grid, b, tol)
+            yield from _rows("pressure", PoissonGrid(cells), tol, small=cells.size <= 300_000)
+    for side in (128, 256, 512):
+        yield from _rows("pressure between walls", _walls(side), 1e-8, small=side < 256)
 
 
-def _rows(grid: PoissonGrid, b: Any, tol: float) -> Iterator[Row]:
+def _walls(side: int) -> PoissonGrid:
+    """A wall of one cell every eight rows, with a door of one cell at alternate ends."""
+    cells = box_of_fluid((side, side))
+    for i, row in enumerate(range(6, side - 3, 8)):
+        cells[row] = SOLID
+        cells[row, 1 if i % 2 else side - 2] = FLUID
+    return PoissonGrid(cells)
+
+
+def _rows(what: str, grid: PoissonGrid, tol: float, small: bool) -> Iterator[Row]:
+    b = np.random.default_rng(0).standard_normal(grid.cells.size) * grid.fluid.ravel()
     ours = _timed(lambda: _ours(grid, b, tol, lambda system: ConjugateGradient(MultigridCycle(grid))))
     peers: dict[str, Callable[[], Found]] = {
         "the same cycle, weights set by hand": lambda: _ours(
             grid, b, tol, lambda system: ConjugateGradient(MultigridCycle(grid, learned=False))
         ),
+        "the same cycle, one unknown a block": lambda: _ours(
+            grid, b, tol, lambda system: ConjugateGradient(MultigridCycle(grid, split=False))
+        ),
         "CG": lambda: _ours(grid, b, tol, lambda system: ConjugateGradient()),
         "PyAMG, Ruge-Stueben + CG": lambda: _amg(grid, b, tol, pyamg.ruge_stuben_solver),
         "PyAMG, smoothed aggregation + CG": lambda: _amg(grid, b, tol, pyamg.smoothed_aggregation_solver),
     }
-    if grid.cells.size <= 300_000:
+    if small:
         peers["IC(0)-CG"] = lambda: _ours(
             grid, b, tol, lambda system: ConjugateGradient(incomplete_cholesky(system))
         )
-    told = f"pressure to {tol:.0e}, {' x '.join(map(str, grid.cells.shape))}"
+    told = f"{what} to {tol:.0e}, {' x '.join(map(str, grid.cells.shape))}"
     for peer, solved in peers.items():
         seconds, residual, steps = _timed(solved)
         workload = f"{told}, {ours[2]} iterations against {steps}"

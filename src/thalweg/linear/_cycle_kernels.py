@@ -57,7 +57,10 @@ def _residual(t, level, finest, k, i):
 
 @njit(cache=True, fastmath=_FAST)
 def descend(level, coarse, finest, colour, room, t, halving, scale):
-    """X: a red and a black half-sweep from zero; the coarse B: the restriction of what they leave."""
+    """X: a red and a black half-sweep from zero; the coarse B: the restriction of what they leave.
+
+    With a ``halving`` of 0 ``coarse`` has the cells of this level, and B is what restriction sums over each block.
+    """
     _, layers, rows, columns = level.shape
     layers -= 2
     r, u = room[0], room[1]
@@ -94,6 +97,9 @@ def descend(level, coarse, finest, colour, room, t, halving, scale):
             _subtract_product(t, level, finest, u, (m - 1) & 3, m & 3, (m + 1) & 3, m, i)
             for j in range(1, columns - 1):
                 t[j] = t[j] if level[DIAGONAL, m, i, j] > 0 else np.float32(0)
+            if halving == 0:
+                coarse[B, m, i] = t
+                continue
             above, row = (m + 1) // 2, i // halving
             for j in range(1, coarse.shape[3] - 1):
                 coarse[B, above, row, j] += scale * (t[2 * j - 1] + t[2 * j])
@@ -109,6 +115,9 @@ def ascend(level, coarse, finest, colour, room, t, halving):
     for k in range(1, layers + 4):
         if k <= layers:
             for i in range(rows):
+                if halving == 0:
+                    u[k & 3, i] = coarse[X, k, i]
+                    continue
                 above, row = (k + 1) // 2, i // halving
                 for j in range(1, coarse.shape[3] - 1):
                     u[k & 3, i, 2 * j - 1] = coarse[X, above, row, j]

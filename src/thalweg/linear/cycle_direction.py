@@ -50,7 +50,8 @@ class CycleDirection(DirectionNetwork):
     definite. Untrained, it is the hand-set cycle.
 
     On a CPU take `MultigridCycle`, the same numbers by compiled loops; take this on a GPU, with
-    `DeepConjugateDirection`, and to train.
+    `DeepConjugateDirection`, and to train. Blocks that a wall divides keep one unknown here (``split=False`` there), so
+    iterations grow with the size of mazes and porous media.
 
     Args:
         dimensions: 2 or 3. 221 parameters in both.
