@@ -245,6 +245,52 @@ class TestDegenerateProblems:
         scaled = [scale * c, A, scale * b, G, scale * h]
         torch.testing.assert_close(layer(*scaled), scale * layer(*values), rtol=1e-9, atol=1e-12 * scale)
 
+    @pytest.mark.parametrize("path", ["autograd", "func"])
+    @pytest.mark.parametrize("unit", [1e-150, 1e-9, 1e-6, 1e6, 1e9])
+    def test_the_nearest_point_of_a_ball_in_any_unit(self, unit, path):
+        """``r a/|a|``, whose derivative is ``r/|a| (I - a a'/|a|^2)``, and ``a/|a|`` in r."""
+        x, t, r = cp.Variable(3), cp.Parameter(3), cp.Parameter()
+        layer = cvxpy_layer(cp.Problem(cp.Minimize(cp.sum_squares(x - t)), [cp.norm(x, 2) <= r]), [t, r], [x])
+        a = torch.tensor([2.0, -1.0, 2.0], dtype=DOUBLE)
+        values = [unit * a, torch.tensor(1.5 * unit, dtype=DOUBLE)]
+        if path == "func":
+            in_a, in_r = torch.func.jacrev(layer, argnums=(0, 1))(*values)
+        else:
+            in_a, in_r = torch.autograd.functional.jacobian(layer, tuple(values))
+        torch.testing.assert_close(layer(*values) / unit, 0.5 * a, rtol=1e-10, atol=0)
+        expected = 0.5 * (torch.eye(3, dtype=DOUBLE) - torch.outer(a, a) / 9.0)
+        torch.testing.assert_close(in_a, expected, rtol=1e-10, atol=1e-12)
+        torch.testing.assert_close(in_r, a / 3.0, rtol=1e-10, atol=1e-12)
+
+    @pytest.mark.parametrize("path", ["autograd", "func"])
+    @pytest.mark.parametrize("unit", [1e-12, 1e-6, 1e6, 1e12])
+    @pytest.mark.parametrize("kind", ["objective", "row", "unknown"])
+    def test_an_answer_does_not_depend_on_a_unit(self, kind, unit, path):
+        x, c, w = cp.Variable(3), cp.Parameter(3), cp.Parameter(nonneg=True)
+        g, h, D = cp.Parameter(3), cp.Parameter(), cp.Parameter((3, 3))
+        apart = cp.Variable(3)
+        objective, rows = w * cp.sum_squares(apart) + c @ x, [apart == D @ x - 1, g @ x <= h]
+        layer = cvxpy_layer(cp.Problem(cp.Minimize(objective), rows), [c, w, D, g, h], [x])
+        values = [torch.tensor(v, dtype=DOUBLE) for v in ([0.1, -0.2, 0.3], 2.0, np.eye(3), [1.0, 2.0, 1.0])]
+        values.append(torch.tensor(0.5, dtype=DOUBLE))
+        first = torch.tensor([1.0, 1.0 / unit, 1.0], dtype=DOUBLE)  # the second unknown in units of its own
+        factors = {
+            "objective": [unit, unit, 1.0, 1.0, 1.0],
+            "row": [1.0, 1.0, 1.0, unit, unit],
+            "unknown": [first, 1.0, first, first, 1.0],
+        }[kind]
+        plain = torch.tensor([1.0, -2.0, 0.5], dtype=DOUBLE)
+        scaled = [f * v for f, v in zip(factors, values, strict=True)]
+
+        def slopes_of(values, weights):
+            if path == "autograd":
+                return slopes(layer, values, weights)
+            return torch.func.grad(lambda *v: (layer(*v) * weights).sum(), tuple(range(5)))(*values)
+
+        ours = slopes_of(scaled, plain * (first if kind == "unknown" else 1.0))
+        for factor, one, other in zip(factors, ours, slopes_of(values, plain), strict=True):
+            torch.testing.assert_close(factor * one, other, rtol=1e-8, atol=1e-10)
+
     def test_a_solution_is_as_cvxpy_finds_it(self):
         problem, parameters, variables, values = cones()
         for parameter, value in zip(parameters, values, strict=True):

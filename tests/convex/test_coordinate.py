@@ -47,7 +47,7 @@ from thalweg.convex import (
     solve_forest,
     tree_partition,
 )
-from thalweg.core import Checkpoint, InvalidParameter, InvalidProblem
+from thalweg.core import Checkpoint, InvalidParameter, InvalidProblem, NotFinite
 
 TIGHT = Stop(below={"violation": 1e-9}, steps=20_000)
 
@@ -359,6 +359,8 @@ class TestGroups:
         loss = losses()["squares"]
         with pytest.raises(InvalidProblem, match=r"groups has shape \(3,\); expected \(8,\)"):
             GroupPenalized(loss, groups=[0, 1, 2])
+        with pytest.raises(NotFinite, match="groups holds 8 NaN"):
+            GroupPenalized(loss, groups=np.full(8, np.nan))
         with pytest.raises(InvalidProblem, match="no box"):
             GroupPenalized(loss, low=0.0, groups=self.LABELS)
         with pytest.raises(InvalidProblem, match="group_weight >= 0"):

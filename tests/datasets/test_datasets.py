@@ -10,7 +10,8 @@ import scipy.sparse as sp
 from sklearn import datasets as sk
 
 from thalweg.core import InvalidProblem, NotFinite, UnknownName, UnreadableFile
-from thalweg.datasets import load, load_matrix, load_text, load_vector
+from thalweg.datasets import load, load_matrix, load_series, load_text, load_vector
+from thalweg.datasets.points import load_points
 
 
 @pytest.mark.parametrize("name", ["digits", "breast_cancer", "diabetes", "wine"])
@@ -129,6 +130,16 @@ class TestBadInput:
         (tmp_path / name).write_text("what is this")
         with pytest.raises(UnreadableFile, match=name):
             (load if name != "x.npy" else load_matrix)(tmp_path / name)
+
+    @pytest.mark.parametrize("cut", [3, 7, 100, -3])
+    @pytest.mark.parametrize("write", [np.save, np.savez, np.savez_compressed])
+    def test_a_file_cut_short_is_refused(self, write, cut, tmp_path):
+        path = tmp_path / ("x.npy" if write is np.save else "x.npz")
+        write(path, np.random.default_rng(0).random((20, 3)))
+        path.write_bytes(path.read_bytes()[:cut])
+        for reader in (load_points, load_series):
+            with pytest.raises(UnreadableFile, match=rf"{path.name} is (damaged or cut short|no \.np)"):
+                reader(path)
 
     def test_words_and_missing_values_are_refused(self, tmp_path):
         (tmp_path / "words.csv").write_text("a,b\n1,red\n")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from thalweg import Stop, solve
-from thalweg.core import InvalidParameter, NotFinite, Status
+from thalweg.core import InvalidParameter, InvalidProblem, NotFinite, Status
 from thalweg.distributed.coding import DataParallel
 from thalweg.distributed.federated import (
     ClientTimes,
@@ -54,6 +54,25 @@ WEIGHTS = {
     Sampled(2): lambda i, t: P[i] * 4 / 2,
     Sampled(2, "md"): lambda i, t: 0.5,
 }
+
+
+class TestBadInput:
+    @pytest.mark.parametrize("client", [-1, 4])
+    def test_a_client_that_is_not_among_the_importances_is_refused(self, client):
+        with pytest.raises(InvalidProblem, match=f"client {client}; importances are of clients 0 to 3"):
+            AggregationRule(FedAvg()).aggregate(X, [Update(client, X, 1.0, 0)], 0, P, SHARES)
+
+    def test_complex_updates_and_models_of_whole_numbers_are_refused(self):
+        rule, update = AggregationRule(FedAvg()), Update(0, X.to(torch.complex128), 1.0, 0)
+        with pytest.raises(InvalidProblem, match="client 0 is complex"):
+            rule.aggregate(X, [update], 0, P, SHARES)
+        with pytest.raises(InvalidProblem, match=r"torch\.int64; expected real floating-point"):
+            rule.aggregate(X.long(), [update], 0, P, SHARES)
+
+    @pytest.mark.parametrize("options", [{"server_lr": float("inf")}, {"server_lr": "1"}, {"stale": 0.5}])
+    def test_settings_that_are_no_numbers_are_refused(self, options):
+        with pytest.raises(InvalidParameter, match=f"AggregationRule needs .*{next(iter(options))}"):
+            AggregationRule(FedAvg(), **options)
 
 
 class TestRule:

@@ -376,6 +376,28 @@ class TestBarriers:
 
 
 class TestBadInput:
+    @pytest.mark.parametrize(
+        "call",
+        [
+            lambda net: interpolate(net, net, net),
+            lambda net: radial(net, None, net),
+            lambda net: plane(net, net, net, net),
+            lambda net: random_plane(net, net),
+            lambda net: hessian(net, net),
+            lambda net: gradient(net, net),
+            lambda net: top_eigenvalues(net, net),
+            lambda net: trace(net, net),
+            lambda net: barrier_by_ends(net, net, net),
+            lambda net: barrier_by_midpoint(net, net, net),
+            lambda net: barrier_by_curvature(net, net, net),
+            lambda net: layer_table(net, net, net),
+            lambda net: cosine(net, net, net, net),
+        ],
+    )
+    def test_a_network_in_place_of_the_surface_is_refused(self, call):
+        with pytest.raises(InvalidProblem, match="A LossSurface comes first"):
+            call(network())
+
     @pytest.mark.parametrize("value", [None, 1.0, np.ones(())])
     def test_a_loss_that_is_no_tensor_is_told(self, data, value):
         with pytest.raises(InvalidProblem, match=r"The loss is of type .*a tensor"):

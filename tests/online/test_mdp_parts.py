@@ -213,6 +213,10 @@ class TestCovariance:
             S @ (0.05 * np.eye(4) + phi.T @ (weights[:, None] * phi)), np.eye(4), atol=1e-10
         )
 
+    def test_chances_below_zero_are_refused(self):
+        with pytest.raises(InvalidProblem, match="weights >= 0"):
+            inverse_covariance(np.eye(2), 0.1, [-1.0, 2.0])
+
     def test_samples_count_alike(self, rng):
         rows = rng.standard_normal((50, 3))
         np.testing.assert_allclose(

@@ -155,6 +155,8 @@ class TestDoor:
                 Dynamics(features, transitions, layers=1)
         with pytest.raises(InvalidProblem, match="number of layers is said to be nothing"):
             Dynamics(self.phi, self.stay)
+        with pytest.raises(InvalidProblem, match=r"needs whole layers >= 1; got 2\.5"):
+            Dynamics(self.phi, self.stay, layers=2.5)
         with pytest.raises(InvalidProblem, match=r"said to be \[2, 3\]"):
             Dynamics(np.stack([self.phi] * 2), np.stack([self.stay] * 3))
         with pytest.raises(

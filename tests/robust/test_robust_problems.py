@@ -400,6 +400,30 @@ class TestBadInput:
         with pytest.raises(InvalidProblem, match="demand holds -4"):
             FacilityLocation([1.0], [1.0], [[1.0]], [-4.0], [1.0], 1.0, 1)
 
+    @pytest.mark.parametrize("has_limits", [True, False])
+    @pytest.mark.parametrize("unit", [1e-150, 1e-10, 1.0, 1e10])
+    def test_what_breaks_a_row_or_a_limit_is_refused_in_any_unit(self, unit, has_limits):
+        """``x_1 + x_2 <= 2``, and ``0 <= x``, ``x <= 1.5`` or none, all times the unit."""
+
+        class Money(OneDecision):
+            @property
+            def first_stage(self):
+                upper = np.full(2, 1.5 * unit if has_limits else np.inf)
+                rows, limits = np.ones((1, 2)), np.array([2.0 * unit])
+                return FirstStage(np.zeros(2), upper, np.zeros(2, bool), rows, limits)
+
+            def second_stage(self, xi):
+                raise AssertionError("a first decision is judged without it")
+
+        problem = Money()
+        for x in ([1.0, 1.0], [1.0 + 1e-9, 1.0], [0.0, 0.0], [0.5, 1.5]):
+            np.testing.assert_allclose(
+                problem.answer(unit * np.array(x)), unit * np.array(x), atol=1e-8 * unit
+            )
+        for x, message in (([1.4, 0.7], "breaks row 0"), ([-0.1, 0.5], "out of its bounds")):
+            with pytest.raises(InvalidProblem, match=message):
+                problem.answer(unit * np.array(x))
+
     @pytest.mark.parametrize(
         ("x", "message"),
         [([0.5, 1], "x\\[0\\] = 0.5 is no whole"), ([2, 1], "out of its bounds"), ([1], "shape")],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -71,6 +72,24 @@ def test_a_change_anywhere_in_it_is_seen_and_named(library, name):
     with open(library / name, "a", encoding="utf-8") as file:
         file.write("\n# a comment")
     assert changed(before, code_of("mine", library)) == [name]
+
+
+def test_another_file_of_the_same_length_and_time_is_seen(library):
+    """As ``cp -p`` and archives put them there."""
+    file, other = library / "studies/near.py", library / "other.tmp"
+    file.write_text("x = 1", encoding="utf-8")
+    before, status = code_of("mine", library), file.stat()
+    other.write_text("x = 2", encoding="utf-8")
+    os.utime(other, ns=(status.st_atime_ns, status.st_mtime_ns))
+    os.replace(other, file)
+    assert changed(before, code_of("mine", library)) == ["studies/near.py"]
+
+
+def test_a_file_that_is_no_python_is_named(library):
+    (library / "base.py").write_text("def (", encoding="utf-8")
+    with pytest.raises(SyntaxError) as told:
+        code_of("mine", library)
+    assert told.value.filename == str(library / "base.py")
 
 
 @pytest.mark.parametrize("name", sorted(set(FILES) - REACHED))

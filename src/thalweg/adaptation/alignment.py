@@ -235,7 +235,11 @@ class JAN(AlignmentLoss):
 
 
 class CORAL(AlignmentLoss):
-    """Squared distance of the covariances, over ``4 d^2`` (Sun and Saenko, 2016)."""
+    """Squared distance of the covariances, over ``4 d^2`` (Sun and Saenko, 2016).
+
+    It has the unit of the features to the fourth power: float32 holds it, and its gradient, for features between 1e-9
+    and 1e9. Standardise features of other sizes.
+    """
 
     def __init__(self, features: int, classes: int, hidden: int = 1024) -> None:
         super().__init__()

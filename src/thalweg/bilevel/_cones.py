@@ -59,6 +59,9 @@ class Cones:
         #: Of the second-order cones, as the kernels take them.
         self.sizes = np.array([int(k) for k in dims.soc], dtype=np.int64)
         self.starts = self.flat + np.cumsum(self.sizes) - self.sizes
+        sides = [group.start + group.size * i for group in self.semidefinite for i in range(group.cones)]
+        #: The first row of each cone, a flat row being one of its own.
+        self.firsts = np.concatenate([np.arange(self.flat), self.starts, sides]).astype(np.int64)
 
     def project(self, v: Tensor) -> Tensor:
         """The nearest points of the dual cone, shape (..., m), in operations that torch differentiates every way."""

@@ -150,12 +150,12 @@ class ConicForm:
                 f"cvxpy_layer: parameter {name} is declared to lie in [{low[i]:g}, {high[i]:g}]; got {given[k, i]:g}."
             )
 
-    def dense(self, numbers: Sequence[Numbers]) -> Program:
-        """Matrices of entries; one for all of the batch where no parameter is in them."""
+    def dense(self, numbers: Sequence[Numbers], are_own: bool = True) -> Program:
+        """Matrices of entries; one for all of the batch where no parameter is in them and the units are their own."""
         P, A = self._fixed
-        if self.pullbacks[0] is not None:
+        if self.pullbacks[0] is not None or not are_own:
             P = self._matrix(torch.from_numpy(numbers[0]), 0).numpy()
-        if self.pullbacks[1] is not None:
+        if self.pullbacks[1] is not None or not are_own:
             A = self._matrix(torch.from_numpy(numbers[1]), 1).numpy()
         b = np.zeros((len(numbers[2]), self.m))
         b[:, self.b_rows] = numbers[2]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -11,8 +13,9 @@ import torch
 from torch import Tensor
 
 from thalweg.bilevel._call import NotARoot
-from thalweg.bilevel._cone_newton import EXACT, Jacobian, Point, refined
-from thalweg.bilevel._conic_form import ConicForm
+from thalweg.bilevel._cone_newton import EXACT, Jacobian, Point, Program, refined
+from thalweg.bilevel._conic_form import ConicForm, Numbers
+from thalweg.bilevel._conic_units import Units
 from thalweg.bilevel._first_order import outside_transforms
 from thalweg.bilevel._trees import Tree, TreeFunction, given_tensor
 from thalweg.bilevel.implicit import custom_root
@@ -67,6 +70,8 @@ def cvxpy_layer(
             cones, an infeasible or unbounded problem, complex values, a value against its parameter's sign or bounds.
         NotFinite: a value is NaN or infinite.
 
+    Rows, unknowns and objective may be in any units: where sizes are beyond 1e3 or below 1e-3 it works in others.
+
     Computes in float64 on the CPU; solutions have the values' dtype and device. Cost: the solve, and two or so dense
     factorisations in as many unknowns as the conic form has variables, active linear constraints, and rows of other
     cones; one such matrix is kept for each problem of a batch until the derivative is taken.
@@ -106,21 +111,56 @@ def _reference(conic: ConicForm, linear: LinearSolver) -> TreeFunction:
     """u of one problem's parameters, differentiable every way and to any order."""
 
     def residual(x: Pair, P: Tensor, A: Tensor, b: Tensor, c: Tensor) -> Pair:
-        """Optimality in u and v."""
+        """Optimality in u and v, in `Units`."""
         u, v = x
         y = conic.cones.project(v)
         return P @ u + A.T @ y + c, b - A @ u + v - y
 
     @custom_root(residual, solve=linear)
     def solution(flat: Tensor, *_: Tensor) -> Pair:
-        found = _solved(conic, flat[None])[0]
+        found = Solved.of(conic, flat[None]).point
         return torch.tensor(found.u[0]), torch.tensor(found.v[0])  # forward mode takes no views
 
     def of(flat: Tensor) -> Tensor:
-        u, _ = solution(flat, *conic.matrices(flat))
-        return u
+        P, A, b, c = conic.matrices(flat)
+        unknowns, rows, x, force = _Scales.apply(conic, flat)
+        P, A = P * torch.outer(unknowns, unknowns) * (x / force), A * torch.outer(rows, unknowns)
+        u, _ = solution(flat, P, A, b * rows / x, c * unknowns / force)
+        return x * unknowns * u
 
     return of
+
+
+class _Scales(torch.autograd.Function):
+    """`Units` of one problem's parameters, under every transform; they are chosen, and have no derivative."""
+
+    @staticmethod
+    def forward(conic: ConicForm, flat: Tensor) -> tuple[Tensor, ...]:
+        units = Units.of(conic, conic.numbers(flat.detach()[None])) or Units.own(conic, 1)
+        return tuple(torch.tensor(part[0]) for part in vars(units).values())
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:  # noqa: ANN401
+        ctx.mark_non_differentiable(*output)
+
+    @staticmethod
+    def backward(ctx: Any, *_: Tensor) -> tuple[None, None]:  # noqa: ANN401
+        return None, None
+
+    @staticmethod
+    def jvp(ctx: Any, *_: Tensor) -> tuple[None, ...]:  # noqa: ANN401
+        return None, None, None, None
+
+    @staticmethod
+    def vmap(
+        info: Any,  # noqa: ANN401
+        in_dims: tuple[None, int],
+        conic: ConicForm,
+        flat: Tensor,
+    ) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
+        found = zip(*(_Scales.apply(conic, row) for row in flat.movedim(in_dims[1], 0)), strict=True)
+        stacked = tuple(torch.stack(parts) for parts in found)
+        return stacked, (0,) * len(stacked)
 
 
 class _First(torch.autograd.Function):
@@ -129,7 +169,7 @@ class _First(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, conic: ConicForm, reference: TreeFunction, flat: Tensor) -> Tensor:  # noqa: ANN401
         ctx.conic, ctx.reference = conic, reference
-        ctx.found, ctx.jacobian = _solved(conic, flat)
+        ctx.found = Solved.of(conic, flat)
         ctx.save_for_backward(flat)
         return torch.tensor(ctx.found.u)
 
@@ -139,15 +179,50 @@ class _First(torch.autograd.Function):
             (flat,) = ctx.saved_tensors
             pull = torch.func.vjp(lambda rows: torch.stack([ctx.reference(row) for row in rows]), flat)[1]
             return None, None, pull(g)[0]
-        found: Point = ctx.found
-        w_u, w_v = ctx.jacobian.adjoint_at(found, (-g).contiguous().numpy())
-        return None, None, ctx.conic.pulled(found.u, found.y, w_u, w_v)
+        found: Solved = ctx.found
+        return None, None, ctx.conic.pulled(found.u, found.y, *found.adjoint((-g).contiguous().numpy()))
 
 
-def _solved(conic: ConicForm, flat: Tensor) -> tuple[Point, Jacobian]:
-    """The solutions of a batch of parameters to the last digits."""
-    numbers = conic.numbers(flat.detach())
-    program = conic.dense(numbers)
+@dataclass(frozen=True)
+class Solved:
+    """The solutions of a batch of parameters to the last digits, and what their first derivative is made of."""
+
+    point: Point
+    jacobian: Jacobian
+    units: Units | None
+
+    @classmethod
+    def of(cls, conic: ConicForm, flat: Tensor) -> Solved:
+        """Solve for each of a batch of parameters."""
+        numbers = conic.numbers(flat.detach())
+        units = Units.of(conic, numbers)
+        if units is not None:
+            numbers = units.numbers(conic, numbers)
+        return cls(*_refined(conic, numbers, conic.dense(numbers, are_own=units is None)), units)
+
+    @cached_property
+    def _pair(self) -> tuple[Numbers, Numbers]:
+        u, y = self.point.u, self.point.y
+        return (u, y) if self.units is None else self.units.solution(u, y)
+
+    @property
+    def u(self) -> Numbers:
+        """Shape (k, n)."""
+        return self._pair[0]
+
+    @property
+    def y(self) -> Numbers:
+        """Shape (k, m)."""
+        return self._pair[1]
+
+    def adjoint(self, g: Numbers) -> tuple[Numbers, Numbers]:
+        """w of ``J'w = (g, 0)``, in two parts."""
+        if self.units is None:
+            return self.jacobian.adjoint_at(self.point, g)
+        return self.units.adjoint(*self.jacobian.adjoint_at(self.point, self.units.slope(g)))
+
+
+def _refined(conic: ConicForm, numbers: Sequence[Numbers], program: Program) -> tuple[Point, Jacobian]:
     found, jacobian = refined(program, conic.cones, *conic.solver.solved(numbers))
     if not (found.gap <= EXACT).all():
         rough = np.flatnonzero(~(found.gap <= EXACT))

@@ -13,7 +13,7 @@ from thalweg.convex.datafits import Index, Vector
 from thalweg.convex.penalties import shrunk
 from thalweg.convex.problem import SWEEPS, Penalized, rounding_of
 from thalweg.core import InvalidProblem
-from thalweg.core.validation import check_vector, require
+from thalweg.core.validation import check_finite, check_vector, require
 
 #: A block is solved until a sweep over its groups moves less than this share of the first.
 SHARE = 0.1
@@ -56,6 +56,8 @@ class GroupPenalized(Penalized):
             raise InvalidProblem(
                 f"GroupPenalized: groups has shape {labels.shape}; expected ({n},), a label for each coordinate."
             )
+        if np.issubdtype(labels.dtype, np.inexact):
+            check_finite("GroupPenalized: groups", labels)
         if np.isfinite(self.lower).any() or np.isfinite(self.upper).any():
             raise InvalidProblem("GroupPenalized has no box. Use Penalized for bounds.")
         count = len(np.unique(labels))

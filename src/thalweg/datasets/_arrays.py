@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,7 +35,7 @@ def read_npy(path: Path) -> NDArray[np.generic]:
 def read_npz(path: Path) -> dict[str, NDArray[np.generic]]:
     """The arrays of a ``.npz`` file by their names."""
     with path.open("rb") as file:
-        if file.read(2) != b"PK":
+        if file.read(4) not in (b"PK\x03\x04", b"PK\x05\x06"):
             raise UnreadableFile(f"{path} is {_emptiness(path) or 'no .npz file: it does not begin as one'}.")
         file.seek(0)
         with _numbers_only(path), np.load(file, allow_pickle=False) as archive:
@@ -49,7 +51,13 @@ def _numbers_only(path: Path) -> Iterator[None]:
     except ValueError as error:
         if "allow_pickle" in str(error):
             raise UnreadableFile(f"{path} holds Python objects; expected numbers.") from None
-        raise
+        raise _damaged(path, error) from None
+    except (EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise _damaged(path, error) from None
+
+
+def _damaged(path: Path, error: Exception) -> UnreadableFile:
+    return UnreadableFile(f"{path} is damaged or cut short ({error}). Write or copy it again.")
 
 
 def only_array(path: Path) -> NDArray[np.generic]:

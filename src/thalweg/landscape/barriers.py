@@ -18,7 +18,7 @@ from torch import Tensor
 
 from thalweg.core.validation import is_real, is_whole, require
 from thalweg.landscape.curvature import along, has_kinks
-from thalweg.landscape.surface import LossSurface, Place, between, by_layer, length
+from thalweg.landscape.surface import LossSurface, Place, between, by_layer, length, require_surface
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,6 +39,7 @@ def barrier_by_ends(surface: LossSurface, a: Place, b: Place, points: int = 25) 
 
     Cost: two nested forward products at each end.
     """
+    require_surface(surface)
     require(is_whole(points) and points >= 3, "barrier_by_ends needs points >= 3", got=points)
     first, last = surface.theta(a), surface.theta(b)
     d = last - first
@@ -58,6 +59,7 @@ def barrier_by_midpoint(surface: LossSurface, a: Place, b: Place, *, step: float
 
     For smooth networks. On piecewise linear ones derivatives do not see the curvature, and a warning says so.
     """
+    require_surface(surface)
     first, last = surface.theta(a), surface.theta(b)
     d, middle = last - first, between(first, last, 0.5)
     if step is None:
@@ -84,6 +86,7 @@ def barrier_by_curvature(surface: LossSurface, a: Place, b: Place, at: float = 0
         at: in [0, 1].
         nodes: on each piece. Default 16.
     """
+    require_surface(surface)
     require(is_real(at) and 0 <= at <= 1, "barrier_by_curvature needs 0 <= at <= 1", got=at)
     require(is_whole(nodes) and nodes >= 1, "barrier_by_curvature needs nodes >= 1", got=nodes)
     first, last = surface.theta(a), surface.theta(b)
@@ -130,6 +133,7 @@ def layer_table(surface: LossSurface, a: Place, b: Place) -> LayerTable:
 
     Cost: three values of the surface and two forward products for each layer.
     """
+    require_surface(surface)
     first, last = surface.theta(a), surface.theta(b)
     d = last - first
     layers = list(by_layer(surface.names))

@@ -25,7 +25,7 @@ from thalweg.core.validation import is_whole, require
 from thalweg.landscape._stacked import MakeOptimizer, made
 from thalweg.landscape.barriers import barrier_by_ends
 from thalweg.landscape.slices import cosine, interpolate
-from thalweg.landscape.surface import Judged, LossSurface, Weights, length
+from thalweg.landscape.surface import Judged, LossSurface, Weights, length, require_surface
 from thalweg.training.task import Loss, cross_entropy
 
 if TYPE_CHECKING:
@@ -331,6 +331,7 @@ def ridges(surface: LossSurface, spawned: Spawned, points: int = 25) -> Ridges:
 
     Cost: ``points`` values and four forward products for each pair.
     """
+    require_surface(surface)
     rows = []
     for k, root in spawned.roots.items():
         ends = spawned.ends[k]

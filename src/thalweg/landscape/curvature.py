@@ -21,7 +21,7 @@ from torch.func import grad, jvp, vmap
 from thalweg.core import InvalidProblem
 from thalweg.core.seeding import torch_generator
 from thalweg.core.validation import is_real, is_whole, require
-from thalweg.landscape.surface import LossSurface, Place
+from thalweg.landscape.surface import LossSurface, Place, require_surface
 from thalweg.numerics.lanczos import lanczos
 
 Array = NDArray[np.float64]
@@ -53,6 +53,7 @@ def hessian(surface: LossSurface, place: Place) -> LinearOperator:
     array([[0.5, 0. ],
            [0. , 2. ]])
     """
+    require_surface(surface)
     _smooth_statistics(surface)
     theta = surface.theta(place).clone().requires_grad_()
     kept: dict[int, Tensor] = {}
@@ -79,6 +80,7 @@ def hessian(surface: LossSurface, place: Place) -> LinearOperator:
 
 def gradient(surface: LossSurface, place: Place) -> Array:
     """The gradient at a network, shape (p,)."""
+    require_surface(surface)
     _smooth_statistics(surface)
     theta = surface.theta(place)
     total = np.zeros(surface.size)
@@ -127,6 +129,7 @@ def top_eigenvalues(
 
     Source: Parlett (1998), theorems 4.5.1 and 11.7.1 for the bounds.
     """
+    require_surface(surface)
     require(is_whole(k) and 1 <= k <= surface.size, f"top_eigenvalues needs 1 <= k <= {surface.size}", got=k)
     require(is_real(tol) and 0 < tol < 1, "top_eigenvalues needs 0 < tol < 1", got=tol)
     require(
@@ -218,6 +221,7 @@ def trace(surface: LossSurface, place: Place, samples: int = 32, seed: int = 0) 
     >>> trace(surface, network).value  # a diagonal Hessian: no error
     2.5
     """
+    require_surface(surface)
     require(is_whole(samples) and samples >= 2, "trace needs samples >= 2", got=samples)
     operator, generator = hessian(surface, place), torch_generator(seed, 0x7A)
     found = []
@@ -229,6 +233,7 @@ def trace(surface: LossSurface, place: Place, samples: int = 32, seed: int = 0) 
 
 def along(surface: LossSurface, place: Place, direction: Tensor) -> tuple[float, float, float]:
     """``phi(0), phi'(0), phi''(0)`` of ``phi(t) = L(theta + t d)``, by two nested forward products."""
+    require_surface(surface)
     _smooth_statistics(surface)
     theta = surface.theta(place)
     totals = np.zeros(3)
@@ -253,6 +258,7 @@ def fisher_form(surface: LossSurface, place: Place, direction: Tensor) -> float:
 
     Non-negative, and without second derivatives.
     """
+    require_surface(surface)
     _smooth_statistics(surface)
     theta = surface.theta(place)
     total = 0.0
@@ -269,6 +275,7 @@ def fisher_form(surface: LossSurface, place: Place, direction: Tensor) -> float:
 
 def has_kinks(surface: LossSurface) -> bool:
     """Whether the network has piecewise linear modules, whose curvature derivatives do not see."""
+    require_surface(surface)
     return any(isinstance(module, KINKED) for module in surface.module.modules())
 
 

@@ -20,7 +20,7 @@ from thalweg.core import Figure, InvalidProblem, Series
 from thalweg.core.figure import Surface
 from thalweg.core.seeding import torch_generator
 from thalweg.core.validation import as_real, is_real, is_whole, require
-from thalweg.landscape.surface import LossSurface, Place, between, length
+from thalweg.landscape.surface import LossSurface, Place, between, length, require_surface
 
 Array = NDArray[np.float64]
 
@@ -76,6 +76,7 @@ def interpolate(surface: LossSurface, a: Place, b: Place, points: int = 25) -> L
     >>> interpolate(surface, one, two).barrier < 1e-6  # convex
     True
     """
+    require_surface(surface)
     require(is_whole(points) and points >= 3, "interpolate needs points >= 3", got=points)
     first, last = surface.theta(a), surface.theta(b)
     at = np.linspace(0.0, 1.0, points)
@@ -93,6 +94,7 @@ def radial(
         toward: the network.
         radii: two ends.
     """
+    require_surface(surface)
     ends = as_real("radii", radii)
     require(ends.shape == (2,) and ends[0] < ends[1], "radial needs radii (low, high), low < high", got=radii)
     require(is_whole(points) and points >= 3, "radial needs points >= 3", got=points)
@@ -149,6 +151,7 @@ def plane(
 
     Cost: ``resolution^2`` values of the surface.
     """
+    require_surface(surface)
     zero, first, second = (surface.theta(place) for place in (origin, a, b))
     u, v = first - zero, second - zero
     size, other = length(u), length(v)
@@ -180,6 +183,7 @@ def random_plane(
     Li et al. (2018), section 4: scaling a layer's filters changes no rectified network's outputs, and no picture either
     in these coordinates. Biases and the scales of normalisation layers stay.
     """
+    require_surface(surface)
     require(is_real(span) and span > 0, "random_plane needs span > 0", got=span)
     zero = surface.theta(place)
     u, v = (filter_normalised(surface, zero, seed, k) for k in range(2))
@@ -191,6 +195,7 @@ def random_plane(
 
 def filter_normalised(surface: LossSurface, place: Place, *seed: int) -> Tensor:
     """A random direction, (p,): each filter (row of a matrix, output channel) as long as the network's; else zero."""
+    require_surface(surface)
     theta, draws = surface.theta(place), torch_generator(*seed)
     found = []
     for value in surface.named(theta).values():
@@ -237,6 +242,7 @@ def cosine(surface: LossSurface, origin: Place, a: Place, b: Place) -> float:
     Raises:
         InvalidProblem: one that has not left the origin.
     """
+    require_surface(surface)
     zero = surface.theta(origin)
     u, v = (surface.theta(place) - zero for place in (a, b))
     sizes = length(u) * length(v)

@@ -301,6 +301,15 @@ class LossSurface:
         return _pieces("statistics", self.statistics or (), self.batch_size)
 
 
+def require_surface(surface: object) -> None:
+    """`InvalidProblem` where something else stands in a surface's place."""
+    if not isinstance(surface, LossSurface):
+        raise InvalidProblem(
+            f"A LossSurface comes first, LossSurface(network, data), and then networks; got a value of type "
+            f"{type(surface).__name__}."
+        )
+
+
 def _pieces(
     name: str, data: Sequence[Tensor] | Iterable[Sequence[Tensor]], size: int
 ) -> list[tuple[Tensor, ...]]:

@@ -14,11 +14,9 @@ from thalweg.core.validation import check_vector
 from thalweg.robust.evaluation import GAP, evaluated
 from thalweg.robust.milp import Array, Columns, Model
 from thalweg.robust.programs import scenario_program, static_program
-from thalweg.robust.stages import Affine, FirstStage, Pieces, Recourse, WorstCase
+from thalweg.robust.stages import TOLERANCE, Affine, FirstStage, Pieces, Recourse, WorstCase
 from thalweg.robust.uncertainty import UncertaintySet
 
-#: A plan that breaks a row by less than this, relative to the row's size, counts as feasible.
-TOLERANCE = 1e-6
 #: Differences of costs below this, in units of the largest price, are rounding.
 ROUNDING = 1e-12
 #: Scenarios, beside the centre, from which a bound begins where rows are uncertain, and rounds that add to them.
@@ -254,7 +252,7 @@ class TwoStageRobust(Problem):
         found[:, self.items] = bits[:, self.items]
         whole = np.setdiff1d(np.flatnonzero(first.integer), self.items)
         found[:, whole] = np.round(found[:, whole])
-        for k in np.flatnonzero((found @ first.A.T > first.b + TOLERANCE * (1 + np.abs(first.b))).any(1)):
+        for k in np.flatnonzero(first.is_over(found, np.abs(found)).any(1)):
             model = Model()
             x = first.add_to(model, np.where(found[k] > 0.5, -1.0, 1.0) * rng.random(self.n))
             nearest = model.minimize(gap=0.1)
@@ -267,7 +265,7 @@ class TwoStageRobust(Problem):
         """``x`` as a vector of X, whole entries rounded, or `InvalidProblem`."""
         given, first = check_vector("x", x, self.n), self.first_stage
         found = np.where(first.integer, np.round(given), given)
-        edge = TOLERANCE * (1.0 + np.abs(given))
+        edge = TOLERANCE * np.maximum(first.sizes(given), np.abs(given))
         for wrong, why in (
             (np.abs(found - given) > 1e-5, "is no whole number"),
             ((found < first.lower - edge) | (found > first.upper + edge), "is out of its bounds"),
@@ -275,7 +273,7 @@ class TwoStageRobust(Problem):
             if wrong.any():
                 i = int(np.argmax(wrong))
                 raise InvalidProblem(f"x is not a first decision: x[{i}] = {given[i]:g} {why}.")
-        over = first.A @ found > first.b + 1e-6 * (1.0 + np.abs(first.b) + np.abs(first.A) @ np.abs(found))
+        over = first.is_over(found, np.maximum(first.sizes(given), np.abs(found)))
         if over.any():
             raise InvalidProblem(
                 f"x is not a first decision: it breaks row {int(np.argmax(over))} of A x <= b."

@@ -13,6 +13,9 @@ from thalweg.robust.milp import Array, Columns, Model
 
 Flags = NDArray[np.bool_]
 
+#: What breaks a row by less than this, relative to the row's size, counts as feasible.
+TOLERANCE = 1e-6
+
 
 @dataclass(frozen=True)
 class FirstStage:
@@ -62,6 +65,18 @@ class FirstStage:
         """A solver's x with its whole entries whole, and no -0."""
         found: Array = np.where(self.integer, np.round(x), x) + 0.0
         return found
+
+    def sizes(self, x: Array) -> Array:
+        """What is not small in each entry of x: 1, or less where the limits, or else x's own entries, are less."""
+        limits = np.maximum(np.abs(self.lower), np.abs(self.upper))
+        largest = np.abs(x).max(initial=0.0, where=~self.integer)
+        own = np.where(np.isfinite(limits), limits, largest)
+        return np.where(self.integer, 1.0, np.minimum(own, 1.0))
+
+    def is_over(self, x: Array, sizes: Array) -> Flags:
+        """Which rows x breaks, shapes (..., n) and (..., rows), by more than a share of their terms of these sizes."""
+        room = TOLERANCE * (np.abs(self.b) + sizes @ np.abs(self.A).T)
+        return np.asarray(x @ self.A.T > self.b + room)
 
     def add_to(self, model: Model, cost: ArrayLike = 0.0, relaxed: bool = False) -> Columns:
         """The columns of x in ``model``."""

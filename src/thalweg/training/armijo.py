@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 
 from thalweg.core import CheckpointMismatch, InvalidParameter, InvalidProblem, NotFinite
 from thalweg.core.validation import is_real, is_whole, require
+from thalweg.numerics.tensor_checks import length
 from thalweg.training.snapshot import set_random_states, torch_random_states
 
 
@@ -24,7 +25,7 @@ class ArmijoSGD(Optimizer):
 
     Args:
         params: as for any optimizer; groups share one step.
-        lr: the first step that is tried.
+        lr: the first step that is tried. Where it promises less than the loss's rounding, a longer one is looked for.
         c: share of the decrease that the gradient promises, in (0, 1).
         backtrack: the step is multiplied by this until it is accepted.
         expand: the next search starts from the accepted step times this.
@@ -124,20 +125,25 @@ class ArmijoSGD(Optimizer):
         moving = [p for g in self.param_groups for p in g["params"] if p.grad is not None]
         with torch.no_grad():
             gradients = [p.grad.clone() if value is None else p.grad for p in moving]
-            slope = sum((float(torch.linalg.vector_norm(g)) ** 2 for g in gradients), 0.0)
+            norm = math.hypot(*(float(length(g.abs().double().flatten())) for g in gradients))
             before = float(loss.detach())
-            if not (before < torch.inf and slope < torch.inf):
-                raise NotFinite(f"ArmijoSGD: the loss is {before}, its gradient's squared norm {slope}.")
-            if slope == 0.0:
+            if not (before < math.inf and norm < math.inf):
+                raise NotFinite(f"ArmijoSGD: the loss is {before}, its gradient's norm {norm}.")
+            if norm == 0.0:
                 return loss
             start = [p.clone() for p in moving]
-            size = float(group["lr"])
-            for _ in range(group["max_backtracks"]):
+
+            def is_low(size: float) -> bool:
+                """Whether the loss is low enough after this step, which is taken."""
                 torch._foreach_copy_(moving, start)
                 torch._foreach_add_(moving, gradients, alpha=-size)
                 self.evaluations += 1
                 set_random_states(noise)
-                if self._loss(closure, value) <= before - group["c"] * size * slope:
+                return self._loss(closure, value) <= before - group["c"] * size * norm * norm
+
+            size = self._shown(is_low, abs(before) * torch.finfo(loss.dtype).eps, norm)
+            for _ in range(group["max_backtracks"]):
+                if is_low(size):
                     break
                 size *= group["backtrack"]
             else:
@@ -146,6 +152,21 @@ class ArmijoSGD(Optimizer):
             for g in self.param_groups:
                 g["lr"] = size * group["expand"]
         return loss
+
+    def _shown(self, is_low: Callable[[float], bool], rounding: float, norm: float) -> float:
+        """Where the search starts: where it ended, or, if rounding hides what that promises, the longest step found
+        by doubling that lowers the loss by what it promises.
+        """
+        group = self.param_groups[0]
+        size, least = float(group["lr"]), 2.0 * rounding / norm / norm / group["c"]
+        if size >= least or not (least < math.inf and is_low(least)):
+            return size
+        size = least
+        for _ in range(group["max_backtracks"]):
+            if not is_low(2.0 * size):
+                break
+            size *= 2.0
+        return size
 
     @staticmethod
     def _loss(closure: Callable[[], Tensor], value: Callable[[], Tensor] | None) -> float:

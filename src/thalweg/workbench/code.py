@@ -22,8 +22,8 @@ from thalweg.core import InvalidProblem
 
 ROOT = Path(thalweg.__file__).parent
 
-#: When a file was last written, and its length.
-Stamp: TypeAlias = tuple[int, int]
+#: When a file was last written and changed in any way, which file it is, and its length.
+Stamp: TypeAlias = tuple[int, int, int, int]
 
 #: Files inside packages that are no data: what Python and Numba write, and the marker of types.
 _NO_DATA = (".py", ".pyc", ".nbi", ".nbc", ".typed")
@@ -113,7 +113,7 @@ def _on_first_use(package: str, names: list[str], root: Path, there: frozenset[s
 def _told(stub: Path, stamp: Stamp) -> dict[str, list[str]]:
     """The modules, as paths, that a stub imports each name from."""
     found: dict[str, list[str]] = {}
-    for node in ast.parse(stub.read_bytes()).body:
+    for node in ast.parse(stub.read_bytes(), str(stub)).body:
         if isinstance(node, ast.ImportFrom) and node.module:
             for alias in node.names:
                 found.setdefault(alias.name, []).append(node.module.replace(".", "/"))
@@ -125,7 +125,7 @@ def _imports_of(path: Path, stamp: Stamp, root: Path) -> tuple[str, ...]:
     module = ".".join(["thalweg", *path.relative_to(root).with_suffix("").parts])
     package = module.split(".")[:-1]
     found = []
-    for node in ast.walk(ast.parse(path.read_bytes())):
+    for node in ast.walk(ast.parse(path.read_bytes(), str(path))):
         if isinstance(node, ast.Import):
             found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -139,7 +139,7 @@ def _imports_of(path: Path, stamp: Stamp, root: Path) -> tuple[str, ...]:
 def _stamp(path: Path) -> Stamp:
     """What is another where a file has changed."""
     status = path.stat()
-    return status.st_mtime_ns, status.st_size
+    return status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_size
 
 
 def _data(folder: Path, root: Path) -> Iterator[Path]:

@@ -5,6 +5,7 @@ Fraboni, Vidal, Kameni and Lorenzi (2023), algorithm 1: ``theta' = theta + eta_g
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from thalweg.core import NotFinite
-from thalweg.core.validation import require
+from thalweg.core import InvalidProblem, NotFinite
+from thalweg.core.validation import is_real, is_whole, require
 from thalweg.distributed.federated.schemes import Aggregation
 
 Vector = NDArray[np.float64]
@@ -68,8 +69,10 @@ class AggregationRule:
     stale: int | None = None
 
     def __post_init__(self) -> None:
-        require(self.server_lr > 0, "AggregationRule needs server_lr > 0", got=self.server_lr)
-        require(self.stale is None or self.stale >= 0, "AggregationRule needs stale >= 0", got=self.stale)
+        finite = is_real(self.server_lr) and 0 < self.server_lr < math.inf
+        require(finite, "AggregationRule needs a finite server_lr > 0", got=self.server_lr)
+        counted = self.stale is None or (is_whole(self.stale) and self.stale >= 0)
+        require(counted, "AggregationRule needs whole stale >= 0, or None", got=self.stale)
 
     def is_stale(self, version: int, aggregation: int) -> bool:
         """Whether an update from the model of aggregation ``version`` is too old for this one."""
@@ -99,12 +102,25 @@ class AggregationRule:
             shares: of the clients among updates, as of `arrival_shares`.
 
         Raises:
+            InvalidProblem: the model is not real floating-point, or an update of its shape is complex; a client that is
+                not among the importances.
             NotFinite: the new model is not.
         """
+        if not x.is_floating_point():
+            raise InvalidProblem(f"The model is of {x.dtype}; expected real floating-point numbers.")
         young = [u for u in updates if not self.is_stale(u.version, aggregation)]
         shaped = [u for u in young if u.change.shape == x.shape]
         whole = self._are_finite([u.change for u in shaped])
         good = [u for u, finite in zip(shaped, whole, strict=True) if finite]
+        for update in good:
+            if not 0 <= update.client < len(p):
+                raise InvalidProblem(
+                    f"An update is of client {update.client}; importances are of clients 0 to {len(p) - 1}."
+                )
+            if update.change.is_complex():
+                raise InvalidProblem(
+                    f"The update of client {update.client} is complex; expected real numbers."
+                )
         total = torch.zeros_like(x)
         for update in sorted(good, key=lambda u: (u.client, u.version)):
             total += self.scheme.weight(update.client, update.seconds, p, shares) * update.change

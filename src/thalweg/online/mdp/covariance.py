@@ -27,7 +27,8 @@ def inverse_covariance(features: ArrayLike, gamma: float, weights: ArrayLike | N
         weights: chances of each row, shape (n,): exact. Without, rows are samples that count alike.
 
     Raises:
-        InvalidProblem: shapes that do not fit. NotFinite: NaN or infinity, a covariance that is singular to rounding.
+        InvalidProblem: shapes that do not fit, a weight below zero. NotFinite: NaN or infinity, a covariance that is
+            singular to rounding.
         InvalidParameter: gamma <= 0.
 
     Cost: O(n d^2 + d^3).
@@ -42,6 +43,12 @@ def inverse_covariance(features: ArrayLike, gamma: float, weights: ArrayLike | N
     if chances.shape != (len(rows),):
         raise InvalidProblem(f"weights has shape {chances.shape}; expected ({len(rows)},).")
     check_finite("weights", chances)
+    require(
+        bool((chances >= 0.0).all()),
+        "inverse_covariance needs weights >= 0",
+        error=InvalidProblem,
+        got=weights,
+    )
     try:
         return np.asarray(kernels.inverse_covariance(rows, chances, float(gamma)))
     except np.linalg.LinAlgError:

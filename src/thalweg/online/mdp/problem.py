@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from thalweg.core import InvalidProblem, Problem, Stop
 from thalweg.core.seeding import generator
-from thalweg.core.validation import as_real, check_finite
+from thalweg.core.validation import as_real, check_finite, is_whole, require
 from thalweg.numerics.markov import ROUNDING, check_chances, start_chances
 from thalweg.online.mdp import _kernels as kernels
 
@@ -73,6 +73,8 @@ class Dynamics:
                     f"Dynamics: {name} has shape {array.shape}; expected ({axes}) or (H, {axes}), none empty."
                 )
             check_finite(name, array)
+        counted = layers is None or (is_whole(layers) and layers >= 1)
+        require(counted, "Dynamics needs whole layers >= 1", error=InvalidProblem, got=layers)
         said = {len(array) for array in (phi, moves) if array.ndim == 4} | (
             {layers} if layers is not None else set()
         )
