@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd.function import FunctionCtx
 
 from thalweg.bilevel._call import NotARoot
 from thalweg.bilevel._cone_newton import EXACT, Jacobian, Point, Program, refined
@@ -140,20 +141,20 @@ class _Scales(torch.autograd.Function):
         return tuple(torch.tensor(part[0]) for part in vars(units).values())
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:  # noqa: ANN401
+    def setup_context(ctx: FunctionCtx, inputs: tuple[object, ...], output: tuple[Tensor, ...]) -> None:
         ctx.mark_non_differentiable(*output)
 
     @staticmethod
-    def backward(ctx: Any, *_: Tensor) -> tuple[None, None]:  # noqa: ANN401
+    def backward(ctx: FunctionCtx, *_: Tensor) -> tuple[None, None]:
         return None, None
 
     @staticmethod
-    def jvp(ctx: Any, *_: Tensor) -> tuple[None, ...]:  # noqa: ANN401
+    def jvp(ctx: FunctionCtx, *_: Tensor) -> tuple[None, ...]:
         return None, None, None, None
 
     @staticmethod
     def vmap(
-        info: Any,  # noqa: ANN401
+        info: object,
         in_dims: tuple[None, int],
         conic: ConicForm,
         flat: Tensor,
