@@ -65,7 +65,9 @@ def test_memory_is_what_a_size_took():
         "given = Growth('x', 'two arrays', 'numbers', (10,), 1, 1, prepare)\n"
         "print(measured_here(given, 20_000_000).bytes)\n"
     )
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     assert 2 * 160e6 * 0.9 < int(done.stdout) < 2 * 160e6 * 1.3
 
 

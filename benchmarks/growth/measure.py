@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import resource
 import subprocess
 import sys
 import time
@@ -56,14 +54,18 @@ class Point:
 def measured_here(growth: Growth, size: int) -> Point:
     """Time a size in this process, after the smallest one, which compiles what is compiled."""
     growth.prepare(growth.sizes[0])()
-    pages = Path("/proc/self/statm").read_text(encoding="ascii").split()[1]
-    before = int(pages) * os.sysconf("SC_PAGE_SIZE")
+    before = _memory("VmRSS")
     run = growth.prepare(size)
     start = time.perf_counter()
     run()
     seconds = time.perf_counter() - start
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return Point(size, seconds, max(most - before, 0))
+    return Point(size, seconds, max(_memory("VmHWM") - before, 0))
+
+
+def _memory(name: str) -> int:
+    """Bytes of this process, by Linux; ``getrusage`` would count what a parent had before this one began."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return 1024 * int(next(line for line in lines if line.startswith(f"{name}:")).split()[1])
 
 
 def curve(growth: Growth) -> list[Point]:
