@@ -8,6 +8,8 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from thalweg.numerics._disjoint_kernels import root
+
 
 @njit(cache=True)
 def scatter_rows(data, indices, indptr, block, d, out):
@@ -48,14 +50,6 @@ def box_l1_block(H, g, x, low, high, weight, tolerance, sweeps):
 
 
 @njit(cache=True)
-def _root(parent, i):
-    while parent[i] != i:
-        parent[i] = parent[parent[i]]
-        i = parent[i]
-    return i
-
-
-@njit(cache=True)
 def grow_forest(indptr, indices, order, allowed):
     """The nodes of ``order`` that can be taken, one after another, without closing a cycle; ascending."""
     n = len(indptr) - 1
@@ -69,14 +63,14 @@ def grow_forest(indptr, indices, order, allowed):
         for e in range(indptr[v], indptr[v + 1]):
             u = indices[e]
             if u != v and taken[u]:
-                root = _root(parent, u)
+                top = root(parent, u)
                 for k in range(found):
-                    if roots[k] == root:
+                    if roots[k] == top:
                         fits = False
                         break
                 if not fits:
                     break
-                roots[found] = root
+                roots[found] = top
                 found += 1
         if fits:
             taken[v] = True

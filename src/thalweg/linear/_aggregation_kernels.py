@@ -9,16 +9,9 @@ import numpy as np
 from numba import njit
 
 from thalweg.linear._cycle_kernels import DIAGONAL, LAYER_FACE
+from thalweg.numerics._disjoint_kernels import root
 
 _FAST = {"contract", "reassoc", "nsz"}
-
-
-@njit(cache=True)
-def _root(parent, node):
-    while parent[node] != node:
-        parent[node] = parent[parent[node]]
-        node = parent[node]
-    return node
 
 
 @njit(cache=True)
@@ -40,7 +33,7 @@ def _join_children(level, halving, k, i, j, parent):
             other = c | (4 >> axis)
             if other == c or parent[other] < 0 or not level[LAYER_FACE + axis, z, y, x] > 0:
                 continue
-            a, b = _root(parent, c), _root(parent, other)
+            a, b = root(parent, c), root(parent, other)
             if a != b:
                 parent[max(a, b)] = min(a, b)
                 parts -= 1
@@ -89,14 +82,12 @@ def number_parts(level, halving, owner, places):
                 for c in range(8):
                     if parent[c] < 0:
                         continue
-                    root = _root(parent, c)
-                    if root == c:
+                    top = root(parent, c)
+                    if top == c:
                         name[c] = found
                         places[found, 0], places[found, 1], places[found, 2] = k - 1, i, j - 1
                         found += 1
-                    owner[2 * k - 1 + (c >> 2), halving * i + ((c >> 1) & 1), 2 * j - 1 + (c & 1)] = name[
-                        root
-                    ]
+                    owner[2 * k - 1 + (c >> 2), halving * i + ((c >> 1) & 1), 2 * j - 1 + (c & 1)] = name[top]
     return found
 
 
@@ -148,7 +139,7 @@ def aggregate(indptr, indices, data, diagonal, place, most, near, label):
             label[i] = -2
             if j > i or place[i] != place[j]:
                 continue
-            a, b = _root(parent, i), _root(parent, j)
+            a, b = root(parent, i), root(parent, j)
             if a != b and size[a] + size[b] <= most:
                 parent[max(a, b)] = min(a, b)
                 size[min(a, b)] = size[a] + size[b]
@@ -156,12 +147,12 @@ def aggregate(indptr, indices, data, diagonal, place, most, near, label):
     for i in range(n):
         if label[i] != -2:
             continue
-        root = _root(parent, i)
-        if root == i:  # a root is the first of its aggregate
+        top = root(parent, i)
+        if top == i:  # a root is the first of its aggregate
             label[i] = found
             found += 1
         else:
-            label[i] = label[root]
+            label[i] = label[top]
     return found
 
 
