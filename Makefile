@@ -6,6 +6,8 @@ PIP := $(BIN)/pip install -q -c constraints.txt
 WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 AREA ?= linear
 JSON ?=
+# Kept bytecode, also where a machine forbids it: each of the many processes would compile the package anew.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help run test lint docs bench
 .DEFAULT_GOAL := help

@@ -114,6 +114,12 @@ class TestRule:
     def test_nothing_to_take_leaves_the_model_as_it_is(self):
         assert torch.equal(AggregationRule(FedAvg()).aggregate(X, [], 0, P, SHARES).x, X)
 
+    def test_the_new_model_remembers_no_gradients(self):
+        change = torch.ones(3, dtype=torch.float64, requires_grad=True)
+        found = AggregationRule(FedAvg()).aggregate(X, [Update(0, 2 * change, 1.0, 0)], 0, P, SHARES)
+        assert found.taken == 1
+        assert not found.x.requires_grad
+
     def test_a_model_that_overflows_is_told_with_its_aggregation(self):
         come = [Update(0, torch.full((3,), 1e300, dtype=torch.float64), 1.0, 6)]
         with pytest.raises(NotFinite, match=r"not finite after 7 aggregations\. Lower lr or server_lr"):

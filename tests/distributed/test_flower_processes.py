@@ -62,7 +62,7 @@ def look(number, x, counted):
 many = int((folder / "aggregations").read_text())
 client = client_app(problem())
 server = FlowerServer(
-    problem().x0, method(FedAvg()), many, 3, checkpoint=folder / "server", patience={limit}, look=look
+    problem().x0, method(FedAvg()), many, 2, checkpoint=folder / "server", patience={limit}, look=look
 ).app()
 """
 
@@ -83,7 +83,7 @@ def look(number, x, counted):
 many = int((folder / "aggregations").read_text())
 client = client_app(METHODS["fzoos"], lambda number: problem().clients[number])
 server = FlowerServer(
-    problem().x0, METHODS["fzoos"], many, 3, checkpoint=folder / "server", patience={limit}, look=look
+    problem().x0, METHODS["fzoos"], many, 2, checkpoint=folder / "server", patience={limit}, look=look
 ).app()
 """
 
@@ -103,7 +103,7 @@ class Deployment:
 
     def __init__(self, folder, code=CODE):
         self.folder, self.bin = folder, Path(sys.executable).parent
-        self.ports = free_ports(6)
+        self.ports = free_ports(4)
         app = folder / "app"
         (app / "clients").mkdir(parents=True)
         (app / "pyproject.toml").write_text(APP.format(port=self.ports[0]))
@@ -195,31 +195,29 @@ class Deployment:
 
 class TestProcesses:
     def test_a_killed_client_comes_back_and_a_restarted_server_goes_on(self, tmp_path):
-        """SuperLink, three SuperNodes and server in processes of their own; a node is killed with SIGKILL."""
+        """SuperLink, two SuperNodes and server in processes of their own; a node is killed with SIGKILL."""
         deployment = Deployment(tmp_path)
         try:
             deployment.link()
-            nodes = [deployment.node(i, i + 1) for i in range(3)]
+            nodes = [deployment.node(i, i + 1) for i in range(2)]
             deployment.run(2)
             deployment.until(lambda told: len(told) >= 1)
-            os.killpg(nodes[2].pid, signal.SIGKILL)
-            nodes[2].wait()
-            deployment.node(2, 4)
+            os.killpg(nodes[1].pid, signal.SIGKILL)
+            nodes[1].wait()
+            deployment.node(1, 3)
             (tmp_path / "killed").touch()  # the server goes on
             deployment.until(lambda told: told and told[-1][0] == 2)
             between = load_tree(tmp_path / "server")
             assert between["aggregation"] == 2
-            assert between["counted"]["updates"] in (
-                5,
-                6,
-            )  # without the one who was killed, or with him come back
+            # without the one who was killed, or with him come back
+            assert between["counted"]["updates"] in (3, 4)
             deployment.run(3)  # another server, from the checkpoint
             deployment.until(lambda told: told[-1][0] == 3)
             kept, told = load_tree(tmp_path / "server"), deployment.told()
             assert [number for number, _, _ in told] == [1, 2, 3]
-            assert kept["counted"]["updates"] == between["counted"]["updates"] + 3
+            assert kept["counted"]["updates"] == between["counted"]["updates"] + 2
             assert kept["counted"]["rejected"] == 0
-            assert kept["tasks"]["2"] >= between["tasks"]["2"] + 1
+            assert kept["tasks"]["1"] >= between["tasks"]["1"] + 1
             task = problem()
             assert task.metrics(kept["x"])["loss"] < task.metrics(task.x0)["loss"]
         finally:
@@ -231,16 +229,16 @@ class TestProcesses:
         task = zeroth_order_problem()
         try:
             deployment.link()
-            nodes = [deployment.node(i, i + 1) for i in range(3)]
-            deployment.run(2)
-            deployment.until(lambda told: told and told[-1][0] == 2)
+            nodes = [deployment.node(i, i + 1) for i in range(2)]
+            deployment.run(1)
+            deployment.until(bool)
             between = load_tree(tmp_path / "server")
-            os.killpg(nodes[2].pid, signal.SIGKILL)
-            deployment.node(2, 4)
-            deployment.run(4)
-            deployment.until(lambda told: told[-1][0] == 4)
+            os.killpg(nodes[1].pid, signal.SIGKILL)
+            deployment.node(1, 3)
+            deployment.run(2)
+            deployment.until(lambda told: told[-1][0] == 2)
             kept, told = load_tree(tmp_path / "server"), deployment.told()
-            assert [number for number, _, _ in told] == [1, 2, 3, 4]
+            assert [number for number, _, _ in told] == [1, 2]
             assert kept["counted"]["rejected"] == 0
             assert kept["counted"]["queries"] > between["counted"]["queries"] > 0
             losses = [task.metrics(s["broadcast"]["x"])["objective"] for s in (between, kept)]

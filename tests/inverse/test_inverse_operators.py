@@ -88,6 +88,31 @@ def test_scipy_sees_the_matrix_of_the_operator(A, rng):
     assert isinstance(A, spla.LinearOperator)
 
 
+def test_a_norm_takes_few_products_where_the_largest_values_lie_close():
+    operator = Sense(birdcage(4, 48), uniform2d((48, 48), 3.0))
+    products, plain = 0, operator.gram
+
+    def counted(x):
+        nonlocal products
+        products += 1
+        return plain(x)
+
+    operator.gram = counted
+    found = operator.norm()
+    assert products <= 40
+    flat = spla.LinearOperator(
+        (48 * 48, 48 * 48),
+        dtype=complex,
+        matvec=lambda v: plain(torch.from_numpy(v).reshape(1, 48, 48)).numpy().ravel(),
+    )
+    largest = spla.eigsh(flat, k=1, tol=1e-10, return_eigenvectors=False)[0]
+    assert found == pytest.approx(largest**0.5, rel=1e-3)
+
+
+def test_the_norm_of_nothing_is_zero():
+    assert Blur((4, 4), [[0.0]]).norm() == 0.0
+
+
 def test_batches_are_images_one_by_one_and_arrays_come_back_as_arrays(A, rng):
     x = drawn((3, *A.image_shape), A.complex_image, rng)
     found = A.A(x.numpy())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import pickle
 import threading
 
@@ -204,6 +205,19 @@ class TestRestarts:
 
 
 class TestDrawing:
+    @pytest.mark.parametrize(
+        ("values", "words"),
+        [
+            ("ab", "tuple of values"),
+            ((1,), "two values or more"),
+            ((1, 1), "values that differ"),
+            ((1.0, math.nan), "NaN does not"),
+        ],
+    )
+    def test_choices_that_are_none_are_refused(self, values, words):
+        with pytest.raises(InvalidParameter, match=words):
+            Choices(values)
+
     @given(st.integers(0, 1000))
     def test_what_is_drawn_fits(self, seed):
         rng = np.random.default_rng(seed)

@@ -47,7 +47,7 @@ class Choices:
     """One of several values: texts, categories.
 
     Raises:
-        InvalidParameter: fewer than two, or two alike.
+        InvalidParameter: fewer than two, two alike, or one that does not equal itself, as NaN.
 
     >>> Choices(("a", "b")).reason("c")
     "must be one of 'a', 'b'"
@@ -60,6 +60,8 @@ class Choices:
         require(listed, "Choices needs a tuple of values", got=self.values)
         object.__setattr__(self, "values", tuple(self.values))
         require(len(self.values) >= 2, "Choices needs two values or more", got=self.values)
+        equal = all(_same(value, value) for value in self.values)
+        require(equal, "Choices needs values that equal themselves, which NaN does not", got=self.values)
         alike = any(_same(a, b) for i, a in enumerate(self.values) for b in self.values[:i])
         require(not alike, "Choices needs values that differ", got=self.values)
 

@@ -89,6 +89,7 @@ class AggregationRule:
         )
         return found
 
+    @torch.no_grad()
     def aggregate(
         self, x: Tensor, updates: Sequence[Update], aggregation: int, p: Vector, shares: Vector
     ) -> Aggregated:
