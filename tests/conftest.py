@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import multiprocessing
 import os
 import re
 import signal
@@ -22,6 +21,7 @@ import pytest
 import torch
 from hypothesis import settings
 
+from running import COPIES
 from thalweg.core.ray_engine import prepare_ray
 
 # Ten thousand tests are not looked through again and again for garbage: neither while they are collected nor later.
@@ -98,9 +98,8 @@ def two_workers():
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
-        context = multiprocessing.get_context("spawn")
-        queue = context.Queue()
-        workers = [context.Process(target=worker, args=(rank, port, queue)) for rank in range(2)]
+        queue = COPIES.Queue()
+        workers = [COPIES.Process(target=worker, args=(rank, port, queue)) for rank in range(2)]
         for process in workers:
             process.start()
         found = sorted(queue.get(timeout=120) for _ in workers)

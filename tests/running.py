@@ -1,15 +1,32 @@
-"""The command, run in this process."""
+"""The command, run in this process; and processes that begin at once."""
 
 from __future__ import annotations
 
 import contextlib
 import io
+import multiprocessing
 import sys
 import traceback
 import warnings
 from dataclasses import dataclass
 
 from thalweg.cli import main
+
+#: Processes that begin as copies of one that has imported what most of them need: seconds each.
+COPIES = multiprocessing.get_context("forkserver")
+COPIES.set_forkserver_preload(
+    [
+        "hypothesis",
+        "sklearn.gaussian_process",
+        "pytest",
+        "torch._dynamo",  # which each of torch's optimizers imports
+        "torch.nn.parallel.distributed",
+        "torch.distributed.fsdp",
+        "thalweg.training",
+        "optuna",
+        "thalweg.blackbox.sampler",
+    ]
+)
 
 
 @dataclass

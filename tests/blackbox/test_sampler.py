@@ -9,31 +9,46 @@ import os
 import pickle
 import pwd
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
-import textwrap
 from pathlib import Path
 
 import optuna
 import pytest
 
+from running import COPIES
 from thalweg.blackbox.sampler import ThalwegSampler
 from thalweg.core import InvalidProblem
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
-WORKER = textwrap.dedent(
-    """
-    import sys
-    import optuna
-    from thalweg.blackbox.sampler import ThalwegSampler
+
+def work(url, seed, killed=None):
+    """Five trials of the study at ``url``; killed in the midst of trial ``killed``."""
+
+    def objective(trial):
+        x = trial.suggest_float("x", -2, 2)
+        if trial.number == killed:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return (x - 0.7) ** 2 + trial.suggest_int("n", 0, 4)
+
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    study = optuna.load_study(study_name="s", storage=sys.argv[1], sampler=ThalwegSampler(seed=int(sys.argv[2])))
-    study.optimize(lambda t: (t.suggest_float("x", -2, 2) - 0.7) ** 2 + t.suggest_int("n", 0, 4), n_trials=5)
-    """
-)
+    study = optuna.load_study(study_name="s", storage=url, sampler=ThalwegSampler(seed=seed))
+    study.optimize(objective, n_trials=5)
+
+
+def worker(*arguments):
+    process = COPIES.Process(target=work, args=arguments)
+    process.start()
+    return process
+
+
+def ended(process):
+    process.join(timeout=300)
+    return process.exitcode
 
 
 def bowl(trial):
@@ -178,8 +193,7 @@ def test_several_objectives_are_refused():
 
 def four_workers(url):
     optuna.create_study(study_name="s", storage=url)
-    workers = [subprocess.Popen([sys.executable, "-c", WORKER, url, str(i)]) for i in range(4)]
-    assert [worker.wait(timeout=300) for worker in workers] == [0] * 4
+    assert [ended(process) for process in [worker(url, i) for i in range(4)]] == [0] * 4
     trials = optuna.load_study(study_name="s", storage=url).trials
     # none lost, none doubled
     assert [t.number for t in trials] == list(range(20))
@@ -195,13 +209,8 @@ def test_four_workers_share_a_sqlite_file(tmp_path):
 def test_a_worker_killed_in_mid_trial_loses_that_trial_only(tmp_path):
     url = f"sqlite:///{tmp_path / 'study.db'}"
     optuna.create_study(study_name="s", storage=url)
-    killer = WORKER.replace(
-        "study.optimize(lambda t:",
-        "import os, signal\nstudy.optimize(lambda t: t.number == 3 and "
-        "(t.suggest_float('x', -2, 2), os.kill(os.getpid(), signal.SIGKILL)) or",
-    )
-    assert subprocess.run([sys.executable, "-c", killer, url, "0"]).returncode == -9
-    assert subprocess.run([sys.executable, "-c", WORKER, url, "1"]).returncode == 0
+    assert ended(worker(url, 0, 3)) == -signal.SIGKILL
+    assert ended(worker(url, 1)) == 0
     states = [t.state.name for t in optuna.load_study(study_name="s", storage=url).trials]
     assert states == ["COMPLETE"] * 3 + ["RUNNING"] + ["COMPLETE"] * 5
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
 import multiprocessing
-import os
 import signal
-import subprocess
-import sys
-import textwrap
 
 import numpy as np
 import pytest
@@ -19,6 +16,7 @@ from sklearn.gaussian_process.kernels import Matern as TheirMatern
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from running import COPIES
 from thalweg.core import CheckpointMismatch, InvalidParameter, InvalidProblem, NotFinite
 from thalweg.core.tree import load_tree, save_tree
 from thalweg.numerics.gaussian_process import GaussianProcess, Matern
@@ -407,60 +405,54 @@ def test_warm_up_rises_and_the_groups_keep_their_ratio() -> None:
     assert [f.title for f in auto.figures()] == ["The schedule that was found", "Trials"]
 
 
-SCRIPT = textwrap.dedent(
-    """
-    import sys
-    import torch
-    sys.path.insert(0, sys.argv[1])
-    from test_autolrs import run, digest
+def _watched(pipe, path, asks: bool) -> None:
+    """A run that tells each step, and goes on by itself or when it is sent something; at its end how it ended."""
 
-    def watch(auto, model, optimizer, batch):
-        print(auto.trained, auto.explored, flush=True)
-        if sys.argv[3] == "asks":
-            sys.stdin.readline()
+    def watch(auto, model, optimizer, batch) -> None:
+        pipe.send((auto.trained, auto.explored))
+        if asks:
+            pipe.recv()
 
     torch.set_num_threads(1)
-    model, optimizer, auto = run(path=sys.argv[2] or None, watch=watch)
-    print("end", digest(model.state_dict(), optimizer.state_dict()), auto.rates().tolist(), flush=True)
-    """
-)
+    model, optimizer, auto = run(path=path, watch=watch)
+    pipe.send((digest(model.state_dict(), optimizer.state_dict()), auto.rates().tolist()))
 
 
-def _script(path, how: str) -> subprocess.Popen:
-    """A run that tells each step, and goes on by itself (``"runs"``) or when it is sent a line (``"asks"``)."""
-    command = [sys.executable, "-c", SCRIPT, os.path.dirname(__file__), str(path), how]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+def _begun(path, *, asks: bool = False):
+    here, there = COPIES.Pipe()
+    process = COPIES.Process(target=_watched, args=(there, path, asks))
+    process.start()
+    there.close()
+    return process, here
 
 
-@pytest.fixture(scope="module")
-def undisturbed() -> str:
-    """How a run ends, in a process of its own as the others: the last bit depends on the number of threads."""
-    out, _ = _script("", "runs").communicate(timeout=120)
-    return str(out.splitlines()[-1])
+def _told(pipe) -> list:
+    """All that a run tells to its end."""
+    told = []
+    with contextlib.suppress(EOFError):
+        while True:
+            told.append(pipe.recv())
+    return told
 
 
-def test_a_run_killed_three_times_ends_where_the_undisturbed_run_ends(tmp_path, undisturbed: str) -> None:
+def test_a_run_killed_three_times_ends_where_the_undisturbed_run_ends(tmp_path) -> None:
     """In a trial, in a stage, and in a trial of a late stage; each time it goes on from its file."""
     for when in ((0, 25), (27, 30), (120 - 45, 90)):
-        killed = _script(tmp_path / "run.auto", "asks")
-        assert killed.stdin is not None
-        assert killed.stdout is not None
-        for line in killed.stdout:
-            trained, explored = map(int, line.split())
+        killed, pipe = _begun(tmp_path / "run.auto", asks=True)
+        while True:
+            trained, explored = pipe.recv()
             if trained >= when[0] and explored >= when[1]:
-                os.kill(killed.pid, signal.SIGKILL)
+                killed.kill()
                 break
-            killed.stdin.write("\n")
-            killed.stdin.flush()
-        assert killed.wait(timeout=60) == -signal.SIGKILL
-        killed.stdin.close()
-        killed.stdout.close()
-    again = _script(tmp_path / "run.auto", "runs")
-    out, _ = again.communicate(timeout=120)
-    lines = out.splitlines()
-    assert lines[-1].startswith("end ")
-    assert lines[-1] == undisturbed
-    assert len(lines) < 120  # it did not start anew
+            pipe.send("on")
+        killed.join(timeout=60)
+        assert killed.exitcode == -signal.SIGKILL
+    again = _told(_begun(tmp_path / "run.auto")[1])
+    # in a process of its own, too: the last bit depends on the number of threads
+    undisturbed = _told(_begun(None)[1])
+    assert isinstance(undisturbed[-1][0], str)
+    assert again[-1] == undisturbed[-1]
+    assert len(again) < 120  # it did not start anew
 
 
 def test_files_of_anything_else_are_refused(tmp_path) -> None:
