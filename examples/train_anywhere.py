@@ -24,7 +24,7 @@ from thalweg.distributed.coding import (
 )
 from thalweg.distributed.federated import ClientTimes, Federated, Federation, FedFix, dirichlet
 
-CLIENTS = 10
+CLIENTS, WORKERS = 10, 8
 
 
 class Network(nn.Module):
@@ -64,12 +64,14 @@ def federated(engine, aggregations):
 
 
 def coded(engine, steps):
-    """Eight workers, some of which are slow; gradients are exact whoever is late."""
+    """Workers, some of which are slow; gradients are exact whoever is late."""
     X, y = digits()
     problem = DataParallel(Network, lambda out, y: nn.functional.cross_entropy(out, y, reduction="sum"), X, y)
-    delays = DelayProfile.generated(steps, 8, slope=1.0)
+    delays = DelayProfile.generated(steps, WORKERS, slope=1.0)
     cluster = VirtualCluster(delays) if engine == "virtual" else RayCluster()
-    return solve(problem, CodedTraining(GradientCoding(8, 1), cluster, lr=1.0), stop=Stop(steps=steps)).x
+    return solve(
+        problem, CodedTraining(GradientCoding(WORKERS, 1), cluster, lr=1.0), stop=Stop(steps=steps)
+    ).x
 
 
 def main(task="federated", engine="virtual", steps=60):

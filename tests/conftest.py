@@ -37,13 +37,18 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 
 
 #: Tests that start engines with processes of their own: first, and one after the other, or they starve each other.
+#: Those on Flower end the Ray that others share, and come behind them.
 ENGINES = re.compile(r"flower|postgres|sqlite|killed|(?<![a-z])rays?(?![a-z])", re.IGNORECASE)
 #: Files of long tests that share nothing but kernels: last, when these are compiled, each where there is room.
 SPREAD = {"test_studies.py", "test_examples.py"}
 
 
 def pytest_collection_modifyitems(items):
-    items.sort(key=lambda item: (not ENGINES.search(item.nodeid), item.path.name in SPREAD))
+    def order(item):
+        engine = ENGINES.search(item.nodeid)
+        return not engine, bool(engine) and "flower" in item.nodeid, item.path.name in SPREAD
+
+    items.sort(key=order)
 
 
 def pytest_collection_finish():
@@ -78,16 +83,21 @@ def rng():
     return np.random.default_rng(0)
 
 
-@pytest.fixture(scope="module")
-def ray_engine():
-    """A Ray of this machine for one file's tests; it ends with them, as does one that was left running before."""
+@pytest.fixture(scope="session")
+def ray_module():
     prepare_ray()
     ray = pytest.importorskip("ray")
-    ray.shutdown()
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
-    assert ray.nodes()[0]["NodeManagerAddress"] == "127.0.0.1"
     yield ray
     ray.shutdown()
+
+
+@pytest.fixture
+def ray_engine(ray_module):
+    """A Ray of this machine; the one that runs already, where there is one."""
+    if not ray_module.is_initialized():
+        ray_module.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    assert ray_module.nodes()[0]["NodeManagerAddress"] == "127.0.0.1"
+    return ray_module
 
 
 @pytest.fixture

@@ -208,12 +208,9 @@ class TestReproduce:
         assert not failures
         assert records[0].evidence.verdicts
 
+    @pytest.mark.usefixtures("ray_engine")
     def test_studies_run_on_ray(self, tmp_path):
-        ray = pytest.importorskip("ray")
-        try:
-            records, failures = reproduce(["02", "10"], scale="smoke", folder=tmp_path, engine="ray", jobs=2)
-        finally:
-            ray.shutdown()
+        records, failures = reproduce(["02", "10"], scale="smoke", folder=tmp_path, engine="ray", jobs=2)
         assert not failures
         assert [r.system.number for r in records] == ["02", "10"]
         assert all(r.evidence.verdicts for r in records)
