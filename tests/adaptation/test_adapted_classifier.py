@@ -13,7 +13,7 @@ from thalweg.core import InvalidProblem, NotFinite
 
 
 def test_it_keeps_scikit_learns_contract():
-    check_estimator(AdaptedClassifier(steps=100))
+    check_estimator(AdaptedClassifier(steps=30))
 
 
 @pytest.fixture

@@ -71,7 +71,7 @@ METHODS = {
     "aid-fp": (AID(0.1, STEP, inner_steps=20, inverse=FixedPointInverse(100, STEP)), 1e-3, 50),
     "stocbio": (StocBiO(0.1, STEP, inverse=NeumannInverse(60, STEP)), 1e-3, 50),
     "ttsa": (TTSA(Decay(0.1, 0.6, 100.0), STEP, inverse=NeumannInverse(60, STEP)), 1e-2, 100),
-    "itd": (ITD(0.1, STEP, inner_steps=300), 1e-2, 50),
+    "itd": (ITD(0.1, STEP, inner_steps=150), 1e-2, 50),
     "soba": (MASOBA(0.05, STEP, momentum=0.0), 1e-6, 500),
     "ma-soba": (MASOBA(0.05, STEP, momentum=0.5), 1e-6, 800),
     "saba": (SABA(0.05, STEP), 1e-6, 500),
@@ -148,7 +148,7 @@ class TestNoise:
         recursive = MomentumPenalty(0.02, STEP, penalty=0.1, momentum=0.05)
         errors = {"plain": [], "recursive": []}
         for name, method in (("plain", plain), ("recursive", recursive)):
-            for seed in range(5):
+            for seed in range(3):
                 found = solve(noisy(1.0), method, stop=Stop(steps=250), seed=seed)
                 errors[name].append(distance(found))
         assert np.median(errors["recursive"]) < 0.7 * np.median(errors["plain"])
@@ -221,7 +221,7 @@ class TestBOREP:
         x = normal(3)
         zero = torch.zeros(5, dtype=DOUBLE)
         refined, plain = [], []
-        for seed in range(5):
+        for seed in range(3):
             random = torch.Generator().manual_seed(seed)
             y, calls = EpochSGD(6, 20, STEP)(noisy(1.0), x, zero, random)
             refined.append(float(torch.linalg.vector_norm(y - RESPONSE @ x)))

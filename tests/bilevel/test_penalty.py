@@ -67,7 +67,7 @@ class TestPenaltyObjective:
         torch.testing.assert_close(found, torch.tensor([-1.4], dtype=DOUBLE))
         near = penalty_value(problem, x, 1e-4)
         torch.testing.assert_close(near.gradient, found, rtol=1e-3, atol=1e-3)
-        solved = solve(problem, Penalty(0.2, 0.2, penalty=0.05, inner_steps=60), stop=Stop(steps=120))
+        solved = solve(problem, Penalty(0.2, 0.2, penalty=0.05, inner_steps=40), stop=Stop(steps=60))
         assert solved.x.x.item() == pytest.approx(1.0, abs=1e-2)
         assert solved.x.y[1].item() == pytest.approx(2.0, abs=1e-2)
 

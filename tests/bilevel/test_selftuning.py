@@ -251,12 +251,12 @@ class TestResponse:
             method = SelfTuner(
                 delta=delta,
                 options={"lr": 0.01, "momentum": 0.9},
-                warmup=1000,
+                warmup=500,
                 hyper_rate=0.01,
                 entropy=0.0,
                 learn_spread=False,
             )
-            found = solve(task, method, stop=Stop(steps=2500))
+            found = solve(task, method, stop=Stop(steps=1500))
             least = min(validation(u) for u in torch.linspace(-6, 2, 81).tolist())
             assert validation(math.log(found.history.metrics[-1]["decay"])) < 1.01 * least
             assert found.metrics["validation"] < 1.03 * least

@@ -21,7 +21,7 @@ EASY = (
 def test_local_search_reaches_the_stated_minimum_and_nothing_below(function) -> None:
     generator, box = np.random.default_rng(0), [(0.0, 1.0)] * function.dimension
     found = [
-        minimize(function, generator.random(function.dimension), bounds=box, tol=1e-14) for _ in range(300)
+        minimize(function, generator.random(function.dimension), bounds=box, tol=1e-14) for _ in range(100)
     ]
     assert min(m.fun for m in found) == pytest.approx(function.minimum, abs=1e-8)
 

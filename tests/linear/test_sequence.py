@@ -103,7 +103,7 @@ class TestLearnedSolver:
 
     @pytest.mark.parametrize("policy", [TsallisINF(20), ChebCB(20, -0.15, 0.45)], ids=["tsallis", "cheb"])
     def test_learning_beats_the_average_omega(self, policy):
-        workload = ShiftedLaplacians(rounds=400)
+        workload = ShiftedLaplacians(rounds=250)
         learned = solve(workload, LearnedSolver(policy, omega_grid(SOR))).metrics["cost"]
         grid = [solve(workload, fixed(SOR(w))).metrics["cost"] for w in OMEGAS[::4]]
         assert learned < 0.8 * np.mean(grid)

@@ -82,7 +82,7 @@ def test_a_point_and_its_nearest_of_the_cone_differ_by_a_point_of_the_dual_cone(
 
 
 @pytest.mark.parametrize("name", SETS)
-@settings(max_examples=12)
+@settings(max_examples=6)
 @given(st.integers(0, 1000))
 def test_derivatives_of_projections_in_both_modes(name: str, seed: int) -> None:
     x = 2 * torch.randn(N, dtype=DOUBLE, generator=torch.Generator().manual_seed(seed))

@@ -166,7 +166,7 @@ class TestComposite:
         shape = (3, 2) if isinstance(K, GroupL2) else (6,)
         x = nn.Parameter(torch.zeros(shape, dtype=torch.float64))
         optimizer = LionK([x], lr=0.02, weight_decay=self.lam, K=K)
-        steps = 10_000
+        steps = 4000
         for t in range(steps):
             optimizer.param_groups[0]["lr"] = 0.02 * (1 - t / steps) ** 2 + 1e-7
             x.grad = (A.T @ (A @ x.detach().flatten() - b)).reshape(shape)

@@ -95,7 +95,7 @@ class TestMatching:
     def test_its_minimum_is_the_exact_plan(self, pair, covariance):
         exact, x0, x1 = pair
         problem = EntropicTransport(x0, x1, 1.0, 8, covariance)
-        result = solve(problem, BridgeMatching(steps=200), progress=False)
+        result = solve(problem, BridgeMatching(steps=100), progress=False)
         error = conditional_bw2_uvp(exact, problem.bridge(result.x), x0[:100], float(x1.var(0).sum()))
         assert error < 1.5  # an independent plan has 90
 
