@@ -197,44 +197,6 @@ def smoothed(indptr, indices, data, label, count, factor, most, weak):
 
 
 @njit(cache=True)
-def transposed(starts, columns, values, count):
-    """The transpose of a matrix with ``count`` columns, in CSR."""
-    begins, rows, entries = np.zeros(count + 2, np.int32), np.empty_like(columns), np.empty_like(values)
-    for c in columns:
-        begins[c + 2] += 1
-    for c in range(2, count + 2):
-        begins[c] += begins[c - 1]
-    for i in range(len(starts) - 1):
-        for q in range(starts[i], starts[i + 1]):
-            at = begins[columns[q] + 1]
-            rows[at], entries[at] = i, values[q]
-            begins[columns[q] + 1] = at + 1
-    return begins[:-1], rows, entries
-
-
-@njit(cache=True)
-def product(starts, columns, values, others, there, entries, count):
-    """The product of two matrices in CSR, the second with ``count`` columns; the entries of a row in any order."""
-    room = 0
-    for c in columns:
-        room += others[c + 1] - others[c]
-    begins, found = np.empty(len(starts), np.int32), 0
-    names, sums = np.empty(room, np.int32), np.empty(room)
-    last = np.full(count, -1, np.int64)
-    for i in range(len(starts) - 1):
-        begins[i] = begin = found
-        for q in range(starts[i], starts[i + 1]):
-            for p in range(others[columns[q]], others[columns[q] + 1]):
-                j = there[p]
-                if last[j] < begin:
-                    last[j], names[found], sums[found] = found, j, 0.0
-                    found += 1
-                sums[last[j]] += values[q] * entries[p]
-    begins[-1] = found
-    return begins, names[:found].copy(), sums[:found].copy()
-
-
-@njit(cache=True)
 def divide(starts, columns, values, middle, diagonal):
     """Bring each row into the order of a sweep: what is before the diagonal, the diagonal, and what is after it."""
     for i in range(len(middle)):

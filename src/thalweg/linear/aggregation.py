@@ -64,8 +64,7 @@ class AggregationCycle:
     """
 
     def __init__(self, A: sp.csr_array, air: Vector, places: NDArray[np.int32], dimensions: int) -> None:
-        held = _held(A, air)
-        matrix = (held.indptr.astype(np.int32), held.indices.astype(np.int32), held.data)
+        matrix = _parts(_held(A, air))
         self.levels: list[GraphLevel] = []
         while True:
             n = len(places)
@@ -80,13 +79,14 @@ class AggregationCycle:
                 break
             transfers = kernels.smoothed(*matrix, label, count, SMOOTHING, OUTSIDE, WEAK)
             self.levels.append(_level(matrix, middle, diagonal, transfers))
-            back = kernels.transposed(*transfers, count)
-            matrix = kernels.product(*back, *kernels.product(*matrix, *transfers, count), count)
+            P = _csr(transfers, count)
+            matrix = _parts(sp.csr_array(P.T @ (_csr(matrix, n) @ P)))
             below = np.empty((count, 3), np.int32)
             below[label[label >= 0]] = places[label >= 0]
             places = below
-        entries = sp.csr_array((matrix[2], matrix[1], matrix[0]), shape=(n, n)).tocsc()
-        self._factors = splu(entries, permc_spec="MMD_AT_PLUS_A", options={"SymmetricMode": True})
+        self._factors = splu(
+            _csr(matrix, n).tocsc(), permc_spec="MMD_AT_PLUS_A", options={"SymmetricMode": True}
+        )
         self._right = [level.b for level in self.levels] + [np.zeros(n)]
 
     @property
@@ -117,6 +117,15 @@ def _held(A: sp.csr_array, air: Vector) -> sp.csr_array:
     extra, diagonal = np.zeros(len(air)), A.diagonal()
     extra[first] = np.where(diagonal[first] > 0, diagonal[first], 1.0)
     return sp.csr_array(A + sp.diags_array(extra))
+
+
+def _parts(A: sp.csr_array) -> Matrix:
+    return A.indptr.astype(np.int32, copy=False), A.indices.astype(np.int32, copy=False), A.data
+
+
+def _csr(matrix: Matrix, columns: int) -> sp.csr_array:
+    indptr, indices, data = matrix
+    return sp.csr_array((data, indices, indptr), shape=(len(indptr) - 1, columns))
 
 
 def _level(
