@@ -51,11 +51,16 @@ def commands():
                     yield pytest.param(words[1:], id=" ".join(words))
 
 
-@pytest.mark.parametrize("words", list(commands()))
-def test_a_command_on_a_page_has_options_that_exist(words):
+@functools.cache
+def whole_command():
     from thalweg.cli import app
 
-    command = typer.main.get_command(app)
+    return typer.main.get_command(app)
+
+
+@pytest.mark.parametrize("words", list(commands()))
+def test_a_command_on_a_page_has_options_that_exist(words):
+    command = whole_command()
     while hasattr(command, "commands"):
         command = command.commands[words[0]]
         words = words[1:]
