@@ -133,6 +133,14 @@ class TestOptions:
         refused(thalweg("solve", *words, cwd=folder), message)
 
 
+def test_what_an_estimator_refuses_is_a_line_like_the_others(folder):
+    refused(
+        thalweg("dictionary", "table.csv", "--loss", "l5", cwd=folder),
+        "The 'loss' parameter of OnlineDictionary",
+    )
+    assert thalweg("show", "2").stdout == thalweg("show", "02").stdout != ""
+
+
 def test_a_table_of_ratings_is_not_taken_for_lines_of_them(tmp_path):
     path = tmp_path / "wide.csv"
     np.savetxt(path, np.arange(30.0).reshape(5, 6) / 7, delimiter=",")

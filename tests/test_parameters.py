@@ -92,6 +92,7 @@ def given_data():
     """What needs data, or is not exported, with a number that has to be finite."""
     from thalweg.constrained import PoissonControl
     from thalweg.convex import GroupPenalized, LeastSquares, Penalized
+    from thalweg.distributed.coding import DelayProfile
     from thalweg.distributed.federated.problem import dirichlet
     from thalweg.distributed.zeroth_order import quadratic
     from thalweg.equilibrium.games import adversarial_classification, linear_gan, robust_regression
@@ -113,6 +114,7 @@ def given_data():
         "shares": lambda v: dirichlet([0, 1] * 5, 2, v),
         "departures": lambda v: quadratic(heterogeneity=v),
         "solver's ridge": lambda v: LinearSolver(ridge=v),
+        "times' slope": lambda v: DelayProfile(np.ones((3, 2)), slope=v),
         "losses' scale": lambda v: TsallisINF(3, v),
         **{
             name: getattr(profiles, name)
