@@ -8,6 +8,7 @@ import inspect
 import math
 import numbers
 
+import numpy as np
 import pytest
 
 from thalweg.core import ThalwegError
@@ -85,3 +86,47 @@ def test_what_is_no_number_is_refused_by_name(made, name, default):
             made(**{name: value})
         assert name in str(caught.value) or "seed" in str(caught.value)
         assert "\n" not in str(caught.value)
+
+
+def given_data():
+    """What needs data, or is not exported, with a number that has to be finite."""
+    from thalweg.constrained import PoissonControl
+    from thalweg.convex import GroupPenalized, LeastSquares, Penalized
+    from thalweg.distributed.coding import DelayProfile
+    from thalweg.distributed.federated.problem import dirichlet
+    from thalweg.distributed.zeroth_order import quadratic
+    from thalweg.equilibrium.games import adversarial_classification, linear_gan, robust_regression
+    from thalweg.numerics.torch_krylov import LinearSolver
+    from thalweg.online import TsallisINF
+    from thalweg.training import profiles
+
+    X, y = np.eye(4), np.array([1.0, -1.0, 1.0, -1.0])
+    return {
+        "l1": lambda v: Penalized(LeastSquares(X, y), v),
+        "one l1": lambda v: Penalized(LeastSquares(X, y), [1.0, v, 1.0, 1.0]),
+        "ridge": lambda v: LeastSquares(X, y, v),
+        "group": lambda v: GroupPenalized(LeastSquares(X, y), groups=[0, 0, 1, 1], group_weight=v),
+        "robust ridge": lambda v: robust_regression(X, y, ridge=v),
+        "adversary's radius": lambda v: adversarial_classification(X, y, radius=v),
+        "adversarial ridge": lambda v: adversarial_classification(X, y, ridge=v),
+        "gan's radius": lambda v: linear_gan(X, X, radius=v),
+        "control's weight": lambda v: PoissonControl(X, weight=v),
+        "shares": lambda v: dirichlet([0, 1] * 5, 2, v),
+        "departures": lambda v: quadratic(heterogeneity=v),
+        "solver's ridge": lambda v: LinearSolver(ridge=v),
+        "times' slope": lambda v: DelayProfile(np.ones((3, 2)), slope=v),
+        "losses' scale": lambda v: TsallisINF(3, v),
+        **{
+            name: getattr(profiles, name)
+            for name in ("Exponential", "InverseSqrt", "InverseTime", "Polynomial")
+        },
+    }
+
+
+@pytest.mark.parametrize("value", [math.inf, math.nan, "1", -1.0])
+@pytest.mark.parametrize("name", sorted(given_data()))
+def test_numbers_beside_data_are_looked_at_too(name, value):
+    made = given_data()[name]
+    made(1.0)
+    with pytest.raises(ThalwegError):
+        made(value)

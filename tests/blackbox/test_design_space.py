@@ -149,6 +149,8 @@ class TestTable:
             (["AAA", "AAA"], [1.0, 1.0], InvalidProblem, "1 different sequences; expected two or more"),
             (["AAA"], [1.0], InvalidProblem, "expected two or more"),
             ([], [], InvalidProblem, "expected two or more"),
+            (["AAA", "AAC"], [1e200, 2e200], InvalidProblem, "another unit"),
+            (["AAA", "AAC"], [1e-200, 2e-200], InvalidProblem, "another unit"),
             (["AAA", "AAC"], [1.0, np.nan], NotFinite, "scores holds 1 NaN"),
             (["AAA", "AAC"], [1.0, np.inf], NotFinite, "non-finite"),
             (["AAA", "AAC"], [1.0, 1j], InvalidProblem, "complex"),

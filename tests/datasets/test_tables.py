@@ -57,6 +57,15 @@ class TestNumberOfCells:
         with pytest.raises(NotFinite, match="2 NaN"):
             load_matrix(write("a,b\n1,\n2,\n"))
 
+    def test_cells_between_bars_are_told_and_not_taken_for_one_column(self, write):
+        for text in ("a|b|y\n1|2|3\n4|5|6\n", "| a | b |\n| 1 | 2 |\n", "1|2\n3|4\n"):
+            with pytest.raises(UnreadableFile, match=r"separates its cells by '\|', which is not read"):
+                load_frame(write(text))
+        assert load_frame(write("kinds\ndrama|crime\ncrime|war\n")).kinds.tolist() == [
+            "drama|crime",
+            "crime|war",
+        ]
+
     def test_the_line_counts_the_lines_inside_quotations(self, write):
         with pytest.raises(UnreadableFile, match=r"row 2 has 1 cell.*\(line 5\)"):
             load(write('"a\nb",c\n"1",2\n\n3\n'))

@@ -184,7 +184,7 @@ class TestSearch:
             (["--method", "lin-ucb:x=1"], ("{row}",), "No option of lin-ucb 'x'"),
             (["--sparsity", "9"], ("{row}",), "from 0 to d = 5"),
             (["--radius", "0"], ("{row}",), "radius > 0"),
-            (["--keep", "alloys.csv"], ("{row}",), "alloys.csv is not a file saved by thalweg"),
+            (["--keep", "alloys.csv"], ("{row}",), "alloys.csv is read here, and would be overwritten"),
             (["--eps", "0.01", "--keep", "x"], ("-c", "print(1000 + {row})"), "Give a larger radius"),
         ],
     )

@@ -119,7 +119,7 @@ class TestCalls:
         with pytest.raises(ValueError, match=r"^too bad"):
             passes(w)
 
-    @pytest.mark.parametrize("lazy", ["generator", "async generator", "coroutine", "map"])
+    @pytest.mark.parametrize("lazy", ["generator", "async generator", "coroutine", "map", "enumerate"])
     def test_work_that_would_be_done_later_is_refused(self, lazy):
         def generator(x):
             yield OUTSIDE.data  # nobody would see that it is read
@@ -135,6 +135,7 @@ class TestCalls:
             "async generator": generator_later,
             "coroutine": lambda x: later(x),
             "map": lambda x: map(str, [x]),
+            "enumerate": lambda x: enumerate([x]),
         }[lazy]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # that coroutine is never awaited
@@ -220,6 +221,27 @@ class TestTrainable:
             return 1 if n == 0 else 2 * power(n - 1)
 
         assert power(node(5)).data == 32
+
+    def test_a_decorator_below_would_be_lost_with_the_text(self):
+        def tenfold(function):
+            @functools.wraps(function)
+            def many(x):
+                return 10 * function(x)
+
+            return many
+
+        def plain(x):
+            return x + 1
+
+        assert bundle()(tenfold(plain))(node(1)).data == 20
+        with pytest.raises(InvalidProblem, match="plain has a decorator below bundle"):
+            bundle(trainable=True)(tenfold(plain))
+
+    def test_a_lambda_in_another_functions_line_is_refused(self):
+        def made(): return bundle(trainable=True)(lambda x: x + 1)  # fmt: skip
+
+        with pytest.raises(InvalidProblem, match="<lambda> is no function defined by def"):
+            made()
 
     def test_what_has_no_text_is_refused(self):
         with pytest.raises(InvalidProblem, match=r"cannot be read|no function"):

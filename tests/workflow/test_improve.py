@@ -234,3 +234,17 @@ class TestCommand:
         other.write_text('{"values": {"z": 1.0}}', encoding="utf-8")
         done = invoke(program("valley"), "--start", other)
         assert isinstance(done.exception, CheckpointMismatch)
+
+
+def test_what_raises_outside_of_the_program_leaves_the_best_values():
+    x = node(4.0, trainable=True)
+    seen = []
+
+    def watch(row):
+        seen.append((row["score"], x.data))
+        if row["score"] > row["best"]:
+            raise OSError("the disk is full")
+
+    with pytest.raises(OSError, match="disk is full"):
+        improve(lambda: (x - 1) ** 2, PatternSearch([x]), runs=20, watch=watch)
+    assert x.data == min(seen)[1] != seen[-1][1]

@@ -270,3 +270,38 @@ def f(what):
         assert bare.call(code, "f", ("environ",)) == 0
         with pytest.raises(SandboxError, match=r"PermissionError|ModuleNotFoundError|ImportError"):
             bare.call(code, "f", ("socket",))
+
+
+def test_a_set_of_texts_has_one_order_in_all_processes():
+    code = "def f(): return list({str(i) for i in range(50)}), hash('a')"
+    found = []
+    for _ in range(2):
+        with Sandbox() as box:
+            found.append(box.call(code, "f"))
+    assert found[0] == found[1]
+
+
+def test_an_exception_whose_message_raises_is_told_by_its_kind(box):
+    code = "class R:\n def __repr__(self): raise ValueError\ndef f(): raise KeyError(R())"
+    with pytest.raises(SandboxError, match="KeyError: its message cannot be read: ValueError"):
+        box.call(code, "f")
+    assert box.call("def f(): return 1", "f") == 1
+
+
+def test_too_much_memory_says_how_much_there_is(box):
+    with pytest.raises(SandboxError, match=f"more than the {box.megabytes} megabytes"):
+        box.call("def f(): return [0] * 10**10", "f")
+
+
+@pytest.mark.parametrize(
+    ("bad", "words"),
+    [
+        ({"imports": "math"}, "a tuple of modules"),
+        ({"imports": ("numpy",)}, "'numpy' is no module of the standard library"),
+        ({"megabytes": 512.5}, "whole number of megabytes"),
+        ({"megabytes": 2**60}, "whole number of megabytes"),
+    ],
+)
+def test_what_no_process_can_be_started_with_is_refused(bad, words):
+    with pytest.raises(InvalidParameter, match=words):
+        Sandbox(**bad)

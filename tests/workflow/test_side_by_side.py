@@ -181,6 +181,13 @@ class TestRestarts:
         assert found.best_score < 1e9
         assert x.feedback == []
 
+    def test_a_score_of_failed_runs_that_beats_the_others_is_refused(self):
+        x = node(0.0, trainable=True, name="x")
+        for runs in (1, 5):  # all raise; or one does, and the others are above 3
+            with pytest.raises(InvalidProblem, match="no run is better than failed=0"):
+                restarted(lambda: 1 / (x * x) + 3, [x], pattern, runs, starts=1, failed=0.0)
+            assert x.data == 0.0
+
     def test_parameters_that_each_process_makes_for_itself_are_refused(self):
         assert restarted(by_a_module, [OF_THIS_MODULE], pattern, 5, starts=2).best_score <= 4.0
         OF_THIS_MODULE.set(2.0)

@@ -7,6 +7,7 @@ import operator
 import tracemalloc
 import weakref
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,6 +21,7 @@ from thalweg.workflow import (
     Feedback,
     GraphPropagator,
     MessageNode,
+    Node,
     SumPropagator,
     backward,
     bundle,
@@ -68,6 +70,14 @@ class TestValues:
     )
     def test_a_plain_value_may_stand_on_the_left(self, f):
         assert f(7, node(2)).data == f(7, 2)
+
+    def test_an_array_may_stand_on_the_left(self):
+        x = node(np.array([1.0, 2.0]), trainable=True)
+        A = np.array([[1.0, 2.0], [3.0, 4.0]])
+        for y in (A @ x, A.sum(0) * x, A[0] - x, A[0] < x):
+            assert isinstance(y, Node)
+            assert any(parent is x for parent in y.parents)
+        assert (A @ x).data.tolist() == [5.0, 11.0]
 
     def test_containers_of_nodes_are_nodes(self):
         a, b = node(1), node(2)

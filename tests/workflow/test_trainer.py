@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 
 from thalweg.core import CheckpointMismatch, InvalidParameter, InvalidProblem, UnreadableFile
@@ -99,7 +100,8 @@ def test_other_checkpoints_are_refused(tmp_path):
     with pytest.raises(UnreadableFile, match="no checkpoint"):
         made([2.0], checkpoint=path)[2].fit(DATA, [8.0])
     kept = json.loads(
-        '{"pool": [[[1.0], 0.0, 0]], "best": [[1.0], 0.0, 0], "first": [1.0], "begun": [0], "scores": [0.0]}'
+        '{"pool": [[[1.0], 0.0, 0]], "best": [[1.0], 0.0, 0], "first": [1.0], "begun": [0], "scores": [0.0],'
+        ' "validation": "", "least": null, "raised": false}'
     )
     path.write_text(json.dumps({"parameters": ["other"], **kept}))
     with pytest.raises(CheckpointMismatch, match="other parameters"):
@@ -126,3 +128,48 @@ def test_bad_input_is_refused():
     trainer = WorkflowTrainer(lambda x: divided(x, by), Listed([by], []), lambda x, y: Feedback(text="words"))
     with pytest.raises(InvalidProblem, match="give a score"):
         trainer.fit(DATA, DATA)
+
+
+def test_a_program_that_raises_is_never_the_best(tmp_path):
+    by, _, trainer = made([0.0, 2.0], checkpoint=tmp_path / "run.json")  # scores below zero, failed=0
+    with pytest.raises(InvalidProblem, match="failed=0, and a score of -6 is worse"):
+        trainer.fit(DATA, [8.0], rounds=2)
+    assert by.data == 1.0  # what did not raise
+    by, _, trainer = made([0.0, 2.0], failed=-1e9)
+    assert trainer.fit(DATA, [8.0], rounds=2).scores == [-6.0, -6.0, -2.0]
+
+
+def test_scores_on_other_examples_are_not_gone_on_with(tmp_path):
+    made([2.0], checkpoint=tmp_path / "run.json")[2].fit(DATA, [8.0], rounds=1)
+    with pytest.raises(CheckpointMismatch, match="other examples than these to validate on"):
+        made([3.0], checkpoint=tmp_path / "run.json")[2].fit(DATA, [80.0], rounds=2)
+
+
+def test_what_raises_outside_of_the_program_leaves_the_best_values():
+    by = node(1.0, trainable=True)
+    judged = lambda x, y: -abs(y - x / 4) if by.data != 3.0 else 1 / 0  # noqa: E731
+    trainer = WorkflowTrainer(lambda x: divided(x, by), Listed([by], [2.0, 3.0]), judged)
+    with pytest.raises(ZeroDivisionError):
+        trainer.fit(DATA, [8.0], rounds=3)
+    assert by.data == 2.0
+
+
+def test_values_may_be_arrays_and_examples_any_iterable(tmp_path):
+    by = node(np.ones(2), trainable=True)
+    tried = [np.full(2, 2.0), np.full(2, 3.0), np.full(2, 2.0)]
+    options = {"program": lambda x: by * x, "guide": lambda x, y: -float(np.abs(y - 3 * x).sum())}
+    trainer = WorkflowTrainer(optimizer=Listed([by], tried), **options)
+    assert trainer.fit(iter(DATA), np.array([1.0]), rounds=3).scores == [-4.0, -2.0, 0.0, 0.0]
+    assert by.data.tolist() == [3.0, 3.0]
+    kept = WorkflowTrainer(optimizer=Listed([by], tried), checkpoint=tmp_path / "run", **options)
+    with pytest.raises(InvalidProblem, match="only plain data are kept in a checkpoint"):
+        kept.fit(DATA, [1.0])
+    with pytest.raises(InvalidProblem, match="lists of examples; got a dict"):
+        trainer.fit({1: 2}, [1.0])
+
+
+@pytest.mark.parametrize("bad", [{"beam": 1.5}, {"batch": "3"}, {"workers": True}, {"patience": 2.0}])
+def test_counts_are_whole_numbers(bad):
+    (name,) = bad
+    with pytest.raises(InvalidParameter, match=f"{name} >= 1, a whole number"):
+        made([2.0], **bad)

@@ -21,7 +21,10 @@ from thalweg.blackbox.space import Space
 from thalweg.blackbox.study import Study
 from thalweg.blackbox.trial import Trial
 from thalweg.core import InvalidParameter
-from thalweg.core.validation import require
+from thalweg.core.validation import is_real, require
+
+#: Seconds that no evaluation takes: 30 years, as far as the system's clocks are asked.
+LONGEST = 1e9
 
 
 @dataclass
@@ -42,6 +45,10 @@ class Command:
     _running: set[int] = field(default_factory=set, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
     _closed: bool = field(default=False, repr=False)
+
+    def __post_init__(self) -> None:
+        fits = self.timeout is None or (is_real(self.timeout) and 0 < self.timeout < LONGEST)
+        require(fits, f"Command needs 0 < timeout < {LONGEST:g} seconds, or None", got=self.timeout)
 
     def check(self, space: Space) -> None:
         """Refuse placeholders that are no parameters or do not take their values, and parameters that are nowhere.

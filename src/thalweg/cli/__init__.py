@@ -139,9 +139,11 @@ def _split(words: list[str]) -> tuple[list[str], list[str], list[str]]:
 def _one_line(error: Exception) -> str:
     from thalweg.core import ThalwegError
 
-    if isinstance(error, ThalwegError):
-        return f"Error: {error}"
     text = " ".join(str(error).split())
+    if (
+        isinstance(error, ThalwegError) or type(error).__name__ == "InvalidParameterError"
+    ):  # scikit-learn's own
+        return f"Error: {error if isinstance(error, ThalwegError) else text}"
     return f"Error: {type(error).__name__}: {text or 'no message'}. (thalweg --debug ... shows where it came from.)"
 
 

@@ -101,8 +101,14 @@ def _tables(source: Path, target: Path, labels: str, header: bool | None) -> _Do
     y, classes = first.classes()
     one, other = (np.asarray(data.X, dtype=np.float64) for data in (first, second))
     if first.feature_names != second.feature_names or one.shape[1] != other.shape[1]:
+        told = [
+            f"the columns {', '.join(data.feature_names)}"
+            if data.feature_names
+            else f"{X.shape[1]} columns, no names"
+            for data, X in ((first, one), (second, other))
+        ]
         raise InvalidProblem(
-            f"{source} has {one.shape[1]} columns, {target} {other.shape[1]}; expected the same."
+            f"{source} has {told[0]}; {target} has {told[1]}. Expected the same, in one order."
         )
     truth = None if second.y is None else _placed(second.y, classes, target)
     return _Domains((one, other), y, classes, truth)
@@ -186,22 +192,28 @@ def _last(width: int, classes: int) -> nn.Module:
 def pareto(
     base: str = "dann",
     combiner: str = "preference",
-    weight: float = 0.0,
-    tau: float = 0.1,
+    weight: float | None = None,
+    tau: float | None = None,
     refining: Literal["bayes", "scaled logits", "none"] = "bayes",
     rate: float = 0.03,
     ramp: float = 100.0,
     hidden: int = 64,
     judge_every: int = 100,
 ) -> Adapt:
-    """`Adapt` for fresh small networks: ``weight`` is linear's of the target objective, ``tau`` the programme's."""
+    """`Adapt` for fresh small networks: ``weight`` is linear's of the target objective, none: 0; ``tau``
+    the preference programme's, none: 0.1.
+    """
     from thalweg.adaptation import Adapt, FixedWeights, GradientCombiner, PreferenceLP
 
+    for name, value, whose in (("weight", weight, "linear"), ("tau", tau, "preference")):
+        if value is not None and combiner != whose:
+            raise InvalidParameter(f"pareto: {name} is of combiner={whose}; got combiner={combiner}.")
     chosen: str | GradientCombiner = combiner
     if combiner == "preference":
-        chosen = PreferenceLP(tau)
+        chosen = PreferenceLP(0.1 if tau is None else tau)
     elif combiner == "linear":
-        chosen = FixedWeights((*[1.0] * (1 if base == "source-only" else 2), weight))
+        ones = [1.0] * (1 if base == "source-only" else 2)
+        chosen = FixedWeights((*ones, 0.0 if weight is None else weight))
     return Adapt(
         base, chosen, rate=rate, ramp=ramp, hidden=hidden, refining=refining, judge_every=judge_every
     )

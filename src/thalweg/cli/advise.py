@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from thalweg.cli.options import Header, Json
-from thalweg.cli.output import strict_json
+from thalweg.cli.output import PAGES, check_outputs, strict_json
 from thalweg.core import InvalidParameter
-from thalweg.core.files import check_target
 
 if TYPE_CHECKING:
     from thalweg.workbench.advice import Advice
@@ -43,8 +42,7 @@ def advise(
 
     if report is not None and race is None:
         raise InvalidParameter("--report is the page of a race; say --try SECONDS too.")
-    if report is not None:
-        check_target(report, (".html", ".htm"))
+    check_outputs([(report, PAGES)], [files])
     sights, found = advised(files, header)
     refuse_nothing(sights, found)
     if as_json:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from thalweg.cli.options import Json
-from thalweg.cli.output import strict_json, write_arrays
+from thalweg.cli.output import check_outputs, strict_json, write_arrays
 
 if TYPE_CHECKING:
     from thalweg.bilevel.alignment import TabularMDP
@@ -62,8 +62,10 @@ def align(
         save_preferences,
     )
     from thalweg.core import InvalidParameter, Stop, solve
+    from thalweg.core.files import ARRAY_ENDINGS
     from thalweg.core.seeding import generator
 
+    check_outputs([(out, ARRAY_ENDINGS), (ask, ())], [world, pairs])
     if pairs is None and ask is None:
         raise InvalidParameter("align needs labelled pairs, or --ask FILE to write the first ones.")
     place = read_world(world, discount)

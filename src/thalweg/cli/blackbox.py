@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from thalweg.cli.options import Json, Page, Seed
-from thalweg.cli.output import strict_json
+from thalweg.cli.output import PAGES, check_outputs, strict_json
 from thalweg.core import CheckpointMismatch, InvalidParameter, Problem
-from thalweg.core.files import check_target, write_text
+from thalweg.core.files import write_text
 
 if TYPE_CHECKING:
     from thalweg.blackbox import BayesianOptimization, Study, Trial
@@ -80,9 +80,7 @@ def solve_blackbox(
     from thalweg.blackbox import Space
     from thalweg.blackbox.workers import Command, evaluate
 
-    for path, endings in ((report, (".html", ".htm")), (out, (".json",)), (study, ())):
-        if path is not None:
-            check_target(path, endings)
+    check_outputs([(report, PAGES), (out, (".json",)), (study, ())], [space])
     chosen = _bayesian(method, acquisition, exact)
     ours = chosen.study(Space.from_toml(space), "maximize" if maximize else "minimize", seed)
     program = Command(_as_utf8(command), timeout)

@@ -14,9 +14,8 @@ from thalweg.cli.areas import Area
 from thalweg.cli.case import Case
 from thalweg.cli.methods import is_ready, parsed
 from thalweg.cli.options import Json, Method, Page, Seconds, Seed, Steps, Tolerance
-from thalweg.cli.output import strict_json
+from thalweg.cli.output import PAGES, check_outputs, strict_json
 from thalweg.core import Figure, InvalidParameter, InvalidProblem, Problem, Result, Stop
-from thalweg.core.files import check_target
 
 
 def solve_command(area: Area) -> Callable[..., None]:
@@ -39,9 +38,8 @@ def solve_command(area: Area) -> Callable[..., None]:
     ) -> None:
         from thalweg.core import Checkpoint, recommended, solve
 
-        for path, endings in ((out, area.case.endings), (report, (".html", ".htm")), (checkpoint, ())):
-            if path is not None:
-                check_target(path, endings)
+        check_outputs([(out, area.case.endings), (report, PAGES)], [*given.values(), resume, checkpoint])
+        check_outputs([(checkpoint, ())], given.values())
         problems = area.read(**given)
         first = next(iter(problems.values()))
         chosen = parsed(method, area.methods(), first, area.name) if method else None
@@ -90,8 +88,7 @@ def compare_command(area: Area) -> Callable[..., None]:
     ) -> None:
         from thalweg.workbench import Comparison, compare
 
-        if report is not None:
-            check_target(report, (".html", ".htm"))
+        check_outputs([(report, PAGES)], given.values())
         found = Comparison([], [])
         for name, problem in area.read(**given).items():
             names = method or _fitting(area, problem)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from thalweg.cli.options import Header, Json
-from thalweg.cli.output import strict_json
+from thalweg.cli.output import PAGES, check_outputs, strict_json
 
 if TYPE_CHECKING:
     from thalweg.distributed.coding import Scheme
@@ -47,6 +47,7 @@ def plan_coding(
     from thalweg.datasets import load_named_matrix
     from thalweg.distributed.coding import DelayProfile, plan, replay, waterfall
 
+    check_outputs([(page, PAGES)], [profile])
     seconds = load_named_matrix(profile, header=header, name="the profile").values
     if workers is not None and seconds.shape[1] != workers:
         raise InvalidProblem(f"{profile} has {seconds.shape[1]} columns, not {workers}: one for each worker.")

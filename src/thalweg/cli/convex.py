@@ -65,16 +65,24 @@ def read(
         ),
     ] = None,
     decay: Annotated[
-        float,
-        typer.Option(help="With --relu: weight decay beside the sum of the losses, decay/2 |weights|^2."),
-    ] = 1.0,
-    draw: Annotated[int, typer.Option(help="With --relu: the seed of the patterns.")] = 0,
+        float | None,
+        typer.Option(
+            help="With --relu: weight decay beside the sum of the losses, decay/2 |weights|^2. Default 1."
+        ),
+    ] = None,
+    draw: Annotated[
+        int | None, typer.Option(min=0, help="With --relu: the seed of the patterns. Default 0.")
+    ] = None,
 ) -> Mapping[str, Problem]:
     """Minimise a loss with penalties, on a table of features and a target."""
     import numpy as np
 
     from thalweg.datasets import load
 
+    if group_size is not None and not group:
+        raise InvalidParameter("--group-size is of a group penalty; say its weight, --group, too.")
+    if relu is None and (decay is not None or draw is not None):
+        raise InvalidParameter("--decay and --draw are of a network; say --relu too.")
     problems: dict[str, Problem] = {}
     for name, path in named(data).items():
         counted: bool | Literal["auto"] = "auto" if zero_based is None else zero_based
@@ -88,7 +96,7 @@ def read(
                 raise InvalidParameter(
                     "--relu has one penalty, --decay; leave out --l1, --ridge, --group and --nonnegative."
                 )
-            problems[name] = _network(found, loss, relu, decay, draw)
+            problems[name] = _network(found, loss, relu, 1.0 if decay is None else decay, draw or 0)
             continue
         low = 0.0 if nonnegative else -np.inf
         problems[name] = _problem(_loss(loss, found, ridge), l1, low, group, group_size)

@@ -11,7 +11,7 @@ import typer
 
 from thalweg.cli.case import Case
 from thalweg.cli.methods import Maker
-from thalweg.cli.options import Header
+from thalweg.cli.options import Header, numbers_by_commas
 from thalweg.core import Figure, InvalidParameter, InvalidProblem, Method, Problem, Result, Stop
 
 if TYPE_CHECKING:
@@ -75,15 +75,19 @@ def _allowed(text: str) -> dict[int, str]:
         place, colon, letters = part.partition(":")
         if not colon or not place.strip().isdecimal() or not letters:
             raise InvalidParameter(f"--allow is position:letters by commas, such as 4:CT,7:AG; got {part!r}.")
+        if int(place) in found:
+            raise InvalidParameter(
+                f"--allow names position {int(place)} twice; write all its letters behind one."
+            )
         found[int(place)] = letters.strip()
     return found
 
 
 def _numbers(text: str) -> list[float]:
-    try:
-        return [float(word) for word in text.split(",")] if text else []
-    except ValueError:
-        raise InvalidParameter(f"--targets is numbers by commas, such as 1,5,10; got {text!r}.") from None
+    found = numbers_by_commas(text)
+    if found is None:
+        raise InvalidParameter(f"--targets is numbers by commas, such as 1,5,10; got {text!r}.")
+    return found
 
 
 def _encoder(name: str) -> Encoder:

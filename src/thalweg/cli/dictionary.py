@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 import typer
 
 from thalweg.cli.options import Header, Json, Seed
-from thalweg.cli.output import strict_json, write_arrays
+from thalweg.cli.output import check_outputs, strict_json, write_arrays
 
 if TYPE_CHECKING:
     import numpy as np
@@ -71,13 +71,11 @@ def learn_dictionary(
     told. Exit status 1 if the file was not read to its end.
     """
     from thalweg.core import InvalidParameter
-    from thalweg.core.files import check_target
     from thalweg.datasets import GrowingTable
     from thalweg.matrix import OnlineDictionary
 
-    for path, endings in ((out, (".npz", ".npy", ".csv")), (checkpoint, ())):
-        if path is not None:
-            check_target(path, endings)
+    check_outputs([(out, (".npz", ".npy", ".csv"))], [table, resume, checkpoint])
+    check_outputs([(checkpoint, ())], [table])
     for option, value, known in (
         ("bad", bad, ("skip", "refuse")),
         ("missing", missing, ("skip", "fill", "refuse")),

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from thalweg.cli.options import Json, Seed
-from thalweg.cli.output import strict_json
+from thalweg.cli.output import check_outputs, strict_json
 from thalweg.cli.own import from_file
-from thalweg.core.files import check_target
 
 if TYPE_CHECKING:
     from thalweg.discovery.proxies import Proxy
@@ -67,8 +66,7 @@ def discover(
 
     from thalweg.discovery import ADAMW, read_program, search, write_optimizer
 
-    if out is not None:
-        check_target(out, (".py",))
+    check_outputs([(out, (".py",))], [cache, checkpoint, resume])
     begin = ADAMW if start is None else read_program(start)
     found = search(
         proxy_named(proxy),

@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from thalweg.cli.options import Json, Page, Seed
-from thalweg.cli.output import strict_json
+from thalweg.cli.output import PAGES, check_outputs, strict_json
 from thalweg.cli.own import from_file
 from thalweg.core import InvalidParameter, UnknownName
-from thalweg.core.files import check_target
 
 if TYPE_CHECKING:
     from thalweg.workflow import Node, ParameterNode
@@ -74,9 +73,7 @@ def improve(
     from thalweg.workflow.improving import improve as improved
     from thalweg.workflow.modules import load_parameters, save_parameters
 
-    for target, endings in ((out, (".json",)), (report, (".html", ".htm"))):
-        if target is not None:
-            check_target(target, endings)
+    check_outputs([(out, (".json",)), (report, PAGES)], [])
     run, held, judge = _program(program, guide)
     if start is not None:
         load_parameters(held, start)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, cast
 import typer
 
 from thalweg.cli.case import Case, named
-from thalweg.cli.methods import Maker, options
+from thalweg.cli.methods import Maker, option_values, options
 from thalweg.cli.output import array_of, write_arrays
 from thalweg.core import Figure, InvalidParameter, InvalidProblem, Problem, Result, UnknownName
 
@@ -219,6 +219,7 @@ def _check_measured(y: np.ndarray, mask: np.ndarray) -> None:
 def _operator(text: str, y: np.ndarray, volume: bool) -> Operator:
     """The operator that ``name:option=value,...`` says, for data like ``y``."""
     from thalweg.inverse import SliceStack
+    from thalweg.inverse.masks import MASKS
 
     name, _, rest = text.partition(":")
     if name not in OPERATORS:
@@ -227,14 +228,14 @@ def _operator(text: str, y: np.ndarray, volume: bool) -> Operator:
         raise InvalidProblem(
             f"The measurements have shape {y.shape}; expected {2 + volume} dimensions or more."
         )
-    known, values = options(cast(Maker, OPERATORS[name])), dict[str, object]()
-    for item in filter(None, rest.split(",")):
-        key, equals, value = item.partition("=")
-        if key not in known:
-            raise UnknownName(f"option of {name}", key, known)
-        if not equals:
-            raise InvalidParameter(f"{name}: write {key}=VALUE; got {item!r}.")
-        values[key] = known[key].read(name, value)
+    known = options(cast(Maker, OPERATORS[name]))
+    values = option_values(name, rest, known)
+    drawn = [key for key in ("acceleration", "centre", "seed") if key in values and "mask" in known]
+    if drawn and values.get("mask") not in MASKS:
+        raise InvalidParameter(
+            f"--operator {name}: {drawn[0]} is of a mask that is drawn; say its kind as well, mask=one of "
+            f"{', '.join(MASKS)}, or leave {drawn[0]} out."
+        )
     missing = [option.name for option in known.values() if option.required and option.name not in values]
     if missing:
         raise InvalidParameter(f"--operator {name} needs {missing[0]}: write {name}:{missing[0]}=VALUE.")

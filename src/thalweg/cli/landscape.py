@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from thalweg.cli.options import Header, Json, Page
-from thalweg.cli.output import strict_json
+from thalweg.cli.output import PAGES, check_outputs, strict_json
 from thalweg.core import InvalidParameter, InvalidProblem, UnknownName
 
 if TYPE_CHECKING:
@@ -49,12 +49,10 @@ def double_descent(
     """
     import numpy as np
 
-    from thalweg.core.files import check_target
     from thalweg.datasets import load
     from thalweg.landscape.double_descent import Split, scan
 
-    if report is not None:
-        check_target(report, (".html", ".htm"))
+    check_outputs([(report, PAGES)], [table])
     data = load(table, target=target, header=header)
     if data.y is None:
         raise InvalidProblem(

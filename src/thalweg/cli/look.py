@@ -107,7 +107,7 @@ def show(
             console.print(_described_method(*methods[key]), markup=False, highlight=False)
         return
     for system in SYSTEMS:
-        if name in (system.number, system.slug):
+        if name.zfill(2) == system.number or name == system.slug:
             console.print(_described(system), markup=False)
             return
     known = [*(m for _, m in methods.values()), *PROFILES, *(s.slug for s in SYSTEMS)]

@@ -11,8 +11,8 @@ import typer
 
 from thalweg.cli.case import Case, named
 from thalweg.cli.options import Header, Json
-from thalweg.cli.output import strict_json
-from thalweg.core import InvalidParameter, Problem, Result, UnknownName
+from thalweg.cli.output import check_outputs, strict_json
+from thalweg.core import InvalidParameter, InvalidProblem, Problem, Result, UnknownName
 
 if TYPE_CHECKING:
     import numpy as np
@@ -78,6 +78,11 @@ def read(
     found: dict[str, Problem] = {}
     for name, path in named(ratings).items():
         given = load_ratings(path, user=user, item=item, rating=rating, header=header)
+        if implicit is None and len(given.values) > 1 and not np.ptp(given.values):
+            raise InvalidProblem(
+                f"{path}: each rating is {given.values[0]:g}, as where a file has no column of them: nothing is to be "
+                "learned from their size. If what counts is that they are there, say --implicit with their weight."
+            )
         found[name] = Completion(
             given.entries,
             length,
@@ -181,11 +186,10 @@ def predict(
     """
     import numpy as np
 
-    from thalweg.core.files import check_target, write_text
+    from thalweg.core.files import write_text
     from thalweg.datasets import load_pairs
 
-    if out is not None:
-        check_target(out, (".csv",))
+    check_outputs([(out, (".csv",))], [factors, pairs])
     model = _load(factors)
     rows, columns = load_pairs(pairs, user=user, item=item, header=header)
     values, cold = model.predict_labels(rows, columns)

@@ -99,14 +99,7 @@ def parsed(text: str, methods: Mapping[str, Maker], problem: Problem, area: str)
     if name not in methods:
         raise UnknownName("method", name, methods, see=see)
     maker, known = methods[name], options(methods[name])
-    values: dict[str, object] = {}
-    for item in filter(None, rest.split(",")):
-        key, equals, value = item.partition("=")
-        if key not in known:
-            raise UnknownName(f"option of {name}", key, known, see=f"`thalweg show {name}` explains them.")
-        if not equals:
-            raise InvalidParameter(f"{name}: write {key}=VALUE; got {item!r}.")
-        values[key] = known[key].read(name, value)
+    values = option_values(name, rest, known, see=f"`thalweg show {name}` explains them.")
     missing = [o for o in known.values() if o.required and o.name not in values]
     unsayable = [o.name for o in missing if not o.kinds]
     if unsayable:
@@ -119,6 +112,21 @@ def parsed(text: str, methods: Mapping[str, Maker], problem: Problem, area: str)
     if "problem" in inspect.signature(maker).parameters:
         return maker(problem, **values)
     return maker(**values)
+
+
+def option_values(name: str, text: str, known: Mapping[str, Option], see: str = "") -> dict[str, object]:
+    """The values that ``option=value,option=value`` gives, each option once; ``name`` is theirs in messages."""
+    values: dict[str, object] = {}
+    for item in filter(None, text.split(",")):
+        key, equals, value = item.partition("=")
+        if key not in known:
+            raise UnknownName(f"option of {name}", key, known, see=see)
+        if not equals:
+            raise InvalidParameter(f"{name}: write {key}=VALUE; got {item!r}.")
+        if key in values:
+            raise InvalidParameter(f"{name}: {key} is said twice. Say it once.")
+        values[key] = known[key].read(name, value)
+    return values
 
 
 def is_ready(maker: Maker) -> bool:

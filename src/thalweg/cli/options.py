@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -20,3 +21,16 @@ Header = Annotated[
     ),
 ]
 Page = Annotated[Path | None, typer.Option(help="Write a page with table and curves here.")]
+
+
+def numbers_by_commas(text: str) -> list[float] | None:
+    """Finite numbers by commas, none of an empty text; None of anything else.
+
+    >>> numbers_by_commas("0.1, 1"), numbers_by_commas(""), numbers_by_commas("1,nan")
+    ([0.1, 1.0], [], None)
+    """
+    try:
+        found = [float(word) for word in text.split(",")] if text.strip() else []
+    except ValueError:
+        return None
+    return found if all(map(math.isfinite, found)) else None

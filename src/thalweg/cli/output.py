@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import numpy as np
+
+
+#: Endings of pages.
+PAGES = (".html", ".htm")
 
 
 def array_of(x: object) -> np.ndarray:
@@ -17,6 +22,43 @@ def array_of(x: object) -> np.ndarray:
 
     detach = getattr(x, "detach", None)
     return np.asarray(detach().cpu().numpy() if detach is not None else x)
+
+
+def check_outputs(targets: Sequence[tuple[Path | None, Sequence[str]]], sources: Iterable[object]) -> None:
+    """Refuse, before any work, files that cannot be written, that are read as well, or that are written twice.
+
+    ``targets`` are files with the endings that they may have, each None where it is not asked for; of ``sources``,
+    paths and lists of paths count.
+    """
+    from thalweg.core import InvalidParameter
+    from thalweg.core.files import check_target
+
+    read = {_place(path) for source in sources for path in _paths(source)}
+    written = set[str]()
+    for path, endings in targets:
+        if path is None:
+            continue
+        check_target(path, endings)
+        if path.exists() and not path.is_file():
+            continue  # a terminal, a pipe, /dev/null
+        place = _place(path)
+        if place in read:
+            raise InvalidParameter(
+                f"{path} is read here, and would be overwritten. Name another file to write."
+            )
+        if place in written:
+            raise InvalidParameter(f"{path} is to be written twice. Give each output a file of its own.")
+        written.add(place)
+
+
+def _paths(source: object) -> list[Path]:
+    if isinstance(source, Path):
+        return [source]
+    return [part for part in source if isinstance(part, Path)] if isinstance(source, list | tuple) else []
+
+
+def _place(path: Path) -> str:
+    return os.path.realpath(path)
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:

@@ -54,9 +54,13 @@ def read(
     from thalweg.landscape.permutation import Rebasin, check_preserved, trace_permutations
     from thalweg.landscape.permutation.tracing import arguments
 
+    if share != share:  # NaN, which no range refuses
+        raise InvalidParameter(f"--share is a number from 0 to 1; got {share}.")
     net = _made(module)
     draw = torch.Generator().manual_seed(0)
     given = torch.randn(_shape(example), generator=draw) if example else None
+    if given is not None:
+        _check_taken(net, given)
     arrays = _data(data)
     problem = Rebasin(first, second, trace_permutations(net, given), net, arrays)
     net.load_state_dict(problem.second, strict=False)
@@ -91,6 +95,23 @@ def _made(named: str) -> nn.Module:
     return net
 
 
+def _check_taken(net: nn.Module, given: Tensor) -> None:
+    """Refuse an example that the network does not take."""
+    import torch
+
+    training = net.training
+    try:
+        with torch.no_grad():
+            net.eval()(given)
+    except RuntimeError as error:
+        raise InvalidParameter(
+            f"--example: the network does not take an input of shape {tuple(given.shape)}: "
+            f"{' '.join(str(error).split())}."
+        ) from error
+    finally:
+        net.train(training)
+
+
 def _imported(package: str, named: str) -> ModuleType:
     try:
         return importlib.import_module(package)
@@ -101,12 +122,12 @@ def _imported(package: str, named: str) -> ModuleType:
 
 
 def _shape(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(word) for word in text.split(","))
-    except ValueError:
+    words = [word.strip() for word in text.split(",")]
+    if not all(word.isascii() and word.isdigit() and int(word) for word in words):
         raise InvalidParameter(
-            f"--example is whole numbers by commas, such as 1,3,32,32; got {text!r}."
-        ) from None
+            f"--example is whole numbers above 0 by commas, such as 1,3,32,32; got {text!r}."
+        )
+    return tuple(map(int, words))
 
 
 def _data(path: Path | None) -> tuple[Tensor, ...] | None:

@@ -13,9 +13,8 @@ import typer
 
 from thalweg.cli.online import Noise, Standardize, features_of
 from thalweg.cli.options import Header, Json, Seed
-from thalweg.cli.output import strict_json
+from thalweg.cli.output import check_outputs, strict_json
 from thalweg.core import CheckpointMismatch, InvalidParameter, InvalidProblem, UnknownName
-from thalweg.core.files import check_target
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -70,7 +69,7 @@ def search(
     from thalweg.blackbox.workers import Command
     from thalweg.datasets import load_frame
 
-    check_target(keep)
+    check_outputs([(keep, ())], [table])
     rows = load_frame(table, header=header)
     if "row" in rows.columns:
         raise InvalidProblem(

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from thalweg.cli.options import Json
-from thalweg.cli.output import strict_json
+from thalweg.cli.output import PAGES, check_outputs, strict_json
 
 
 def refine_schedule(
@@ -40,12 +40,13 @@ def refine_schedule(
     import numpy as np
 
     from thalweg.core import UnknownName
-    from thalweg.core.files import save_array
+    from thalweg.core.files import ARRAY_ENDINGS, save_array
     from thalweg.core.validation import require
     from thalweg.datasets import load_series
     from thalweg.training import conversion_bound, fit_warmup_poly, refine
     from thalweg.training.refinement import figures, smoothed
 
+    check_outputs([(out, ARRAY_ENDINGS), (plot, PAGES)], [norms])
     if steps is not None:
         require(steps >= 1, "--steps needs a whole number >= 1", got=steps)
     try:

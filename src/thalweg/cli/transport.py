@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from thalweg.cli.case import Case
-from thalweg.cli.options import Header
+from thalweg.cli.options import Header, numbers_by_commas
 from thalweg.core import Figure, InvalidParameter, InvalidProblem, Problem, Result, Series, UnknownName
 
 if TYPE_CHECKING:
@@ -72,7 +71,8 @@ def read(
 
     if covariance not in KINDS:
         raise UnknownName("covariance", covariance, KINDS)
-    _numbers("--eps-path", eps_path)
+    if any(share <= 0 for share in _numbers("--eps-path", eps_path)):
+        raise InvalidParameter(f"--eps-path is shares above zero; got {eps_path!r}.")
     paths = [before, *(between or []), after]
     _when(times, len(paths))
     clouds = [load_points(path, key=key, header=header) for path in paths]
@@ -95,16 +95,16 @@ def read(
 
 
 def _numbers(option: str, text: str) -> list[float]:
-    try:
-        return [float(word) for word in text.split(",")] if text else []
-    except ValueError:
-        raise InvalidParameter(f"{option} is numbers by commas, such as 0.01,0.1,1; got {text!r}.") from None
+    found = numbers_by_commas(text)
+    if found is None:
+        raise InvalidParameter(f"{option} is numbers by commas, such as 0.01,0.1,1; got {text!r}.")
+    return found
 
 
 def _when(text: str, count: int) -> list[float]:
     """When ``count`` clouds were seen."""
     found = _numbers("--times", text) or [float(k) for k in range(count)]
-    rising = len(found) == count and all(a < b for a, b in pairwise(found)) and all(map(math.isfinite, found))
+    rising = len(found) == count and all(a < b for a, b in pairwise(found))
     if not rising:
         raise InvalidParameter(
             f"--times: expected {count} rising numbers, of the first cloud, of those between and of the last; got "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Callable, Sequence
 
 import sympy
@@ -150,6 +151,8 @@ class _Reader:
     def _refuse_equation(self) -> None:
         """``a = b`` and ``a <= b`` are no formulas: say what to write for them."""
         source = self.text.strip()
+        if re.search(r"\b(if|else|and|or|not)\b", source):
+            return  # no equation of two formulas
         for sign in ("<=", ">=", "==", "<", ">", "="):
             sides = [side.strip() for side in source.split(sign)]
             if len(sides) == 2 and all(side and side.count("(") == side.count(")") for side in sides):

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from thalweg.constrained._arrays import Vector
 from thalweg.constrained.problem import EqualityConstrained
 from thalweg.core import InvalidProblem
-from thalweg.core.validation import check_finite, require
+from thalweg.core.validation import check_finite, require_counts, require_positive
 from thalweg.numerics.operators import FivePointStencil
 
 
@@ -51,9 +51,9 @@ class PoissonControl:
         if target.ndim != 2 or target.shape[0] != target.shape[1] or target.size == 0:
             raise InvalidProblem(f"PoissonControl needs a square grid as target; got shape {target.shape}.")
         check_finite("target", target)
-        require(self.weight > 0, "PoissonControl needs weight > 0", got=self.weight)
-        require(self.reaction >= 0, "PoissonControl needs reaction >= 0", got=self.reaction)
-        require(self.patch >= 1, "PoissonControl needs patch >= 1", got=self.patch)
+        require_positive(self, "weight")
+        require_positive(self, "reaction", zero=True)
+        require_counts(self, "patch")
         object.__setattr__(self, "side", len(target))
         object.__setattr__(self, "problem", self._stated(target.ravel()))
 

@@ -13,7 +13,7 @@ from thalweg.convex.datafits import Index, Vector
 from thalweg.convex.penalties import shrunk
 from thalweg.convex.problem import SWEEPS, Penalized, rounding_of
 from thalweg.core import InvalidProblem
-from thalweg.core.validation import check_finite, check_vector, require
+from thalweg.core.validation import as_real, check_finite, check_vector
 
 #: A block is solved until a sweep over its groups moves less than this share of the first.
 SHARE = 0.1
@@ -62,11 +62,13 @@ class GroupPenalized(Penalized):
             raise InvalidProblem("GroupPenalized has no box. Use Penalized for bounds.")
         count = len(np.unique(labels))
         weight = (
-            np.broadcast_to(np.asarray(self.group_weight, np.float64), count)
+            np.broadcast_to(as_real("group_weight", self.group_weight), count)
             if np.ndim(self.group_weight) == 0
             else check_vector("group_weight", self.group_weight, count)
         )
-        require(bool((weight >= 0).all()), "GroupPenalized needs group_weight >= 0", error=InvalidProblem)
+        bad = weight[~((weight >= 0) & (weight < np.inf))]
+        if bad.size:
+            raise InvalidProblem(f"GroupPenalized needs a finite group_weight >= 0; got {bad[0]:g}.")
         object.__setattr__(self, "group_weight", np.array(weight))
 
     @cached_property

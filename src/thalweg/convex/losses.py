@@ -141,7 +141,7 @@ class LinearLoss(Loss):
         A = _columnwise(A)
         if len(A.shape) != 2 or 0 in A.shape:
             raise InvalidProblem(f"A has shape {A.shape}; expected a non-empty (samples, features) matrix.")
-        require(is_real(ridge) and ridge >= 0, "A loss needs ridge >= 0", got=ridge)
+        require(is_real(ridge) and 0 <= ridge < np.inf, "A loss needs a finite ridge >= 0", got=ridge)
         vars(self).update(A=A, ridge=float(ridge), n=A.shape[1])
         if isinstance(A, np.ndarray) and not np.isfinite(self._largest):
             check_finite("A", A)

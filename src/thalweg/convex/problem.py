@@ -57,7 +57,9 @@ class Penalized(Problem):
                 )
             require(not np.isnan(value).any(), f"Penalized: {name} holds NaN", error=InvalidProblem)
             object.__setattr__(self, name, np.broadcast_to(value, n).copy())
-        require(bool((self.weight >= 0).all()), "Penalized needs l1 >= 0", error=InvalidProblem)
+        bad = self.weight[~((self.weight >= 0) & (self.weight < np.inf))]
+        if bad.size:
+            raise InvalidProblem(f"Penalized needs a finite l1 >= 0; got {bad[0]:g}.")
         require(bool((self.lower <= self.upper).all()), "Penalized needs low <= high", error=InvalidProblem)
         if self.x0 is not None:
             object.__setattr__(self, "x0", check_vector("x0", self.x0, n))

@@ -24,17 +24,24 @@ _SWEPT: set[Path] = set()
 
 
 def check_target(path: str | Path, endings: Sequence[str] = ()) -> Path:
-    """Refuse a ``path`` that cannot be written, before any work: a folder, or another ending than ``endings``.
+    """Refuse a ``path`` that cannot be written, before any work: a folder, in one that takes no files, or another
+    ending than ``endings``.
 
     >>> check_target("answer.npy", (".npy", ".csv")).name
     'answer.npy'
     """
     target = Path(path)
-    if target.is_dir():
+    with _told(target):
+        is_folder, is_file, exists = target.is_dir(), target.is_file(), target.exists()
+    if is_folder:
         raise InvalidParameter(f"{path} is a folder; name a file in it.")
     parent = next((p for p in target.absolute().parents if p.exists()), None)
     if parent is not None and not parent.is_dir():
         raise InvalidParameter(f"{path} cannot be written: {parent} is a file, not a folder.")
+    if parent is not None and (is_file or not exists) and not os.access(parent, os.W_OK | os.X_OK):
+        raise InvalidParameter(
+            f"{path} cannot be written: you may not make files in {parent}. Name another folder."
+        )
     if endings and target.suffix.lower() not in endings:
         known = f"{', '.join(endings[:-1])} or {endings[-1]}" if len(endings) > 1 else endings[0]
         raise InvalidParameter(f"{path} has an unknown ending; expected {known}.")
@@ -50,7 +57,8 @@ def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
     of this machine left beside it are removed, the first time that this process writes it.
     """
     target = Path(os.path.realpath(check_target(path)))
-    target.parent.mkdir(parents=True, exist_ok=True)
+    with _told(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
     if target.exists() and not target.is_file():
         with target.open("wb") as file:
             yield file
@@ -58,7 +66,9 @@ def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
     _sweep(target)
     temporary = target.parent / f"{_unfinished(target)}{os.getpid()}-{secrets.token_hex(6)}"
     try:
-        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb") as file:
+        with _told(target):
+            opened = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        with os.fdopen(opened, "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -68,6 +78,16 @@ def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def _told(target: Path) -> Iterator[None]:
+    """What the system refuses, as a word on the file that was to be written."""
+    try:
+        yield
+    except OSError as error:
+        why = (error.strerror or str(error)).lower()
+        raise InvalidParameter(f"{target} cannot be written: {why}. Name another file.") from error
 
 
 def _unfinished(target: Path) -> str:

@@ -39,6 +39,17 @@ def find_separator(sample: Sequence[str]) -> str:
     return max(occurring, key=lambda separator: _fitness(plain, separator))
 
 
+def is_piped(sample: Sequence[str]) -> bool:
+    """Whether ``|`` cuts all lines, which no other separator does, into equally many parts, numbers among them.
+
+    >>> is_piped(["a|b", "1|2"]), is_piped(["drama|crime", "crime|war"]), is_piped(["1", "2"])
+    (True, False, False)
+    """
+    rows = [line.strip("| ").split("|") for line in sample]
+    parts = [part.strip() for row in rows[1:] or rows for part in row]
+    return len(rows[0]) > 1 and len({len(row) for row in rows}) == 1 and any(map(is_number, parts))
+
+
 def _fitness(lines: Sequence[str], separator: str) -> tuple[bool, float]:
     rows = [_cut(line, separator) for line in lines]
     data = rows[1:] or rows

@@ -95,7 +95,8 @@ def load_ratings(
     Raises:
         UnreadableFile: absent, damaged, of another kind, or with a row of more or fewer cells; says the line.
         UnknownName: no such column.
-        InvalidProblem: a rating that is a word; fewer than two columns; says the line.
+        InvalidProblem: a rating that is a word; fewer than two columns, or more than four without names; one column for
+            two of them; says the line.
         NotFinite: a rating, user or item that is missing; says the line.
 
     >>> import tempfile
@@ -167,6 +168,18 @@ def _plain(name: str) -> str:
 def _columns(table: Table, wanted: dict[str, str | None]) -> dict[str, int]:
     """The place of each column that there is: named, known by its name, or in order."""
     at = {what: table.column(name) for what, name in wanted.items() if name is not None}
+    for what, place in at.items():
+        twice = next((other for other in at if other != what and at[other] == place), None)
+        if twice is not None:
+            raise InvalidProblem(
+                f"{table.path}: column {table.names[place]!r} is named for {twice} and {what}; expected two columns."
+            )
+    if not table.has_header and len(table.names) > len(_KNOWN) and not {"user", "item"} <= set(at):
+        raise InvalidProblem(
+            f"{table.path} has {len(table.names)} columns and no names; expected user, item, rating and time. If it is "
+            "a table of ratings, users in rows and items in columns, write a line for each rating; else name the "
+            "columns: user='column 1' (--user 'column 1') and so on."
+        )
     if table.has_header:
         for what in wanted:
             places = [i for i, name in enumerate(table.names) if _plain(name) in _KNOWN[what]]

@@ -138,7 +138,8 @@ def read_table(
     Cost: 10^6 rows of ten numbers take about five seconds; with words, or quoted, about twice that.
 
     Raises:
-        UnreadableFile: the file is empty, or a row has more or fewer cells than the first; says which.
+        UnreadableFile: the file is empty, its cells are separated by ``|``, or a row has more or fewer cells than the
+            first; says which.
         InvalidProblem: nobody can know whether the first line holds names.
     """
     text = read_text(path)
@@ -149,6 +150,10 @@ def read_table(
         raise UnreadableFile(f"{path} holds no rows.")
     sample = [line for line in lines[first : first + 200] if not is_skipped(line)][:100]
     separator = _dialect.find_separator(sample) if separator is None else separator
+    if separator in ("", " ") and _dialect.is_piped(sample):
+        raise UnreadableFile(
+            f"{path} separates its cells by '|', which is not read. Write commas, semicolons or tabs in its place."
+        )
     start, names = find_names(path, lines, first, separator, header, wanted)
     doubtful = names is None and header is None and sees_header(path, lines, start, separator, wanted) is None
 

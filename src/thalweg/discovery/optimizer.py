@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import keyword
+import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import ClassVar, overload
@@ -55,8 +56,8 @@ class ProgramOptimizer(Optimizer):
     def add_param_group(self, param_group: Options) -> None:
         """Add parameters, perhaps with an ``lr`` of their own."""
         lr = param_group.get("lr", self.defaults["lr"])
-        fits = isinstance(lr, Tensor) or (is_real(lr) and lr >= 0)
-        require(fits, f"{type(self).__name__} needs lr >= 0", got=lr)
+        fits = isinstance(lr, Tensor) or (is_real(lr) and 0 <= lr < math.inf)
+        require(fits, f"{type(self).__name__} needs a finite lr >= 0", got=lr)
         super().add_param_group(param_group)
 
     def load_state_dict(self, state_dict: Options) -> None:

@@ -137,6 +137,10 @@ def parse(source: str, signature: Signature = OPTIMIZER) -> Program:
             f"The program is {definition.name}({', '.join(given)}); expected "
             f"{signature.name}({', '.join(expected)})."
         )
+    if definition.decorator_list or definition.args.defaults:
+        raise InvalidProblem(
+            f"Line {definition.lineno}: a program has no decorators and no default values. Remove them."
+        )
     reader = _Reader(source)
     *lines, last = definition.body
     if lines and isinstance(lines[0], ast.Expr) and isinstance(lines[0].value, ast.Constant):
@@ -191,8 +195,10 @@ class _Reader:
                 error=InvalidProblem,
             )
             return known.name, tuple(self.argument(part) for part in node.args)
+        plain = isinstance(node, ast.Name) or _number(node) is not None
+        hint = f" For its value itself write 1.0 * {ast.unparse(node)}." if plain else ""
         raise InvalidProblem(
-            f"Line {node.lineno}: {ast.unparse(node)!r} is no function of the language, nor +, -, * or /."
+            f"Line {node.lineno}: {ast.unparse(node)!r} is no function of the language, nor +, -, * or /.{hint}"
         )
 
     def argument(self, node: ast.expr) -> Argument:
@@ -217,7 +223,10 @@ def _number(node: ast.expr) -> float | None:
         and isinstance(node.value, int | float)
         and not isinstance(node.value, bool)
     ):
-        return float(node.value)
+        try:
+            return float(node.value)
+        except OverflowError:
+            raise InvalidProblem(f"Line {node.lineno}: a number is beyond floating point.") from None
     words = ("float('inf')", "float('nan')")
     return float(ast.unparse(node)[7:10]) if ast.unparse(node) in words else None
 

@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from thalweg.core.validation import require
+from thalweg.core.validation import is_real, require
 from thalweg.discovery.abstract import check, live, without_dead
 from thalweg.discovery.functions import FUNCTIONS
 from thalweg.discovery.graph import Graph
@@ -70,7 +70,8 @@ def simplified(
     >>> [str(s) for s in found.program.statements if s.function == "interp"]
     ['x2 = interp(x1, m, 0.899)', 'm = interp(x1, m, 0.996991)']
     """
-    require(tolerance >= 0, "simplified needs tolerance >= 0", got=tolerance)
+    fits = is_real(tolerance) and 0 <= tolerance < math.inf
+    require(fits, "simplified needs a finite tolerance >= 0", got=tolerance)
     log: list[Change] = []
     program = _alive(program, log)
     if loss is not None:

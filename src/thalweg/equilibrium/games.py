@@ -113,7 +113,7 @@ def robust_regression(
     features, targets = _examples(X, y)
     n, d = features.shape
     require(0 < tail <= 1, "robust_regression needs 0 < tail <= 1", got=tail, error=InvalidProblem)
-    require(ridge >= 0, "robust_regression needs ridge >= 0", got=ridge, error=InvalidProblem)
+    _check_weight("robust_regression", "ridge", ridge)
     require(loss in ("squares", "logistic"), "robust_regression knows 'squares' and 'logistic'", got=loss)
     if loss == "logistic":
         _check_labels("robust_regression with the logistic loss", targets)
@@ -163,6 +163,11 @@ def _examples(X: ArrayLike | Tensor, y: ArrayLike | Tensor) -> tuple[Tensor, Ten
     return features, targets
 
 
+def _check_weight(who: str, name: str, value: float) -> None:
+    fits = is_real(value) and 0 <= value < math.inf
+    require(fits, f"{who} needs a finite {name} >= 0", got=value, error=InvalidProblem)
+
+
 def _check_labels(who: str, labels: Tensor) -> None:
     """Refuse labels that are not -1 and 1: of 0 and 1, the zeros would count for nothing."""
     other = labels[(labels != 1) & (labels != -1)]
@@ -190,8 +195,8 @@ def adversarial_classification(
     features, labels = _examples(X, y)
     n, d = features.shape
     _check_labels("adversarial_classification", labels)
-    require(radius >= 0, "adversarial_classification needs radius >= 0", got=radius, error=InvalidProblem)
-    require(ridge >= 0, "adversarial_classification needs ridge >= 0", got=ridge, error=InvalidProblem)
+    _check_weight("adversarial_classification", "radius", radius)
+    _check_weight("adversarial_classification", "ridge", ridge)
 
     class Examples:
         count = n
@@ -282,10 +287,9 @@ def linear_gan(
             "linear_gan needs conditions of shape (n, k) and outputs of shape (n, p); got "
             f"{tuple(z.shape)}, {tuple(x.shape)}."
         )
-    require(
-        regularisation >= 0, "linear_gan needs regularisation >= 0", got=regularisation, error=InvalidProblem
-    )
-    require(radius > 0, "linear_gan needs radius > 0", got=radius, error=InvalidProblem)
+    _check_weight("linear_gan", "regularisation", regularisation)
+    fits = is_real(radius) and 0 < radius < math.inf
+    require(fits, "linear_gan needs a finite radius > 0", got=radius, error=InvalidProblem)
     (n, k), p = z.shape, x.shape[1]
     moments, cross = z.T @ z / n, z.T @ x / n
 

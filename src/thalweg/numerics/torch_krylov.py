@@ -18,7 +18,7 @@ from scipy.linalg import solve_triangular
 from torch import Tensor
 
 from thalweg.core.errors import InvalidParameter, UnknownName
-from thalweg.core.validation import require
+from thalweg.core.validation import require_counts, require_positive
 from thalweg.numerics.tensor_checks import divisor
 
 Product = Callable[[Tensor], Tensor]
@@ -84,9 +84,8 @@ class LinearSolver:
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise UnknownName("linear solver", self.method, METHODS)
-        require(self.tol >= 0, "LinearSolver needs tol >= 0", got=self.tol)
-        require(self.ridge >= 0, "LinearSolver needs ridge >= 0", got=self.ridge)
-        require(self.restart >= 1, "LinearSolver needs restart >= 1", got=self.restart)
+        require_positive(self, "tol", "ridge", zero=True)
+        require_counts(self, "restart")
 
     @torch.no_grad()
     def __call__(

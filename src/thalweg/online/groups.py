@@ -162,7 +162,7 @@ def labels_of(name: str, values: pd.Series[Any]) -> list[str]:
     if numeric and values.nunique() > MOST_VALUES:
         raise InvalidProblem(
             f"Column {name!r} has {values.nunique()} values, too many for a group each. Cut it: "
-            f"By({name!r}, cuts=(...))."
+            f"By({name!r}, cuts=(35, 50)), as --groups {name}:35:50 does."
         )
     return [f"{name}={_shown(value)}" for value in values.tolist()]
 

@@ -56,7 +56,8 @@ class TsallisINF(Policy):
 
     def __init__(self, arms: int, scale: float | None = None) -> None:
         super().__init__(arms)
-        require(scale is None or scale > 0, "TsallisINF needs scale > 0", got=scale)
+        fits = scale is None or (is_real(scale) and 0 < scale < np.inf)
+        require(fits, "TsallisINF needs a finite scale > 0", got=scale)
         self.scale = scale
         self.rounds = 0
         self._estimates = np.zeros(arms)  # importance-weighted cumulative losses

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from thalweg.core import InvalidParameter, UnknownName
-from thalweg.core.validation import is_real, require
+from thalweg.core.validation import is_real, require, require_positive
 
 Vector = NDArray[np.float64]
 
@@ -85,7 +85,7 @@ class Exponential(Profile):
     rate: float = float(np.log(100.0))
 
     def __post_init__(self) -> None:
-        require(self.rate > 0, "Exponential needs rate > 0", got=self.rate)
+        require_positive(self, "rate")
 
     def at(self, z: Vector) -> Vector:
         return np.exp(-self.rate * z)
@@ -118,7 +118,7 @@ class Polynomial(Profile):
     power: float = 2.0
 
     def __post_init__(self) -> None:
-        require(self.power > 0, "Polynomial needs power > 0", got=self.power)
+        require_positive(self, "power")
 
     def at(self, z: Vector) -> Vector:
         return (1.0 - z) ** self.power
@@ -164,7 +164,7 @@ class InverseSqrt(Profile):
     rate: float = 99.0
 
     def __post_init__(self) -> None:
-        require(self.rate > 0, "InverseSqrt needs rate > 0", got=self.rate)
+        require_positive(self, "rate")
 
     def at(self, z: Vector) -> Vector:
         return 1.0 / np.sqrt(1.0 + self.rate * z)
@@ -210,7 +210,7 @@ class WarmupPolynomial(Profile):
 
     def __post_init__(self) -> None:
         require(0 <= self.warmup < 1, "WarmupPolynomial needs warmup in [0, 1)", got=self.warmup)
-        require(self.power > 0, "WarmupPolynomial needs power > 0", got=self.power)
+        require_positive(self, "power")
 
     def at(self, z: Vector) -> Vector:
         fall = ((1.0 - z) / (1.0 - self.warmup)) ** self.power
@@ -224,7 +224,7 @@ class InverseTime(Profile):
     rate: float = 99.0
 
     def __post_init__(self) -> None:
-        require(self.rate > 0, "InverseTime needs rate > 0", got=self.rate)
+        require_positive(self, "rate")
 
     def at(self, z: Vector) -> Vector:
         return 1.0 / (1.0 + self.rate * z)

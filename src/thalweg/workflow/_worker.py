@@ -227,7 +227,15 @@ def answered(
             at = at.tb_next
         if isinstance(error, SyntaxError):
             line = error.lineno
-        return {"error": type(error).__name__, "message": str(error)[:2000], "line": line}
+        return {"error": type(error).__name__, "message": words(error)[:2000], "line": line}
+
+
+def words(error: BaseException) -> str:
+    """The message of an exception; code may have made one whose message raises when it is read."""
+    try:
+        return str(error)
+    except BaseException as inner:  # noqa: BLE001
+        return f"its message cannot be read: {type(inner).__name__}"
 
 
 def main() -> None:

@@ -8,8 +8,7 @@ from __future__ import annotations
 import functools
 import inspect
 import traceback
-from collections.abc import Awaitable, Callable, Sequence
-from types import AsyncGeneratorType, CoroutineType, GeneratorType
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from typing import cast, overload
 
 from thalweg.core import InvalidParameter, InvalidProblem
@@ -23,8 +22,8 @@ from thalweg.workflow.propagate import ancestors
 from thalweg.workflow.sandbox import Sandbox
 
 _BOXES: list[Sandbox] = []
-#: Values whose code runs when they are read.
-LATER = (GeneratorType, AsyncGeneratorType, CoroutineType, map, filter, zip)
+#: Values whose code runs when they are read, and that give what they hold once.
+LATER = (Iterator, AsyncIterator, Coroutine)
 
 
 class Bundle:

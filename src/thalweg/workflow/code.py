@@ -42,15 +42,21 @@ def source_of(function: Callable[..., object]) -> tuple[str, Signature]:
     """The text of a function without its decorators, and the constraint that it gives.
 
     Raises:
-        InvalidProblem: the text cannot be read, as of a lambda or of code typed into a bare interpreter.
+        InvalidProblem: the text cannot be read, as of a lambda or of code typed into a bare interpreter; another
+            decorator stands below, whose work the text does not show.
     """
     name = getattr(function, "__name__", repr(function))
+    if hasattr(function, "__wrapped__"):
+        raise InvalidProblem(
+            f"{name} has a decorator below bundle, and its text alone would run without it. Put that one above bundle, "
+            "or its work into the function."
+        )
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
     except (OSError, TypeError, SyntaxError) as error:
         raise InvalidProblem(f"The source of {name} cannot be read: {error}. Define it in a file.") from None
     found = tree.body[0]
-    if not isinstance(found, ast.FunctionDef | ast.AsyncFunctionDef):
+    if not isinstance(found, ast.FunctionDef | ast.AsyncFunctionDef) or found.name != name:
         raise InvalidProblem(f"{name} is no function defined by def; trainable code has to be one.")
     lines = inspect.getsource(function).splitlines()
     text = textwrap.dedent("\n".join(lines[found.lineno - 1 :])) + "\n"  # comments stay

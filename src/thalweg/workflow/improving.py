@@ -59,7 +59,8 @@ def improve(
         maximize: whether larger scores are better.
         watch: is told each row of the course as it comes.
 
-    A run that raises, or has no finite score, counts as the worst so far, and models are told the error.
+    A bundle that raises, or a score that is not finite, counts as the worst so far, and models are told the error. What
+    else raises, as ``watch`` or ``guide``, ends it with the best values set.
 
     Raises:
         ExecutionError: the first run raised. InvalidProblem: the program gives no node, or the first run no score.
@@ -103,6 +104,10 @@ def improve(
         if kept is None:
             raise
         complete = False
+    except BaseException:
+        if kept is not None:
+            optimizer.update(kept[0])
+        raise
     assert kept is not None  # noqa: S101
     optimizer.update(kept[0])
     return _ended(optimizer, kept, scores, sign, course, complete)

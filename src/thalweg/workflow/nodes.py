@@ -53,6 +53,7 @@ class Node(PlainViews):
     """
 
     __slots__ = ("__weakref__", "_children", "_data", "_form", "_label", "_level", "_number", "_parents")
+    __array_ufunc__ = None  # so that NumPy's arrays leave array + node to the node
 
     def __init__(self, data: object, name: str = "node") -> None:
         self._data = data

@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
 from thalweg.core import CheckpointMismatch, InvalidProblem, UnreadableFile
 from thalweg.core.files import write_text
+from thalweg.core.fingerprint import fingerprint
 from thalweg.core.seeding import generator
-from thalweg.core.validation import require
+from thalweg.core.validation import is_real, is_whole, require, require_counts, require_positive
 from thalweg.workflow._worker import decode, encode
 from thalweg.workflow.constraints import drawn
 from thalweg.workflow.errors import ExecutionError
-from thalweg.workflow.nodes import Node
+from thalweg.workflow.nodes import ExceptionNode, Node
 from thalweg.workflow.optimizers import WorkflowOptimizer
 from thalweg.workflow.optimizers.optimizer import Proposal
 from thalweg.workflow.parallel import Runner, side_by_side
@@ -58,11 +60,12 @@ class _Judge(Runner[tuple[list[object], object], float]):
     failed: float
 
     def run(self, job: tuple[list[object], object]) -> float:
-        """The score of values on an example."""
+        """The score of values on an example; NaN where the program raised."""
         values, example = job
         for p, value in zip(self.parameters, values, strict=True):
             p.set(value)
-        return self.said(example)[1].score or 0.0
+        output, said = self.said(example)
+        return math.nan if isinstance(output, ExceptionNode) else cast(float, said.score)
 
     def said(self, example: object) -> tuple[Node, Feedback]:
         """The output, or the node of the error, and what the guide says."""
@@ -90,7 +93,8 @@ class WorkflowTrainer:
     Args:
         program: from an input to a node.
         optimizer: of the program's parameters, such as `OptoPrime`.
-        guide: says how good an output is; larger is better. A program that raises gets ``failed``.
+        guide: says how good an output is; larger is better. A program that raises gets ``failed``, which has to be the
+            worst score that there can be.
         beam: candidates kept.
         batch: examples a round.
         explore: how much those that were tried less are preferred.
@@ -101,7 +105,8 @@ class WorkflowTrainer:
         workers: processes that score. What is found does not hang on their number, if the program depends on its input
             and its parameters alone. Parameters that are made in an imported module are refused there.
         failed: the score of an example on which the program raised.
-        checkpoint: a file to go on from, written each round; it holds data and no code that runs by itself.
+        checkpoint: a file to go on from, written each round, with the same examples to validate on; it holds data and
+            no code that runs by itself, and nothing of the optimizer's memory.
         seed: makes the batches repeatable.
 
     Cost per round and candidate: ``batch`` runs, one proposal, one run for each validation example.
@@ -125,25 +130,40 @@ class WorkflowTrainer:
     _firsts: list[object] = field(default_factory=list, init=False)
     _begun: list[int] = field(default_factory=list, init=False)  # rounds that a start began with
     _best: _Candidate = field(default_factory=lambda: _Candidate([], -math.inf), init=False)
+    _least: float = field(default=math.inf, init=False)  # the worst score of a program that did not raise
+    _raised: bool = field(default=False, init=False)
+    _judged_on: str = field(default="", init=False)  # the hash of the examples to validate on
 
     def __post_init__(self) -> None:
-        for name in ("beam", "batch", "patience", "candidates", "workers"):
-            require(getattr(self, name) >= 1, f"WorkflowTrainer needs {name} >= 1", got=getattr(self, name))
-        require(self.restarts >= 0, "WorkflowTrainer needs restarts >= 0", got=self.restarts)
-        require(self.explore >= 0, "WorkflowTrainer needs explore >= 0", got=self.explore)
-        require(math.isfinite(self.failed), "WorkflowTrainer: failed is a finite score", got=self.failed)
+        require_counts(self, "beam", "batch", "patience", "candidates", "workers")
+        require_counts(self, "restarts", least=0)
+        require_positive(self, "explore", zero=True)
+        fits = is_real(self.failed) and math.isfinite(self.failed)
+        require(fits, "WorkflowTrainer: failed is a finite score", got=self.failed)
 
     def fit(self, examples: Sequence[object], validation: Sequence[object], rounds: int = 20) -> Trained:
-        """Improve the program, and leave it with the best candidate's values.
+        """Improve the program, and leave it with the best candidate's values, also where something raises.
 
         Raises:
-            InvalidProblem: no examples.
-            CheckpointMismatch: a checkpoint of other parameters.
+            InvalidProblem: no examples; a checkpoint, and values that are no plain data; the program raised, and
+                ``failed`` is better than a score that came.
+            CheckpointMismatch: a checkpoint of other parameters, or of other examples to validate on.
         """
-        if not len(examples) or not len(validation):
+        examples, validation = _listed(examples), _listed(validation)
+        if not examples or not validation:
             raise InvalidProblem("WorkflowTrainer.fit needs at least one example and one to validate on.")
-        require(rounds >= 1, "WorkflowTrainer.fit needs rounds >= 1", got=rounds)
+        require(is_whole(rounds) and rounds >= 1, "WorkflowTrainer.fit needs rounds >= 1", got=rounds)
         self._pool, self._scores, self._begun, self._firsts = [], [], [0], self._values()
+        self._best, self._least, self._raised = _Candidate(self._firsts, -math.inf), math.inf, False
+        self._judged_on = fingerprint(validation)
+        if self.checkpoint is not None:
+            _check_plain(self._firsts)
+        try:
+            return self._fitted(examples, validation, rounds)
+        finally:
+            self._set(self._best)
+
+    def _fitted(self, examples: Sequence[object], validation: Sequence[object], rounds: int) -> Trained:
         if self.checkpoint is not None and Path(self.checkpoint).exists():
             self._load(Path(self.checkpoint))
         else:
@@ -162,12 +182,11 @@ class WorkflowTrainer:
             if self._pool[0].score > self._best.score:
                 self._best = self._pool[0]
             self._save()
-        self._set(self._best)
         return Trained(list(self._scores), len(self._scores) - 1, reason)
 
     def score(self, examples: Sequence[object]) -> float:
         """The mean score of the program as it is."""
-        return self._scored([self._values()], examples)[0]
+        return self._scored([self._values()], _listed(examples))[0]
 
     def _judge(self) -> _Judge:
         return _Judge(
@@ -182,14 +201,26 @@ class WorkflowTrainer:
         found = side_by_side(
             self._judge(), [(values, e) for values in candidates for e in examples], self.workers
         )
+        self._check_failed(found)
+        found = [self.failed if math.isnan(score) else score for score in found]
         n = len(examples)
         return [sum(found[i : i + n]) / n for i in range(0, len(found), n)]
+
+    def _check_failed(self, scores: Sequence[float]) -> None:
+        """Refuse that a program that raises, NaN among the scores, is better than one that does not."""
+        self._least = min([self._least, *(score for score in scores if not math.isnan(score))])
+        self._raised = self._raised or any(map(math.isnan, scores))
+        if self._raised and self._least < self.failed:
+            raise InvalidProblem(
+                f"WorkflowTrainer: the program raised, which gets failed={self.failed:g}, and a score of "
+                f"{self._least:g} is worse than that. Pass a failed that is the worst score that there can be."
+            )
 
     def _round(self, examples: Sequence[object], validation: Sequence[object], turn: int) -> None:
         fresh: list[list[object]] = []
         for k in range(self.candidates):
             values = self._proposed(examples, (turn, k) if k else (turn,))
-            if values is not None and values not in fresh:
+            if values is not None and not any(_same(values, known) for known in fresh):
                 fresh.append(values)
         if fresh:
             scores = self._scored(fresh, validation)
@@ -212,7 +243,7 @@ class WorkflowTrainer:
         proposal: Proposal = self.optimizer.step()
         self.optimizer.zero_feedback()
         values = self._values()
-        return None if not proposal or any(values == c.values for c in self._pool) else values
+        return None if not proposal or any(_same(values, c.values) for c in self._pool) else values
 
     def _begin_anew(self, validation: Sequence[object]) -> None:
         rng = generator(self.seed, len(self._scores), 0)
@@ -241,6 +272,9 @@ class WorkflowTrainer:
             "first": encode(self._firsts),
             "begun": self._begun,
             "scores": self._scores,
+            "validation": self._judged_on,
+            "least": None if math.isinf(self._least) else self._least,
+            "raised": self._raised,
         }
         write_text(self.checkpoint, json.dumps(held))
 
@@ -253,9 +287,33 @@ class WorkflowTrainer:
                 for v, s, n in [held["best"], *held["pool"]]
             ]
             firsts, begun = list(decode(held["first"])), [int(b) for b in held["begun"]]  # type: ignore[call-overload]
+            judged_on, least, raised = str(held["validation"]), held["least"], bool(held["raised"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UnreadableFile(f"{path} is no checkpoint of a trainer: {error}") from error
         if names != [p.name.rpartition(":")[0] for p in self.optimizer.parameters] or not pool:
             raise CheckpointMismatch(f"{path} is of other parameters: {', '.join(map(str, names))}.")
+        if judged_on != self._judged_on:
+            raise CheckpointMismatch(
+                f"{path} has scores on other examples than these to validate on. Pass the same, or another checkpoint."
+            )
+        self._least, self._raised = math.inf if least is None else float(least), raised
         self._pool, self._scores, self._best = pool, scores, best
         self._firsts, self._begun = firsts, begun
+
+
+def _listed(examples: Iterable[object]) -> list[object]:
+    if isinstance(examples, Mapping | str):
+        raise InvalidProblem(f"WorkflowTrainer.fit takes lists of examples; got a {type(examples).__name__}.")
+    return list(examples)
+
+
+def _same(one: list[object], other: list[object]) -> bool:
+    """Whether values are alike by content, arrays too, which ``==`` compares entry by entry."""
+    return fingerprint(one) == fingerprint(other)
+
+
+def _check_plain(values: list[object]) -> None:
+    try:
+        encode(values)
+    except TypeError as error:
+        raise InvalidProblem(f"WorkflowTrainer: {error}; only plain data are kept in a checkpoint.") from None

@@ -15,6 +15,8 @@ from thalweg.blackbox.design.space import Codes, SequenceSpace, nearest
 from thalweg.core import InvalidProblem, Problem, Stop
 from thalweg.core.validation import as_real, check_finite, is_whole, require
 
+#: Scores and their differences stay within this and its inverse: their squares are numbers.
+LARGEST = 1e150
 Array = NDArray[np.float64]
 T = TypeVar("T")
 
@@ -71,6 +73,11 @@ class SequenceTable(Problem):
         means = np.bincount(place, weights=scores, minlength=len(codes)) / counts
         if not float(np.ptp(means)) > 1e-12 * float(np.abs(means).max()):
             raise InvalidProblem("All scores are alike: nothing says what is better.")
+        if not (np.abs(means).max() < LARGEST and np.ptp(means) > 1.0 / LARGEST):
+            raise InvalidProblem(
+                f"Scores reach {np.abs(means).max():.3g} and differ by {np.ptp(means):.3g}, whose squares are no "
+                "numbers. Give them in another unit."
+            )
         differ = sum(np.ptp(scores[place == k]) > 0 for k in np.flatnonzero(counts > 1))
         if differ:
             warnings.warn(

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from thalweg.core import Method
-from thalweg.core.validation import require
+from thalweg.core.validation import require, require_positive
 from thalweg.distributed.coding.replay import plan
 from thalweg.distributed.coding.schemes import GradientCoding, Multiplexed, Scheme, SelectiveRepeat, Uncoded
 from thalweg.distributed.coding.stragglers import DelayProfile
@@ -75,7 +75,7 @@ class SelectedCoding(Method[DataParallel, SelectedState]):
 
     def __post_init__(self) -> None:
         require(self.workers >= 2, "SelectedCoding needs workers >= 2", got=self.workers)
-        require(self.slope >= 0, "SelectedCoding needs slope >= 0", got=self.slope)
+        require_positive(self, "slope", zero=True)
         require(
             self.probe >= 2 and self.keep >= 1,
             "SelectedCoding needs probe >= 2, keep >= 1",

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from thalweg.core import InvalidProblem
 from thalweg.core.seeding import generator
-from thalweg.core.validation import as_real, check_finite, check_vector, require
+from thalweg.core.validation import as_real, check_finite, check_vector, require, require_positive
 
 Pattern = NDArray[np.bool_]
 
@@ -113,7 +113,7 @@ class DelayProfile:
         check_finite("profile", seconds)
         if not (seconds > 0).all():
             raise InvalidProblem(f"A profile holds seconds, all positive; the smallest is {seconds.min():g}.")
-        require(self.slope >= 0, "DelayProfile needs slope >= 0", got=self.slope)
+        require_positive(self, "slope", zero=True)
         object.__setattr__(self, "seconds", seconds)
         object.__setattr__(self, "_order", np.argsort(seconds, axis=1, kind="stable"))
 

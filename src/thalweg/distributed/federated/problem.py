@@ -16,7 +16,7 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from thalweg.core import InvalidProblem, NotFinite, Problem, Stop
 from thalweg.core.seeding import generator
-from thalweg.core.validation import require
+from thalweg.core.validation import is_real, require
 from thalweg.distributed.federated.design import importances
 
 #: Clients whose updates are computed at once.
@@ -250,7 +250,7 @@ def dirichlet(labels: ArrayLike, clients: int, alpha: float = 0.1, seed: int = 0
     (True, True)
     """
     labels, random = np.asarray(labels), generator(seed, 0x1C)
-    require(alpha > 0, "dirichlet needs alpha > 0", got=alpha)
+    require(is_real(alpha) and 0 < alpha < 1e300, "dirichlet needs 0 < alpha < 1e300", got=alpha)
     require(1 <= clients <= len(labels), f"dirichlet needs 1 <= clients <= {len(labels)}", got=clients)
     parts: list[list[int]] = [[] for _ in range(clients)]
     for label in np.unique(labels):

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from thalweg.core import InvalidProblem, NotFinite
 from thalweg.core.seeding import generator
-from thalweg.core.validation import as_real, require
+from thalweg.core.validation import as_real, require, require_positive
 
 Vector = NDArray[np.float64]
 Kind = Literal["fixed", "gaussian", "exponential", "lognormal", "recorded"]
@@ -51,7 +51,7 @@ class ClientTimes:
             "ClientTimes needs a record for kind='recorded', and for no other kind",
             got=self.kind,
         )
-        require(self.spread >= 0, "ClientTimes needs spread >= 0", got=self.spread)
+        require_positive(self, "spread", zero=True)
         object.__setattr__(self, "means", means)
 
     @property

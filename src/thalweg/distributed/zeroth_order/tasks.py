@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from thalweg.core import InvalidProblem
 from thalweg.core.seeding import generator, torch_generator
-from thalweg.core.validation import require
+from thalweg.core.validation import is_real, require
 from thalweg.datasets import load
 from thalweg.distributed.federated import by_class
 from thalweg.distributed.zeroth_order.problem import FederatedBlackBox
@@ -79,7 +79,8 @@ def rosenbrock(
 def _coefficients(dim: int, clients: int, heterogeneity: float, seed: int, which: int) -> Tensor:
     """Departures, shape (clients, dim), that sum to zero over the clients."""
     require(dim >= 1 and clients >= 1, "A task needs dim, clients >= 1", got=(dim, clients))
-    require(heterogeneity >= 0, "A task needs heterogeneity >= 0", got=heterogeneity)
+    fits = is_real(heterogeneity) and 0 <= heterogeneity < math.inf
+    require(fits, "A task needs a finite heterogeneity >= 0", got=heterogeneity)
     drawn = generator(seed, which, 0x25).dirichlet([1.0 / clients] * clients, size=dim).T
     return torch.from_numpy(heterogeneity * (drawn - 1.0 / clients))
 

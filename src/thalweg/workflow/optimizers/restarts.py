@@ -52,14 +52,15 @@ def restarted(
         make: makes a search of the parameters and a seed; that of start k has ``seed + k``.
         runs: of the program for each start.
         starts: how many. Default 4.
-        failed: the score of a run that raised; by default its error is raised.
+        failed: the score of a run that raised, worse than all others; by default its error is raised.
         workers: processes. The answer does not hang on their number but for rounding: sums of matrix products and
             compiled loops may differ in the last bits between processes. Parameters that are made in an imported
             module are refused there, as each process would have its own.
         seed: of the starts and the searches.
 
     Raises:
-        InvalidProblem: a program that cannot be sent to another process, or a score that is no number.
+        InvalidProblem: a program that cannot be sent to another process, a score that is no number, or none is better
+            than ``failed``.
         ExecutionError: the program raised, and ``failed`` is not given.
 
     Cost: ``starts * runs`` runs, over ``workers``.
@@ -90,8 +91,13 @@ def restarted(
             p.zero_feedback()
     losses, values = zip(*found, strict=True)
     first = min(range(starts), key=lambda k: losses[k])
-    _set(listed, values[first])
     sign = 1.0 if make(listed, seed).direction == "minimize" else -1.0
+    if failed is not None and losses[first] >= sign * failed:
+        raise InvalidProblem(
+            f"restarted: no run is better than failed={failed:g}, which those that raise get: either all raised, or "
+            "failed is too good. Pass a worse one."
+        )
+    _set(listed, values[first])
     return Restarted(
         dict(zip(listed, values[first], strict=True)), sign * losses[first], [sign * v for v in losses]
     )
