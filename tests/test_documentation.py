@@ -185,7 +185,8 @@ def with_a_method_more(tmp_path_factory):
     copy = tmp_path_factory.mktemp("copy")
     shutil.copytree(ROOT / "src", copy / "src", copy_function=copied)  # with what is compiled already
     (copy / "tests").mkdir()
-    shutil.copy(ROOT / "tests" / "conftest.py", copy / "tests")
+    for name in ("conftest.py", "running.py"):
+        shutil.copy(ROOT / "tests" / name, copy / "tests")
     text = (ROOT / "CONTRIBUTING.md").read_text()
     for language, name, code in re.findall(r'^```(\w+) title="([^"]+)"\n(.*?)^```', text, re.M | re.S):
         path = copy / name

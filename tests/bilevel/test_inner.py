@@ -22,6 +22,7 @@ from thalweg.bilevel import (
     differentiable,
     optimality,
 )
+from thalweg.bilevel.composite import no_prox
 from thalweg.core import Checkpoint, InvalidParameter, InvalidProblem
 from thalweg.numerics import projections, prox
 
@@ -99,7 +100,7 @@ def test_projected_gradient_and_mirror_descent_over_the_simplex_are_cvxpys() -> 
     start = torch.full((5,), 0.2, dtype=DOUBLE)
     projected = differentiable(ProximalGradient(), least_squares, simplex, stop=TIGHT)
     kl = optimality.mirror_descent(least_squares, optimality.kl_projection, step_size=0.05)
-    mirrored = differentiable(MirrorDescent(), least_squares, condition=kl, stop=Stop(steps=1500))
+    mirrored = differentiable(MirrorDescent(), least_squares, simplex, condition=kl, stop=Stop(steps=1500))
     for solver in (projected, mirrored):
         np.testing.assert_allclose(solver(start, y).numpy(), w.value, atol=1e-5)
     slopes = [torch.func.jacrev(s, argnums=1)(start, y) for s in (projected, mirrored)]
@@ -187,8 +188,10 @@ def test_statuses_and_bad_input() -> None:
         Composite(least_squares, torch.zeros(5, dtype=torch.int64), Y)
     with pytest.raises(InvalidProblem, match="without prox"):
         solve(Composite(least_squares, ZERO, Y, prox.lasso, 1.0), Newton(), progress=False)
-    with pytest.raises(InvalidProblem, match="inside the simplex"):
+    with pytest.raises(InvalidProblem, match="whose prox is the projection onto its simplices"):
         solve(problem, MirrorDescent(), progress=False)
+    with pytest.raises(InvalidProblem, match="inside the simplex"):
+        solve(Composite(least_squares, ZERO, Y, simplex), MirrorDescent(), progress=False)
     found = solve(problem, ProximalGradient(10.0, accelerated=False), stop=Stop(steps=500), progress=False)
     assert found.status is Status.DIVERGED
     assert "inner objective" in found.message
@@ -211,7 +214,7 @@ def test_statuses_and_bad_input() -> None:
 )
 def test_resuming_gives_the_same_bits(method, tmp_path) -> None:
     x0 = torch.full((5,), 0.2, dtype=DOUBLE)
-    problem = Composite(least_squares, x0, Y)
+    problem = Composite(least_squares, x0, Y, simplex if isinstance(method, MirrorDescent) else no_prox)
     whole = solve(problem, method, stop=Stop(steps=9), progress=False)
     solve(problem, method, stop=Stop(steps=4), callbacks=[Checkpoint(tmp_path / "run")], progress=False)
     resumed = solve(problem, method, stop=Stop(steps=9), resume=tmp_path / "run", progress=False)
