@@ -13,6 +13,7 @@ import scipy.io
 import scipy.sparse as sp
 
 from running import thalweg
+from thalweg import cli
 from thalweg.numerics import FivePointStencil
 
 
@@ -634,3 +635,20 @@ class TestWhatWasDone:
         shell = (matrix / "page.html").read_text().split("<script>", 1)[0]
         for word in ("<td>A</td>", "<td>SSORCG()</td>", "<td>converged</td>", "<th>residual</th>", "1e-08."):
             assert word in shell
+
+
+def test_no_range_of_numbers_takes_nan(tmp_path):
+    def ranges(command):
+        found = [p for p in command.params if type(p.type).__name__ == "FloatRange"]
+        return found + [p for below in getattr(command, "commands", {}).values() for p in ranges(below)]
+
+    found = ranges(cli._command())
+    assert len(found) > 20
+    for parameter in found:
+        assert parameter.type.convert("0.5", parameter, None) == 0.5
+        with pytest.raises(Exception, match="'nan' is no number") as caught:
+            parameter.type.convert("nan", parameter, None)
+        assert isinstance(caught.value, cli._TOLD)
+    done = thalweg("dictionary", tmp_path / "x.csv", "--seconds", "nan")
+    assert done.returncode == 2
+    assert "Invalid value for '--seconds': 'nan' is no number." in done.stderr

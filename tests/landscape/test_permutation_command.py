@@ -102,12 +102,11 @@ def test_a_module_of_the_current_folder_needs_no_path(files, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (("--share", "nan"), "--share is a number from 0 to 1; got nan"),
         (("--example", "1,999"), "--example: the network does not take an input of shape (1, 999)"),
         (("--example", "0,3"), "whole numbers above 0 by commas"),
     ],
 )
-def test_shares_and_examples_that_are_none_are_refused(files, options, words):
+def test_examples_that_are_none_are_refused(files, options, words):
     folder, _ = files
     networks = (str(folder / "a.safetensors"), str(folder / "b.pt"), "--module", "my_factory:make")
     done = thalweg("solve", "landscape", *networks, *options)

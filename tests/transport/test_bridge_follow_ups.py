@@ -224,6 +224,8 @@ class TestFiles:
                 load_points(tmp_path / name)
         with pytest.raises(UnreadableFile, match=r"no array 'c'; there are a, b"):
             load_points(tmp_path / "two.npz", key="c")
+        with pytest.raises(InvalidProblem, match=r"flat\.npy holds one table, and key= \(--key\) names none"):
+            load_points(tmp_path / "flat.npy", key="a")
 
     def test_annotated_data_are_read_where_the_package_is(self, tmp_path, monkeypatch):
         (tmp_path / "cells.h5ad").write_bytes(b"\x89HDF")

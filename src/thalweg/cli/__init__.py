@@ -6,9 +6,11 @@ Heavy imports wait until a command needs them, so that ``--help`` answers at onc
 from __future__ import annotations
 
 import functools
+import math
 import sys
 import warnings
-from typing import TYPE_CHECKING, Annotated, TextIO, cast
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, NoReturn, TextIO, cast
 
 import typer
 
@@ -128,7 +130,26 @@ def main() -> None:
 @functools.cache
 def _command() -> click.Command:
     """Put together once: reading all signatures takes as long as a small problem."""
-    return typer.main.get_command(app)
+    whole = typer.main.get_command(app)
+    _refuse_nan(whole)
+    return whole
+
+
+def _refuse_nan(command: click.Command) -> None:
+    """NaN is neither below nor above any bound, and passes click's ranges."""
+    for parameter in command.params:
+        kind = parameter.type
+        if type(kind).__name__ == "FloatRange":
+            setattr(kind, "convert", functools.partial(_converted, kind.convert, kind.fail))  # noqa: B010
+    for below in getattr(command, "commands", {}).values():
+        _refuse_nan(below)
+
+
+def _converted(
+    convert: Callable[..., float], fail: Callable[..., NoReturn], value: object, *where: object
+) -> float:
+    found = convert(value, *where)
+    return fail(f"{value!r} is no number.", *where) if math.isnan(found) else found
 
 
 def _split(words: list[str]) -> tuple[list[str], list[str], list[str]]:

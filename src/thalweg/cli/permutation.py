@@ -54,8 +54,6 @@ def read(
     from thalweg.landscape.permutation import Rebasin, check_preserved, trace_permutations
     from thalweg.landscape.permutation.tracing import arguments
 
-    if share != share:  # NaN, which no range refuses
-        raise InvalidParameter(f"--share is a number from 0 to 1; got {share}.")
     net = _made(module)
     draw = torch.Generator().manual_seed(0)
     given = torch.randn(_shape(example), generator=draw) if example else None

@@ -31,11 +31,14 @@ def load_points(path: str | Path, *, key: str = "", header: bool | None = None) 
         header: whether the first line of a table names the columns; by default seen from it.
 
     Raises:
-        UnreadableFile: absent, damaged, no such array. InvalidProblem: words, no table of numbers. NotFinite: NaN.
+        UnreadableFile: absent, damaged, no such array. NotFinite: NaN.
+        InvalidProblem: words, no table of numbers; a key for a file that holds one table.
         MissingExtra: a ``.h5ad`` without anndata.
     """
     path = Path(path)
     kind = path.suffix.lower()
+    if key and kind not in (".npz", ".h5ad"):
+        raise InvalidProblem(f"{path} holds one table, and key= (--key) names none of it. Leave it out.")
     if kind in (".npz", ".npy", ".h5ad"):
         if not path.is_file():
             raise UnreadableFile(f"No file {path}.")
