@@ -192,6 +192,8 @@ def test_several_objectives_are_refused():
 
 
 def four_workers(url):
+    # what is compiled is compiled once, and not by each worker
+    optuna.create_study(sampler=ThalwegSampler(startup=2)).optimize(bowl, n_trials=4)
     optuna.create_study(study_name="s", storage=url)
     assert [ended(process) for process in [worker(url, i) for i in range(4)]] == [0] * 4
     trials = optuna.load_study(study_name="s", storage=url).trials
