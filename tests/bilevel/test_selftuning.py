@@ -423,6 +423,12 @@ class TestBadInput:
             with pytest.raises(InvalidProblem, match=r"SelfTuningTask.validation needs \(inputs, targets\)"):
                 SelfTuningTask(task.model, SPACE, task.train, missing, task.test)
 
+    def test_arrays_are_refused(self):
+        task = small_task()
+        arrays = tuple(t.numpy() for t in task.test)
+        with pytest.raises(InvalidProblem, match=r"SelfTuningTask.test\[0\] is a ndarray; expected a tensor"):
+            SelfTuningTask(task.model, SPACE, task.train, task.validation, arrays)
+
     def test_a_batch_that_is_not_first_is_told(self):
         net = stirred(self_tuning(nn.Linear(4, 2), SPACE))
         with pytest.raises(InvalidProblem, match="batch has to come first"):

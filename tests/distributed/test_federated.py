@@ -379,6 +379,11 @@ class TestBadInput:
         clients = [(torch.ones(2, 1), torch.tensor([0, 1]))]
         assert Federated(lambda t, X, y: t.sum(), torch.zeros(1), clients).weights.tolist() == [1.0]
 
+    def test_arrays_are_refused(self):
+        X, y = torch.ones(3, 2), np.ones(3)
+        with pytest.raises(InvalidProblem, match=r"clients\[1\]\[1\] is a ndarray; expected a tensor"):
+            Federated(lambda x, X, y: ((X @ x - y) ** 2).mean(), torch.zeros(2), [(X, X[:, 0]), (X, y)])
+
     def test_a_loss_that_is_not_one_number_is_refused(self):
         clients = [(torch.ones(2, 1), torch.ones(2))] * 2
         problem = Federated(lambda t, X, y: (X[:, 0] * t - y).square(), torch.zeros(1), clients)

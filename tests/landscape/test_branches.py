@@ -107,6 +107,7 @@ def test_dropout_is_another_in_each_branch_and_repeatable(data):
         ({"optimizer": lambda p: None}, InvalidParameter, "function of the parameters"),
         ({"module": nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3)).double()}, InvalidProblem, "buffers"),
         ({"data": (torch.ones(3, 4), torch.ones(2).long())}, InvalidProblem, "as many examples"),
+        ({"data": (np.ones((3, 4)), torch.ones(3).long())}, InvalidProblem, r"data\[0\] is a ndarray"),
     ],
 )
 def test_what_cannot_be_spawned_is_told(data, options, error, message):

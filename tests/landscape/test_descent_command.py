@@ -34,6 +34,7 @@ def test_the_exact_solution_is_threatened_and_early_stopping_is_not(table, tmp_p
     stopped = told(*words, "early-stopping", "--report", tmp_path / "p.html")
     assert stopped.exit_code == 0
     assert "No peak threatens" in stopped.stdout
+    assert not stopped.stderr  # the widths under way are for a terminal
     assert "Error by width" in (tmp_path / "p.html").read_text()
 
 

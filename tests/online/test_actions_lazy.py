@@ -214,7 +214,7 @@ class TestLazyElimination:
         problem = table(2, eps=0.3)
         found = solve(problem, LazyElimination(2, 0.01, radius=3.0))
         assert found.converged
-        assert "eps = 0.01 is too small" in found.message
+        assert "eps = 0.01 is too small, or the radius or the sparsity is" in found.message
         zero = solve(problem, LazyElimination(2, 0.0, radius=3.0))
         assert "eps = 0 is too small" in zero.message
 

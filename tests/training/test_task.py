@@ -95,6 +95,12 @@ class TestBadInput:
         with pytest.raises(InvalidProblem, match=r"lengths \[3, 2\]"):
             TrainingTask(network, (torch.zeros(3, 4), torch.zeros(2)), (torch.zeros(1), torch.zeros(1)), 5)
 
+    @pytest.mark.parametrize("make", [np.asarray, list])
+    def test_arrays_are_refused(self, task, make):
+        X, y = task.train
+        with pytest.raises(InvalidProblem, match=r"test\[1\] is a (ndarray|list); expected a tensor"):
+            TrainingTask(network, task.train, (X, make(y)), 5)
+
     def test_missing_values_are_refused(self):
         X = torch.full((3, 4), float("nan"))
         with pytest.raises(NotFinite, match=r"train\[0\] holds NaN"):

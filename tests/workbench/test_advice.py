@@ -186,6 +186,10 @@ class TestSight:
         assert "6 with holes" in look(folder / "holes.csv").said()
         assert "1 of words" in look(folder / "kinds.csv").said()
 
+    def test_one_row_or_column_is_a_vector(self, tmp_path):
+        np.save(tmp_path / "b.npy", np.ones(7))
+        assert look(tmp_path / "b.npy").said().endswith("a vector of 7 numbers.")
+
     def test_an_asymmetry_far_below_the_entries_counts_as_rounding(self, tmp_path):
         A = 1e20 * np.array([[2.0, 1.0], [1.0 + 1e-13, 2.0]])
         np.save(tmp_path / "a.npy", A)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -71,15 +72,16 @@ def double_descent(
         raise InvalidProblem(
             f"{table} has {len(X)} rows; --rows needs at least 10 and fewer than that, got {count}."
         )
+    shown = not as_json and sys.stderr.isatty()
     found = scan(
         _family(features, optimizer),
         Split(X, y.astype(np.float64), count),
         _widths(widths, count, X.shape[1] if features == "columns" else None),
         steps=steps,
         seeds=seeds,
-        tell=lambda share, what: None if as_json else typer.echo(f"\r{what}\033[K", err=True, nl=False),
+        tell=lambda share, what: typer.echo(f"\r{what}\033[K", err=True, nl=False) if shown else None,
     )
-    if not as_json:
+    if shown:
         typer.echo("\r\033[K", err=True, nl=False)
     if report is not None:
         from thalweg.workbench import render_figures

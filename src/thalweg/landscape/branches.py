@@ -26,6 +26,7 @@ from thalweg.landscape._stacked import MakeOptimizer, made
 from thalweg.landscape.barriers import barrier_by_ends
 from thalweg.landscape.slices import cosine, interpolate
 from thalweg.landscape.surface import Judged, LossSurface, Weights, length, require_surface
+from thalweg.numerics.tensor_checks import require_tensors
 from thalweg.training.task import Loss, cross_entropy
 
 if TYPE_CHECKING:
@@ -104,6 +105,7 @@ def spawn(
             f"spawn: the network has buffers ({buffers[0]}), which branches in one stack cannot keep apart. Use layer "
             "or group normalisation."
         )
+    require_tensors("spawn: data", data)
     lengths = {len(part) for part in data}
     if len(lengths) != 1 or 0 in lengths:
         raise InvalidProblem(

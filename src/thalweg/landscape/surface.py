@@ -326,7 +326,8 @@ def _pieces(
         len(batch) and isinstance(batch[0], Tensor) and len(batch[0]) for batch in batches
     ):
         raise InvalidProblem(
-            f"{name} holds no examples; expected tensors along the first axis, (inputs, labels), or batches of them."
+            f"{name} holds no examples; expected torch's tensors along the first axis, (inputs, labels), or batches "
+            "of them. Make tensors of arrays by torch.as_tensor."
         )
     for batch in batches:
         for part in batch:

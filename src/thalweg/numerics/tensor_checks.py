@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -21,6 +21,21 @@ def seen(t: Tensor) -> Tensor | None:
         t = torch._C._functorch.get_unwrapped(t)
     hidden = torch._C._functorch.is_functorch_wrapped_tensor(t) or torch.compiler.is_compiling()
     return None if hidden else t.detach()
+
+
+def require_tensors(name: str, data: Iterable[object]) -> None:
+    """`InvalidProblem` where something else stands among the tensors of ``data``, such as NumPy's arrays.
+
+    >>> require_tensors("data", (torch.ones(2), [1.0, 2.0]))
+    Traceback (most recent call last):
+    ...
+    thalweg.core.errors.InvalidProblem: data[1] is a list; expected a tensor. Make one by torch.as_tensor.
+    """
+    for i, part in enumerate(data):
+        if not isinstance(part, Tensor):
+            raise InvalidProblem(
+                f"{name}[{i}] is a {type(part).__name__}; expected a tensor. Make one by torch.as_tensor."
+            )
 
 
 def real(x: Tensor) -> Tensor:

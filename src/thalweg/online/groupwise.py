@@ -33,7 +33,7 @@ class GroupwiseRegressor(RegressorMixin, BaseEstimator):
     `sklearn.linear_model.Ridge`.
 
     Rows come in order. ``partial_fit(X, y, groups)`` predicts each before it sees its label (``predictions_``) and
-    learns from it; ``predict(X, groups)`` then ``update(y)`` is the same for labels that come later.
+    learns from it; after a first one, ``predict(X, groups)`` then ``update(y)`` is the same for labels that come later.
 
     Args:
         groups: rules that sort rows into groups by X, a list of `By`, `Where` and `TimeIntervals`. None, the default,

@@ -16,6 +16,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from thalweg.core import InvalidProblem, Method, NotFinite, Problem, State, Status, Stop
 from thalweg.core.seeding import torch_generator
 from thalweg.core.validation import require
+from thalweg.numerics.tensor_checks import require_tensors
 from thalweg.training.snapshot import random_states, set_random_states
 
 Data = Sequence[Tensor]
@@ -79,6 +80,7 @@ class TrainingTask(Problem):
                 raise InvalidProblem(
                     f"TrainingTask.{name} needs tensors of one length > 0; got lengths {lengths}."
                 )
+            require_tensors(f"TrainingTask.{name}", data)
             for i, t in enumerate(data):
                 if t.is_floating_point() and not bool(torch.isfinite(t).all()):
                     raise NotFinite(

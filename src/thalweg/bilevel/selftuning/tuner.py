@@ -17,6 +17,7 @@ from thalweg.bilevel.selftuning.space import HyperSpace
 from thalweg.core import InvalidProblem, Method, NotFinite, Problem, State
 from thalweg.core.seeding import torch_generator
 from thalweg.core.validation import require_counts, require_positive
+from thalweg.numerics.tensor_checks import require_tensors
 
 Data: TypeAlias = Sequence[Tensor]
 
@@ -73,6 +74,7 @@ class SelfTuningTask(Problem):
                 raise InvalidProblem(
                     f"SelfTuningTask.{name} needs (inputs, targets) of one length > 0; got lengths {lengths}."
                 )
+            require_tensors(f"SelfTuningTask.{name}", data)
         require_counts(self, "batch_size")
 
     @torch.no_grad()

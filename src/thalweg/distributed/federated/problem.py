@@ -18,6 +18,7 @@ from thalweg.core import InvalidProblem, NotFinite, Problem, Stop
 from thalweg.core.seeding import generator
 from thalweg.core.validation import is_real, require
 from thalweg.distributed.federated.design import importances
+from thalweg.numerics.tensor_checks import require_tensors
 
 #: Clients whose updates are computed at once.
 CHUNK = 512
@@ -62,6 +63,7 @@ class Federated(Problem):
         require(len(self.clients) > 0, "There are no clients", error=InvalidProblem)
         counts = np.array([len(y) for _, y in self.clients])
         for i, (X, y) in enumerate(self.clients):
+            require_tensors(f"clients[{i}]", (X, y))
             if len(X) != len(y) or len(y) == 0:
                 raise InvalidProblem(
                     f"Client {i} has {len(X)} X and {len(y)} y; both need the same number, at least one."

@@ -103,8 +103,8 @@ class Elimination(Search):
         before = self.eps
         self.eps = 2.0 * before if before > 0 else max(self.slack, 1e-3 * self.largest)
         if self.given:
-            told = f"eps = {self._first_eps:g} is too small: {self.queries} answers contradict it."
-            self.message = f"{told} It is {self.eps:g} now."
+            told = f"eps = {self._first_eps:g} is too small, or the radius or the sparsity is: {self.queries} answers"
+            self.message = f"{told} contradict them. eps is {self.eps:g} now."
         self._renew()
 
     @abstractmethod

@@ -111,6 +111,8 @@ class Sight:
             known = ", symmetric" if self.symmetric else ", not symmetric" if self.symmetric is False else ""
             known += ", positive definite" if self.definite else ""
             return f"{self.path}: a square matrix, {shape}{self._filled()}{known}."
+        if self.kind == "matrix" and 1 in (self.rows, self.columns):
+            return f"{self.path}: a vector of {self.rows * self.columns} numbers{self._filled()}."
         if self.kind == "matrix":
             return f"{self.path}: a matrix, {shape}{self._filled()}."
         if self.kind == "table":
