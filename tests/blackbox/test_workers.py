@@ -313,9 +313,9 @@ class TestShell:
                 if told == 5:
                     os.kill(process.pid, kill)
                     break
-            process.stderr.read()
+            said = process.stderr.read()
             status = process.wait(timeout=60)
-            assert status == (1 if kill == signal.SIGINT else -signal.SIGKILL)
+            assert status == (1 if kill == signal.SIGINT else -signal.SIGKILL), said
             study = Study(LINE)
             study.load(tmp_path / "blackbox.study")
             pending = [t for t in study.trials if t.status == "pending"]
