@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import tempfile
 
 import numpy as np
 import pytest
 
-from running import thalweg
+from running import COPIES, thalweg
 from thalweg.core import InvalidParameter, InvalidProblem
 from thalweg.core.files import check_target, write_text
 from thalweg.datasets import load_pairs, load_ratings
@@ -72,11 +73,26 @@ class TestOutputs:
             with pytest.raises(InvalidParameter, match=r"/proc/x cannot be written: .*Name another"):
                 write_text("/proc/x", "")
 
-    @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write anywhere")
-    def test_a_folder_that_may_not_be_written_is_refused_before_the_work(self, tmp_path):
-        tmp_path.chmod(0o500)
-        with pytest.raises(InvalidParameter, match="you may not make files in"):
-            check_target(tmp_path / "x.npy")
+    def test_a_folder_that_may_not_be_written_is_refused_before_the_work(self):
+        """In a process without the rights of root, who may write anywhere."""
+        with tempfile.TemporaryDirectory() as folder:
+            os.chmod(folder, 0o555)
+            here, there = COPIES.Pipe()
+            process = COPIES.Process(target=told_without_rights, args=(there, folder))
+            process.start()
+            assert here.poll(60)
+            assert f"you may not make files in {folder}" in here.recv()
+            process.join()
+
+
+def told_without_rights(pipe, folder):
+    if os.geteuid() == 0:
+        os.setuid(65534)
+    try:
+        check_target(f"{folder}/x.npy")
+        pipe.send("nothing")
+    except InvalidParameter as error:
+        pipe.send(str(error))
 
 
 class TestOptions:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -184,6 +185,25 @@ class TestEvaluate:
     def test_any_other_error_is_the_users(self):
         with pytest.raises(KeyError):
             evaluate(Study(LINE), lambda p: p["y"], 3)
+
+
+def test_a_ctrl_c_that_a_library_loses_ends_the_run(tmp_path):
+    """Compilation loses an exception that is raised in one of its callbacks."""
+
+    class Losing(Study):
+        def ask(self, q=None):
+            if len(self.trials) == 3:
+                with contextlib.suppress(KeyboardInterrupt):
+                    os.kill(os.getpid(), signal.SIGINT)
+            return super().ask(q)
+
+    study = Losing(LINE)
+    assert not evaluate(study, lambda point: point["x"] ** 2, 9, path=tmp_path / "study")
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    kept = Study(LINE)
+    kept.load(tmp_path / "study")
+    assert [t.status for t in kept.trials] == ["done", "done", "done", "pending"]
+    assert evaluate(kept, lambda point: point["x"] ** 2, 5)
 
 
 class TestShell:

@@ -10,7 +10,7 @@ import signal
 import string
 import subprocess
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,8 +21,11 @@ from thalweg.blackbox.space import Space
 from thalweg.blackbox.study import Study
 from thalweg.blackbox.trial import Trial
 from thalweg.core import InvalidParameter
+from thalweg.core.interrupts import interrupts
 from thalweg.core.validation import is_real, require
 
+#: Seconds between two looks at whether Ctrl-C was pressed.
+LOOK = 0.1
 #: Seconds that no evaluation takes: 30 years, as far as the system's clocks are asked.
 LONGEST = 1e9
 
@@ -213,7 +216,8 @@ def evaluate(
     """Evaluate until the study has ``trials`` of them; returns whether it got there.
 
     Trials that an earlier run left pending are evaluated first. What counts as a failure
-    says `settle`. Ctrl-C ends the running ones and returns False; they are pending then.
+    says `settle`. Ctrl-C ends the running ones, after a suggestion under way, and returns False; they are pending then.
+    A second one waits for nothing.
 
     Args:
         parallel: how many at once, each in a thread: for functions that wait for a process or for another machine.
@@ -223,24 +227,33 @@ def evaluate(
     require(trials >= 1 and parallel >= 1, "evaluate needs trials, parallel >= 1", got=(trials, parallel))
     waiting = [t for t in study.trials if t.status == "pending"]
     running: dict[Future[float], Trial] = {}
-    with ThreadPoolExecutor(parallel) as pool:
+    with interrupts() as interrupted, ThreadPoolExecutor(parallel) as pool:
         try:
-            while True:
-                while len(running) < parallel and (waiting or len(study.trials) < trials):
+            while not interrupted:
+                while not interrupted and len(running) < parallel and (waiting or len(study.trials) < trials):
                     trial = waiting.pop(0) if waiting else study.ask()
                     running[pool.submit(function, trial.point)] = trial
                 if path is not None:
                     study.save(path)
                 if not running:
-                    return True
-                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    return not waiting and len(study.trials) >= trials
+                for future in _finished(running, interrupted):
                     trial = running.pop(future)
                     watch(*settle(study, trial, future.result))
-        except KeyboardInterrupt:
-            if isinstance(function, Command):
-                function.close()
-            for future in running:
-                future.cancel()
-            if path is not None:
-                study.save(path)
-            return False
+        except KeyboardInterrupt:  # the second, or where Ctrl-C is handled by others
+            pass
+        if isinstance(function, Command):
+            function.close()
+        for future in running:
+            future.cancel()
+        if path is not None:
+            study.save(path)
+        return False
+
+
+def _finished(running: Iterable[Future[float]], interrupted: Sequence[bool]) -> set[Future[float]]:
+    """Those that have ended, as soon as one has; none where Ctrl-C comes before."""
+    done: set[Future[float]] = set()
+    while not done and not interrupted:
+        done = wait(running, LOOK, FIRST_COMPLETED).done
+    return done

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import math
-import signal
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
-from types import FrameType
 from typing import TypeVar
 
 from thalweg.core.callbacks import Callback, Checkpoint, Progress
 from thalweg.core.errors import InvalidParameter, InvalidProblem, NotFinite, UnknownName
+from thalweg.core.interrupts import interrupts, is_ours
 from thalweg.core.method import Method
 from thalweg.core.problem import Problem
 from thalweg.core.recommended import recommended
@@ -138,12 +136,12 @@ def _iterate(run: Run, callbacks: Sequence[Watcher]) -> Result:
         for hook in hooks:
             hook.start(run)
         with (
-            _interrupts() as interrupted,
+            interrupts() as interrupted,
             run_ends(lambda: bool(interrupted) or _seconds_left(run, start) <= 0),
         ):
             status, message = _loop(run, callbacks, interrupted, start)
     except KeyboardInterrupt:
-        if threading.current_thread() is threading.main_thread() and _handled_here():
+        if is_ours():
             raise
         status, message = Status.INTERRUPTED, "Interrupted."
     except Exception as error:
@@ -286,28 +284,3 @@ def _check_rules(run: Run, named: bool) -> None:
             f"{run.method.name} counts no evaluations, so Stop(calls={run.stop.calls}) would never end it. "
             "Use Stop(steps=) or Stop(seconds=)."
         )
-
-
-def _handled_here() -> bool:
-    return signal.getsignal(signal.SIGINT) is signal.default_int_handler
-
-
-@contextmanager
-def _interrupts() -> Iterator[list[bool]]:
-    """A list that the first Ctrl-C fills; the second raises. Only Python's own handler is replaced."""
-    seen: list[bool] = []
-    main = threading.current_thread() is threading.main_thread()
-    if not (main and _handled_here()):
-        yield seen
-        return
-
-    def note(number: int, frame: FrameType | None) -> None:
-        if seen:
-            raise KeyboardInterrupt
-        seen.append(True)
-
-    signal.signal(signal.SIGINT, note)
-    try:
-        yield seen
-    finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)

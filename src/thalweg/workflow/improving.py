@@ -104,12 +104,10 @@ def improve(
         if kept is None:
             raise
         complete = False
-    except BaseException:
+    finally:
         if kept is not None:
             optimizer.update(kept[0])
-        raise
     assert kept is not None  # noqa: S101
-    optimizer.update(kept[0])
     return _ended(optimizer, kept, scores, sign, course, complete)
 
 
