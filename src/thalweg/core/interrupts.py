@@ -1,4 +1,4 @@
-"""Ctrl-C, noted and looked at between steps: raised in the midst of another library or of compilation, it may be lost."""
+"""Ctrl-C, noted and looked at between steps: raised in the midst of another library, it may be lost."""
 
 from __future__ import annotations
 
